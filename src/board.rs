@@ -1,0 +1,162 @@
+//! The page that a worker shares with the daemon: calls in flight and counters.
+//!
+//! The worker receives each notification straight into a slot of the board, and the slot is cleared once the reply
+//! is sent. When a worker is killed, its successor finds in the slots what it left unanswered. The daemon reads the
+//! counters when the container ends. Both map one sealed memfd, so neither can make the other fault.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::ftruncate;
+
+use crate::seccomp::{Slot, clear};
+use crate::sys::{NOTIFICATION_WORDS, SharedWords};
+
+/// As many calls can be served at the same time; further ones wait in the kernel.
+pub(crate) const SLOTS: usize = 256;
+
+/// Words of a slot: the notification, how often it was taken up, and room for the cache line.
+const SLOT_WORDS: usize = 16;
+const ATTEMPTS: usize = NOTIFICATION_WORDS;
+const HEADER_WORDS: usize = 128;
+const FIRST_SYSCALL: usize = 16;
+const WORDS: usize = HEADER_WORDS + SLOTS * SLOT_WORDS;
+
+const CONTINUED: usize = 0;
+const ANSWERED: usize = 1;
+const FAILED: usize = 2;
+
+/// How calls were answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Served {
+    /// Left to the kernel.
+    pub(crate) continued: u64,
+    /// Answered with a value.
+    pub(crate) answered: u64,
+    /// Answered with an errno.
+    pub(crate) failed: u64,
+}
+
+impl Served {
+    pub(crate) fn total(self) -> u64 {
+        self.continued + self.answered + self.failed
+    }
+}
+
+/// Which of the counters of [`Served`] a call goes to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Outcome {
+    Continued,
+    Answered,
+    Failed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Board {
+    memfd: OwnedFd,
+    memory: SharedWords,
+}
+
+impl Board {
+    /// A new board, all zero.
+    pub(crate) fn create() -> Result<Self, Errno> {
+        let memfd = memfd_create(
+            c"subuidless-board",
+            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+        )?;
+        let length = WORDS * size_of::<AtomicU64>();
+        ftruncate(&memfd, length.try_into().map_err(|_| Errno::EOVERFLOW)?)?;
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals))?;
+        Self::open(memfd)
+    }
+
+    /// The board behind a memfd that [`Board::create`] made.
+    pub(crate) fn open(memfd: OwnedFd) -> Result<Self, Errno> {
+        let memory = SharedWords::map(memfd.as_fd(), WORDS)?;
+        Ok(Self { memfd, memory })
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+
+    fn slot_words(&self, index: usize) -> &[AtomicU64] {
+        let start = HEADER_WORDS + index * SLOT_WORDS;
+        &self.memory.words()[start..start + SLOT_WORDS]
+    }
+
+    /// The memory that a service thread receives into.
+    pub(crate) fn slot(&self, index: usize) -> &Slot {
+        self.slot_words(index)
+            .first_chunk()
+            .unwrap_or_else(|| unreachable!("a slot is longer than a notification"))
+    }
+
+    /// Counts one more try at the call in `slot`; the count survives the worker.
+    pub(crate) fn attempt(&self, slot: usize) -> u64 {
+        self.slot_words(slot)[ATTEMPTS].fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The call in `slot` has been answered.
+    pub(crate) fn finish(&self, slot: usize) {
+        clear(self.slot(slot));
+        self.slot_words(slot)[ATTEMPTS].store(0, Ordering::Relaxed);
+    }
+
+    /// Counts a served call; `row` is its place in the syscall table.
+    pub(crate) fn count(&self, row: Option<usize>, outcome: Outcome) {
+        let words = self.memory.words();
+        let counter = match outcome {
+            Outcome::Continued => CONTINUED,
+            Outcome::Answered => ANSWERED,
+            Outcome::Failed => FAILED,
+        };
+        words[counter].fetch_add(1, Ordering::Relaxed);
+        if let Some(row) = row.filter(|row| *row < HEADER_WORDS - FIRST_SYSCALL) {
+            words[FIRST_SYSCALL + row].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// All calls so far, those of dead workers included.
+    pub(crate) fn served(&self) -> Served {
+        let counter = |index: usize| self.memory.words()[index].load(Ordering::Relaxed);
+        Served {
+            continued: counter(CONTINUED),
+            answered: counter(ANSWERED),
+            failed: counter(FAILED),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_mapping_sees_calls_in_flight_and_counters() {
+        let board = Board::create().unwrap();
+        let other = Board::open(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        board.slot(3)[0].store(42, Ordering::Relaxed);
+        assert_eq!(board.attempt(3), 1);
+        assert_eq!(other.slot(3)[0].load(Ordering::Relaxed), 42);
+        assert_eq!(other.attempt(3), 2);
+        other.finish(3);
+        assert_eq!(board.slot(3)[0].load(Ordering::Relaxed), 0);
+        assert_eq!(board.attempt(3), 1);
+
+        board.count(Some(0), Outcome::Answered);
+        board.count(None, Outcome::Continued);
+        assert_eq!(other.served().total(), 2);
+    }
+
+    #[test]
+    fn the_memory_can_be_neither_shrunk_nor_grown() {
+        let board = Board::create().unwrap();
+        assert_eq!(ftruncate(board.as_fd(), 0), Err(Errno::EPERM));
+        assert_eq!(ftruncate(board.as_fd(), 1 << 20), Err(Errno::EPERM));
+    }
+}

@@ -1,0 +1,157 @@
+//! The command line: argv in, output and exit codes out. No emulation.
+
+mod bundle;
+mod profile;
+mod serve;
+mod worker;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing::error;
+use tracing::level_filters::LevelFilter;
+
+use crate::error::Error;
+
+/// Runs OCI containers whose user has no range in /etc/subuid.
+///
+/// subuidless is an OCI seccomp receiver: a container runtime sends it the seccomp listener of a container, and it
+/// answers chown, stat and their like as a kernel with all ids mapped would.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+
+    #[command(flatten)]
+    serve: serve::Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Listen for container runtimes and serve their containers (also: `subuidless SOCKET`)
+    Serve(serve::Arguments),
+    /// Print a seccomp profile that sends the calls to subuidless
+    Profile(profile::Arguments),
+    /// Put the seccomp profile into a bundle's config.json
+    Bundle(bundle::Arguments),
+    /// Serve one listener; started by `serve` only
+    #[command(hide = true)]
+    Worker(worker::Arguments),
+}
+
+/// How to log, always to standard error.
+#[derive(Debug, Clone, Copy, Args)]
+struct Logging {
+    /// Log lines of this level and above: error, warn, info, debug, trace or off
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+
+    /// Log lines for people, or one JSON object a line
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Logging {
+    fn start(self) {
+        use std::io::IsTerminal;
+        let builder = tracing_subscriber::fmt()
+            .with_max_level(self.log_level)
+            .with_target(false)
+            .with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+            LogFormat::Json => builder.json().flatten_event(true).init(),
+        }
+    }
+
+    /// The arguments that make a worker log in the same way.
+    fn to_arguments(self) -> Vec<OsString> {
+        let format = match self.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        let level = self.log_level.to_string();
+        ["--log-level", &level, "--log-format", format]
+            .map(OsString::from)
+            .to_vec()
+    }
+}
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let CommandLine { command, serve } = CommandLine::parse();
+    let result = match command.unwrap_or(Subcommands::Serve(serve)) {
+        Subcommands::Serve(arguments) => serve::run(arguments),
+        Subcommands::Profile(arguments) => profile::run(&arguments),
+        Subcommands::Bundle(arguments) => bundle::run(&arguments),
+        Subcommands::Worker(arguments) => worker::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The one place where an error of ours is told: in the log where there is one, else as a plain sentence.
+#[expect(
+    clippy::print_stderr,
+    reason = "the user of a command reads standard error"
+)]
+fn report(failure: &Error) {
+    if tracing::dispatcher::has_been_set() {
+        error!("{failure}");
+    } else {
+        eprintln!("subuidless: {failure}");
+    }
+}
+
+/// `--base`, `--runtime` and `--listener-path`, which `profile` and `bundle` share.
+#[derive(Debug, Args)]
+struct Weaving {
+    /// What the rules are added to
+    #[arg(long, value_enum)]
+    base: Option<crate::bundle::Base>,
+
+    /// The runtime that loads the profile: runc takes no filter flags
+    #[arg(long, value_enum, default_value_t = crate::profile::Runtime::Crun)]
+    runtime: crate::profile::Runtime,
+
+    /// The daemon's socket, as an absolute path: runtimes that know no RUN_OCI_SECCOMP_RECEIVER need it
+    #[arg(long, value_name = "SOCKET", value_parser = absolute)]
+    listener_path: Option<String>,
+}
+
+impl Weaving {
+    fn wish(&self) -> crate::bundle::Wish<'_> {
+        crate::bundle::Wish {
+            base: self.base,
+            runtime: self.runtime,
+            listener_path: self.listener_path.as_deref(),
+        }
+    }
+}
+
+fn absolute(path: &str) -> Result<String, String> {
+    if PathBuf::from(path).is_absolute() {
+        Ok(path.to_owned())
+    } else {
+        Err("runtimes take an absolute path only".to_owned())
+    }
+}

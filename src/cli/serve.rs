@@ -1,0 +1,26 @@
+//! `subuidless serve [SOCKET]` and `subuidless SOCKET`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Logging;
+use crate::daemon;
+use crate::error::Error;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where to listen [default: $XDG_RUNTIME_DIR/subuidless.sock]
+    socket: Option<PathBuf>,
+
+    #[command(flatten)]
+    logging: Logging,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
+    arguments.logging.start();
+    daemon::run(daemon::Options {
+        socket: arguments.socket,
+        worker_arguments: arguments.logging.to_arguments(),
+    })
+}

@@ -1,0 +1,123 @@
+//! The daemon: accepts listeners on the control socket and keeps a worker for each. The only async room.
+
+mod receive;
+mod socket;
+mod store;
+mod workers;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use nix::unistd::Uid;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+use tracing::{info, warn};
+
+use crate::error::Error;
+use crate::sys;
+use socket::ControlSocket;
+use workers::Workers;
+
+/// What `subuidless serve` is asked to do.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Where to listen; `None`: `$XDG_RUNTIME_DIR/subuidless.sock`, or the socket that systemd passes.
+    pub(crate) socket: Option<PathBuf>,
+    /// What each worker gets on its command line, so that it logs as the daemon does.
+    pub(crate) worker_arguments: Vec<OsString>,
+}
+
+/// Serves until SIGTERM or SIGINT. Running containers' workers go on.
+pub(crate) fn run(options: Options) -> Result<(), Error> {
+    sys::use_one_malloc_arena();
+    check_kernel()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Io {
+            what: "starting the async runtime",
+            source,
+        })?;
+    LocalSet::new().block_on(&runtime, serve(options))
+}
+
+/// A kernel that writes larger notifications than this program was built for would write past the slots.
+fn check_kernel() -> Result<(), Error> {
+    let size = sys::notification_size().map_err(|errno| Error::System {
+        what: "asking for the size of seccomp notifications (is CONFIG_SECCOMP_FILTER set, Linux ≥ 5.0?)",
+        errno,
+    })?;
+    if usize::from(size) > sys::NOTIFICATION_WORDS * 8 {
+        return Err(Error::NotificationSize { size });
+    }
+    Ok(())
+}
+
+async fn serve(options: Options) -> Result<(), Error> {
+    let socket = ControlSocket::open(options.socket)?;
+    let mut worker_arguments = options.worker_arguments;
+    if let Some(directory) = store::directory() {
+        worker_arguments.extend(["--store".into(), directory.into()]);
+    }
+    let workers = Rc::new(Workers::new(worker_arguments));
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut hangup = watch(SignalKind::hangup())?;
+    info!(socket = %socket.display(), "listening");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    loop {
+        tokio::select! {
+            connection = socket.accept() => match connection {
+                Ok(connection) => {
+                    let workers = Rc::clone(&workers);
+                    tokio::task::spawn_local(async move { handle(&connection, &workers).await });
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection: trying again in a second");
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                }
+            },
+            _ = hangup.recv() => info!("SIGHUP: nothing to read anew, containers are left alone"),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    info!(
+        workers = workers.running(),
+        "stopping: workers of running containers go on"
+    );
+    Ok(())
+}
+
+fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
+    signal(kind).map_err(|source| Error::Io {
+        what: "watching for signals",
+        source,
+    })
+}
+
+/// One connection, from the peer check to the end of its container. Errors end here, in one log line.
+async fn handle(connection: &tokio::net::UnixStream, workers: &Rc<Workers>) {
+    match connection.peer_cred() {
+        Ok(peer) if peer.uid() == Uid::effective().as_raw() => {}
+        Ok(peer) => {
+            warn!(
+                uid = peer.uid(),
+                pid = peer.pid(),
+                "refused: a peer of another user"
+            );
+            return;
+        }
+        Err(error) => {
+            warn!(%error, "refused: a peer without credentials");
+            return;
+        }
+    }
+    match receive::receive(connection).await {
+        Ok((state, listener)) => workers.supervise(state, listener).await,
+        Err(error) => warn!(%error, "refused: not a seccomp receiver message"),
+    }
+}

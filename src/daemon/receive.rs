@@ -1,0 +1,139 @@
+//! One connection to one [`ContainerProcessState`] and its [`ListenerFd`].
+//!
+//! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its uid: whatever comes
+//! instead ends in an error, with every fd closed.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use sendfd::RecvWithFd;
+use tokio::net::UnixStream;
+
+use crate::oci::{self, ContainerProcessState, ProtocolError};
+use crate::seccomp::ListenerFd;
+use crate::sys;
+
+/// Annotations easily pass 4 KiB; nobody needs more than this.
+const MAX_PAYLOAD: usize = 1 << 20;
+/// SCM_MAX_FD: no message carries more, so nothing is cut off.
+const MAX_FDS: usize = 253;
+/// From the connection to the end of the message.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For something to follow one blank byte.
+const BLANK_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Why a connection brought no listener.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReceiveError {
+    #[error("the peer did not finish its message within {} seconds; {bytes} bytes came", PATIENCE.as_secs())]
+    TimedOut { bytes: usize },
+    #[error(
+        "the peer closed without a word: a runtime does so when it fails before it loads the filter"
+    )]
+    Nothing,
+    #[error("the message is longer than {MAX_PAYLOAD} bytes")]
+    TooLong,
+    #[error("no file descriptor came with the message")]
+    NoFd,
+    #[error("more than {MAX_FDS} file descriptors came")]
+    TooManyFds,
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    #[error("its seccompFd is not a seccomp listener: {}", .0.desc())]
+    NoListener(Errno),
+    #[error("reading the message: {0}")]
+    Io(#[from] io::Error),
+}
+
+pub(super) async fn receive(
+    connection: &UnixStream,
+) -> Result<(ContainerProcessState, ListenerFd), ReceiveError> {
+    let mut message = Message::default();
+    let state = tokio::time::timeout(PATIENCE, read_message(connection, &mut message))
+        .await
+        .map_err(|_| ReceiveError::TimedOut {
+            bytes: message.payload.len(),
+        })??;
+    let listener = message.fds.swap_remove(state.listener);
+    let listener = ListenerFd::new(listener).map_err(ReceiveError::NoListener)?;
+    Ok((state, listener))
+}
+
+/// What has come so far.
+#[derive(Debug, Default)]
+struct Message {
+    payload: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+/// Reads until the message is complete.
+///
+/// That may be before the peer closes: crun's init holds its end open while its own first calls under the filter already
+/// wait for the answers that this message makes possible.
+async fn read_message(
+    connection: &UnixStream,
+    message: &mut Message,
+) -> Result<ContainerProcessState, ReceiveError> {
+    loop {
+        let open = if message.is_blank() {
+            // Either all that crun before 0.19 sends, or the white space before somebody's JSON.
+            let more = tokio::time::timeout(BLANK_PATIENCE, read_some(connection, message)).await;
+            more.unwrap_or(Ok(false))?
+        } else {
+            read_some(connection, message).await?
+        };
+        if !open || message.may_be_complete() {
+            match oci::parse(&message.payload, message.fds.len()) {
+                Err(_) if message.payload.is_empty() && message.fds.is_empty() => {
+                    return Err(ReceiveError::Nothing);
+                }
+                Err(_) if message.fds.is_empty() && !open => return Err(ReceiveError::NoFd),
+                Err(ProtocolError::Json(error)) if open && error.is_eof() => {}
+                Ok(_) if open && message.is_blank() => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+}
+
+impl Message {
+    fn is_blank(&self) -> bool {
+        self.payload.len() == 1 && !self.fds.is_empty() && self.may_be_complete()
+    }
+
+    /// Spares a parse of what cannot be the end of an object.
+    fn may_be_complete(&self) -> bool {
+        let last = self.payload.last();
+        last.is_some_and(|last| matches!(last, b'}' | 0) || last.is_ascii_whitespace())
+    }
+}
+
+/// Reads what there is; `false` when the peer has closed.
+async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<bool, ReceiveError> {
+    let mut chunk = [0; 8 * 1024];
+    let mut numbers: [RawFd; MAX_FDS] = [-1; MAX_FDS];
+    loop {
+        connection.readable().await?;
+        let (length, count) = match connection.recv_with_fd(&mut chunk, &mut numbers) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            result => result?,
+        };
+        // No program is started between these two lines, so close-on-exec comes in time.
+        let received = sys::adopt_received_fds(&numbers[..count]);
+        for fd in &received {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(io::Error::from)?;
+        }
+        message.fds.extend(received);
+        message.payload.extend_from_slice(&chunk[..length]);
+        if message.fds.len() > MAX_FDS {
+            return Err(ReceiveError::TooManyFds);
+        }
+        if message.payload.len() > MAX_PAYLOAD {
+            return Err(ReceiveError::TooLong);
+        }
+        return Ok(length > 0);
+    }
+}

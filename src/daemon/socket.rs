@@ -1,0 +1,175 @@
+//! [`ControlSocket`]: bind or take over from systemd, accept, clean up.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Display, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, umask};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::error::Error;
+use crate::sys;
+
+const FILE_NAME: &str = "subuidless.sock";
+/// sun_path of unix(7), without the NUL.
+const MAX_PATH: usize = 107;
+
+/// The Unix socket that runtimes send listeners to.
+#[derive(Debug)]
+pub(super) struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the socket file that this process made, and will remove.
+    own: Option<(u64, u64)>,
+}
+
+impl ControlSocket {
+    pub(super) fn open(path: Option<PathBuf>) -> Result<Self, Error> {
+        if let Some(fd) = activation_fd()? {
+            return Self::from_systemd(fd);
+        }
+        let path = match path {
+            Some(path) => {
+                std::path::absolute(&path).map_err(|source| Error::File { path, source })?
+            }
+            None => default_path()?,
+        };
+        Self::bind(path)
+    }
+
+    pub(super) fn display(&self) -> Display<'_> {
+        self.path.display()
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<UnixStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn from_systemd(fd: OwnedFd) -> Result<Self, Error> {
+        let failed = |source| Error::Activation { source };
+        let listener = std::os::unix::net::UnixListener::from(fd);
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let path = address
+            .as_pathname()
+            .unwrap_or(Path::new("(systemd)"))
+            .to_owned();
+        Ok(Self {
+            listener,
+            path,
+            own: None,
+        })
+    }
+
+    fn bind(path: PathBuf) -> Result<Self, Error> {
+        let length = path.as_os_str().as_bytes().len();
+        if length > MAX_PATH {
+            return Err(Error::SocketPathTooLong { path, length });
+        }
+        // Two daemons that start at once must not take each other's socket for a stale one.
+        let _lock = lock_directory(&path)?;
+        remove_stale(&path)?;
+        let failed = |source| Error::Listen {
+            path: path.clone(),
+            source,
+        };
+        // 0600 from the first moment on.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(&path);
+        umask(before);
+        let listener = bound.map_err(failed)?;
+        let file = std::fs::symlink_metadata(&path).map_err(failed)?;
+        Ok(Self {
+            listener,
+            own: Some((file.dev(), file.ino())),
+            path,
+        })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let Ok(file) = std::fs::symlink_metadata(&self.path) else {
+            return;
+        };
+        if self.own == Some((file.dev(), file.ino())) {
+            // What is left over is replaced at the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The one socket that systemd passes (sd_listen_fds(3)), if there is one.
+fn activation_fd() -> Result<Option<OwnedFd>, Error> {
+    let mut fds = sd_notify::listen_fds().map_err(|source| Error::Activation { source })?;
+    match (fds.len(), fds.next()) {
+        (0, _) | (_, None) => Ok(None),
+        (1, Some(fd)) => Ok(Some(sys::adopt_activation_fd(fd))),
+        (count, _) => Err(Error::ActivationCount { count }),
+    }
+}
+
+fn default_path() -> Result<PathBuf, Error> {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(directory) if !directory.is_empty() => Ok(PathBuf::from(directory).join(FILE_NAME)),
+        _ => Err(Error::NoSocketPath),
+    }
+}
+
+/// An advisory lock on the socket's directory, for as long as it takes to bind.
+fn lock_directory(path: &Path) -> Result<Option<Flock<File>>, Error> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let failed = |source| Error::File {
+        path: directory.to_owned(),
+        source,
+    };
+    let mut file = File::open(directory).map_err(failed)?;
+    let start = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((back, Errno::EWOULDBLOCK)) if start.elapsed() < PATIENCE => file = back,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(failed(io::ErrorKind::WouldBlock.into())),
+            // File systems without locks: the probe below has to do.
+            Err(_) => return Ok(None),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Removes a socket that nobody listens on; refuses everything else that is in the way.
+fn remove_stale(path: &Path) -> Result<(), Error> {
+    let path_buf = || path.to_owned();
+    let failed = |source| Error::Listen {
+        path: path_buf(),
+        source,
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(Error::NotASocket { path: path_buf() });
+        }
+        Ok(_) => {}
+    }
+    match StdUnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(failed)
+        }
+        // It accepts, or its queue is full: somebody is there. Datagram sockets (EPROTOTYPE) are not ours either.
+        Ok(_) => Err(Error::AlreadyRunning { path: path_buf() }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(Error::AlreadyRunning { path: path_buf() })
+        }
+        Err(error) => Err(failed(error)),
+    }
+}

@@ -1,0 +1,32 @@
+//! subuidless runs OCI containers whose user has no range in `/etc/subuid`.
+//!
+//! In a user namespace with one mapped id, chown(2) and its like fail. A container runtime sends this program the
+//! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
+//! top floor down; each imports from lower floors only:
+//!
+//! `cli` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner` > `credentials`,
+//! `procfs`, `oci`, `sys`, `error`.
+//!
+//! Start reading in `syscalls`.
+
+mod board;
+mod bundle;
+mod cli;
+mod credentials;
+mod daemon;
+mod error;
+mod oci;
+mod owner;
+mod procfs;
+mod profile;
+mod seccomp;
+#[expect(
+    unsafe_code,
+    reason = "the only unsafe room: the system calls that no crate wraps"
+)]
+mod sys;
+mod syscalls;
+mod target;
+mod worker;
+
+pub use cli::main;

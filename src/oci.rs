@@ -1,0 +1,176 @@
+//! The seccomp receiver protocol: `ContainerProcessState` as the OCI runtime spec (config-linux.md) spells it. Pure.
+//!
+//! Runtimes differ: crun sends pretty-printed JSON and, on exec, pids of 0; runc compact JSON; youki further keys and
+//! nulls; crun before 0.19 one blank byte instead of any JSON. pids are in the runtime's own pid namespace, so nothing here
+//! relies on them: the kernel translates those of the notifications.
+
+use serde::Deserialize;
+
+/// The name of the listener among the fds.
+const SECCOMP_FD: &str = "seccompFd";
+
+/// What a runtime says about the process whose filter it sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ContainerProcessState {
+    /// Container id.
+    pub(crate) id: String,
+    /// "creating" for run and create, "running" for exec.
+    pub(crate) status: String,
+    pub(crate) bundle: String,
+    /// Which of the fds that came with the message is the listener.
+    pub(crate) listener: usize,
+}
+
+#[derive(Debug, Deserialize)]
+struct Message {
+    #[serde(default)]
+    fds: Option<Vec<String>>,
+    #[serde(default)]
+    state: Option<State>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct State {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    bundle: Option<String>,
+}
+
+/// Why a message is no `ContainerProcessState`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProtocolError {
+    #[error("not the JSON of a ContainerProcessState: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("its `fds` names no \"{SECCOMP_FD}\"")]
+    NoSeccompFd,
+    #[error(
+        "its `fds` names {named} file descriptors, but {received} came with it (is the daemon's limit of open files reached?)"
+    )]
+    FdCount { named: usize, received: usize },
+}
+
+/// Reads a whole message with which `received` fds came.
+pub(crate) fn parse(
+    payload: &[u8],
+    received: usize,
+) -> Result<ContainerProcessState, ProtocolError> {
+    if is_blank(payload) && received == 1 {
+        return Ok(ContainerProcessState::before_crun_0_19());
+    }
+    let message: Message = serde_json::from_slice(payload)?;
+    let fds = message.fds.unwrap_or_default();
+    let listener = fds
+        .iter()
+        .position(|name| name == SECCOMP_FD)
+        .ok_or(ProtocolError::NoSeccompFd)?;
+    if fds.len() != received {
+        return Err(ProtocolError::FdCount {
+            named: fds.len(),
+            received,
+        });
+    }
+    let state = message.state.unwrap_or_default();
+    let unknown = || "unknown".to_owned();
+    Ok(ContainerProcessState {
+        id: state.id.unwrap_or_else(unknown),
+        status: state.status.unwrap_or_else(unknown),
+        bundle: state.bundle.unwrap_or_else(unknown),
+        listener,
+    })
+}
+
+impl ContainerProcessState {
+    fn before_crun_0_19() -> Self {
+        Self {
+            id: "unknown".to_owned(),
+            status: "unknown".to_owned(),
+            bundle: "unknown".to_owned(),
+            listener: 0,
+        }
+    }
+}
+
+/// One byte that says nothing.
+fn is_blank(payload: &[u8]) -> bool {
+    matches!(payload, [byte] if *byte == 0 || byte.is_ascii_whitespace())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(payload: &str) -> String {
+        parse(payload.as_bytes(), 1).unwrap().id
+    }
+
+    #[test]
+    fn the_messages_of_crun_runc_and_youki_are_understood() {
+        assert_eq!(
+            id(
+                r#"{ "ociVersion": "0.2.0", "fds": [ "seccompFd" ], "pid": 0, "metadata": "",
+                "state": { "ociVersion": "0.2.0", "id": "c1", "status": "running", "pid": 0, "bundle": "." } }"#
+            ),
+            "c1"
+        );
+        assert_eq!(
+            id(
+                r#"{"ociVersion":"1.0.2-dev","fds":["seccompFd"],"pid":7,"state":{"ociVersion":"1.0.2-dev","id":"r1","status":"creating","pid":7,"bundle":"/b","annotations":{}}}"#
+            ),
+            "r1"
+        );
+        assert_eq!(
+            id(
+                r#"{"ociVersion":"v1.0.2","fds":["seccompFd"],"pid":5,"metadata":null,"extra":[1],"state":{"ociVersion":"v1.0.2","id":"y1","status":"creating","pid":null,"bundle":null,"created":null}}"#
+            ),
+            "y1"
+        );
+    }
+
+    #[test]
+    fn one_blank_byte_is_crun_before_0_19() {
+        assert_eq!(parse(b" ", 1).unwrap().listener, 0);
+        assert_eq!(parse(b"\0", 1).unwrap().listener, 0);
+        assert!(parse(b" ", 2).is_err());
+        assert!(parse(b"x", 1).is_err());
+        assert!(parse(b"", 1).is_err());
+    }
+
+    #[test]
+    fn the_listener_is_the_fd_of_that_name_and_all_named_fds_must_be_there() {
+        let two = br#"{"fds":["other","seccompFd"],"state":{"id":"x"}}"#;
+        assert_eq!(parse(two, 2).unwrap().listener, 1);
+        assert!(matches!(
+            parse(two, 1),
+            Err(ProtocolError::FdCount {
+                named: 2,
+                received: 1
+            })
+        ));
+        assert!(matches!(
+            parse(br#"{"fds":[],"state":{}}"#, 0),
+            Err(ProtocolError::NoSeccompFd)
+        ));
+        assert!(matches!(
+            parse(br#"{"state":{}}"#, 1),
+            Err(ProtocolError::NoSeccompFd)
+        ));
+    }
+
+    #[test]
+    fn hostile_bytes_are_an_error_and_never_a_panic() {
+        let deep = "[".repeat(200_000);
+        for payload in [
+            &b"{"[..],
+            b"[]",
+            b"null",
+            b"{\"fds\":3}",
+            b"\xff\xfe",
+            deep.as_bytes(),
+        ] {
+            assert!(parse(payload, 1).is_err());
+        }
+    }
+}

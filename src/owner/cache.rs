@@ -1,0 +1,171 @@
+//! Owners that need no look-up, because the inode has not changed since the last one.
+//!
+//! Setting or removing an extended attribute moves the inode's ctime, so (device, inode, ctime) names one version of the
+//! owner. That lets one stat tell which inode a path leads to *and* its owner, in one piece: a rename between a stat
+//! and a getxattr cannot mix two files. Only settled times count, since two changes within one tick of the clock may
+//! share a ctime, and only file systems that are known to keep it.
+
+use nix::errno::Errno;
+use nix::sys::statfs::FsType;
+use nix::time::{ClockId, clock_gettime};
+
+use super::record::Owner;
+
+/// Twice the coarsest tick of a Linux clock (HZ=100), in nanoseconds.
+const SETTLED_AFTER: i64 = 20_000_000;
+
+const ENTRIES: usize = 2048;
+
+/// File systems that move ctime whenever an extended attribute changes, however it is changed.
+const KEEPS_CTIME: [FsType; 5] = [
+    nix::sys::statfs::EXT4_SUPER_MAGIC,
+    nix::sys::statfs::XFS_SUPER_MAGIC,
+    nix::sys::statfs::BTRFS_SUPER_MAGIC,
+    nix::sys::statfs::TMPFS_MAGIC,
+    nix::sys::statfs::OVERLAYFS_SUPER_MAGIC,
+];
+
+/// One version of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// Nanoseconds since the epoch.
+    pub(crate) changed: i64,
+}
+
+impl Version {
+    pub(crate) fn of(stat: &libc::stat) -> Self {
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+
+    /// `None` if the file system did not give what it takes.
+    pub(crate) fn of_statx(statx: &libc::statx) -> Option<Self> {
+        let needed = libc::STATX_INO | libc::STATX_CTIME;
+        (statx.stx_mask & needed == needed).then(|| Self {
+            device: libc::makedev(statx.stx_dev_major, statx.stx_dev_minor),
+            inode: statx.stx_ino,
+            changed: nanoseconds(statx.stx_ctime.tv_sec, i64::from(statx.stx_ctime.tv_nsec)),
+        })
+    }
+
+    fn is_settled(self) -> bool {
+        clock_gettime(ClockId::CLOCK_REALTIME).is_ok_and(|now| {
+            nanoseconds(now.tv_sec(), now.tv_nsec()) - self.changed > SETTLED_AFTER
+        })
+    }
+
+    fn place(self) -> usize {
+        let mixed = (self.inode ^ self.device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 53) as usize % ENTRIES
+    }
+}
+
+fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds)
+}
+
+/// A direct-mapped cache, one for each service thread: no lock, and a collision only costs a look-up.
+#[derive(Debug, Default)]
+pub(crate) struct OwnerCache {
+    entries: Vec<Option<(Version, Owner)>>,
+    devices: Vec<(u64, bool)>,
+}
+
+impl OwnerCache {
+    pub(crate) fn get(&self, version: Version) -> Option<Owner> {
+        match self.entries.get(version.place()) {
+            Some(Some((known, owner))) if *known == version => Some(*owner),
+            _ => None,
+        }
+    }
+
+    /// Remembers the owner of `version`, which must have been read *after* the version.
+    ///
+    /// `file_system` is asked once for each device.
+    pub(crate) fn insert(
+        &mut self,
+        version: Version,
+        owner: Owner,
+        file_system: impl FnOnce() -> Result<FsType, Errno>,
+    ) {
+        if !version.is_settled() || !self.keeps_ctime(version.device, file_system) {
+            return;
+        }
+        if self.entries.is_empty() {
+            self.entries.resize(ENTRIES, None);
+        }
+        self.entries[version.place()] = Some((version, owner));
+    }
+
+    fn keeps_ctime(
+        &mut self,
+        device: u64,
+        file_system: impl FnOnce() -> Result<FsType, Errno>,
+    ) -> bool {
+        const DEVICES: usize = 32;
+        if let Some((_, keeps)) = self.devices.iter().find(|(known, _)| *known == device) {
+            return *keeps;
+        }
+        let keeps = file_system().is_ok_and(|magic| KEEPS_CTIME.contains(&magic));
+        if self.devices.len() == DEVICES {
+            self.devices.clear();
+        }
+        self.devices.push((device, keeps));
+        keeps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::EmulatedUid;
+
+    const OWNER: Owner = Owner {
+        uid: Some(EmulatedUid::ROOT),
+        gid: None,
+    };
+
+    fn version(inode: u64, changed: i64) -> Version {
+        Version {
+            device: 1,
+            inode,
+            changed,
+        }
+    }
+
+    #[test]
+    fn only_the_very_same_version_is_known() {
+        let mut cache = OwnerCache::default();
+        cache.insert(version(2, 3), OWNER, || Ok(KEEPS_CTIME[0]));
+        assert_eq!(cache.get(version(2, 3)), Some(OWNER));
+        assert_eq!(cache.get(version(2, 4)), None);
+        assert_eq!(cache.get(version(3, 3)), None);
+    }
+
+    #[test]
+    fn a_version_of_just_now_and_one_of_the_future_are_not_kept() {
+        let mut cache = OwnerCache::default();
+        let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
+        let now = nanoseconds(now.tv_sec(), now.tv_nsec());
+        for changed in [now, now + 1_000_000_000_000] {
+            cache.insert(version(2, changed), OWNER, || Ok(KEEPS_CTIME[0]));
+            assert_eq!(cache.get(version(2, changed)), None);
+        }
+    }
+
+    #[test]
+    fn file_systems_that_may_not_move_ctime_are_not_kept() {
+        let mut cache = OwnerCache::default();
+        cache.insert(version(2, 3), OWNER, || {
+            Ok(nix::sys::statfs::NFS_SUPER_MAGIC)
+        });
+        assert_eq!(cache.get(version(2, 3)), None);
+    }
+}

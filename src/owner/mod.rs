@@ -1,0 +1,163 @@
+//! Fake owners of files: load, store, remove.
+//!
+//! An owner lives in the extended attribute [`XATTR`] where the inode can carry one, otherwise in the side store. All
+//! functions work on an open file, usually an O_PATH fd: what was resolved once is what is read and changed.
+//! The caller's working directory must be the host's procfs (see [`crate::procfs`]).
+
+mod cache;
+mod record;
+mod side;
+
+use std::ffi::{CStr, OsStr};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, SFlag};
+use tracing::{error, warn};
+
+pub(crate) use cache::{OwnerCache, Version};
+pub(crate) use record::Owner;
+pub(crate) use side::SideStore;
+
+use crate::{procfs, sys};
+
+/// The attribute that holds the owner; the field's common name, shared with umoci.
+pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
+
+/// Where owners are kept.
+#[derive(Debug)]
+pub(crate) struct Owners {
+    /// `None` when it could not be opened: the daemon has said so.
+    side: Option<SideStore>,
+    unreadable_reported: AtomicBool,
+}
+
+impl Owners {
+    pub(crate) fn new(side: Option<SideStore>) -> Self {
+        Self {
+            side,
+            unreadable_reported: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether an inode without the attribute may have an owner all the same.
+    pub(crate) fn side_store_is_used(&self) -> bool {
+        self.side.as_ref().is_some_and(|side| !side.is_empty())
+    }
+
+    /// The attribute of the file that `path` leads to, without opening it: one system call.
+    pub(crate) fn glance(&self, path: &CStr, follow: bool) -> Result<Option<Owner>, Errno> {
+        let mut value = [0; 64];
+        let length = sys::getxattr(path, XATTR, &mut value, follow);
+        self.decode(length.map(|length| &value[..length]))
+    }
+
+    /// The owner of the file behind `fd`, whose type is in `stat`.
+    pub(crate) fn load(&self, fd: BorrowedFd, stat: &FileStat) -> Result<Option<Owner>, Errno> {
+        if carries_xattrs(stat) {
+            let mut value = [0; 64];
+            let length = match sys::fgetxattr(fd, XATTR, &mut value) {
+                // fgetxattr(2) takes no O_PATH fd.
+                Err(Errno::EBADF) => sys::getxattr(&procfs::own_fd(fd), XATTR, &mut value, true),
+                result => result,
+            };
+            if length != Err(Errno::EOPNOTSUPP) {
+                return self.decode(length.map(|length| &value[..length]));
+            }
+        }
+        match &self.side {
+            Some(side) if !side.is_empty() => {
+                let bytes = side.load(&side::Key::of(fd)?).map_err(store_failed)?;
+                self.decode(bytes.as_deref().ok_or(Errno::ENODATA))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes `owner` the owner of the file behind `fd`, or removes it where nothing is set.
+    pub(crate) fn store(&self, fd: BorrowedFd, stat: &FileStat, owner: Owner) -> Result<(), Errno> {
+        if carries_xattrs(stat) {
+            match store_xattr(fd, owner) {
+                Err(Errno::EOPNOTSUPP) => {}
+                result => return result,
+            }
+        }
+        // chown(2) on a read-only mount is EROFS: the store would not notice, a chown of nothing does.
+        touch(fd)?;
+        let Some(side) = &self.side else {
+            warn!("no side store: the owner of an inode without extended attributes is not kept");
+            return Ok(());
+        };
+        let key = side::Key::of(fd)?;
+        if owner.is_unset() {
+            side.remove(&key).map_err(store_failed)
+        } else {
+            side.store(&key, owner).map_err(store_failed)
+        }
+    }
+
+    /// A record that cannot be read is reported once and then as good as none: it must not make a file unusable.
+    fn decode(&self, value: Result<&[u8], Errno>) -> Result<Option<Owner>, Errno> {
+        let problem = match value {
+            Ok(bytes) => match Owner::decode(bytes) {
+                Ok(owner) => return Ok((!owner.is_unset()).then_some(owner)),
+                Err(error) => error.to_string(),
+            },
+            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(None),
+            Err(Errno::ERANGE) => "longer than any record".to_owned(),
+            Err(errno) => return Err(errno),
+        };
+        if !self.unreadable_reported.swap(true, Ordering::Relaxed) {
+            warn!(
+                problem,
+                "a file's user.rootlesscontainers is not readable and counts as absent; `setfattr -x \
+                 user.rootlesscontainers FILE` removes it"
+            );
+        }
+        Ok(None)
+    }
+}
+
+/// fchownat(2) that changes no id: clears S_ISUID, S_ISGID and security.capability as chown(2) does, and moves ctime.
+pub(crate) fn touch(fd: BorrowedFd) -> Result<(), Errno> {
+    nix::unistd::fchownat(fd, c"", None, None, nix::fcntl::AtFlags::AT_EMPTY_PATH)
+}
+
+/// xattr(7): user attributes are for regular files and directories.
+pub(crate) fn carries_xattrs(stat: &FileStat) -> bool {
+    matches!(file_type(stat), SFlag::S_IFREG | SFlag::S_IFDIR)
+}
+
+pub(crate) fn file_type(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+fn store_xattr(fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
+    let path = procfs::own_fd(fd);
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    let name = OsStr::from_bytes(XATTR.to_bytes());
+    let result = if owner.is_unset() {
+        xattr::remove_deref(path, name)
+    } else {
+        xattr::set_deref(path, name, &owner.encode())
+    };
+    match result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))) {
+        // There was none to remove.
+        Err(Errno::ENODATA) => Ok(()),
+        result => result,
+    }
+}
+
+/// The side store's own failures: the target gets what chown(2) has for a full or broken disk.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+fn store_failed(error: heed::Error) -> Errno {
+    error!(%error, "the side store of owners failed");
+    match error {
+        heed::Error::Mdb(heed::MdbError::MapFull) => Errno::ENOSPC,
+        heed::Error::Io(error) => Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+        _ => Errno::EIO,
+    }
+}

@@ -1,0 +1,113 @@
+//! `user.rootlesscontainers`: the bytes of the extended attribute to an [`Owner`] and back. Pure.
+//!
+//! The format is shared with umoci and runROOTLESS: a protobuf message `Resource { uint32 uid = 1; uint32 gid = 2; }`
+//! (github.com/rootless-containers/proto). A missing field is zero, 0xFFFFFFFF is "not set: show the real one".
+
+use prost::Message;
+
+use crate::credentials::{EmulatedGid, EmulatedUid};
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct Resource {
+    #[prost(uint32, tag = "1")]
+    uid: u32,
+    #[prost(uint32, tag = "2")]
+    gid: u32,
+}
+
+const NOT_SET: u32 = u32::MAX;
+
+/// The fake owner of a file; `None` shows the real id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: Option<EmulatedUid>,
+    pub(crate) gid: Option<EmulatedGid>,
+}
+
+/// Bytes that are no `Resource` message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a rootlesscontainers record: {0}")]
+pub(crate) struct Unreadable(prost::DecodeError);
+
+impl Owner {
+    /// Neither id is set: as if there were no record.
+    pub(crate) fn is_unset(self) -> bool {
+        self.uid.is_none() && self.gid.is_none()
+    }
+
+    pub(crate) fn encode(self) -> Vec<u8> {
+        Resource {
+            uid: self.uid.map_or(NOT_SET, EmulatedUid::as_raw),
+            gid: self.gid.map_or(NOT_SET, EmulatedGid::as_raw),
+        }
+        .encode_to_vec()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let Resource { uid, gid } = Resource::decode(bytes).map_err(Unreadable)?;
+        Ok(Self {
+            uid: EmulatedUid::new(uid),
+            gid: EmulatedGid::new(gid),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(uid: u32, gid: u32) -> Owner {
+        Owner {
+            uid: EmulatedUid::new(uid),
+            gid: EmulatedGid::new(gid),
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_that_umoci_writes() {
+        // `umoci unpack --rootless` of 0:42 (0 stored as "not set") and of 100000:200000.
+        let unset_42 = [0x08, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x10, 0x2a];
+        let large = [0x08, 0xa0, 0x8d, 0x06, 0x10, 0xc0, 0x9a, 0x0c];
+        assert_eq!(owner(u32::MAX, 42).encode(), unset_42);
+        assert_eq!(Owner::decode(&unset_42), Ok(owner(u32::MAX, 42)));
+        assert_eq!(owner(100_000, 200_000).encode(), large);
+        assert_eq!(Owner::decode(&large), Ok(owner(100_000, 200_000)));
+    }
+
+    #[test]
+    fn a_missing_field_is_zero_and_unknown_fields_are_passed_over() {
+        assert_eq!(Owner::decode(&[]), Ok(owner(0, 0)));
+        assert_eq!(Owner::decode(&[0x10, 7]), Ok(owner(0, 7)));
+        assert_eq!(Owner::decode(&[0x18, 1, 0x08, 5]), Ok(owner(5, 0)));
+    }
+
+    #[test]
+    fn every_id_survives_the_round_trip() {
+        for id in [0, 1, 127, 128, 65_535, 65_536, u32::MAX - 1, u32::MAX] {
+            let bytes = owner(id, 3).encode();
+            assert_eq!(Owner::decode(&bytes), Ok(owner(id, 3)));
+            assert_eq!(Owner::decode(&owner(3, id).encode()), Ok(owner(3, id)));
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_are_an_error_and_never_a_panic() {
+        for bytes in [
+            &[0x08][..],
+            &[0x0a, 0xff],
+            &[0xff; 64],
+            &[
+                0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+            ],
+        ] {
+            assert!(Owner::decode(bytes).is_err(), "{bytes:?}");
+        }
+        let mut seed = 1u64;
+        for _ in 0..100_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let bytes = seed.to_le_bytes();
+            // Any answer is fine; what counts is that there is one.
+            let _ = Owner::decode(&bytes[..(seed >> 61) as usize]);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+use super::*;
+use libseccomp::ScmpSyscall;
+
+fn request(format: Format, runtime: Runtime) -> Request<'static> {
+    Request {
+        format,
+        runtime,
+        listener_path: Some("/r.sock"),
+        capabilities: &USUAL_CAPABILITIES,
+        wait_killable: true,
+    }
+}
+
+fn oci(base: &Value) -> Result<Map<String, Value>, String> {
+    weave(
+        base.as_object().unwrap(),
+        &request(Format::Oci, Runtime::Crun),
+    )
+}
+
+/// The rules that name `name`: action and arguments.
+fn rules<'a>(profile: &'a Map<String, Value>, name: &str) -> Vec<(&'a str, &'a Value)> {
+    let rules = profile["syscalls"].as_array().unwrap();
+    rules
+        .iter()
+        .filter(|rule| {
+            rule["names"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|other| other == name)
+        })
+        .map(|rule| (rule["action"].as_str().unwrap(), &rule["args"]))
+        .collect()
+}
+
+#[test]
+fn every_row_of_the_table_is_notified_and_io_uring_does_not_exist() {
+    let profile = weave(&allow_all(), &request(Format::Oci, Runtime::Crun)).unwrap();
+    for row in TABLE {
+        let rules = rules(&profile, row.name);
+        assert!(!rules.is_empty() && rules.iter().all(|(action, _)| *action == NOTIFY));
+    }
+    for name in IO_URING {
+        assert_eq!(rules(&profile, name).len(), 1);
+        assert!(ScmpSyscall::from_name(name).is_ok());
+    }
+    assert_eq!(profile["listenerPath"], "/r.sock");
+    assert_eq!(
+        profile["flags"],
+        json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])
+    );
+    let runc = weave(&allow_all(), &request(Format::Oci, Runtime::Runc)).unwrap();
+    assert_eq!(runc.get("flags"), None);
+}
+
+#[test]
+fn what_the_base_forbids_stays_forbidden_and_what_it_allows_is_notified() {
+    let profile = oci(&json!({
+        "defaultAction": ERRNO,
+        "syscalls": [
+            {"names": ["chown", "read", "io_uring_setup"], "action": ALLOW},
+            {"names": ["lchown"], "action": ERRNO, "errnoRet": 1},
+        ]
+    }))
+    .unwrap();
+    let actions = |name| {
+        rules(&profile, name)
+            .into_iter()
+            .map(|(action, _)| action)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(actions("chown"), [NOTIFY, NOTIFY, ALLOW]);
+    assert_eq!(actions("read"), [ALLOW]);
+    assert_eq!(actions("lchown"), [ERRNO]);
+    assert_eq!(actions("io_uring_setup"), [ERRNO]);
+    // Not named, and the default is to refuse.
+    assert_eq!(actions("fchown"), [""; 0]);
+}
+
+#[test]
+fn conditions_of_the_base_hold_for_the_notifications_too() {
+    let base = json!({
+        "defaultAction": ERRNO,
+        "archMap": [],
+        "syscalls": [
+            {"names": ["chroot"], "action": ALLOW, "args": [], "comment": "", "includes": {"caps": ["CAP_SYS_CHROOT"]}, "excludes": {}},
+            {"names": ["setns"], "action": ALLOW, "args": [], "includes": {"caps": ["CAP_SYS_ADMIN"]}, "excludes": {}},
+            {"names": ["clone"], "action": ALLOW, "args": [{"index": 0, "value": 2_114_060_288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}], "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["stat"], "action": ALLOW, "includes": {"arches": ["s390"]}},
+        ]
+    });
+    let profile = oci(&base).unwrap();
+    assert_eq!(rules(&profile, "chroot"), [(NOTIFY, &Value::Null)]);
+    assert_eq!(rules(&profile, "setns"), []);
+    assert_eq!(rules(&profile, "stat"), []);
+    assert_eq!(rules(&profile, "clone").len(), 1);
+    assert_eq!(rules(&profile, "clone")[0].0, ALLOW);
+    assert_eq!(profile.get("archMap"), None);
+
+    let podman = weave(
+        base.as_object().unwrap(),
+        &request(Format::Podman, Runtime::Crun),
+    )
+    .unwrap();
+    let setns = podman["syscalls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|rule| rule["names"] == json!(["setns"]));
+    assert_eq!(
+        setns.unwrap()["includes"],
+        json!({"caps": ["CAP_SYS_ADMIN"]})
+    );
+    assert!(podman.contains_key("archMap"));
+}
+
+#[test]
+fn a_second_supervisor_and_what_is_no_profile_are_refused_in_words() {
+    let other =
+        json!({"defaultAction": ALLOW, "syscalls": [{"names": ["mount"], "action": NOTIFY}]});
+    assert!(oci(&other).unwrap_err().contains("one listener"));
+    for (base, reason) in [
+        (json!({}), "defaultAction"),
+        (json!({"defaultAction": ALLOW, "syscalls": 3}), "not a list"),
+        (
+            json!({"defaultAction": ALLOW, "syscalls": [3]}),
+            "no object",
+        ),
+        (
+            json!({"defaultAction": ALLOW, "syscalls": [{"action": ALLOW}]}),
+            "names",
+        ),
+    ] {
+        assert!(oci(&base).unwrap_err().contains(reason), "{base}");
+    }
+}
+
+#[test]
+fn weaving_twice_is_weaving_once() {
+    let deny = json!({"defaultAction": ERRNO, "syscalls": [
+        {"names": ["chown", "statx", "stat", "clone", "read"], "action": ALLOW},
+        {"names": ["lchown"], "action": ERRNO},
+    ]});
+    for base in [deny.as_object().unwrap().clone(), allow_all()] {
+        let request = request(Format::Oci, Runtime::Crun);
+        let once = weave(&base, &request).unwrap();
+        assert_eq!(weave(&once, &request).unwrap(), once);
+    }
+}

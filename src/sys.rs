@@ -1,0 +1,377 @@
+//! The only unsafe room: one kernel call per function, no policy.
+//!
+//! What nix wraps safely is called from there; this file holds the rest. Functions return the kernel's own
+//! errno and never interpret it. Paths are C strings: bytes, as the kernel sees them.
+
+use std::ffi::CStr;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use libc::{c_int, c_long, c_uint, c_void};
+use nix::errno::Errno;
+use nix::sys::stat::FileStat;
+
+/// `struct seccomp_notif` in 64-bit words: 80 bytes since Linux 5.0, checked by SECCOMP_GET_NOTIF_SIZES at start.
+pub(crate) const NOTIFICATION_WORDS: usize = 10;
+
+const _: () = assert!(size_of::<libc::seccomp_notif>() == NOTIFICATION_WORDS * 8);
+
+/// Receives one notification into `words`, which must be zero (seccomp_unotify(2)). The memory may be shared with
+/// another process: atomics are the only view of it that Rust code has.
+pub(crate) fn notification_receive(
+    listener: BorrowedFd,
+    words: &[AtomicU64; NOTIFICATION_WORDS],
+) -> Result<(), Errno> {
+    // SAFETY: the ioctl writes 80 bytes, the length of `words`; atomics may be written through a shared reference.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_RECV,
+            words.as_ptr(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Sends a reply to a notification.
+pub(crate) fn notification_send(
+    listener: BorrowedFd,
+    response: &libc::seccomp_notif_resp,
+) -> Result<(), Errno> {
+    // SAFETY: the ioctl reads one `seccomp_notif_resp`.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SEND,
+            &raw const *response,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Whether the notification `id` still waits for its reply; ENOENT if not, ENOTTY or EINVAL if `fd` is no listener.
+pub(crate) fn notification_id_valid(fd: BorrowedFd, id: u64) -> Result<(), Errno> {
+    // SAFETY: the ioctl reads one u64.
+    let result = unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ID_VALID,
+            &raw const id,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Sets the listener's flags (Linux 6.6).
+pub(crate) fn notification_set_flags(listener: BorrowedFd, flags: u64) -> Result<(), Errno> {
+    // SAFETY: this ioctl takes its argument by value.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS,
+            flags,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// The size of `struct seccomp_notif` that the running kernel writes.
+pub(crate) fn notification_size() -> Result<u16, Errno> {
+    let mut sizes = libc::seccomp_notif_sizes {
+        seccomp_notif: 0,
+        seccomp_notif_resp: 0,
+        seccomp_data: 0,
+    };
+    // SAFETY: the operation writes one `seccomp_notif_sizes`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_NOTIF_SIZES,
+            0,
+            &raw mut sizes,
+        )
+    };
+    Errno::result(result)?;
+    Ok(sizes.seccomp_notif)
+}
+
+/// A pidfd of the thread `tid` (Linux 6.9), or of the process `tid` where PIDFD_THREAD is unknown.
+pub(crate) fn pidfd_open(tid: u32) -> Result<OwnedFd, Errno> {
+    const PIDFD_THREAD: c_uint = libc::O_EXCL as c_uint;
+    match pidfd_open_flags(tid, PIDFD_THREAD) {
+        Err(Errno::EINVAL) => pidfd_open_flags(tid, 0),
+        result => result,
+    }
+}
+
+fn pidfd_open_flags(tid: u32, flags: c_uint) -> Result<OwnedFd, Errno> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, flags) };
+    owned_fd(fd)
+}
+
+/// A duplicate of the target's file descriptor `fd` (Linux 5.6): the same open file description.
+pub(crate) fn pidfd_getfd(pidfd: BorrowedFd, fd: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
+    owned_fd(fd)
+}
+
+fn owned_fd(result: c_long) -> Result<OwnedFd, Errno> {
+    let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just returned `fd`; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes over fds that recvmsg(2) put into this process.
+///
+/// The caller must have got them from SCM_RIGHTS just now and must not use the numbers again.
+pub(crate) fn adopt_received_fds(fds: &[RawFd]) -> Vec<OwnedFd> {
+    fds.iter()
+        // SAFETY: the kernel installed these fds for this message; the caller gives them up.
+        .map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        .collect()
+}
+
+/// Takes over the fds that systemd passed (sd_listen_fds(3)); to be called once, before anything opens files.
+pub(crate) fn adopt_activation_fd(fd: RawFd) -> OwnedFd {
+    // SAFETY: sd_listen_fds(3): the fds from 3 on belong to this process, and the caller asks once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// getxattr(2), lgetxattr(2) when `follow` is false.
+pub(crate) fn getxattr(
+    path: &CStr,
+    name: &CStr,
+    value: &mut [u8],
+    follow: bool,
+) -> Result<usize, Errno> {
+    let call = if follow {
+        libc::getxattr
+    } else {
+        libc::lgetxattr
+    };
+    // SAFETY: both strings end in NUL; the kernel writes at most `value.len()` bytes into `value`.
+    let length = unsafe {
+        call(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// fgetxattr(2).
+pub(crate) fn fgetxattr(fd: BorrowedFd, name: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: `name` ends in NUL; the kernel writes at most `value.len()` bytes into `value`.
+    let length = unsafe {
+        libc::fgetxattr(
+            fd.as_raw_fd(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// statx(2) with the caller's flags and mask as they are.
+pub(crate) fn statx(
+    dirfd: BorrowedFd,
+    path: &CStr,
+    flags: c_int,
+    mask: c_uint,
+) -> Result<libc::statx, Errno> {
+    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` ends in NUL; the kernel writes one `struct statx`.
+    let result = unsafe {
+        libc::statx(
+            dirfd.as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            mask,
+            buffer.as_mut_ptr(),
+        )
+    };
+    Errno::result(result)?;
+    // SAFETY: all-zero bytes are a valid `struct statx`, and the kernel has filled it in.
+    Ok(unsafe { buffer.assume_init() })
+}
+
+/// The bytes of `struct stat` as newfstatat(2) writes them: on 64-bit Linux libc's layout is the kernel's.
+pub(crate) fn stat_bytes(stat: &FileStat) -> &[u8] {
+    // SAFETY: `FileStat` is a C struct that the kernel has filled in completely, its padding is named fields.
+    unsafe { std::slice::from_raw_parts((&raw const *stat).cast(), size_of::<FileStat>()) }
+}
+
+/// The bytes of `struct statx`.
+pub(crate) fn statx_bytes(statx: &libc::statx) -> &[u8] {
+    // SAFETY: `struct statx` was zeroed before the kernel filled it in, so every byte is initialised.
+    unsafe { std::slice::from_raw_parts((&raw const *statx).cast(), size_of::<libc::statx>()) }
+}
+
+/// A file handle (open_by_handle_at(2)): survives renames, and a recycled inode gets another one.
+#[repr(C)]
+pub(crate) struct FileHandle {
+    handle_bytes: c_uint,
+    /// The file system's own handle type.
+    pub(crate) handle_type: c_int,
+    handle: [u8; libc::MAX_HANDLE_SZ as usize],
+}
+
+impl FileHandle {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let length = self.handle.len().min(self.handle_bytes as usize);
+        &self.handle[..length]
+    }
+}
+
+/// name_to_handle_at(2) of the file behind `fd`; `AT_HANDLE_FID` (Linux 6.5) is for file systems that cannot open
+/// by handle, overlay among them.
+pub(crate) fn file_handle(fd: BorrowedFd, identity_only: bool) -> Result<FileHandle, Errno> {
+    const AT_HANDLE_FID: c_int = 0x200;
+    let flags = libc::AT_EMPTY_PATH | if identity_only { AT_HANDLE_FID } else { 0 };
+    let mut handle = FileHandle {
+        handle_bytes: libc::MAX_HANDLE_SZ as c_uint,
+        handle_type: 0,
+        handle: [0; libc::MAX_HANDLE_SZ as usize],
+    };
+    let mut mount_id: c_int = 0;
+    // SAFETY: `handle` has room for `handle_bytes` bytes after its header, the mount id for one int.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            &raw mut handle,
+            &raw mut mount_id,
+            flags,
+        )
+    };
+    Errno::result(result)?;
+    Ok(handle)
+}
+
+/// The effective capabilities of the thread `tid`, as capget(2) tells them.
+pub(crate) fn effective_capabilities(tid: u32) -> Result<u64, Errno> {
+    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+    let mut header = [LINUX_CAPABILITY_VERSION_3, tid];
+    let mut data = [0u32; 6];
+    // SAFETY: version 3 reads a header of two words and writes twice three words.
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
+    Errno::result(result)?;
+    Ok(u64::from(data[3]) << 32 | u64::from(data[0]))
+}
+
+/// Limits this thread's capabilities to `keep`, for good.
+pub(crate) fn limit_capabilities(keep: u64) -> Result<(), Errno> {
+    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+    let mut header = [LINUX_CAPABILITY_VERSION_3, 0];
+    let low = (keep & 0xffff_ffff) as u32;
+    let high = (keep >> 32) as u32;
+    let mut data = [low, low, 0, high, high, 0];
+    // SAFETY: version 3 reads a header of two words and twice three words.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_mut_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// The device, inode and mount behind an `nsfs` fd's owner: the user namespace that owns the namespace `fd`.
+pub(crate) fn owning_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: the ioctl takes no argument.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS) };
+    owned_fd(c_long::from(result))
+}
+
+/// Memory shared with another process, seen as atomic words.
+#[derive(Debug)]
+pub(crate) struct SharedWords {
+    address: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: the mapping lives as long as the value, and atomics may be used from any thread.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    /// Maps `words` words of `memfd`, whose size must be sealed: a shrinking file would mean SIGBUS.
+    pub(crate) fn map(memfd: BorrowedFd, words: usize) -> Result<Self, Errno> {
+        // SAFETY: the kernel chooses the address, so no other mapping is touched.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                words * size_of::<AtomicU64>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                memfd.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let address = NonNull::new(address.cast()).ok_or(Errno::ENOMEM)?;
+        Ok(Self { address, words })
+    }
+
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has this many words, is page-aligned and lives as long as `self`; only atomics see it.
+        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        let length = self.words * size_of::<AtomicU64>();
+        // SAFETY: exactly the mapping made in `map`; `words` lends it out no longer than `self` lives.
+        unsafe { libc::munmap(self.address.as_ptr().cast::<c_void>(), length) };
+    }
+}
+
+/// Opens the LMDB environment in `directory`.
+pub(crate) fn open_lmdb(
+    directory: &Path,
+    map_size: usize,
+) -> heed::Result<heed::Env<heed::WithoutTls>> {
+    let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
+    options.map_size(map_size).max_readers(1024);
+    // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by a directory for each
+    // boot; it never makes memory unsound.
+    unsafe { options.flags(heed::EnvFlags::NO_SYNC) };
+    // SAFETY: LMDB's map must not be changed but through LMDB; the directory is private to the user (0700).
+    unsafe { options.open(directory) }
+}
+
+/// Lets the allocator hand nothing over to per-thread arenas: a worker has few, short-lived allocations, and each
+/// arena costs resident memory.
+pub(crate) fn use_one_malloc_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets a parameter.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
+}
+
+/// Whether the kernel knows SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19). Loads nothing: the null filter is
+/// EFAULT for known flags, EINVAL for unknown ones.
+pub(crate) fn seccomp_knows_wait_killable() -> bool {
+    const NEW_LISTENER: c_uint = 1 << 3;
+    const WAIT_KILLABLE_RECV: c_uint = 1 << 5;
+    // SAFETY: the kernel refuses the null pointer before it changes anything.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            NEW_LISTENER | WAIT_KILLABLE_RECV,
+            std::ptr::null::<c_void>(),
+        )
+    };
+    result == -1 && Errno::last() == Errno::EFAULT
+}

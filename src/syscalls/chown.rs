@@ -1,0 +1,108 @@
+//! chown(2): chown, lchown, fchown, fchownat.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl};
+use nix::sys::stat::fstat;
+use nix::unistd::{Gid, Uid};
+
+use crate::credentials::{EmulatedGid, EmulatedUid, OwnerChange};
+use crate::owner::{self, Owner};
+use crate::seccomp::Reply;
+use crate::target::{Call, Dirfd, Location};
+
+pub(super) fn chown(call: &mut Call) -> Result<Reply, Errno> {
+    change_at(call, Dirfd::Cwd, 0, 1, AtFlags::empty())
+}
+
+pub(super) fn lchown(call: &mut Call) -> Result<Reply, Errno> {
+    change_at(call, Dirfd::Cwd, 0, 1, AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+pub(super) fn fchownat(call: &mut Call) -> Result<Reply, Errno> {
+    // fs/open.c, do_fchownat: unknown flags are EINVAL before anything is looked at.
+    let flags = AtFlags::from_bits(call.int(4)).ok_or(Errno::EINVAL)?;
+    if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
+        return Err(Errno::EINVAL);
+    }
+    change_at(call, call.dirfd(0), 1, 2, flags)
+}
+
+pub(super) fn fchown(call: &mut Call) -> Result<Reply, Errno> {
+    let file = call.duplicate(call.int(0))?;
+    // The duplicate is the very open file: one that was opened with O_PATH is no file to fchown(2).
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    if flags.contains(OFlag::O_PATH) {
+        return Err(Errno::EBADF);
+    }
+    let change = call.owner_change(1, 2);
+    apply(call, file.as_fd(), change)
+}
+
+/// `path` and `uid` are argument numbers; the gid comes after the uid.
+fn change_at(
+    call: &mut Call,
+    dirfd: Dirfd,
+    path: usize,
+    uid: usize,
+    flags: AtFlags,
+) -> Result<Reply, Errno> {
+    let path = call.path(path)?;
+    let location = Location {
+        dirfd,
+        path: &path,
+        follow: !flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
+        empty_path: flags.contains(AtFlags::AT_EMPTY_PATH),
+    };
+    let file = call.resolve(&location)?;
+    let change = call.owner_change(uid, uid + 1);
+    apply(call, file.as_fd(), change)
+}
+
+/// Everything after the look-up: fs/open.c, chown_common.
+fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Errno> {
+    let stat = fstat(file)?;
+    if !call.container.is_mapped(stat.st_uid) {
+        return natively(file, change);
+    }
+    let owners = &call.container.owners;
+    let known = owners.load(file, &stat)?;
+    let shown = (
+        known
+            .and_then(|owner| owner.uid)
+            .or(EmulatedUid::new(stat.st_uid)),
+        known
+            .and_then(|owner| owner.gid)
+            .or(EmulatedGid::new(stat.st_gid)),
+    );
+    let (Some(uid), Some(gid)) = shown else {
+        return Err(Errno::EOVERFLOW);
+    };
+    if !call.credentials()?.may_change_owner((uid, gid), change) {
+        return Err(Errno::EPERM);
+    }
+    // An id that the file shows anyway is not recorded: umoci's form, and chown 0:0 leaves no trace on a file of root.
+    let differs_uid = |new: &EmulatedUid| new.as_raw() != stat.st_uid;
+    let differs_gid = |new: &EmulatedGid| new.as_raw() != stat.st_gid;
+    let owner = Owner {
+        uid: Some(change.uid.unwrap_or(uid)).filter(differs_uid),
+        gid: Some(change.gid.unwrap_or(gid)).filter(differs_gid),
+    };
+    call.ensure_waiting()?;
+    if known.is_some() || !owner.is_unset() {
+        owners.store(file, &stat, owner)?;
+    }
+    // chown(2) clears S_ISUID and S_ISGID of files that are no directories, and security.capability, even when the
+    // owner stays the same.
+    owner::touch(file)?;
+    Ok(Reply::Value(0))
+}
+
+/// A file of another host user: not even the container's root may change it. The kernel says how it refuses.
+fn natively(file: BorrowedFd, change: OwnerChange) -> Result<Reply, Errno> {
+    let uid = change.uid.map(|uid| Uid::from_raw(uid.as_raw()));
+    let gid = change.gid.map(|gid| Gid::from_raw(gid.as_raw()));
+    nix::unistd::fchownat(file, c"", uid, gid, AtFlags::AT_EMPTY_PATH)?;
+    Ok(Reply::Value(0))
+}

@@ -1,0 +1,228 @@
+//! What targets ask for: [`TABLE`], one row per syscall. START HERE.
+//!
+//! The table is the only source: the filter (`crate::profile`), the dispatch, the README's list and the tests read it. To add
+//! a syscall:
+//!
+//! 1. add a row: its name as libseccomp spells it, when it traps, and its handler;
+//! 2. write the handler, named like the syscall, in the file of its man-page family; arguments are taken where the
+//!    man page has them, `?` passes the kernel's own errno on, and `Reply::Continue` stands under a `// CONTINUE:` line;
+//! 3. name it in README.md (a test compares) and give the probe in tests/probe a call of it.
+
+mod chown;
+mod stat;
+mod view;
+
+use libseccomp::{ScmpArch, ScmpSyscall};
+use nix::errno::Errno;
+
+use crate::seccomp::{Notification, Reply};
+use crate::target::Call;
+
+/// Answers one call. `Err` is the errno that the target gets.
+pub(crate) type Handler = fn(&mut Call) -> Result<Reply, Errno>;
+
+/// Which calls of a syscall trap. BPF sees registers only, so no condition looks behind a pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trap {
+    Always,
+    /// Unless the ids in these two arguments are both −1.
+    ChangesOwner {
+        uid: u32,
+        gid: u32,
+    },
+    /// If the mask in this argument has any of these two bits.
+    HasEither {
+        arg: u32,
+        bits: [u64; 2],
+    },
+}
+
+/// What a row is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Emulate,
+    /// Only noticed, also before the container has been joined.
+    Watch,
+}
+
+/// One syscall.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) trap: Trap,
+    pub(crate) purpose: Purpose,
+    pub(crate) handle: Handler,
+}
+
+/// Calls that are answered, or left to the kernel when its answer is the right one.
+const fn emulated(name: &'static str, trap: Trap, handle: Handler) -> Row {
+    let purpose = Purpose::Emulate;
+    Row {
+        name,
+        trap,
+        purpose,
+        handle,
+    }
+}
+
+/// Calls that always go on to the kernel.
+const fn watched(name: &'static str, trap: Trap, handle: Handler) -> Row {
+    let purpose = Purpose::Watch;
+    Row {
+        name,
+        trap,
+        purpose,
+        handle,
+    }
+}
+
+const fn changes_owner(uid: u32) -> Trap {
+    Trap::ChangesOwner { uid, gid: uid + 1 }
+}
+
+/// CLONE_NEWNS, alone: both bits are the same one.
+const fn new_mount_namespace(arg: u32) -> Trap {
+    let bit = libc::CLONE_NEWNS as u64;
+    Trap::HasEither {
+        arg,
+        bits: [bit, bit],
+    }
+}
+
+const ASKS_FOR_IDS: Trap = Trap::HasEither {
+    arg: 3,
+    bits: [libc::STATX_UID as u64, libc::STATX_GID as u64],
+};
+
+/// Every syscall that is answered or watched.
+pub(crate) static TABLE: &[Row] = &[
+    // chown(2)
+    emulated("chown", changes_owner(1), chown::chown),
+    emulated("lchown", changes_owner(1), chown::lchown),
+    emulated("fchown", changes_owner(1), chown::fchown),
+    emulated("fchownat", changes_owner(2), chown::fchownat),
+    // stat(2), statx(2)
+    emulated("stat", Trap::Always, stat::stat),
+    emulated("lstat", Trap::Always, stat::lstat),
+    emulated("fstat", Trap::Always, stat::fstat),
+    emulated("newfstatat", Trap::Always, stat::newfstatat),
+    emulated("statx", ASKS_FOR_IDS, stat::statx),
+    // Calls after which a target may see another root directory: left to the kernel, but noticed.
+    watched("chroot", Trap::Always, view::chroot),
+    watched("pivot_root", Trap::Always, view::pivot_root),
+    watched("setns", Trap::Always, view::setns),
+    watched("unshare", new_mount_namespace(0), view::unshare),
+    watched("clone", new_mount_namespace(0), view::clone),
+    watched("clone3", Trap::Always, view::clone3),
+];
+
+/// The architectures whose calls are answered. Calls of others (i386, x32) are left to the kernel.
+const ARCHITECTURES: [(u32, ScmpArch); 2] = [
+    (AUDIT_ARCH_X86_64, ScmpArch::X8664),
+    (AUDIT_ARCH_AARCH64, ScmpArch::Aarch64),
+];
+
+/// linux/audit.h
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
+
+/// From a notification's architecture and number to the row.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    by_architecture: Vec<(u32, Vec<Option<u8>>)>,
+}
+
+impl Dispatch {
+    pub(crate) fn new() -> Self {
+        let by_architecture = ARCHITECTURES
+            .iter()
+            .map(|&(audit, arch)| (audit, rows_by_number(arch)))
+            .collect();
+        Self { by_architecture }
+    }
+
+    /// The row of a call and its place in the table. x32 calls bear the x86-64 architecture but bit 30 in their
+    /// number, so they find no row.
+    pub(crate) fn find(&self, notification: &Notification) -> Option<(usize, &'static Row)> {
+        let (_, rows) = self
+            .by_architecture
+            .iter()
+            .find(|(audit, _)| *audit == notification.arch)?;
+        let number = usize::try_from(notification.syscall).ok()?;
+        let index = usize::from((*rows.get(number)?)?);
+        Some((index, &TABLE[index]))
+    }
+}
+
+/// The number of `name` on `arch`; libseccomp has negative pseudo-numbers for what an architecture lacks.
+fn number(name: &str, arch: ScmpArch) -> Option<usize> {
+    let syscall = ScmpSyscall::from_name_by_arch(name, arch).ok()?;
+    usize::try_from(i32::from(syscall)).ok()
+}
+
+fn rows_by_number(arch: ScmpArch) -> Vec<Option<u8>> {
+    let mut rows = Vec::new();
+    for (row, index) in TABLE.iter().zip(0u8..) {
+        if let Some(number) = number(row.name, arch) {
+            if rows.len() <= number {
+                rows.resize(number + 1, None);
+            }
+            rows[number] = Some(index);
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(arch: u32, syscall: i32) -> Notification {
+        Notification {
+            id: 1,
+            pid: 1,
+            syscall,
+            arch,
+            args: [0; 6],
+        }
+    }
+
+    #[test]
+    fn every_name_is_known_to_libseccomp_and_stands_once() {
+        for (index, row) in TABLE.iter().enumerate() {
+            assert!(number(row.name, ScmpArch::X8664).is_some(), "{}", row.name);
+            assert!(TABLE[..index].iter().all(|other| other.name != row.name));
+        }
+        assert!(TABLE.len() < usize::from(u8::MAX));
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_architecture_that_the_call_came_from() {
+        let dispatch = Dispatch::new();
+        let name = |arch, syscall| dispatch.find(&call(arch, syscall)).map(|(_, row)| row.name);
+        assert_eq!(name(AUDIT_ARCH_X86_64, 92), Some("chown"));
+        assert_eq!(name(AUDIT_ARCH_X86_64, 262), Some("newfstatat"));
+        assert_eq!(name(AUDIT_ARCH_AARCH64, 54), Some("fchownat"));
+        assert_eq!(name(AUDIT_ARCH_AARCH64, 79), Some("newfstatat"));
+        // 92 is personality on arm64, which has no chown, stat, lstat at all.
+        assert_eq!(name(AUDIT_ARCH_AARCH64, 92), None);
+        assert_eq!(name(AUDIT_ARCH_X86_64, 0), None);
+        assert_eq!(name(AUDIT_ARCH_X86_64, -1), None);
+        assert_eq!(name(AUDIT_ARCH_X86_64, i32::MAX), None);
+    }
+
+    #[test]
+    fn i386_and_x32_calls_are_never_taken_for_x86_64_ones() {
+        const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+        const X32_BIT: i32 = 0x4000_0000;
+        let dispatch = Dispatch::new();
+        for number in 0..512 {
+            assert!(dispatch.find(&call(AUDIT_ARCH_I386, number)).is_none());
+            assert!(
+                dispatch
+                    .find(&call(AUDIT_ARCH_X86_64, X32_BIT | number))
+                    .is_none()
+            );
+        }
+    }
+}

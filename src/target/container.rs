@@ -1,0 +1,88 @@
+//! What a worker knows of its container, shared by all service threads.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+
+use crate::owner::Owners;
+
+/// One container, or whatever else lives under one seccomp filter.
+#[derive(Debug)]
+pub(crate) struct Container {
+    /// The procfs of the pid namespace that notifications name their targets in.
+    pub(crate) host_procfs: OwnedFd,
+    pub(crate) owners: Owners,
+    /// The ids that the container's user namespace maps.
+    pub(crate) mapped_uids: Vec<MappedRange>,
+    /// Some target may see another root directory than the others.
+    views_differ: AtomicBool,
+}
+
+impl Container {
+    pub(crate) fn new(host_procfs: OwnedFd, owners: Owners) -> Self {
+        Self {
+            host_procfs,
+            owners,
+            mapped_uids: Vec::new(),
+            views_differ: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a file that shows `uid` belongs to the host user. Others show the overflow uid, which is not mapped.
+    pub(crate) fn is_mapped(&self, uid: u32) -> bool {
+        self.mapped_uids.iter().any(|range| range.contains(uid))
+    }
+
+    /// From now on every call is asked which root it sees (chroot, pivot_root, a new mount namespace).
+    pub(crate) fn expect_other_views(&self) {
+        self.views_differ.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn views_differ(&self) -> bool {
+        self.views_differ.load(Ordering::Relaxed)
+    }
+}
+
+/// A range of mapped ids, as the namespace itself numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MappedRange {
+    first: u32,
+    count: u32,
+}
+
+impl MappedRange {
+    fn contains(self, id: u32) -> bool {
+        id.checked_sub(self.first)
+            .is_some_and(|offset| offset < self.count)
+    }
+}
+
+/// Parses /proc/PID/uid_map: lines of inside id, outside id and length (user_namespaces(7)).
+pub(crate) fn uid_map(text: &str) -> Result<Vec<MappedRange>, Errno> {
+    text.lines()
+        .map(|line| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse);
+            match (numbers.next(), numbers.next(), numbers.next()) {
+                (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) => Ok(MappedRange { first, count }),
+                _ => Err(Errno::EINVAL),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_in_a_line_of_the_map_are_mapped() {
+        let map = uid_map("         0       1001          1\n     1000 100000 5\n").unwrap();
+        let mapped = |id| map.iter().any(|range: &MappedRange| range.contains(id));
+        assert!(mapped(0) && mapped(1000) && mapped(1004));
+        assert!(!mapped(1) && !mapped(999) && !mapped(1005) && !mapped(65534));
+        let full = uid_map("0 0 4294967295").unwrap();
+        assert!(full[0].contains(4_294_967_294));
+        assert!(uid_map("0 0").is_err());
+    }
+}

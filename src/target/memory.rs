@@ -1,0 +1,148 @@
+//! A target's memory: C strings in, structures out.
+//!
+//! process_vm_readv(2) names the target by its thread id, so what is written is written only while the notification is
+//! known to wait: then the thread is blocked in its call and the id cannot have been recycled.
+
+use std::ffi::CString;
+use std::io::{IoSlice, IoSliceMut};
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::unistd::Pid;
+
+/// PATH_MAX: the longest string that the kernel takes as a path, its NUL included.
+const PATH_MAX: usize = 4096;
+const PAGE: usize = 4096;
+/// Most paths end within this; the rest costs a second read.
+const FIRST_READ: usize = 256;
+
+/// Reads a path as getname(9) does: EFAULT for memory that cannot be read, ENAMETOOLONG without a NUL in 4096 bytes.
+pub(crate) fn read_path(pid: u32, address: u64) -> Result<CString, Errno> {
+    let start = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    let mut bytes = Vec::with_capacity(FIRST_READ);
+    let mut wanted = FIRST_READ;
+    while bytes.len() < PATH_MAX {
+        let from = start.checked_add(bytes.len()).ok_or(Errno::EFAULT)?;
+        // Never across a page end: the page behind it may be missing although the string ends before it.
+        let length = wanted.min(PAGE - from % PAGE).min(PATH_MAX - bytes.len());
+        let known = bytes.len();
+        bytes.resize(known + length, 0);
+        let read = read(pid, from, &mut bytes[known..])?;
+        bytes.truncate(known + read);
+        if let Some(end) = bytes[known..].iter().position(|byte| *byte == 0) {
+            bytes.truncate(known + end);
+            return CString::new(bytes).map_err(|_| Errno::EFAULT);
+        }
+        wanted = PAGE;
+    }
+    Err(Errno::ENAMETOOLONG)
+}
+
+/// Reads one u64, as of a structure's first member.
+pub(crate) fn read_u64(pid: u32, address: u64) -> Result<u64, Errno> {
+    let address = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    let mut bytes = [0; 8];
+    match read(pid, address, &mut bytes)? {
+        8 => Ok(u64::from_ne_bytes(bytes)),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
+fn read(pid: u32, base: usize, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let remote = [RemoteIoVec {
+        base,
+        len: bytes.len(),
+    }];
+    match process_vm_readv(target(pid)?, &mut [IoSliceMut::new(bytes)], &remote)? {
+        0 => Err(Errno::EFAULT),
+        read => Ok(read),
+    }
+}
+
+/// Writes all of `bytes`; EFAULT when a part of the memory is not writable, though the rest may have been written, as
+/// with copy_to_user(9).
+pub(crate) fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+    let remote = [RemoteIoVec {
+        base: usize::try_from(address).map_err(|_| Errno::EFAULT)?,
+        len: bytes.len(),
+    }];
+    let written = process_vm_writev(target(pid)?, &[IoSlice::new(bytes)], &remote)?;
+    if written < bytes.len() {
+        return Err(Errno::EFAULT);
+    }
+    Ok(())
+}
+
+fn target(pid: u32) -> Result<Pid, Errno> {
+    i32::try_from(pid)
+        .map(Pid::from_raw)
+        .map_err(|_| Errno::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
+    use std::num::NonZeroUsize;
+
+    /// Two pages; the second one cannot be touched.
+    fn page_before_a_hole() -> usize {
+        let length = NonZeroUsize::new(2 * PAGE).unwrap();
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        #[expect(unsafe_code, reason = "a hole in memory is what is tested")]
+        // SAFETY: a new anonymous mapping touches no other.
+        let page =
+            unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE).unwrap() };
+        #[expect(unsafe_code, reason = "a hole in memory is what is tested")]
+        // SAFETY: the second page of the mapping just made; nothing uses it.
+        unsafe {
+            mprotect(page.add(PAGE), PAGE, ProtFlags::PROT_NONE).unwrap();
+        };
+        page.as_ptr() as usize
+    }
+
+    fn me() -> u32 {
+        std::process::id()
+    }
+
+    #[test]
+    fn a_string_may_end_at_the_end_of_a_page_and_not_behind_it() {
+        let page = page_before_a_hole();
+        for length in [0, 1, 255, 256, 257, 4095] {
+            let start = page + PAGE - length - 1;
+            let bytes = [vec![b'x'; length], vec![0]].concat();
+            write(me(), start as u64, &bytes).unwrap();
+            assert_eq!(
+                read_path(me(), start as u64).unwrap().as_bytes(),
+                &bytes[..length]
+            );
+        }
+        write(me(), (page + PAGE - 3) as u64, b"abc").unwrap();
+        assert_eq!(
+            read_path(me(), (page + PAGE - 3) as u64),
+            Err(Errno::EFAULT)
+        );
+    }
+
+    #[test]
+    fn four_thousand_and_ninety_five_bytes_are_a_path_and_one_more_is_too_long() {
+        for (length, expected) in [(4095, Ok(4095)), (4096, Err(Errno::ENAMETOOLONG))] {
+            let string = CString::new(vec![b'a'; length]).unwrap();
+            let read = read_path(me(), string.as_ptr() as u64).map(|path| path.as_bytes().len());
+            assert_eq!(read, expected);
+        }
+    }
+
+    #[test]
+    fn bad_addresses_are_efault_and_a_structure_that_does_not_fit_is_too() {
+        for address in [0, 1, u64::MAX, u64::MAX - 4096, 1 << 63] {
+            assert_eq!(read_path(me(), address), Err(Errno::EFAULT), "{address:#x}");
+            assert_eq!(write(me(), address, b"x"), Err(Errno::EFAULT));
+        }
+        let page = page_before_a_hole();
+        assert_eq!(
+            write(me(), (page + PAGE - 2) as u64, b"four"),
+            Err(Errno::EFAULT)
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! What is taken from, or handed to, a target: [`Call`].
+//!
+//! A call's registers are fixed, the target's memory is not: each string is read once, and what was read is what
+//! counts. Everything that is looked up by the target's pid is checked against the notification before it is acted on.
+
+mod container;
+mod memory;
+mod path;
+mod view;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+pub(crate) use container::{Container, uid_map};
+pub(crate) use path::{Dirfd, Location};
+pub(crate) use view::View;
+
+use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, OwnerChange};
+use crate::owner::OwnerCache;
+use crate::seccomp::{ListenerFd, Notification};
+use crate::sys;
+
+/// What a service thread keeps from call to call.
+#[derive(Debug, Default)]
+pub(crate) struct ThreadState {
+    /// The root directory that this thread sees.
+    pub(crate) view: View,
+    /// Owners read lately.
+    pub(crate) owners: OwnerCache,
+    /// The last file looked at had an owner, so the next one probably has one too.
+    pub(crate) expects_owner: bool,
+    pidfds: Pidfds,
+}
+
+impl ThreadState {
+    pub(crate) fn new(view: View) -> Self {
+        Self {
+            view,
+            ..Self::default()
+        }
+    }
+}
+
+/// One call of a target: its arguments with their types, and the ways to what they point at.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) notification: &'a Notification,
+    pub(crate) listener: &'a ListenerFd,
+    pub(crate) container: &'a Container,
+    pub(crate) thread: &'a mut ThreadState,
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the kernel takes the low 32 bits of the register for int and unsigned int arguments"
+)]
+impl Call<'_> {
+    pub(crate) fn pid(&self) -> u32 {
+        self.notification.pid
+    }
+
+    /// A register as it is: an address or a long.
+    pub(crate) fn register(&self, index: usize) -> u64 {
+        self.notification.args[index]
+    }
+
+    /// An `int`: flags, a file descriptor.
+    pub(crate) fn int(&self, index: usize) -> i32 {
+        self.register(index) as i32
+    }
+
+    /// An `unsigned int`: a mask, an id.
+    pub(crate) fn unsigned(&self, index: usize) -> u32 {
+        self.register(index) as u32
+    }
+
+    pub(crate) fn dirfd(&self, index: usize) -> Dirfd {
+        Dirfd::from_raw(self.int(index))
+    }
+
+    /// chown(2)'s pair of ids, in which −1 leaves one as it is.
+    pub(crate) fn owner_change(&self, uid: usize, gid: usize) -> OwnerChange {
+        OwnerChange {
+            uid: EmulatedUid::new(self.unsigned(uid)),
+            gid: EmulatedGid::new(self.unsigned(gid)),
+        }
+    }
+
+    /// The string that register `index` points at.
+    pub(crate) fn path(&self, index: usize) -> Result<CString, Errno> {
+        memory::read_path(self.pid(), self.register(index))
+    }
+
+    pub(crate) fn read_u64(&self, index: usize) -> Result<u64, Errno> {
+        memory::read_u64(self.pid(), self.register(index))
+    }
+
+    /// Writes a structure where register `index` points.
+    pub(crate) fn write(&self, index: usize, bytes: &[u8]) -> Result<(), Errno> {
+        self.ensure_waiting()?;
+        memory::write(self.pid(), self.register(index), bytes)
+    }
+
+    /// ESRCH once the target no longer waits: then its pid may name somebody else, and nobody gets the errno.
+    pub(crate) fn ensure_waiting(&self) -> Result<(), Errno> {
+        if self.listener.is_waiting(self.notification.id) {
+            Ok(())
+        } else {
+            Err(Errno::ESRCH)
+        }
+    }
+
+    /// The target's credentials.
+    pub(crate) fn credentials(&self) -> Result<Credentials, Errno> {
+        Ok(Credentials {
+            fsuid: EmulatedUid::ROOT,
+            fsgid: EmulatedGid::ROOT,
+            effective_capabilities: sys::effective_capabilities(self.pid())?,
+        })
+    }
+
+    /// A duplicate of the target's open file `fd`.
+    pub(crate) fn duplicate(&mut self, fd: i32) -> Result<OwnedFd, Errno> {
+        self.thread.pidfds.getfd(self.notification.pid, fd)
+    }
+}
+
+/// pidfds of the threads seen last: opening one costs as much as using it.
+#[derive(Debug, Default)]
+struct Pidfds {
+    entries: [Option<(u32, OwnedFd)>; 8],
+}
+
+impl Pidfds {
+    fn getfd(&mut self, pid: u32, fd: i32) -> Result<OwnedFd, Errno> {
+        let place = pid as usize % self.entries.len();
+        if let Some((known, pidfd)) = &self.entries[place]
+            && *known == pid
+        {
+            match sys::pidfd_getfd(pidfd.as_fd(), fd) {
+                // The pid has been recycled: the pidfd still means the thread that has ended.
+                Err(Errno::ESRCH) => {}
+                result => return result,
+            }
+        }
+        let pidfd = sys::pidfd_open(pid)?;
+        let result = sys::pidfd_getfd(pidfd.as_fd(), fd);
+        self.entries[place] = Some((pid, pidfd));
+        result
+    }
+}
+
+/// nix's AT_FDCWD: the service threads' working directory, the host's procfs.
+pub(crate) const PROCFS: BorrowedFd<'static> = nix::fcntl::AT_FDCWD;

@@ -1,0 +1,134 @@
+//! How a worker joins its container: user namespace, mount namespace, root directory.
+//!
+//! Only inside the container's user namespace does a worker hold CAP_DAC_OVERRIDE over the user's own files, and only
+//! inside its mount namespace do absolute paths mean what they mean to the targets.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{Mode, fstat};
+use tracing::{debug, warn};
+
+use super::serve::Server;
+use crate::credentials::capability;
+use crate::procfs;
+use crate::seccomp::Notification;
+use crate::sys;
+use crate::target::{PROCFS, View, uid_map};
+
+/// What a worker needs of the container's capabilities; all others are dropped.
+const KEPT_CAPABILITIES: u64 = capability::CHOWN
+    | capability::DAC_OVERRIDE
+    | capability::DAC_READ_SEARCH
+    | capability::FOWNER
+    | capability::FSETID
+    | capability::SETFCAP
+    | capability::SYS_CHROOT
+    | capability::SYS_PTRACE;
+
+/// The result of trying to join.
+#[derive(Debug)]
+pub(super) enum Join {
+    Done(View),
+    /// The target cannot be looked into yet (runtimes are non-dumpable before exec), or it needs no emulation.
+    NotYet,
+}
+
+/// Joins the container of the notification's target, if that can be done now.
+pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
+    let doors = match Doors::open(notification.pid) {
+        Ok(doors) => doors,
+        Err(errno) => {
+            debug!(pid = notification.pid, %errno, "target cannot be joined yet");
+            return Join::NotYet;
+        }
+    };
+    // Everything above was found by the pid: only now is it certain whose it is.
+    if !server.listener.is_waiting(notification.id) {
+        return Join::NotYet;
+    }
+    let mapped = match doors.leads_elsewhere() {
+        Ok(true) => uid_map(&doors.uid_map),
+        // In our own user namespace nothing is emulated.
+        Ok(false) => return Join::NotYet,
+        Err(errno) => Err(errno),
+    };
+    let entered = mapped.and_then(|mapped| {
+        doors.enter(server.container.host_procfs.as_fd())?;
+        server.container.mapped_uids = mapped;
+        View::current()
+    });
+    match entered {
+        Ok(view) => Join::Done(view),
+        Err(errno) => {
+            warn!(pid = notification.pid, %errno, "cannot join the container: its calls go to the kernel");
+            Join::NotYet
+        }
+    }
+}
+
+/// The namespaces and the root directory of a target, opened.
+struct Doors {
+    user: OwnedFd,
+    mount: OwnedFd,
+    root: OwnedFd,
+    uid_map: String,
+}
+
+impl Doors {
+    fn open(pid: u32) -> Result<Self, Errno> {
+        let open = |what, flags| {
+            let name = procfs::target(pid, what);
+            openat(
+                PROCFS,
+                name.as_c_str(),
+                flags | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+        };
+        let uid_map = open("uid_map", OFlag::O_RDONLY)?;
+        Ok(Self {
+            user: open("ns/user", OFlag::O_RDONLY)?,
+            mount: open("ns/mnt", OFlag::O_RDONLY)?,
+            root: open("root", OFlag::O_PATH)?,
+            uid_map: std::io::read_to_string(std::fs::File::from(uid_map))
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?,
+        })
+    }
+
+    /// Whether the target lives in another user namespace than this process.
+    fn leads_elsewhere(&self) -> Result<bool, Errno> {
+        Ok(!is_own_namespace(self.user.as_fd(), "ns/user")?)
+    }
+
+    fn enter(&self, host_procfs: BorrowedFd) -> Result<(), Errno> {
+        if is_own_namespace(self.mount.as_fd(), "ns/mnt")? {
+            setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
+        } else {
+            // A target may be in a user namespace below the one that its mounts belong to: the upper one rules both.
+            let owner = sys::owning_user_namespace(self.mount.as_fd())?;
+            setns(&owner, CloneFlags::CLONE_NEWUSER)?;
+            setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
+        }
+        // Joining a mount namespace moves both the root and the working directory.
+        nix::unistd::fchdir(host_procfs)?;
+        nix::unistd::chroot(procfs::own_fd(self.root.as_fd()).as_c_str())?;
+        // Changed credentials may have reset it.
+        nix::sys::prctl::set_dumpable(false)?;
+        sys::limit_capabilities(KEPT_CAPABILITIES)
+    }
+}
+
+fn is_own_namespace(namespace: BorrowedFd, name: &str) -> Result<bool, Errno> {
+    let own = procfs::own(name);
+    let own = openat(
+        PROCFS,
+        own.as_c_str(),
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let (own, other) = (fstat(&own)?, fstat(namespace)?);
+    Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+}

@@ -1,0 +1,195 @@
+//! The worker: serves the calls of one seccomp listener.
+//!
+//! A process of its own, because joining a user namespace takes a single-threaded caller, and so that one container's
+//! hang or crash stays its own. It is started by the daemon with a socket as its standard input, on which the
+//! [listener and the board](crate::board) arrive. Once it has joined a container, the file system around it belongs to that
+//! container: it never executes a program, loads a library, uses NSS or reads configuration again.
+
+mod join;
+mod pool;
+mod serve;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use sendfd::RecvWithFd;
+use tracing::{debug, info, warn};
+
+use crate::board::{Board, SLOTS};
+use crate::error::Error;
+use crate::owner::{Owners, SideStore};
+use crate::seccomp::{ListenerFd, Notification, ReceiveError};
+use crate::sys;
+use crate::target::{Container, ThreadState, View};
+use join::{Join, join};
+use serve::Server;
+
+/// The fds that the daemon hands over, in this order.
+pub(crate) const HANDED_OVER: usize = 2;
+
+/// What the daemon tells a worker on its command line.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Directory of the side store; none: owners of special inodes are not kept.
+    pub(crate) store: Option<PathBuf>,
+}
+
+/// Serves until the last target has ended.
+pub(crate) fn run(options: &Options) -> Result<(), Error> {
+    sys::use_one_malloc_arena();
+    isolate()?;
+    let (listener, board) = take_over()?;
+    listener.enable_sync_wake_up();
+    let host_procfs = enter_procfs()?;
+    let side = options.store.as_deref().and_then(open_side_store);
+    let mut server = Server::new(
+        listener,
+        board,
+        Container::new(host_procfs, Owners::new(side)),
+    );
+    let Some(first) = until_joined(&mut server)? else {
+        return Ok(());
+    };
+    pool::run(Arc::new(server), first)
+}
+
+/// Out of the daemon's session, so that a Ctrl-C there does not end containers, and out of reach of ptrace(2).
+fn isolate() -> Result<(), Error> {
+    // EPERM: leads a group already, as when it was started by hand.
+    let _ = nix::unistd::setsid();
+    nix::sys::prctl::set_dumpable(false).map_err(|errno| Error::System {
+        what: "prctl(PR_SET_DUMPABLE)",
+        errno,
+    })?;
+    nix::sys::prctl::set_no_new_privs().map_err(|errno| Error::System {
+        what: "prctl(PR_SET_NO_NEW_PRIVS)",
+        errno,
+    })
+}
+
+/// Receives the listener and the board from the daemon.
+fn take_over() -> Result<(ListenerFd, Board), Error> {
+    const WHAT: &str =
+        "taking over from the daemon (a worker is started by `subuidless serve` only)";
+    let failed = |source| Error::Io { what: WHAT, source };
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+    let daemon = UnixStream::from(stdin);
+    let mut fds: [RawFd; HANDED_OVER] = [-1; HANDED_OVER];
+    let (_, count) = daemon.recv_with_fd(&mut [0], &mut fds).map_err(failed)?;
+    let mut received = sys::adopt_received_fds(&fds[..count]).into_iter();
+    let (Some(listener), Some(board)) = (received.next(), received.next()) else {
+        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+    };
+    let system = |errno| Error::System { what: WHAT, errno };
+    Ok((
+        ListenerFd::new(listener).map_err(system)?,
+        Board::open(board).map_err(system)?,
+    ))
+}
+
+/// The procfs in which notifications' pids mean their targets becomes the working directory (see `crate::procfs`).
+fn enter_procfs() -> Result<OwnedFd, Error> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let procfs = open(c"/proc", flags, Mode::empty())
+        .and_then(|procfs| nix::unistd::fchdir(&procfs).map(|()| procfs));
+    procfs.map_err(|errno| Error::System {
+        what: "opening /proc",
+        errno,
+    })
+}
+
+fn open_side_store(directory: &Path) -> Option<SideStore> {
+    SideStore::open(directory)
+        .inspect_err(|error| {
+            warn!(
+                directory = %directory.display(), %error,
+                "cannot open the side store: owners of symlinks, fifos, sockets and devices are not kept"
+            );
+        })
+        .ok()
+}
+
+/// Serves alone, one call after the other, until a target is one of a container that can be joined.
+///
+/// The result is the slot of the call that is still to be answered, and what was joined; `None` when all targets have ended.
+fn until_joined(server: &mut Server) -> Result<Option<First>, Error> {
+    let mut left_over: Vec<usize> = (0..SLOTS)
+        .filter(|slot| server.is_in_flight(*slot))
+        .collect();
+    if !left_over.is_empty() {
+        info!(
+            calls = left_over.len(),
+            "taking up calls that a dead worker left"
+        );
+    }
+    let mut thread = ThreadState::default();
+    loop {
+        let slot = match left_over.first() {
+            Some(slot) => *slot,
+            None if wait_for_call(&server.listener)? => match server.receive(0) {
+                Ok(_) => 0,
+                Err(ReceiveError::Again) => continue,
+                Err(ReceiveError::NoTargets) => return Ok(None),
+                Err(ReceiveError::Failed(errno)) => return Err(receiving_failed(errno)),
+            },
+            None => return Ok(None),
+        };
+        let notification = Notification::read(server.board.slot(slot));
+        match join(server, &notification) {
+            Join::Done(view) => {
+                debug!(pid = notification.pid, "joined the container");
+                return Ok(Some(First {
+                    slot,
+                    left_over,
+                    view,
+                }));
+            }
+            Join::NotYet => server.serve_unjoined(slot, &notification, &mut thread),
+        }
+        left_over.retain(|other| *other != slot);
+    }
+}
+
+/// Where service begins.
+#[derive(Debug)]
+struct First {
+    /// The call that made the worker join.
+    slot: usize,
+    /// Calls that a dead worker left, that one perhaps among them.
+    left_over: Vec<usize>,
+    view: View,
+}
+
+/// Waits for a call; `false`: the last target has ended. Before Linux 6.11 only POLLHUP tells.
+fn wait_for_call(listener: &ListenerFd) -> Result<bool, Error> {
+    loop {
+        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => {
+                let events = fds[0].revents().unwrap_or(PollFlags::empty());
+                if events.contains(PollFlags::POLLIN) {
+                    return Ok(true);
+                }
+                if events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+                    return Ok(false);
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(receiving_failed(errno)),
+        }
+    }
+}
+
+fn receiving_failed(errno: Errno) -> Error {
+    Error::System {
+        what: "receiving a seccomp notification",
+        errno,
+    }
+}

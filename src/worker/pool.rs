@@ -1,0 +1,285 @@
+//! The service threads of a worker.
+//!
+//! Parking several threads in RECV is the wrong way: each notification wakes them all. So one *sticky* thread receives, and
+//! the main thread watches it every few milliseconds while there is work, asleep otherwise: when calls keep waiting, it
+//! starts a helper, which leaves again once it finds nothing pending; when the sticky thread is stuck in a call (FUSE,
+//! a slow disk), another one takes over its role. The main thread also ends the worker when the last target has ended.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tracing::{debug, error};
+
+use super::First;
+use super::serve::Server;
+use crate::board::SLOTS;
+use crate::error::Error;
+use crate::seccomp::ReceiveError;
+use crate::target::{ThreadState, View};
+
+/// Between two looks at the threads, in milliseconds.
+const PERIOD: u16 = 4;
+/// Looks without any call after which the watch goes to sleep.
+const IDLE_LOOKS: u32 = 8;
+/// Looks in a row that find calls waiting before a helper starts.
+const PRESSED_LOOKS: u32 = 2;
+/// How well disposed a new helper is to stay, and the most it can become.
+const PATIENCE: u32 = 32;
+/// Handlers keep nothing large on the stack; LMDB needs some tens of KiB.
+const STACK: usize = 256 * 1024;
+
+/// Starts service and watches over it until the last target has ended.
+pub(super) fn run(server: Arc<Server>, first: First) -> Result<(), Error> {
+    let pool = Arc::new(Pool::new(server, first.view).map_err(failed)?);
+    let watch = Arc::clone(&pool);
+    let mut slots = first.left_over;
+    if !slots.contains(&first.slot) {
+        slots.push(first.slot);
+    }
+    pool.sticky.store(first.slot, Ordering::Relaxed);
+    pool.take_slots(&slots);
+    let others = slots
+        .into_iter()
+        .filter(|slot| *slot != first.slot)
+        .collect();
+    start(&pool, first.slot, true).map_err(failed_to_spawn)?;
+    watch.watch(others)
+}
+
+fn failed(errno: Errno) -> Error {
+    Error::System {
+        what: "preparing the service threads",
+        errno,
+    }
+}
+
+fn failed_to_spawn(source: std::io::Error) -> Error {
+    Error::Io {
+        what: "starting a service thread",
+        source,
+    }
+}
+
+struct Pool {
+    server: Arc<Server>,
+    view: View,
+    /// The slot of the thread that receives whatever comes.
+    sticky: AtomicUsize,
+    /// For each slot a number that is odd while its thread handles a call, and grows.
+    beats: Vec<AtomicU64>,
+    free_slots: Mutex<Vec<usize>>,
+    watch_sleeps: AtomicBool,
+    wake_watch: EventFd,
+    /// Receiving failed for good: the daemon starts another worker.
+    broken: AtomicBool,
+}
+
+impl Pool {
+    fn new(server: Arc<Server>, view: View) -> Result<Self, Errno> {
+        Ok(Self {
+            server,
+            view,
+            sticky: AtomicUsize::new(0),
+            beats: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            free_slots: Mutex::new((0..SLOTS).rev().collect()),
+            watch_sleeps: AtomicBool::new(false),
+            wake_watch: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            broken: AtomicBool::new(false),
+        })
+    }
+
+    fn free_slots(&self) -> std::sync::MutexGuard<'_, Vec<usize>> {
+        self.free_slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_slots(&self, slots: &[usize]) {
+        self.free_slots().retain(|slot| !slots.contains(slot));
+    }
+
+    fn beat(&self, slot: usize) -> u64 {
+        self.beats[slot].load(Ordering::Relaxed)
+    }
+
+    /// Only the slot's own thread writes here.
+    fn advance(&self, slot: usize) {
+        let beat = self.beat(slot);
+        self.beats[slot].store(beat + 1, Ordering::Relaxed);
+    }
+
+    fn wake_watch(&self) {
+        if self.watch_sleeps.load(Ordering::Relaxed)
+            && self.watch_sleeps.swap(false, Ordering::Relaxed)
+        {
+            // Full only if it has been woken 2^64 times.
+            let _ = self.wake_watch.write(1);
+        }
+    }
+
+    /// The life of a service thread.
+    fn serve(&self, slot: usize, take_up: bool) -> Result<(), Errno> {
+        // A root directory and a working directory of its own.
+        unshare(CloneFlags::CLONE_FS)?;
+        let mut thread = ThreadState::new(self.view);
+        if take_up {
+            self.advance(slot);
+            self.server.serve_again(slot, &mut thread);
+            self.advance(slot);
+        }
+        let mut patience = PATIENCE / 2;
+        loop {
+            if self.sticky.load(Ordering::Relaxed) != slot {
+                patience = match self.server.listener.has_pending() {
+                    true => PATIENCE.min(patience + 1),
+                    false => patience.saturating_sub(2),
+                };
+                if patience == 0 {
+                    return Ok(());
+                }
+            }
+            let call = match self.server.receive(slot) {
+                Ok(call) => call,
+                Err(ReceiveError::Again) => continue,
+                Err(ReceiveError::NoTargets) => return Ok(()),
+                Err(ReceiveError::Failed(errno)) => return Err(errno),
+            };
+            self.advance(slot);
+            self.wake_watch();
+            self.server.serve(slot, &call, &mut thread);
+            self.advance(slot);
+        }
+    }
+
+    /// The main thread's loop.
+    fn watch(self: &Arc<Self>, mut left_over: Vec<usize>) -> Result<(), Error> {
+        let mut look = Look::default();
+        loop {
+            // Calls of a dead worker's other threads, each in a thread of its own: one of them may be stuck.
+            if let Some(slot) = left_over.pop() {
+                start(self, slot, true).map_err(failed_to_spawn)?;
+            }
+            let asleep = look.idle >= IDLE_LOOKS && left_over.is_empty();
+            self.watch_sleeps.store(asleep, Ordering::SeqCst);
+            let timeout = if asleep && self.beats_now() == look.beats {
+                PollTimeout::NONE
+            } else {
+                PollTimeout::from(PERIOD)
+            };
+            if self.has_ended(timeout).map_err(failed)? {
+                return Ok(());
+            }
+            if self.broken.load(Ordering::Relaxed) {
+                return Err(super::receiving_failed(Errno::EIO));
+            }
+            self.look(&mut look);
+        }
+    }
+
+    fn beats_now(&self) -> Vec<u64> {
+        self.beats
+            .iter()
+            .map(|beat| beat.load(Ordering::Relaxed))
+            .collect()
+    }
+
+    /// Sleeps for `timeout`; true when the last target has ended. Asks for no events of the listener, so that
+    /// notifications do not wake it, only the hang-up.
+    fn has_ended(&self, timeout: PollTimeout) -> Result<bool, Errno> {
+        let mut fds = [
+            PollFd::new(self.server.listener.as_fd(), PollFlags::empty()),
+            PollFd::new(self.wake_watch.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        if fds[1].any() == Some(true) {
+            // Counted down to zero; EAGAIN when another wake-up did it.
+            let _ = self.wake_watch.read();
+        }
+        Ok(fds[0].any() == Some(true))
+    }
+
+    /// Looks whether the threads cope, and starts one if they do not.
+    fn look(self: &Arc<Self>, before: &mut Look) {
+        let beats = self.beats_now();
+        let is_busy = |slot: usize| beats[slot] % 2 == 1;
+        before.beats.resize(beats.len(), 0);
+        let is_stuck = |slot: usize| is_busy(slot) && beats[slot] == before.beats[slot];
+        let pending = self.server.listener.has_pending();
+        before.pressed = if pending { before.pressed + 1 } else { 0 };
+        before.idle = if beats == before.beats && !pending {
+            before.idle + 1
+        } else {
+            0
+        };
+        if pending && is_stuck(self.sticky.load(Ordering::Relaxed)) {
+            debug!("the receiving thread is stuck in a call: another one takes over");
+            self.start_another(true);
+        } else if before.pressed >= PRESSED_LOOKS {
+            let active = (0..beats.len())
+                .filter(|slot| beats[*slot] != before.beats[*slot] && !is_stuck(*slot))
+                .count();
+            if active < cores() {
+                debug!("calls are waiting: one more thread helps");
+                self.start_another(false);
+            }
+            before.pressed = 0;
+        }
+        before.beats = beats;
+    }
+
+    fn start_another(self: &Arc<Self>, sticky: bool) {
+        let Some(slot) = self.free_slots().pop() else {
+            return;
+        };
+        let previous = self.sticky.load(Ordering::Relaxed);
+        if sticky {
+            self.sticky.store(slot, Ordering::Relaxed);
+        }
+        if let Err(error) = start(self, slot, false) {
+            error!(%error, "cannot start a service thread: calls may have to wait");
+            self.sticky.store(previous, Ordering::Relaxed);
+            self.free_slots().push(slot);
+        }
+    }
+}
+
+/// What the last look saw.
+#[derive(Debug, Default)]
+struct Look {
+    beats: Vec<u64>,
+    pressed: u32,
+    idle: u32,
+}
+
+/// Starts the thread of `slot`; `take_up`: there is a call in the slot already.
+fn start(pool: &Arc<Pool>, slot: usize, take_up: bool) -> std::io::Result<()> {
+    let pool = Arc::clone(pool);
+    let body = move || {
+        if let Err(errno) = pool.serve(slot, take_up) {
+            error!(%errno, "a service thread failed");
+            pool.broken.store(true, Ordering::Relaxed);
+            let _ = pool.wake_watch.write(1);
+        }
+        pool.free_slots().push(slot);
+    };
+    thread::Builder::new()
+        .name(format!("serve {slot}"))
+        .stack_size(STACK)
+        .spawn(body)
+        .map(drop)
+}
+
+fn cores() -> usize {
+    thread::available_parallelism()
+        .map_or(2, usize::from)
+        .max(2)
+}

@@ -1,0 +1,132 @@
+//! One call: receive, find the row, handle, reply.
+
+use nix::errno::Errno;
+use tracing::{Level, debug, enabled, error};
+
+use crate::board::{Board, Outcome};
+use crate::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
+use crate::syscalls::{Dispatch, Purpose, Row};
+use crate::target::{Call, Container, ThreadState};
+
+/// A call that has killed this many workers is not tried again.
+const MAX_ATTEMPTS: u64 = 2;
+
+/// What all service threads share.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) listener: ListenerFd,
+    pub(super) board: Board,
+    pub(super) container: Container,
+    dispatch: Dispatch,
+}
+
+impl Server {
+    pub(super) fn new(listener: ListenerFd, board: Board, container: Container) -> Self {
+        Self {
+            listener,
+            board,
+            container,
+            dispatch: Dispatch::new(),
+        }
+    }
+
+    /// Whether a worker before this one left the call in `slot` unanswered.
+    pub(super) fn is_in_flight(&self, slot: usize) -> bool {
+        let id = Notification::read(self.board.slot(slot)).id;
+        if id != 0 && !self.listener.is_waiting(id) {
+            self.board.finish(slot);
+            return false;
+        }
+        id != 0
+    }
+
+    /// Blocks until a call is in `slot`.
+    pub(super) fn receive(&self, slot: usize) -> Result<Notification, ReceiveError> {
+        self.listener.receive(self.board.slot(slot))
+    }
+
+    /// Answers the call in `slot`.
+    pub(super) fn serve(&self, slot: usize, call: &Notification, thread: &mut ThreadState) {
+        let found = self.dispatch.find(call);
+        let reply = match found {
+            Some((_, row)) => self.handle(row, call, thread),
+            // CONTINUE: another architecture's call, or one that a foreign profile sends us.
+            None => Ok(Reply::Continue),
+        };
+        self.reply(slot, call, found, reply);
+    }
+
+    /// Answers a call of a target whose container has not been joined.
+    pub(super) fn serve_unjoined(
+        &self,
+        slot: usize,
+        call: &Notification,
+        thread: &mut ThreadState,
+    ) {
+        let found = self.dispatch.find(call);
+        if let Some((_, row)) = found.filter(|(_, row)| row.purpose == Purpose::Watch) {
+            // Noticed now, or missed for good. Its answer is to continue, as for all others.
+            let _ = self.handle(row, call, thread);
+        }
+        // CONTINUE: a runtime on its way into the container, or nothing to emulate.
+        self.reply(slot, call, found, Ok(Reply::Continue));
+    }
+
+    /// Answers a call that a dead worker left; one that has killed several is given up.
+    pub(super) fn serve_again(&self, slot: usize, thread: &mut ThreadState) {
+        let call = Notification::read(self.board.slot(slot));
+        if self.board.attempt(slot) > MAX_ATTEMPTS {
+            error!(
+                ?call,
+                "this call has ended several workers: it gets EIO, please report it"
+            );
+            self.reply(slot, &call, self.dispatch.find(&call), Err(Errno::EIO));
+        } else {
+            self.serve(slot, &call, thread);
+        }
+    }
+
+    fn handle(
+        &self,
+        row: &Row,
+        notification: &Notification,
+        thread: &mut ThreadState,
+    ) -> Result<Reply, Errno> {
+        let mut call = Call {
+            notification,
+            listener: &self.listener,
+            container: &self.container,
+            thread,
+        };
+        call.share_view()?;
+        (row.handle)(&mut call)
+    }
+
+    fn reply(
+        &self,
+        slot: usize,
+        call: &Notification,
+        found: Option<(usize, &Row)>,
+        reply: Result<Reply, Errno>,
+    ) {
+        let outcome = match reply {
+            Ok(Reply::Continue) => Outcome::Continued,
+            Ok(Reply::Value(_)) => Outcome::Answered,
+            Err(_) => Outcome::Failed,
+        };
+        self.board.count(found.map(|(index, _)| index), outcome);
+        let sent = self.listener.reply(call.id, reply);
+        self.board.finish(slot);
+        if enabled!(Level::DEBUG) {
+            let syscall = found.map_or("?", |(_, row)| row.name);
+            debug!(
+                syscall,
+                pid = call.pid,
+                notification_id = call.id,
+                ?reply,
+                ?sent,
+                "replied"
+            );
+        }
+    }
+}
