@@ -203,6 +203,22 @@ pub(crate) fn statx(
     Ok(unsafe { buffer.assume_init() })
 }
 
+/// Whether a null path with AT_EMPTY_PATH is an empty path (Linux 6.11) and no EFAULT.
+pub(crate) fn null_path_is_empty() -> bool {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the kernel writes one `struct stat`, and takes or refuses the null path.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_newfstatat,
+            libc::AT_FDCWD,
+            std::ptr::null::<libc::c_char>(),
+            stat.as_mut_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    result == 0
+}
+
 /// The bytes of `struct stat` as newfstatat(2) writes them: on 64-bit Linux libc's layout is the kernel's.
 pub(crate) fn stat_bytes(stat: &FileStat) -> &[u8] {
     // SAFETY: `FileStat` is a C struct that the kernel has filled in completely, its padding is named fields.

@@ -15,7 +15,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::Uid;
 use tracing::{error, warn};
 
 pub(crate) use cache::{OwnerCache, Version};
@@ -77,16 +80,30 @@ impl Owners {
         }
     }
 
-    /// Makes `owner` the owner of the file behind `fd`, or removes it where nothing is set.
-    pub(crate) fn store(&self, fd: BorrowedFd, stat: &FileStat, owner: Owner) -> Result<(), Errno> {
+    /// Makes `owner` the owner of the file behind `fd`, or removes it where nothing is set, with all that chown(2) does
+    /// beside; `known` is what [`Owners::load`] found.
+    pub(crate) fn store(
+        &self,
+        fd: BorrowedFd,
+        stat: &FileStat,
+        known: Option<Owner>,
+        owner: Owner,
+    ) -> Result<(), Errno> {
+        if known.is_none() && owner.is_unset() {
+            return touch(fd, stat, true);
+        }
         if carries_xattrs(stat) {
             match store_xattr(fd, owner) {
                 Err(Errno::EOPNOTSUPP) => {}
-                result => return result,
+                result => return result.and_then(|()| touch(fd, stat, false)),
             }
         }
-        // chown(2) on a read-only mount is EROFS: the store would not notice, a chown of nothing does.
-        touch(fd)?;
+        // First, since it may fail: on a read-only mount, or on an inode that takes no chown at all.
+        touch(fd, stat, true)?;
+        if fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC {
+            // procfs takes a chown and goes on showing the process's ids.
+            return Ok(());
+        }
         let Some(side) = &self.side else {
             warn!("no side store: the owner of an inode without extended attributes is not kept");
             return Ok(());
@@ -121,9 +138,13 @@ impl Owners {
     }
 }
 
-/// fchownat(2) that changes no id: clears S_ISUID, S_ISGID and security.capability as chown(2) does, and moves ctime.
-pub(crate) fn touch(fd: BorrowedFd) -> Result<(), Errno> {
-    nix::unistd::fchownat(fd, c"", None, None, nix::fcntl::AtFlags::AT_EMPTY_PATH)
+/// chown(2) to the ids that the file has: everything that chown does beside changing ids.
+///
+/// Clears S_ISUID, S_ISGID and security.capability as chown(2) says, moves ctime, fails on a read-only mount. With
+/// `notify` inotify's IN_ATTRIB is fired, too; setting an extended attribute has fired one already.
+pub(crate) fn touch(fd: BorrowedFd, stat: &FileStat, notify: bool) -> Result<(), Errno> {
+    let uid = notify.then(|| Uid::from_raw(stat.st_uid));
+    nix::unistd::fchownat(fd, c"", uid, None, AtFlags::AT_EMPTY_PATH)
 }
 
 /// xattr(7): user attributes are for regular files and directories.
@@ -152,7 +173,6 @@ fn store_xattr(fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
 }
 
 /// The side store's own failures: the target gets what chown(2) has for a full or broken disk.
-#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
 fn store_failed(error: heed::Error) -> Errno {
     error!(%error, "the side store of owners failed");
     match error {

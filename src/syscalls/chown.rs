@@ -8,7 +8,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid};
 
 use crate::credentials::{EmulatedGid, EmulatedUid, OwnerChange};
-use crate::owner::{self, Owner};
+use crate::owner::Owner;
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
 
@@ -90,12 +90,7 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
         gid: Some(change.gid.unwrap_or(gid)).filter(differs_gid),
     };
     call.ensure_waiting()?;
-    if known.is_some() || !owner.is_unset() {
-        owners.store(file, &stat, owner)?;
-    }
-    // chown(2) clears S_ISUID and S_ISGID of files that are no directories, and security.capability, even when the
-    // owner stays the same.
-    owner::touch(file)?;
+    owners.store(file, &stat, known, owner)?;
     Ok(Reply::Value(0))
 }
 

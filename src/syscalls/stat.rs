@@ -3,13 +3,14 @@
 //! Most files have no fake owner: then one getxattr(2) finds that out, and the kernel answers the call itself. That is
 //! also how everything odd is answered: unknown flags, bad pointers and paths that lead nowhere get the kernel's own errno.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, readlink};
 use nix::sys::stat::{FileStat, fstat as host_fstat, fstatat};
 use nix::sys::statfs::fstatfs;
+use nix::unistd::{AccessFlags, access};
 
 use crate::owner::{Owner, Version, carries_xattrs};
 use crate::seccomp::Reply;
@@ -49,6 +50,15 @@ pub(super) fn statx(call: &mut Call) -> Result<Reply, Errno> {
     let flags = AtFlags::from_bits_retain(call.int(2));
     answer_path(call, call.dirfd(0), 1, flags, &form)
 }
+
+/// fs/stat.c, vfs_statx; both bits of AT_STATX_SYNC_TYPE together are statx(2)'s own error.
+const KNOWN_FLAGS: AtFlags = AtFlags::from_bits_retain(
+    libc::AT_SYMLINK_NOFOLLOW
+        | libc::AT_EMPTY_PATH
+        | libc::AT_NO_AUTOMOUNT
+        | libc::AT_STATX_FORCE_SYNC
+        | libc::AT_STATX_DONT_SYNC,
+);
 
 /// The structure that the target wants; `buffer` is an argument number.
 #[derive(Debug)]
@@ -124,9 +134,12 @@ fn answer_path(
     flags: AtFlags,
     form: &Form,
 ) -> Result<Reply, Errno> {
-    let Ok(path) = call.path(path) else {
-        // CONTINUE: the kernel finds the same fault, and a null path with AT_EMPTY_PATH is none since Linux 6.11.
-        return Ok(Reply::Continue);
+    let is_null = call.register(path) == 0 && flags.contains(AtFlags::AT_EMPTY_PATH);
+    let path = match call.path(path) {
+        Ok(path) => path,
+        Err(Errno::EFAULT) if is_null && sys::null_path_is_empty() => CString::default(),
+        // CONTINUE: the kernel finds the same fault.
+        Err(_) => return Ok(Reply::Continue),
     };
     let location = Location {
         dirfd,
@@ -136,11 +149,18 @@ fn answer_path(
     };
     if location.is_empty() {
         return match dirfd {
+            // Unknown flags are no error here: fs/stat.c, vfs_fstatat.
             Dirfd::Fd(fd) if location.empty_path => answer_fd(call, fd, form),
-            Dirfd::Cwd if location.empty_path => answer_resolved(call, &location, form),
-            // CONTINUE: ENOENT.
+            Dirfd::Cwd if location.empty_path && KNOWN_FLAGS.contains(flags) => {
+                answer_resolved(call, &location, form)
+            }
+            // CONTINUE: ENOENT or EINVAL.
             _ => Ok(Reply::Continue),
         };
+    }
+    if !KNOWN_FLAGS.contains(flags) {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
     }
     let Some(name) = call.name(&location) else {
         return answer_resolved(call, &location, form);
@@ -155,9 +175,11 @@ fn answer_path(
         Ok(None) if may_be_in_side_store(call, &name, flags) => {
             answer_resolved(call, &location, form)
         }
-        Err(Errno::ENOENT) if leads_through_procfs(&name, &location) => {
+        Err(Errno::ENOENT) if may_exist_for_target(&name, &location) => {
             answer_resolved(call, &location, form)
         }
+        // The magic link in front of a relative path counts as one of the forty.
+        Err(Errno::ELOOP) => answer_resolved(call, &location, form),
         // CONTINUE: no fake owner, or nothing there: the kernel's own answer is the right one.
         Ok(None) | Err(_) => {
             call.thread.expects_owner = false;
@@ -186,9 +208,19 @@ fn may_be_in_side_store(call: &Call, name: &CStr, flags: AtFlags) -> bool {
             .is_ok_and(|stat| !carries_xattrs(&stat))
 }
 
-/// A path that does not exist for us may lead through `/proc/self` if it ends in a link, as /dev/stdout does.
-fn leads_through_procfs(name: &CStr, location: &Location) -> bool {
-    location.follow && nix::fcntl::readlink(name).is_ok()
+/// A path that does not exist for us may lead through `/proc/self`: if it ends in a link, as /dev/stdout does, or if its
+/// directory does not exist for us either.
+fn may_exist_for_target(name: &CStr, location: &Location) -> bool {
+    if location.follow && readlink(name).is_ok() {
+        return true;
+    }
+    let path = location.path.to_bytes();
+    let Some(end) = path.iter().rposition(|byte| *byte == b'/').filter(|end| *end > 0) else {
+        return false;
+    };
+    let end = name.count_bytes() - (path.len() - end);
+    CString::new(&name.to_bytes()[..end])
+        .is_ok_and(|directory| access(directory.as_c_str(), AccessFlags::F_OK) == Err(Errno::ENOENT))
 }
 
 /// Opens the file, so that owner and everything else are those of one inode.

@@ -82,10 +82,10 @@ fn target(pid: u32) -> Result<Pid, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
     use std::num::NonZeroUsize;
 
-    /// Two pages; the second one cannot be touched.
+    /// Two pages; nothing is mapped behind the first one any more.
     fn page_before_a_hole() -> usize {
         let length = NonZeroUsize::new(2 * PAGE).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -93,11 +93,10 @@ mod tests {
         // SAFETY: a new anonymous mapping touches no other.
         let page =
             unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE).unwrap() };
+        let second = page.map_addr(|address| address.saturating_add(PAGE));
         #[expect(unsafe_code, reason = "a hole in memory is what is tested")]
         // SAFETY: the second page of the mapping just made; nothing uses it.
-        unsafe {
-            mprotect(page.add(PAGE), PAGE, ProtFlags::PROT_NONE).unwrap();
-        };
+        unsafe { munmap(second, PAGE) }.unwrap();
         page.as_ptr() as usize
     }
 

@@ -208,16 +208,38 @@ impl Call<'_> {
         if let Some(link) = walk.take_magic_link() {
             let follows = !walk.stops_at_link();
             if follows {
-                let name = procfs::target(self.pid(), &link);
-                return openat(PROCFS, name.as_c_str(), O_PATH, Mode::empty());
+                walk.count_link()?;
+                // A thread may have a directory and files of its own: `self` means the process's first thread.
+                let whose = match name {
+                    b"self" => self.host_tgid()?,
+                    _ => self.pid(),
+                };
+                let name = procfs::target(whose, &link);
+                return match openat(PROCFS, name.as_c_str(), O_PATH, Mode::empty()) {
+                    // The first thread has ended: no file is its own any more. To itself a target is never closed.
+                    Err(Errno::EACCES) => Err(Errno::ENOENT),
+                    result => result,
+                };
             }
             // lchown and lstat of the link itself.
             walk.push(link.as_bytes())?;
         }
         let status = self.read_status()?;
-        let field = if name == b"self" { "NStgid:" } else { "NSpid:" };
-        let number = innermost(&status, field).ok_or(Errno::ENOENT)?;
-        openat(procfs_root, number, O_PATH, Mode::empty())
+        let process = innermost(&status, "NStgid:").ok_or(Errno::ENOENT)?;
+        let own = match name {
+            b"self" => process.to_owned(),
+            _ => {
+                let thread = innermost(&status, "NSpid:").ok_or(Errno::ENOENT)?;
+                format!("{process}/task/{thread}")
+            }
+        };
+        openat(procfs_root, own.as_str(), O_PATH, Mode::empty())
+    }
+
+    fn host_tgid(&self) -> Result<u32, Errno> {
+        let status = self.read_status()?;
+        let tgid = innermost(&status, "Tgid:").and_then(|tgid| tgid.parse().ok());
+        tgid.ok_or(Errno::ENOENT)
     }
 
     fn read_status(&self) -> Result<String, Errno> {

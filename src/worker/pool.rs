@@ -6,7 +6,7 @@
 //! a slow disk), another one takes over its role. The main thread also ends the worker when the last target has ended.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -27,8 +27,10 @@ use crate::target::{ThreadState, View};
 const PERIOD: u16 = 4;
 /// Looks without any call after which the watch goes to sleep.
 const IDLE_LOOKS: u32 = 8;
-/// Looks in a row that find calls waiting before a helper starts.
-const PRESSED_LOOKS: u32 = 2;
+/// For how many calls between two looks the receiving thread checks whether they were waiting while it served another one.
+const SAMPLES: u32 = 16;
+/// So many that were call for a helper.
+const PRESSED_SAMPLES: u32 = 8;
 /// How well disposed a new helper is to stay, and the most it can become.
 const PATIENCE: u32 = 32;
 /// Handlers keep nothing large on the stack; LMDB needs some tens of KiB.
@@ -74,6 +76,9 @@ struct Pool {
     /// For each slot a number that is odd while its thread handles a call, and grows.
     beats: Vec<AtomicU64>,
     free_slots: Mutex<Vec<usize>>,
+    /// Samples that are still to be taken, and calls among them that had to wait.
+    samples_left: AtomicU32,
+    samples_waited: AtomicU32,
     watch_sleeps: AtomicBool,
     wake_watch: EventFd,
     /// Receiving failed for good: the daemon starts another worker.
@@ -88,6 +93,8 @@ impl Pool {
             sticky: AtomicUsize::new(0),
             beats: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             free_slots: Mutex::new((0..SLOTS).rev().collect()),
+            samples_left: AtomicU32::new(0),
+            samples_waited: AtomicU32::new(0),
             watch_sleeps: AtomicBool::new(false),
             wake_watch: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             broken: AtomicBool::new(false),
@@ -133,17 +140,13 @@ impl Pool {
             self.server.serve_again(slot, &mut thread);
             self.advance(slot);
         }
+        let mut last_pid = 0;
         let mut patience = PATIENCE / 2;
-        loop {
-            if self.sticky.load(Ordering::Relaxed) != slot {
-                patience = match self.server.listener.has_pending() {
-                    true => PATIENCE.min(patience + 1),
-                    false => patience.saturating_sub(2),
-                };
-                if patience == 0 {
-                    return Ok(());
-                }
-            }
+        while patience > 0 {
+            let is_sticky = self.sticky.load(Ordering::Relaxed) == slot;
+            let left = self.samples_left.load(Ordering::Relaxed);
+            let looks = !is_sticky || left > 0;
+            let pending = looks && self.server.listener.has_pending();
             let call = match self.server.receive(slot) {
                 Ok(call) => call,
                 Err(ReceiveError::Again) => continue,
@@ -152,9 +155,23 @@ impl Pool {
             };
             self.advance(slot);
             self.wake_watch();
+            // The target just answered may have run and called again before we got here; any other one has waited.
+            let has_waited = pending && call.pid != last_pid;
+            last_pid = call.pid;
+            if is_sticky {
+                if looks {
+                    self.samples_left.store(left - 1, Ordering::Relaxed);
+                    self.samples_waited.fetch_add(u32::from(has_waited), Ordering::Relaxed);
+                }
+            } else if has_waited {
+                patience = PATIENCE.min(patience + 1);
+            } else {
+                patience = patience.saturating_sub(2);
+            }
             self.server.serve(slot, &call, &mut thread);
             self.advance(slot);
         }
+        Ok(())
     }
 
     /// The main thread's loop.
@@ -213,25 +230,18 @@ impl Pool {
         let is_busy = |slot: usize| beats[slot] % 2 == 1;
         before.beats.resize(beats.len(), 0);
         let is_stuck = |slot: usize| is_busy(slot) && beats[slot] == before.beats[slot];
-        let pending = self.server.listener.has_pending();
-        before.pressed = if pending { before.pressed + 1 } else { 0 };
-        before.idle = if beats == before.beats && !pending {
-            before.idle + 1
-        } else {
-            0
-        };
-        if pending && is_stuck(self.sticky.load(Ordering::Relaxed)) {
+        let active = (0..beats.len())
+            .filter(|slot| beats[*slot] != before.beats[*slot])
+            .count();
+        before.idle = if active == 0 { before.idle + 1 } else { 0 };
+        let pressed = self.samples_waited.swap(0, Ordering::Relaxed) >= PRESSED_SAMPLES;
+        self.samples_left.store(SAMPLES, Ordering::Relaxed);
+        if is_stuck(self.sticky.load(Ordering::Relaxed)) && self.server.listener.has_pending() {
             debug!("the receiving thread is stuck in a call: another one takes over");
             self.start_another(true);
-        } else if before.pressed >= PRESSED_LOOKS {
-            let active = (0..beats.len())
-                .filter(|slot| beats[*slot] != before.beats[*slot] && !is_stuck(*slot))
-                .count();
-            if active < cores() {
-                debug!("calls are waiting: one more thread helps");
-                self.start_another(false);
-            }
-            before.pressed = 0;
+        } else if pressed && active < cores() {
+            debug!("calls are waiting: one more thread helps");
+            self.start_another(false);
         }
         before.beats = beats;
     }
@@ -256,7 +266,6 @@ impl Pool {
 #[derive(Debug, Default)]
 struct Look {
     beats: Vec<u64>,
-    pressed: u32,
     idle: u32,
 }
 

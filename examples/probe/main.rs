@@ -1,0 +1,71 @@
+//! A program that asks the kernel everything about the owners of files and prints every answer, one line per call.
+//!
+//! Run as real root with all ids mapped it tells what is right; run under subuidless it must print the same, byte for
+//! byte. So nothing is printed that may differ between two runs that behave alike, and no call is checked in here:
+//! what is right is what the oracle says.
+//!
+//! `probe --dir DIR [--seed N] [--ops M] [--skip GROUP,...] [--only GROUP,...]`; DIR is an empty directory, named by an
+//! absolute path. First come the groups of `directed/`, then the group `random`: M operations drawn from the seed.
+
+mod directed;
+mod print;
+mod probe;
+mod random;
+#[expect(
+    unsafe_code,
+    reason = "raw system calls with pointers of every kind are what the probe is made of"
+)]
+mod sys;
+
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+
+use probe::Probe;
+use sys::{Arg, calls};
+
+struct Options {
+    directory: Vec<u8>,
+    seed: u64,
+    operations: u64,
+    skip: Vec<String>,
+    only: Vec<String>,
+}
+
+fn options() -> Option<Options> {
+    let mut options = Options {
+        directory: Vec::new(),
+        seed: 1,
+        operations: 0,
+        skip: Vec::new(),
+        only: Vec::new(),
+    };
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(option) = arguments.next() {
+        let value = arguments.next()?;
+        let list = |text: &str| text.split(',').map(str::to_owned).collect();
+        match option.to_str()? {
+            "--dir" => options.directory = value.into_vec(),
+            "--seed" => options.seed = value.to_str()?.parse().ok()?,
+            "--ops" => options.operations = value.to_str()?.parse().ok()?,
+            "--skip" => options.skip = list(value.to_str()?),
+            "--only" => options.only = list(value.to_str()?),
+            _ => return None,
+        }
+    }
+    options.directory.starts_with(b"/").then_some(options)
+}
+
+fn main() -> ExitCode {
+    let Some(options) = options() else {
+        sys::write_line(
+            b"usage: probe --dir /DIR [--seed N] [--ops M] [--skip GROUP,...] [--only GROUP,...]\n",
+        );
+        return ExitCode::from(2);
+    };
+    let mut p = Probe::new(options.directory, options.skip, options.only);
+    p.quiet(calls::UMASK, &[Arg::Octal(0o022)]);
+    directed::run(&mut p);
+    random::run(&mut p, options.seed, options.operations);
+    p.say("end");
+    ExitCode::SUCCESS
+}

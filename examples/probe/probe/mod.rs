@@ -1,0 +1,388 @@
+//! The probe's hand: one method per system call, each of which makes the call, prints it as one line, and says what came
+//! of it. After a successful change of owner the line also shows the file, looked up in the same way.
+
+mod effects;
+mod tasks;
+
+use crate::print::{self, AT_FLAGS, OPEN_FLAGS, Printer, RENAME_FLAGS};
+use crate::sys::{self, Answer, Arg, Memory, Place, Syscall, calls};
+
+pub(crate) const CWD: i32 = libc::AT_FDCWD;
+pub(crate) const NOFOLLOW: u32 = 0x100;
+pub(crate) const EMPTY: u32 = 0x1000;
+/// The id that chown(2) takes for "leave it as it is".
+pub(crate) const KEEP: u32 = u32::MAX;
+
+/// A path argument: bytes, and where in memory they lie.
+#[derive(Clone)]
+pub(crate) struct Path(pub(crate) Vec<u8>, pub(crate) Place);
+
+impl<T: AsRef<[u8]> + ?Sized> From<&T> for Path {
+    fn from(bytes: &T) -> Path {
+        Path(bytes.as_ref().to_vec(), Place::Heap)
+    }
+}
+
+impl From<Place> for Path {
+    fn from(place: Place) -> Path {
+        Path(Vec::new(), place)
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Probe {
+    memory: Memory,
+    printer: Printer,
+    /// The numbers of the lines that led to the child we are in, such as `12.`.
+    lineage: String,
+    line: u64,
+    skip: Vec<String>,
+    only: Vec<String>,
+}
+
+fn at(flags: u32) -> Arg {
+    Arg::Bits(flags, AT_FLAGS)
+}
+
+fn path(path: impl Into<Path>) -> Arg {
+    let Path(bytes, place) = path.into();
+    Arg::Path(bytes, place)
+}
+
+impl Probe {
+    pub(crate) fn new(directory: Vec<u8>, skip: Vec<String>, only: Vec<String>) -> Probe {
+        let printer = Printer { directory };
+        Probe {
+            memory: Memory::new(),
+            printer,
+            lineage: String::new(),
+            line: 0,
+            skip,
+            only,
+        }
+    }
+
+    pub(crate) fn directory(&self) -> &[u8] {
+        &self.printer.directory
+    }
+
+    /// An absolute path below the working directory.
+    pub(crate) fn absolute(&self, relative: &[u8]) -> Vec<u8> {
+        [self.directory(), b"/", relative].concat()
+    }
+
+    pub(crate) fn skips(&self, name: &str) -> bool {
+        self.skip.iter().any(|skip| skip == name)
+    }
+
+    /// Runs one group of cases in a directory of its own, unless `--skip` or `--only` leave it out.
+    pub(crate) fn group(&mut self, name: &str, cases: impl FnOnce(&mut Probe)) {
+        if self.skips(name) || !(self.only.is_empty() || self.only.iter().any(|only| only == name))
+        {
+            return self.say(&format!("== {name}: skipped"));
+        }
+        self.say(&format!("== {name}"));
+        let home = self.absolute(name.as_bytes());
+        self.quiet(
+            calls::MKDIRAT,
+            &[Arg::Fd(CWD), path(&home), Arg::Octal(0o755)],
+        );
+        self.quiet(calls::CHDIR, &[path(&home)]);
+        cases(self);
+        let directory = self.absolute(b"");
+        self.quiet(calls::CHDIR, &[path(&directory)]);
+    }
+
+    /// Prints a line with its number.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.line += 1;
+        sys::write_line(format!("{}{} {text}\n", self.lineage, self.line).as_bytes());
+    }
+
+    /// Makes a call that is no part of the comparison.
+    pub(crate) fn quiet(&mut self, syscall: Syscall, args: &[Arg]) -> Answer {
+        sys::invoke(self.memory, syscall, args)
+    }
+
+    /// Makes a call and prints it. Says whether it succeeded.
+    pub(crate) fn call(&mut self, syscall: Syscall, args: &[Arg]) -> bool {
+        self.call_and(syscall, args, |_| String::new())
+    }
+
+    fn call_and(
+        &mut self,
+        syscall: Syscall,
+        args: &[Arg],
+        after: impl FnOnce(&mut Probe) -> String,
+    ) -> bool {
+        let answer = self.quiet(syscall, args);
+        let shown: Vec<String> = args.iter().map(|arg| self.printer.arg(arg)).collect();
+        let seen = if answer.result.is_ok() {
+            after(self)
+        } else {
+            String::new()
+        };
+        self.say(&format!(
+            "{}({}) = {}{seen}",
+            syscall.name,
+            shown.join(", "),
+            print::answer(&answer, args)
+        ));
+        answer.result.is_ok()
+    }
+
+    fn seen(&mut self, syscall: Syscall, args: &[Arg]) -> String {
+        let answer = self.quiet(syscall, args);
+        match answer.result {
+            Ok(_) => format!(" -> {}", print::stat(&answer.stat())),
+            Err(errno) => format!(" -> {}", print::errno(errno)),
+        }
+    }
+
+    // chown(2)
+
+    pub(crate) fn chown(&mut self, file: impl Into<Path>, uid: u32, gid: u32) {
+        let file = path(file);
+        let args = [file.clone(), Arg::Id(uid), Arg::Id(gid)];
+        self.call_and(calls::CHOWN, &args, |p| {
+            p.seen(calls::STAT, &[file, Arg::Stat(Place::Heap)])
+        });
+    }
+
+    pub(crate) fn lchown(&mut self, file: impl Into<Path>, uid: u32, gid: u32) {
+        let file = path(file);
+        let args = [file.clone(), Arg::Id(uid), Arg::Id(gid)];
+        self.call_and(calls::LCHOWN, &args, |p| {
+            p.seen(calls::LSTAT, &[file, Arg::Stat(Place::Heap)])
+        });
+    }
+
+    pub(crate) fn fchown(&mut self, fd: i32, uid: u32, gid: u32) {
+        let args = [Arg::Fd(fd), Arg::Id(uid), Arg::Id(gid)];
+        self.call_and(calls::FCHOWN, &args, |p| {
+            p.seen(calls::FSTAT, &[Arg::Fd(fd), Arg::Stat(Place::Heap)])
+        });
+    }
+
+    pub(crate) fn fchownat(
+        &mut self,
+        fd: i32,
+        file: impl Into<Path>,
+        uid: u32,
+        gid: u32,
+        flags: u32,
+    ) {
+        let file = path(file);
+        let args = [
+            Arg::Fd(fd),
+            file.clone(),
+            Arg::Id(uid),
+            Arg::Id(gid),
+            at(flags),
+        ];
+        let again = [Arg::Fd(fd), file, Arg::Stat(Place::Heap), at(flags)];
+        self.call_and(calls::FCHOWNAT, &args, |p| {
+            p.seen(calls::NEWFSTATAT, &again)
+        });
+    }
+
+    // stat(2), statx(2)
+
+    pub(crate) fn stat(&mut self, file: impl Into<Path>) {
+        self.call(calls::STAT, &[path(file), Arg::Stat(Place::Heap)]);
+    }
+
+    pub(crate) fn lstat(&mut self, file: impl Into<Path>) {
+        self.call(calls::LSTAT, &[path(file), Arg::Stat(Place::Heap)]);
+    }
+
+    pub(crate) fn fstat(&mut self, fd: i32) {
+        self.call(calls::FSTAT, &[Arg::Fd(fd), Arg::Stat(Place::Heap)]);
+    }
+
+    pub(crate) fn fstatat(&mut self, fd: i32, file: impl Into<Path>, flags: u32) {
+        self.call(
+            calls::NEWFSTATAT,
+            &[Arg::Fd(fd), path(file), Arg::Stat(Place::Heap), at(flags)],
+        );
+    }
+
+    pub(crate) fn statx(&mut self, fd: i32, file: impl Into<Path>, flags: u32, mask: u32) {
+        let mask = Arg::Mask(mask);
+        self.call(
+            calls::STATX,
+            &[
+                Arg::Fd(fd),
+                path(file),
+                at(flags),
+                mask,
+                Arg::Statx(Place::Heap),
+            ],
+        );
+    }
+
+    /// The three calls of stat(2) that end in a buffer, with the buffer at a place of its own.
+    pub(crate) fn stat_into(&mut self, fd: i32, file: impl Into<Path>, place: Place) {
+        let file = path(file);
+        let mask = Arg::Mask(libc::STATX_BASIC_STATS);
+        self.call(calls::STAT, &[file.clone(), Arg::Stat(place)]);
+        self.call(calls::LSTAT, &[file.clone(), Arg::Stat(place)]);
+        self.call(calls::FSTAT, &[Arg::Fd(fd), Arg::Stat(place)]);
+        self.call(
+            calls::NEWFSTATAT,
+            &[Arg::Fd(CWD), file.clone(), Arg::Stat(place), at(0)],
+        );
+        self.call(
+            calls::STATX,
+            &[Arg::Fd(CWD), file, at(0), mask, Arg::Statx(place)],
+        );
+    }
+
+    // Everything else that makes, moves or changes files
+
+    pub(crate) fn chmod(&mut self, file: impl Into<Path>, mode: u32) {
+        self.call(
+            calls::FCHMODAT,
+            &[Arg::Fd(CWD), path(file), Arg::Octal(mode)],
+        );
+    }
+
+    /// As [`Probe::chmod`], but leaves directories alone.
+    pub(crate) fn chmod_file(&mut self, file: &[u8], mode: u32) {
+        let answer = self.quiet(calls::STAT, &[path(file), Arg::Stat(Place::Heap)]);
+        if answer.result.is_ok() && answer.stat().st_mode & libc::S_IFMT == libc::S_IFDIR {
+            return;
+        }
+        self.chmod(file, mode);
+    }
+
+    pub(crate) fn mkdir(&mut self, file: impl Into<Path>, mode: u32) {
+        self.call(
+            calls::MKDIRAT,
+            &[Arg::Fd(CWD), path(file), Arg::Octal(mode)],
+        );
+    }
+
+    /// Makes a fifo, socket or regular file, by `mode`.
+    pub(crate) fn mknod(&mut self, file: impl Into<Path>, mode: u32) {
+        self.call(
+            calls::MKNODAT,
+            &[Arg::Fd(CWD), path(file), Arg::Octal(mode), Arg::Number(0)],
+        );
+    }
+
+    pub(crate) fn symlink(&mut self, target: &[u8], file: impl Into<Path>) {
+        self.call(
+            calls::SYMLINKAT,
+            &[Arg::Text(target.to_vec()), Arg::Fd(CWD), path(file)],
+        );
+    }
+
+    pub(crate) fn link(&mut self, old: impl Into<Path>, new: impl Into<Path>, flags: u32) {
+        self.call(
+            calls::LINKAT,
+            &[Arg::Fd(CWD), path(old), Arg::Fd(CWD), path(new), at(flags)],
+        );
+    }
+
+    pub(crate) fn rename(&mut self, old: impl Into<Path>, new: impl Into<Path>, flags: u32) {
+        let flags = Arg::Bits(flags, RENAME_FLAGS);
+        self.call(
+            calls::RENAMEAT2,
+            &[Arg::Fd(CWD), path(old), Arg::Fd(CWD), path(new), flags],
+        );
+    }
+
+    pub(crate) fn unlink(&mut self, file: impl Into<Path>) {
+        self.call(calls::UNLINKAT, &[Arg::Fd(CWD), path(file), at(0)]);
+    }
+
+    pub(crate) fn rmdir(&mut self, file: impl Into<Path>) {
+        self.call(calls::UNLINKAT, &[Arg::Fd(CWD), path(file), at(0x200)]);
+    }
+
+    /// Says whether it went there.
+    pub(crate) fn chdir(&mut self, file: impl Into<Path>) -> bool {
+        self.call(calls::CHDIR, &[path(file)])
+    }
+
+    /// Opens a file; with `keep_as`, under that number, otherwise only to close it again.
+    pub(crate) fn open(
+        &mut self,
+        file: impl Into<Path>,
+        flags: i32,
+        mode: u32,
+        keep_as: Option<i32>,
+    ) {
+        let file = path(file);
+        let bits = Arg::Bits(flags.unsigned_abs(), OPEN_FLAGS);
+        let answer = self.quiet(
+            calls::OPENAT,
+            &[Arg::Fd(CWD), file.clone(), bits.clone(), Arg::Octal(mode)],
+        );
+        let result = match (answer.result.map(fd), keep_as) {
+            (Ok(fd), Some(number)) => {
+                self.keep(fd, number);
+                format!("fd {number}")
+            }
+            (Ok(fd), None) => {
+                self.quiet(calls::CLOSE, &[Arg::HiddenFd(fd)]);
+                "fd, closed".to_owned()
+            }
+            (Err(errno), _) => print::errno(errno),
+        };
+        let [file, bits] = [file, bits].map(|arg| self.printer.arg(&arg));
+        self.say(&format!("open({file}, {bits}, {mode:#o}) = {result}"));
+    }
+
+    /// Makes `fd` known under `number`, the same in every run.
+    pub(crate) fn keep(&mut self, fd: i32, number: i32) {
+        self.quiet(
+            calls::DUP3,
+            &[
+                Arg::Fd(fd),
+                Arg::Fd(number),
+                Arg::Number(libc::O_CLOEXEC.into()),
+            ],
+        );
+        self.quiet(calls::CLOSE, &[Arg::Fd(fd)]);
+    }
+
+    pub(crate) fn close(&mut self, fd: i32) {
+        self.call(calls::CLOSE, &[Arg::Fd(fd)]);
+    }
+
+    /// Creates a file of `size` bytes with exactly the mode given.
+    pub(crate) fn create(&mut self, file: &[u8], mode: u32, size: i64) {
+        self.open(file, libc::O_CREAT | libc::O_WRONLY, 0o600, None);
+        self.call(calls::TRUNCATE, &[path(file), Arg::Number(size)]);
+        self.chmod(file, mode);
+    }
+
+    /// Binds a Unix socket to a path, as long as an address may be.
+    pub(crate) fn bind(&mut self, file: &[u8]) {
+        let family = libc::sa_family_t::try_from(libc::AF_UNIX)
+            .expect("a small number")
+            .to_ne_bytes();
+        let address = [&family, &file[..file.len().min(107)], b"\0".as_slice()].concat();
+        let length = i64::try_from(address.len()).expect("a short address");
+        let kind = [libc::AF_UNIX, libc::SOCK_STREAM, 0].map(|word| Arg::Number(word.into()));
+        let Ok(socket) = self.quiet(calls::SOCKET, &kind).result.map(fd) else {
+            return self.say("no socket");
+        };
+        self.call(
+            calls::BIND,
+            &[
+                Arg::HiddenFd(socket),
+                Arg::Input(address),
+                Arg::Number(length),
+            ],
+        );
+        self.quiet(calls::CLOSE, &[Arg::Fd(socket)]);
+    }
+}
+
+/// A number that a call returned, as the fd that it is.
+pub(crate) fn fd(value: i64) -> i32 {
+    i32::try_from(value).expect("a file descriptor")
+}
