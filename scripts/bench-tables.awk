@@ -1,0 +1,85 @@
+# The tables of scripts/bench, from lines `CONTENDER NAME VALUE` sorted by value.
+{ key = $1 " " $2; values[key, ++count[key]] = $3 }
+
+function median(key) { return count[key] ? values[key, int((count[key] + 1) / 2)] : "" }
+function cell(value, format, width) { return sprintf("%" width "s", value == "" ? "-" : sprintf(format, value)) }
+function ratio(a, b) { return a == "" || b == "" || b == 0 ? "" : a / b }
+# Targets are upper bounds, or lower ones when `least` is set.
+function verdict(value, target, least) {
+    if (target == "" || value == "") return ""
+    targets++
+    if (least ? value >= target : value <= target) { met++; return "PASS" }
+    return "MISS"
+}
+function bound(target, unit, least) { return target == "" ? "" : (least ? ">= " : "<= ") target unit }
+
+function call(name, title, target,    native, null_, ours, by) {
+    native = median("native " name); null_ = median("null " name); ours = median("subuidless " name)
+    by = ratio(ours, null_)
+    printf "%-34s%s%s%s%s  %-10s %s\n", title, cell(native, "%.0f", 10), cell(null_, "%.0f", 10), cell(ours, "%.0f", 12),
+        cell(by, "%.2f", 10), bound(target, " x"), verdict(by, target)
+}
+function stats(kind, title, target) {
+    call(kind "/plain", title, target)
+    call(kind "/owned", title ", fake owner", target)
+}
+function unhooked(name, title, target,    native, ours, by) {
+    native = median("native " name); ours = median("subuidless " name); by = ratio(ours, native)
+    printf "%-34s%s%s%s%s  %-10s %s\n", title, cell(native, "%.0f", 10), cell(median("null " name), "%.0f", 10),
+        cell(ours, "%.0f", 12), cell(by, "%.3f", 10), bound(target, " x"), verdict(by, target)
+}
+function job(name, title, fakeroot_target, proot_target,    native, ours, fakeroot, proot, by_fakeroot, by_proot) {
+    native = median("native " name); ours = median("subuidless " name)
+    fakeroot = median("fakeroot " name); proot = median("proot " name)
+    by_fakeroot = ratio(fakeroot, ours); by_proot = ratio(proot, ours)
+    printf "%-28s%s%s%s%s%s%s %-4s %s %-4s\n", title, cell(native / 1e6, "%.3f", 9), cell(ours / 1e6, "%.3f", 11),
+        cell(fakeroot / 1e6, "%.3f", 10), cell(proot / 1e6, "%.3f", 9), cell(ratio(ours, native), "%.1f", 10),
+        cell(by_fakeroot, "%.1f", 11), verdict(by_fakeroot, fakeroot_target, 1),
+        cell(by_proot, "%.1f", 7), verdict(by_proot, proot_target, 1)
+}
+function single(title, key, scale, unit, target,    value) {
+    value = median(key)
+    if (value != "") value /= scale
+    printf "%-40s%s  %-10s %s\n", title, cell(value, "%.1f " unit, 12), bound(target, " " unit), verdict(value, target)
+}
+
+END {
+    print "\nOne call, nanoseconds             " "    native" "      null" "  subuidless" "    x null" "  target"
+    stats("stat-abs", "stat, absolute path", 1.6)
+    stats("stat-rel", "stat, dirfd and name", 1.9)
+    stats("stat-cwd", "stat, relative path", 1.9)
+    stats("fstat", "newfstatat of an fd", 1.6)
+    stats("fstat-old", "fstat", 1.6)
+    stats("statx", "statx, absolute path", 1.6)
+    call("chown/plain", "chown, another owner each time")
+    call("chown-same/plain", "chown, the same owner")
+
+    print "\nNot hooked, nanoseconds           " "    native" "      null" "  subuidless" "  x native" "  target"
+    unhooked("getppid/-", "getppid, the bare call")
+    unhooked("spin/-", "a program: read, 32 KiB sum, write", 1.03)
+
+    print "\nJobs, seconds                  native subuidless  fakeroot    PRoot  x native   fakeroot/ours  PRoot/ours"
+    job("find", "find -printf %U:%G", 5, 15)
+    job("ls-lRn", "ls -lRn", 5, 15)
+    job("tar-cf", "tar cf")
+    job("tar-xf", "tar xf")
+    job("chown-R", "chown -R")
+    job("find-owned", "find, every owner fake")
+    print "targets: find and ls, fakeroot >= 5 x and PRoot >= 15 x our time"
+
+    print ""
+    single("crun run true, without subuidless", "start-plain crun-run", 1000, "ms")
+    single("crun run true, with subuidless", "start crun-run", 1000, "ms")
+    values["difference", count["difference"] = 1] = median("start crun-run") - median("start-plain crun-run")
+    single("  difference", "difference", 1000, "ms", 10)
+    single("worker, resident after the jobs", "worker VmRSS", 1024, "MiB", 4)
+    single("  of which its own (RssAnon)", "worker RssAnon", 1024, "MiB")
+    single("daemon, resident after the jobs", "daemon VmRSS", 1024, "MiB", 10)
+    single("  of which its own (RssAnon)", "daemon RssAnon", 1024, "MiB")
+
+    same = count["native digest-chowned"] && median("native digest-unpacked") == median("subuidless digest-unpacked") &&
+        median("native digest-chowned") == median("subuidless digest-chowned")
+    print "\nowners and modes that find shows after tar xf and chown -R: " (same ? "as natively" : "NOT AS NATIVELY")
+    printf "%d of %d targets met\n", met, targets
+    exit !same
+}

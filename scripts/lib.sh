@@ -1,0 +1,167 @@
+# shellcheck shell=bash
+# Functions that the scripts beside this file share; to be sourced, does nothing by itself.
+# Names that it sets: REPO (the checkout), DEMO_USER.
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+DEMO_USER=subuidless-demo
+
+say() { if [[ -t 2 ]]; then printf '\n\033[1m==> %s\033[0m\n' "$*"; else printf '\n==> %s\n' "$*"; fi >&2; }
+die() { printf '%s: error: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+# Installs the Debian packages that are missing, and names them.
+need_packages() {
+    local package missing=()
+    for package; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    command -v apt-get >/dev/null || die "this is no Debian; install what these packages hold: ${missing[*]}"
+    local root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get install ${missing[*]}"
+        root=(sudo)
+    fi
+    say "installing Debian packages: ${missing[*]}"
+    "${root[@]}" apt-get update -q
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" ||
+        die "apt-get could not install: ${missing[*]}"
+}
+
+# Debian 12's own Rust is older than the code.
+need_cargo() {
+    local want have
+    want=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$REPO/Cargo.toml")
+    command -v cargo >/dev/null || die "no cargo in PATH; install Rust ${want:-1.85} or newer (rustup does)"
+    have=$(cargo --version | cut -d' ' -f2)
+    [[ $(printf '%s\n' "$want" "$have" | sort -V | head -n1) == "$want" ]] ||
+        die "cargo is $have, the code needs Rust $want or newer (rustup has it)"
+}
+
+# Where cargo puts what it builds.
+target_dir() { cargo metadata --manifest-path "$REPO/Cargo.toml" --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'; }
+
+build_release() {
+    say "cargo build --release $*"
+    cargo build --release --manifest-path "$REPO/Cargo.toml" "$@"
+}
+
+# Starts the script again through sudo, with this user's cargo, unless we are root. Usage: need_root "$@"
+need_root() {
+    ((EUID != 0)) || return 0
+    command -v sudo >/dev/null || die "needs root (or sudo)"
+    say "needs root: starting again with sudo"
+    exec sudo env PATH="$PATH" CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}" RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" \
+        ${SUBUIDLESS_CACHE+SUBUIDLESS_CACHE="$SUBUIDLESS_CACHE"} ${CARGO_TARGET_DIR+CARGO_TARGET_DIR="$CARGO_TARGET_DIR"} \
+        "$(readlink -f "$0")" "$@"
+}
+
+# As root: a user without subordinate ids, for things that must not run as root.
+unprivileged_user() {
+    if ! id -u "$DEMO_USER" >/dev/null 2>&1; then
+        say "creating the user $DEMO_USER, without subordinate ids"
+        useradd -m -s /bin/bash -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0 "$DEMO_USER"
+    fi
+    local file
+    for file in /etc/subuid /etc/subgid; do
+        if [[ -e $file ]]; then sed -i "/^$DEMO_USER:/d" "$file"; fi
+    done
+}
+
+# A Debian root file system of this host's suite as a tar, at $DEBIAN_TAR below $CACHE; needs root. Made once; remove it
+# to have it made again. Its ./dev is empty, for a user who unpacks it could not make the devices.
+debian_tar() {
+    CACHE=${SUBUIDLESS_CACHE:-/var/cache/subuidless} DEBIAN_TAR=$CACHE/debian.tar
+    mkdir -p "$CACHE" && chmod 755 "$CACHE"
+    [[ ! -s $DEBIAN_TAR ]] || return 0
+    need_packages mmdebstrap
+    local suite sources proxy
+    suite=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
+    sources=$(debian_sources)
+    if [[ -z $sources ]]; then
+        apt-get update -q
+        sources=$(debian_sources)
+    fi
+    [[ -n $sources ]] || die "apt knows no source of Debian's own packages (apt-get indextargets)"
+    proxy=$(apt-config dump | grep -E '^Acquire::[a-z]+::Proxy' || true)
+    say "making $DEBIAN_TAR: Debian $suite with mmdebstrap, from this host's apt sources"
+    mmdebstrap --variant=minbase --include=rsync,attr,acl,libcap2-bin --skip=output/dev --format=tar ${proxy:+--aptopt="$proxy"} \
+        "$suite" - - <<<"$sources" >"$DEBIAN_TAR.$$" || { rm -f "$DEBIAN_TAR.$$" && die "mmdebstrap failed"; }
+    local dev
+    dev=$(mktemp -d) && mkdir -m 755 "$dev/dev"
+    tar --append --file="$DEBIAN_TAR.$$" --directory="$dev" --owner=0 --group=0 ./dev
+    rm -rf "$dev"
+    chmod 644 "$DEBIAN_TAR.$$"
+    mv "$DEBIAN_TAR.$$" "$DEBIAN_TAR"
+}
+
+# Those of apt's sources that are Debian's, one line each; known once apt-get update has run.
+debian_sources() {
+    # shellcheck disable=SC2016  # fields of apt's, not of the shell's
+    apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' | sort -u
+}
+
+# The user that containers run as: $DEMO_USER when we are root, ourselves otherwise.
+user_name() { if ((EUID == 0)); then echo "$DEMO_USER"; else id -un; fi; }
+user_home() { getent passwd "$(user_name)" | cut -d: -f6; }
+
+# Runs a command (or VARIABLE=VALUE ... and a command) as that user, in her home and with a clean environment. Exec'ed: of
+# `(as_user CMD) & pid=$!`, pid is CMD's own.
+# XDG_RUNTIME_DIR lies in her home: who comes here by way of root has no login session.
+as_user() {
+    local name home
+    name=$(user_name) home=$(user_home)
+    local identity=()
+    ((EUID != 0)) || identity=(setpriv --reuid "$name" --regid "$(id -g "$name")" --init-groups)
+    cd "$home" || die "cannot enter $home"
+    # shellcheck disable=SC2016  # for the inner shell
+    exec "${identity[@]}" env -i HOME="$home" USER="$name" LOGNAME="$name" SHELL=/bin/sh TERM="${TERM:-dumb}" LANG=C.UTF-8 \
+        PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin XDG_RUNTIME_DIR="$home/.subuidless-run" \
+        sh -c 'umask 022 && mkdir -p -m 0700 "$XDG_RUNTIME_DIR" && exec env "$@"' -- "$@"
+}
+
+# Puts the command which starts crun into the array CRUN. crun wants a cgroup2 mount at /sys/fs/cgroup; on a hybrid
+# host that lies at /sys/fs/cgroup/unified, and a bind mount in a mount namespace of our own brings it there.
+# Usage: find_crun OPTIONS-OF-UNSHARE...
+find_crun() {
+    CRUN=(unshare "$@" -m)
+    if [[ $(stat -f -c %T /sys/fs/cgroup) == cgroup2fs ]]; then
+        CRUN+=(crun)
+    elif [[ $(stat -f -c %T /sys/fs/cgroup/unified 2>/dev/null) == cgroup2fs ]]; then
+        CRUN+=(sh -c "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup && exec \"\$@\"" -- crun)
+    else
+        die "no cgroup2 file system at /sys/fs/cgroup or /sys/fs/cgroup/unified, and crun needs one"
+    fi
+    CRUN+=(--cgroup-manager=disabled)
+}
+
+# crun with a single mapped id, as the unprivileged user; in a subshell, or as the last command: it is exec'ed.
+# Usage: (rootless_crun [VARIABLE=VALUE ...] -- run -b BUNDLE NAME)
+rootless_crun() {
+    local CRUN variables=()
+    while [[ ${1:?} != -- ]]; do variables+=("$1") && shift; done
+    shift
+    find_crun -r
+    as_user "${variables[@]}" "${CRUN[@]}" "$@"
+}
+
+# Starts the daemon as that user; sets DAEMON (its pid). Usage: start_daemon BINARY SOCKET LOG
+start_daemon() {
+    local binary=$1 socket=$2 log=$3 tries
+    (as_user "$binary" "$socket") >"$log" 2>&1 &
+    DAEMON=$!
+    for ((tries = 0; tries < 100; tries++)); do
+        ! grep -q listening "$log" || return 0
+        kill -0 "$DAEMON" 2>/dev/null || break
+        sleep 0.1
+    done
+    cat "$log" >&2
+    stop_daemon
+    die "the daemon did not start; its log is above"
+}
+
+stop_daemon() {
+    [[ -n ${DAEMON:-} ]] || return 0
+    kill "$DAEMON" 2>/dev/null || true
+    wait "$DAEMON" 2>/dev/null || true
+    DAEMON=
+}
