@@ -4,39 +4,26 @@
 //! thread, so these names are relative: in the container's own procfs a worker has no pid. A name never goes on
 //! *through* a directory of the host's procfs with bytes that a target chose: only behind a magic link, which has left it.
 
-use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::name::Name;
+
 /// `self/fd/N`: one of our own files, as a path for calls that refuse O_PATH fds.
-pub(crate) fn own_fd(fd: BorrowedFd) -> CString {
-    c_string(format!("self/fd/{}", fd.as_raw_fd()).into_bytes())
+pub(crate) fn own_fd(fd: BorrowedFd) -> Name {
+    Name::format(format_args!("self/fd/{}", fd.as_raw_fd()))
 }
 
 /// `self/WHAT`
-pub(crate) fn own(what: &str) -> CString {
-    c_string(format!("self/{what}").into_bytes())
+pub(crate) fn own(what: &str) -> Name {
+    Name::format(format_args!("self/{what}"))
 }
 
 /// `PID/fd/N`: a file of the target.
-pub(crate) fn target_fd(pid: u32, fd: i32) -> CString {
-    c_string(format!("{pid}/fd/{fd}").into_bytes())
+pub(crate) fn target_fd(pid: u32, fd: i32) -> Name {
+    Name::format(format_args!("{pid}/fd/{fd}"))
 }
 
 /// `PID/WHAT`
-pub(crate) fn target(pid: u32, what: &str) -> CString {
-    c_string(format!("{pid}/{what}").into_bytes())
-}
-
-/// `LINK/REST`, where `link` is a magic link that the kernel jumps through.
-pub(crate) fn behind(link: &CStr, rest: &CStr) -> CString {
-    let mut bytes = Vec::with_capacity(link.to_bytes().len() + rest.to_bytes().len() + 2);
-    bytes.extend(link.to_bytes());
-    bytes.push(b'/');
-    bytes.extend(rest.to_bytes());
-    c_string(bytes)
-}
-
-fn c_string(bytes: Vec<u8>) -> CString {
-    // Numbers, literals and other C strings: there is no NUL to be found.
-    CString::new(bytes).unwrap_or_default()
+pub(crate) fn target(pid: u32, what: &str) -> Name {
+    Name::format(format_args!("{pid}/{what}"))
 }

@@ -58,13 +58,20 @@ impl Owners {
         self.decode(length.map(|length| &value[..length]))
     }
 
-    /// The owner of the file behind `fd`, whose type is in `stat`.
-    pub(crate) fn load(&self, fd: BorrowedFd, stat: &FileStat) -> Result<Option<Owner>, Errno> {
-        if carries_xattrs(stat) {
+    /// The owner of the file behind `fd`.
+    pub(crate) fn load(
+        &self,
+        fd: BorrowedFd,
+        file_type: SFlag,
+    ) -> Result<Option<Owner>, Errno> {
+        if carries_xattrs(file_type) {
             let mut value = [0; 64];
             let length = match sys::fgetxattr(fd, XATTR, &mut value) {
                 // fgetxattr(2) takes no O_PATH fd.
-                Err(Errno::EBADF) => sys::getxattr(&procfs::own_fd(fd), XATTR, &mut value, true),
+                Err(Errno::EBADF) => {
+                    let name = procfs::own_fd(fd);
+                    sys::getxattr(name.as_c_str(), XATTR, &mut value, true)
+                }
                 result => result,
             };
             if length != Err(Errno::EOPNOTSUPP) {
@@ -92,7 +99,7 @@ impl Owners {
         if known.is_none() && owner.is_unset() {
             return touch(fd, stat, true);
         }
-        if carries_xattrs(stat) {
+        if carries_xattrs(file_type(stat.st_mode)) {
             match store_xattr(fd, owner) {
                 Err(Errno::EOPNOTSUPP) => {}
                 result => return result.and_then(|()| touch(fd, stat, false)),
@@ -148,17 +155,18 @@ pub(crate) fn touch(fd: BorrowedFd, stat: &FileStat, notify: bool) -> Result<(),
 }
 
 /// xattr(7): user attributes are for regular files and directories.
-pub(crate) fn carries_xattrs(stat: &FileStat) -> bool {
-    matches!(file_type(stat), SFlag::S_IFREG | SFlag::S_IFDIR)
+pub(crate) fn carries_xattrs(file_type: SFlag) -> bool {
+    matches!(file_type, SFlag::S_IFREG | SFlag::S_IFDIR)
 }
 
-pub(crate) fn file_type(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+/// The S_IFMT part of a mode.
+pub(crate) fn file_type(mode: u32) -> SFlag {
+    SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits())
 }
 
 fn store_xattr(fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
     let path = procfs::own_fd(fd);
-    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    let path = Path::new(OsStr::from_bytes(path.as_c_str().to_bytes()));
     let name = OsStr::from_bytes(XATTR.to_bytes());
     let result = if owner.is_unset() {
         xattr::remove_deref(path, name)

@@ -8,7 +8,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid};
 
 use crate::credentials::{EmulatedGid, EmulatedUid, OwnerChange};
-use crate::owner::Owner;
+use crate::owner::{Owner, file_type};
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
 
@@ -51,7 +51,7 @@ fn change_at(
     let path = call.path(path)?;
     let location = Location {
         dirfd,
-        path: &path,
+        path: path.as_c_str(),
         follow: !flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
         empty_path: flags.contains(AtFlags::AT_EMPTY_PATH),
     };
@@ -67,7 +67,7 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
         return natively(file, change);
     }
     let owners = &call.container.owners;
-    let known = owners.load(file, &stat)?;
+    let known = owners.load(file, file_type(stat.st_mode))?;
     let shown = (
         known
             .and_then(|owner| owner.uid)

@@ -3,16 +3,17 @@
 //! Most files have no fake owner: then one getxattr(2) finds that out, and the kernel answers the call itself. That is
 //! also how everything odd is answered: unknown flags, bad pointers and paths that lead nowhere get the kernel's own errno.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlink};
-use nix::sys::stat::{FileStat, fstat as host_fstat, fstatat};
+use nix::sys::stat::{FileStat, SFlag, fstatat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{AccessFlags, access};
 
-use crate::owner::{Owner, Version, carries_xattrs};
+use crate::name::Name;
+use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::seccomp::Reply;
 use crate::sys;
 use crate::target::{Call, Dirfd, Location, PROCFS};
@@ -33,7 +34,13 @@ pub(super) fn lstat(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn fstat(call: &mut Call) -> Result<Reply, Errno> {
-    answer_fd(call, call.int(0), &Form::Stat { buffer: 1 })
+    let location = Location {
+        dirfd: Dirfd::from_fd(call.int(0)),
+        path: c"",
+        follow: true,
+        empty_path: true,
+    };
+    answer(call, &location, &Form::Stat { buffer: 1 })
 }
 
 pub(super) fn newfstatat(call: &mut Call) -> Result<Reply, Errno> {
@@ -118,6 +125,13 @@ impl Form {
 }
 
 impl Filled {
+    fn file_type(&self) -> SFlag {
+        match self {
+            Self::Stat(stat) => file_type(stat.st_mode),
+            Self::Statx(statx) => file_type(statx.stx_mode.into()),
+        }
+    }
+
     fn version(&self) -> Option<Version> {
         match self {
             Self::Stat(stat) => Some(Version::of(stat)),
@@ -137,49 +151,60 @@ fn answer_path(
     let is_null = call.register(path) == 0 && flags.contains(AtFlags::AT_EMPTY_PATH);
     let path = match call.path(path) {
         Ok(path) => path,
-        Err(Errno::EFAULT) if is_null && sys::null_path_is_empty() => CString::default(),
+        Err(Errno::EFAULT) if is_null && sys::null_path_is_empty() => Name::default(),
         // CONTINUE: the kernel finds the same fault.
         Err(_) => return Ok(Reply::Continue),
     };
-    let location = Location {
-        dirfd,
-        path: &path,
-        follow: !flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
-        empty_path: flags.contains(AtFlags::AT_EMPTY_PATH),
-    };
-    if location.is_empty() {
-        return match dirfd {
-            // Unknown flags are no error here: fs/stat.c, vfs_fstatat.
-            Dirfd::Fd(fd) if location.empty_path => answer_fd(call, fd, form),
-            Dirfd::Cwd if location.empty_path && KNOWN_FLAGS.contains(flags) => {
-                answer_resolved(call, &location, form)
-            }
-            // CONTINUE: ENOENT or EINVAL.
-            _ => Ok(Reply::Continue),
-        };
-    }
-    if !KNOWN_FLAGS.contains(flags) {
-        // CONTINUE: EINVAL.
+    let is_fd = path.as_c_str().is_empty();
+    if !may_succeed(dirfd, is_fd, flags) {
+        // CONTINUE: ENOENT, EBADF or EINVAL.
         return Ok(Reply::Continue);
     }
-    let Some(name) = call.name(&location) else {
-        return answer_resolved(call, &location, form);
+    let location = Location {
+        dirfd,
+        path: path.as_c_str(),
+        // The file behind an fd is reached through a link: /proc/PID/fd/N.
+        follow: is_fd || !flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
+        empty_path: is_fd,
     };
-    if call.thread.expects_owner
-        && let Some(reply) = answer_remembered(call, &name, flags, form)
-    {
-        return reply;
-    }
-    match call.container.owners.glance(&name, location.follow) {
-        Ok(Some(_)) => answer_resolved(call, &location, form),
-        Ok(None) if may_be_in_side_store(call, &name, flags) => {
-            answer_resolved(call, &location, form)
+    answer(call, &location, form)
+}
+
+/// Whether the arguments can be right at all.
+fn may_succeed(dirfd: Dirfd, is_fd: bool, flags: AtFlags) -> bool {
+    match dirfd {
+        // Unknown flags are no error here: fs/stat.c, vfs_fstatat.
+        Dirfd::Fd(fd) if is_fd => fd >= 0 && flags.contains(AtFlags::AT_EMPTY_PATH),
+        Dirfd::Cwd if is_fd => {
+            flags.contains(AtFlags::AT_EMPTY_PATH) && KNOWN_FLAGS.contains(flags)
         }
-        Err(Errno::ENOENT) if may_exist_for_target(&name, &location) => {
-            answer_resolved(call, &location, form)
+        _ => KNOWN_FLAGS.contains(flags),
+    }
+}
+
+fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Errno> {
+    let Some(reached) = call.name(location) else {
+        return answer_resolved(call, location, form);
+    };
+    let name = reached.as_c_str();
+    if call.thread.expects_owner {
+        if !call.thread.expects_remembered {
+            return answer_resolved(call, location, form);
+        }
+        if let Some(reply) = answer_remembered(call, name, location.follow, form) {
+            return reply;
+        }
+    }
+    match call.container.owners.glance(name, location.follow) {
+        Ok(Some(_)) => answer_resolved(call, location, form),
+        Ok(None) if may_be_in_side_store(call, name, location.follow) => {
+            answer_resolved(call, location, form)
+        }
+        Err(Errno::ENOENT) if may_exist_for_target(name, location) => {
+            answer_resolved(call, location, form)
         }
         // The magic link in front of a relative path counts as one of the forty.
-        Err(Errno::ELOOP) => answer_resolved(call, &location, form),
+        Err(Errno::ELOOP) => answer_resolved(call, location, form),
         // CONTINUE: no fake owner, or nothing there: the kernel's own answer is the right one.
         Ok(None) | Err(_) => {
             call.thread.expects_owner = false;
@@ -190,22 +215,34 @@ fn answer_path(
 
 /// One stat that says which version of which inode it is: if its owner is known, that is the whole answer.
 fn answer_remembered(
-    call: &Call,
+    call: &mut Call,
     name: &CStr,
-    flags: AtFlags,
+    follow: bool,
     form: &Form,
 ) -> Option<Result<Reply, Errno>> {
-    let flags = flags & AtFlags::AT_SYMLINK_NOFOLLOW;
-    let mut filled = form.fill(PROCFS, name, flags).ok()?;
-    let owner = call.thread.owners.get(filled.version()?)?;
-    Some(form.write(call, &mut filled, owner))
+    let mut filled = form.fill(PROCFS, name, lookup_flags(follow)).ok()?;
+    match call.thread.owners.get(filled.version()?) {
+        Some(owner) => Some(form.write(call, &mut filled, owner)),
+        None => {
+            call.thread.expects_remembered = false;
+            None
+        }
+    }
+}
+
+fn lookup_flags(follow: bool) -> AtFlags {
+    if follow {
+        AtFlags::empty()
+    } else {
+        AtFlags::AT_SYMLINK_NOFOLLOW
+    }
 }
 
 /// An inode without the attribute may still have an owner in the side store, unless it is one that carries attributes.
-fn may_be_in_side_store(call: &Call, name: &CStr, flags: AtFlags) -> bool {
+fn may_be_in_side_store(call: &Call, name: &CStr, follow: bool) -> bool {
     call.container.owners.side_store_is_used()
-        && fstatat(PROCFS, name, flags & AtFlags::AT_SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| !carries_xattrs(&stat))
+        && fstatat(PROCFS, name, lookup_flags(follow))
+            .is_ok_and(|stat| !carries_xattrs(file_type(stat.st_mode)))
 }
 
 /// A path that does not exist for us may lead through `/proc/self`: if it ends in a link, as /dev/stdout does, or if its
@@ -215,12 +252,16 @@ fn may_exist_for_target(name: &CStr, location: &Location) -> bool {
         return true;
     }
     let path = location.path.to_bytes();
-    let Some(end) = path.iter().rposition(|byte| *byte == b'/').filter(|end| *end > 0) else {
+    let Some(end) = path
+        .iter()
+        .rposition(|byte| *byte == b'/')
+        .filter(|end| *end > 0)
+    else {
         return false;
     };
     let end = name.count_bytes() - (path.len() - end);
-    CString::new(&name.to_bytes()[..end])
-        .is_ok_and(|directory| access(directory.as_c_str(), AccessFlags::F_OK) == Err(Errno::ENOENT))
+    let directory = Name::new(name.to_bytes()[..end].to_vec());
+    access(&directory, AccessFlags::F_OK) == Err(Errno::ENOENT)
 }
 
 /// Opens the file, so that owner and everything else are those of one inode.
@@ -232,29 +273,19 @@ fn answer_resolved(call: &mut Call, location: &Location, form: &Form) -> Result<
     }
 }
 
-fn answer_fd(call: &mut Call, fd: i32, form: &Form) -> Result<Reply, Errno> {
-    match call.duplicate(fd) {
-        Ok(file) => answer_file(call, file.as_fd(), form),
-        // CONTINUE: EBADF.
-        Err(_) => Ok(Reply::Continue),
-    }
-}
-
 fn answer_file(call: &mut Call, file: BorrowedFd, form: &Form) -> Result<Reply, Errno> {
-    let owners = &call.container.owners;
-    let before = host_fstat(file)?;
-    let Some(owner) = owners.load(file, &before)? else {
+    let mut filled = form.fill(file, c"", AtFlags::AT_EMPTY_PATH)?;
+    // After the rest, so that an owner that is remembered for this version is not older than it.
+    let Some(owner) = call.container.owners.load(file, filled.file_type())? else {
         // CONTINUE: no fake owner.
         call.thread.expects_owner = false;
         return Ok(Reply::Continue);
     };
     call.thread.expects_owner = true;
-    if carries_xattrs(&before) {
-        let file_system = || Ok(fstatfs(file)?.filesystem_type());
-        call.thread
-            .owners
-            .insert(Version::of(&before), owner, file_system);
+    if let Some(version) = filled.version().filter(|_| carries_xattrs(filled.file_type())) {
+        let cache = &mut call.thread.owners;
+        call.thread.expects_remembered = cache.get(version).is_some();
+        cache.insert(version, owner, || Ok(fstatfs(file)?.filesystem_type()));
     }
-    let mut filled = form.fill(file, c"", AtFlags::AT_EMPTY_PATH)?;
     form.write(call, &mut filled, owner)
 }

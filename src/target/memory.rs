@@ -3,12 +3,13 @@
 //! process_vm_readv(2) names the target by its thread id, so what is written is written only while the notification is
 //! known to wait: then the thread is blocked in its call and the id cannot have been recycled.
 
-use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
+
+use crate::name::Name;
 
 /// PATH_MAX: the longest string that the kernel takes as a path, its NUL included.
 const PATH_MAX: usize = 4096;
@@ -17,7 +18,7 @@ const PAGE: usize = 4096;
 const FIRST_READ: usize = 256;
 
 /// Reads a path as getname(9) does: EFAULT for memory that cannot be read, ENAMETOOLONG without a NUL in 4096 bytes.
-pub(crate) fn read_path(pid: u32, address: u64) -> Result<CString, Errno> {
+pub(crate) fn read_path(pid: u32, address: u64) -> Result<Name, Errno> {
     let start = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     let mut bytes = Vec::with_capacity(FIRST_READ);
     let mut wanted = FIRST_READ;
@@ -31,7 +32,7 @@ pub(crate) fn read_path(pid: u32, address: u64) -> Result<CString, Errno> {
         bytes.truncate(known + read);
         if let Some(end) = bytes[known..].iter().position(|byte| *byte == 0) {
             bytes.truncate(known + end);
-            return CString::new(bytes).map_err(|_| Errno::EFAULT);
+            return Ok(Name::new(bytes));
         }
         wanted = PAGE;
     }
@@ -82,6 +83,8 @@ fn target(pid: u32) -> Result<Pid, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CString;
+
     use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
     use std::num::NonZeroUsize;
 
@@ -112,7 +115,7 @@ mod tests {
             let bytes = [vec![b'x'; length], vec![0]].concat();
             write(me(), start as u64, &bytes).unwrap();
             assert_eq!(
-                read_path(me(), start as u64).unwrap().as_bytes(),
+                read_path(me(), start as u64).unwrap().as_c_str().to_bytes(),
                 &bytes[..length]
             );
         }
@@ -127,7 +130,7 @@ mod tests {
     fn four_thousand_and_ninety_five_bytes_are_a_path_and_one_more_is_too_long() {
         for (length, expected) in [(4095, Ok(4095)), (4096, Err(Errno::ENAMETOOLONG))] {
             let string = CString::new(vec![b'a'; length]).unwrap();
-            let read = read_path(me(), string.as_ptr() as u64).map(|path| path.as_bytes().len());
+            let read = read_path(me(), string.as_ptr() as u64).map(|path| path.as_c_str().count_bytes());
             assert_eq!(read, expected);
         }
     }

@@ -8,8 +8,8 @@ mod memory;
 mod path;
 mod view;
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -18,6 +18,7 @@ pub(crate) use path::{Dirfd, Location};
 pub(crate) use view::View;
 
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, OwnerChange};
+use crate::name::Name;
 use crate::owner::OwnerCache;
 use crate::seccomp::{ListenerFd, Notification};
 use crate::sys;
@@ -31,6 +32,8 @@ pub(crate) struct ThreadState {
     pub(crate) owners: OwnerCache,
     /// The last file looked at had an owner, so the next one probably has one too.
     pub(crate) expects_owner: bool,
+    /// The last owner was found in `owners`.
+    pub(crate) expects_remembered: bool,
     pidfds: Pidfds,
 }
 
@@ -50,6 +53,8 @@ pub(crate) struct Call<'a> {
     pub(crate) listener: &'a ListenerFd,
     pub(crate) container: &'a Container,
     pub(crate) thread: &'a mut ThreadState,
+    /// When the notification was taken up; the target was waiting then.
+    pub(crate) received: Instant,
 }
 
 #[expect(
@@ -89,7 +94,7 @@ impl Call<'_> {
     }
 
     /// The string that register `index` points at.
-    pub(crate) fn path(&self, index: usize) -> Result<CString, Errno> {
+    pub(crate) fn path(&self, index: usize) -> Result<Name, Errno> {
         memory::read_path(self.pid(), self.register(index))
     }
 
@@ -98,8 +103,14 @@ impl Call<'_> {
     }
 
     /// Writes a structure where register `index` points.
+    ///
+    /// The target's thread is named by its pid, which must not have been recycled. Pids are given out in turn, and no
+    /// machine makes even the 300 processes of the smallest pid namespace within this time; asking costs half a microsecond.
     pub(crate) fn write(&self, index: usize, bytes: &[u8]) -> Result<(), Errno> {
-        self.ensure_waiting()?;
+        const TOO_SHORT_TO_RECYCLE_A_PID: Duration = Duration::from_micros(200);
+        if self.received.elapsed() > TOO_SHORT_TO_RECYCLE_A_PID {
+            self.ensure_waiting()?;
+        }
         memory::write(self.pid(), self.register(index), bytes)
     }
 

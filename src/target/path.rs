@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::{Call, PROCFS};
+use crate::name::Name;
 use crate::owner::file_type;
 use crate::procfs;
 
@@ -27,6 +28,11 @@ pub(crate) enum Dirfd {
 }
 
 impl Dirfd {
+    /// An argument that is a plain file descriptor: AT_FDCWD is none.
+    pub(crate) fn from_fd(fd: i32) -> Self {
+        Self::Fd(fd)
+    }
+
     pub(crate) fn from_raw(fd: i32) -> Self {
         if fd == libc::AT_FDCWD {
             Self::Cwd
@@ -43,8 +49,26 @@ pub(crate) struct Location<'a> {
     pub(crate) path: &'a CStr,
     /// Follow a symbolic link in the last component.
     pub(crate) follow: bool,
-    /// AT_EMPTY_PATH: an empty path means `dirfd` itself.
+    /// AT_EMPTY_PATH: an empty path means `dirfd` itself; links are followed, since it is reached through one.
     pub(crate) empty_path: bool,
+}
+
+/// A path by which a service thread reaches what a target named.
+#[derive(Debug)]
+pub(crate) enum Reached<'a> {
+    /// An absolute path, as it is.
+    Itself(&'a CStr),
+    /// A relative one, behind a magic link of the host's procfs.
+    Behind(Name),
+}
+
+impl Reached<'_> {
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        match self {
+            Self::Itself(path) => path,
+            Self::Behind(name) => name.as_c_str(),
+        }
+    }
 }
 
 /// MAXSYMLINKS of the kernel.
@@ -75,20 +99,23 @@ impl Location<'_> {
 }
 
 impl Call<'_> {
-    /// A name by which this thread reaches the file in one system call; `None` if it takes [`Call::resolve`].
-    pub(crate) fn name(&self, location: &Location) -> Option<CString> {
-        if location.names_the_target() || location.is_empty() {
+    /// A name by which this thread reaches the file in one system call, following links as the location says; `None` if it
+    /// takes [`Call::resolve`].
+    pub(crate) fn name<'a>(&self, location: &Location<'a>) -> Option<Reached<'a>> {
+        if location.is_empty() {
+            return self.base_name(location.dirfd).map(Reached::Behind);
+        }
+        if location.names_the_target() {
             return None;
         }
         if location.is_absolute() {
-            return Some(location.path.to_owned());
+            return Some(Reached::Itself(location.path));
         }
-        let base = self.base_name(location.dirfd)?;
-        let name = procfs::behind(&base, location.path);
-        (name.as_bytes().len() <= MAX_PATH).then_some(name)
+        let name = self.base_name(location.dirfd)?.join(location.path);
+        (name.as_c_str().count_bytes() <= MAX_PATH).then_some(Reached::Behind(name))
     }
 
-    fn base_name(&self, dirfd: Dirfd) -> Option<CString> {
+    fn base_name(&self, dirfd: Dirfd) -> Option<Name> {
         match dirfd {
             Dirfd::Cwd => Some(procfs::target(self.pid(), "cwd")),
             Dirfd::Fd(fd) if fd < 0 => None,
@@ -131,7 +158,7 @@ impl Call<'_> {
     /// The directory, or for AT_EMPTY_PATH the file, that `dirfd` means.
     fn open_base(&self, dirfd: Dirfd) -> Result<OwnedFd, Errno> {
         let name = self.base_name(dirfd).ok_or(Errno::EBADF)?;
-        match openat(PROCFS, name.as_c_str(), O_PATH, Mode::empty()) {
+        match openat(PROCFS, &name, O_PATH, Mode::empty()) {
             Err(Errno::ENOENT) if dirfd != Dirfd::Cwd => Err(Errno::EBADF),
             result => result,
         }
@@ -152,7 +179,7 @@ impl Call<'_> {
                 O_PATH | OFlag::O_NOFOLLOW,
                 Mode::empty(),
             )?;
-            let is_link = file_type(&fstat(&step)?) == SFlag::S_IFLNK;
+            let is_link = file_type(fstat(&step)?.st_mode) == SFlag::S_IFLNK;
             here = if !is_link || walk.stops_at_link() {
                 step
             } else {
@@ -163,7 +190,7 @@ impl Call<'_> {
                 }
             };
         }
-        if walk.must_be_directory && file_type(&fstat(&here)?) != SFlag::S_IFDIR {
+        if walk.must_be_directory && file_type(fstat(&here)?.st_mode) != SFlag::S_IFDIR {
             return Err(Errno::ENOTDIR);
         }
         Ok(here)
@@ -215,7 +242,7 @@ impl Call<'_> {
                     _ => self.pid(),
                 };
                 let name = procfs::target(whose, &link);
-                return match openat(PROCFS, name.as_c_str(), O_PATH, Mode::empty()) {
+                return match openat(PROCFS, &name, O_PATH, Mode::empty()) {
                     // The first thread has ended: no file is its own any more. To itself a target is never closed.
                     Err(Errno::EACCES) => Err(Errno::ENOENT),
                     result => result,
@@ -246,7 +273,7 @@ impl Call<'_> {
         let name = procfs::target(self.pid(), "status");
         let fd = openat(
             PROCFS,
-            name.as_c_str(),
+            &name,
             OFlag::O_RDONLY | OFlag::O_CLOEXEC,
             Mode::empty(),
         )?;

@@ -48,11 +48,11 @@ impl Call<'_> {
             return Ok(());
         }
         let root = procfs::target(self.pid(), "root");
-        let wanted = View::at(&root)?;
+        let wanted = View::at(root.as_c_str())?;
         if wanted == self.thread.view {
             return Ok(());
         }
-        nix::unistd::chroot(root.as_c_str())?;
+        nix::unistd::chroot(&root)?;
         // What was entered counts, not what was seen before: the target's other threads may have moved on.
         self.thread.view = View::current()?;
         Ok(())

@@ -83,7 +83,7 @@ impl Doors {
             let name = procfs::target(pid, what);
             openat(
                 PROCFS,
-                name.as_c_str(),
+                &name,
                 flags | OFlag::O_CLOEXEC,
                 Mode::empty(),
             )
@@ -114,7 +114,7 @@ impl Doors {
         }
         // Joining a mount namespace moves both the root and the working directory.
         nix::unistd::fchdir(host_procfs)?;
-        nix::unistd::chroot(procfs::own_fd(self.root.as_fd()).as_c_str())?;
+        nix::unistd::chroot(&procfs::own_fd(self.root.as_fd()))?;
         // Changed credentials may have reset it.
         nix::sys::prctl::set_dumpable(false)?;
         sys::limit_capabilities(KEPT_CAPABILITIES)
@@ -125,7 +125,7 @@ fn is_own_namespace(namespace: BorrowedFd, name: &str) -> Result<bool, Errno> {
     let own = procfs::own(name);
     let own = openat(
         PROCFS,
-        own.as_c_str(),
+        &own,
         OFlag::O_RDONLY | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?;

@@ -161,7 +161,8 @@ impl Pool {
             if is_sticky {
                 if looks {
                     self.samples_left.store(left - 1, Ordering::Relaxed);
-                    self.samples_waited.fetch_add(u32::from(has_waited), Ordering::Relaxed);
+                    self.samples_waited
+                        .fetch_add(u32::from(has_waited), Ordering::Relaxed);
                 }
             } else if has_waited {
                 patience = PATIENCE.min(patience + 1);

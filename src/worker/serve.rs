@@ -1,5 +1,7 @@
 //! One call: receive, find the row, handle, reply.
 
+use std::time::Instant;
+
 use nix::errno::Errno;
 use tracing::{Level, debug, enabled, error};
 
@@ -97,6 +99,7 @@ impl Server {
             listener: &self.listener,
             container: &self.container,
             thread,
+            received: Instant::now(),
         };
         call.share_view()?;
         (row.handle)(&mut call)
