@@ -63,9 +63,17 @@ mod tests {
 
     #[test]
     fn a_name_ends_at_its_first_nul_and_always_has_one() {
-        assert_eq!(Name::new(b"a/\xff".to_vec()).as_c_str().to_bytes(), b"a/\xff");
+        assert_eq!(
+            Name::new(b"a/\xff".to_vec()).as_c_str().to_bytes(),
+            b"a/\xff"
+        );
         assert_eq!(Name::new(b"a\0b".to_vec()).as_c_str(), c"a");
         assert_eq!(Name::default().as_c_str(), c"");
-        assert_eq!(Name::format(format_args!("{}/fd", 7)).join(c"3/x").as_c_str(), c"7/fd/3/x");
+        assert_eq!(
+            Name::format(format_args!("{}/fd", 7))
+                .join(c"3/x")
+                .as_c_str(),
+            c"7/fd/3/x"
+        );
     }
 }

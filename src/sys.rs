@@ -166,6 +166,43 @@ pub(crate) fn getxattr(
     usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
 }
 
+/// getxattrat(2) (Linux 6.13).
+pub(crate) fn getxattrat(
+    dirfd: BorrowedFd,
+    path: &CStr,
+    name: &CStr,
+    value: &mut [u8],
+    follow: bool,
+) -> Result<usize, Errno> {
+    /// `struct xattr_args` of linux/xattr.h
+    #[repr(C, align(8))]
+    struct Arguments {
+        value: u64,
+        size: u32,
+        flags: u32,
+    }
+    const SYS_GETXATTRAT: c_long = 464;
+    let arguments = Arguments {
+        value: value.as_mut_ptr() as u64,
+        size: u32::try_from(value.len()).unwrap_or(u32::MAX),
+        flags: 0,
+    };
+    let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+    // SAFETY: both strings end in NUL; the kernel writes at most `size` bytes to `value`, which has as many.
+    let length = unsafe {
+        libc::syscall(
+            SYS_GETXATTRAT,
+            dirfd.as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            name.as_ptr(),
+            &raw const arguments,
+            size_of::<Arguments>(),
+        )
+    };
+    usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
+}
+
 /// fgetxattr(2).
 pub(crate) fn fgetxattr(fd: BorrowedFd, name: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: `name` ends in NUL; the kernel writes at most `value.len()` bytes into `value`.

@@ -58,12 +58,20 @@ impl Owners {
         self.decode(length.map(|length| &value[..length]))
     }
 
-    /// The owner of the file behind `fd`.
-    pub(crate) fn load(
+    /// As [`Owners::glance`], from a directory.
+    pub(crate) fn glance_at(
         &self,
-        fd: BorrowedFd,
-        file_type: SFlag,
+        directory: BorrowedFd,
+        path: &CStr,
+        follow: bool,
     ) -> Result<Option<Owner>, Errno> {
+        let mut value = [0; 64];
+        let length = sys::getxattrat(directory, path, XATTR, &mut value, follow);
+        self.decode(length.map(|length| &value[..length]))
+    }
+
+    /// The owner of the file behind `fd`.
+    pub(crate) fn load(&self, fd: BorrowedFd, file_type: SFlag) -> Result<Option<Owner>, Errno> {
         if carries_xattrs(file_type) {
             let mut value = [0; 64];
             let length = match sys::fgetxattr(fd, XATTR, &mut value) {

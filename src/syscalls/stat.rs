@@ -195,7 +195,7 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
             return reply;
         }
     }
-    match call.container.owners.glance(name, location.follow) {
+    match call.glance(&reached, location.follow) {
         Ok(Some(_)) => answer_resolved(call, location, form),
         Ok(None) if may_be_in_side_store(call, name, location.follow) => {
             answer_resolved(call, location, form)
@@ -282,7 +282,10 @@ fn answer_file(call: &mut Call, file: BorrowedFd, form: &Form) -> Result<Reply, 
         return Ok(Reply::Continue);
     };
     call.thread.expects_owner = true;
-    if let Some(version) = filled.version().filter(|_| carries_xattrs(filled.file_type())) {
+    if let Some(version) = filled
+        .version()
+        .filter(|_| carries_xattrs(filled.file_type()))
+    {
         let cache = &mut call.thread.owners;
         call.thread.expects_remembered = cache.get(version).is_some();
         cache.insert(version, owner, || Ok(fstatfs(file)?.filesystem_type()));

@@ -130,7 +130,8 @@ mod tests {
     fn four_thousand_and_ninety_five_bytes_are_a_path_and_one_more_is_too_long() {
         for (length, expected) in [(4095, Ok(4095)), (4096, Err(Errno::ENAMETOOLONG))] {
             let string = CString::new(vec![b'a'; length]).unwrap();
-            let read = read_path(me(), string.as_ptr() as u64).map(|path| path.as_c_str().count_bytes());
+            let read =
+                read_path(me(), string.as_ptr() as u64).map(|path| path.as_c_str().count_bytes());
             assert_eq!(read, expected);
         }
     }

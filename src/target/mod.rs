@@ -12,14 +12,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 pub(crate) use container::{Container, uid_map};
-pub(crate) use path::{Dirfd, Location};
+pub(crate) use path::{Dirfd, Location, Reached};
 pub(crate) use view::View;
 
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, OwnerChange};
 use crate::name::Name;
-use crate::owner::OwnerCache;
+use crate::owner::{Owner, OwnerCache};
+use crate::procfs;
 use crate::seccomp::{ListenerFd, Notification};
 use crate::sys;
 
@@ -34,7 +37,7 @@ pub(crate) struct ThreadState {
     pub(crate) expects_owner: bool,
     /// The last owner was found in `owners`.
     pub(crate) expects_remembered: bool,
-    pidfds: Pidfds,
+    fd_directories: FdDirectories,
 }
 
 impl ThreadState {
@@ -133,33 +136,77 @@ impl Call<'_> {
     }
 
     /// A duplicate of the target's open file `fd`.
-    pub(crate) fn duplicate(&mut self, fd: i32) -> Result<OwnedFd, Errno> {
-        self.thread.pidfds.getfd(self.notification.pid, fd)
+    pub(crate) fn duplicate(&self, fd: i32) -> Result<OwnedFd, Errno> {
+        let pidfd = sys::pidfd_open(self.pid())?;
+        sys::pidfd_getfd(pidfd.as_fd(), fd)
+    }
+
+    /// The fake owner of what `reached` leads to, without opening it.
+    ///
+    /// From a directory that stays open, `PID/fd` of the host's procfs, the way is shorter by two look-ups and their checks.
+    /// Once the target has ended nothing exists in there any more, whoever bears its pid.
+    pub(crate) fn glance(
+        &mut self,
+        reached: &Reached,
+        follow: bool,
+    ) -> Result<Option<Owner>, Errno> {
+        let owners = &self.container.owners;
+        let directories = &mut self.thread.fd_directories;
+        let short = reached.behind_fd().and_then(|rest| {
+            let directory = directories.get(self.notification.pid)?;
+            Some(owners.glance_at(directory, rest, follow))
+        });
+        match short {
+            Some(Err(Errno::ENOSYS)) => directories.disable(),
+            None | Some(Err(Errno::ENOENT | Errno::ESRCH)) => {}
+            Some(result) => return result,
+        }
+        let result = owners.glance(reached.as_c_str(), follow);
+        if short.is_some() && result != Err(Errno::ENOENT) {
+            directories.forget(self.notification.pid);
+        }
+        result
     }
 }
 
-/// pidfds of the threads seen last: opening one costs as much as using it.
+/// `PID/fd` of targets that call again and again, as O_PATH fds.
 #[derive(Debug, Default)]
-struct Pidfds {
-    entries: [Option<(u32, OwnedFd)>; 8],
+struct FdDirectories {
+    open: [Option<(u32, OwnedFd)>; 8],
+    last: u32,
+    /// The kernel has no getxattrat(2).
+    disabled: bool,
 }
 
-impl Pidfds {
-    fn getfd(&mut self, pid: u32, fd: i32) -> Result<OwnedFd, Errno> {
-        let place = pid as usize % self.entries.len();
-        if let Some((known, pidfd)) = &self.entries[place]
-            && *known == pid
-        {
-            match sys::pidfd_getfd(pidfd.as_fd(), fd) {
-                // The pid has been recycled: the pidfd still means the thread that has ended.
-                Err(Errno::ESRCH) => {}
-                result => return result,
-            }
+impl FdDirectories {
+    /// Opened at a target's second call in a row: for a single one it would not pay.
+    fn get(&mut self, pid: u32) -> Option<BorrowedFd<'_>> {
+        if self.disabled {
+            return None;
         }
-        let pidfd = sys::pidfd_open(pid)?;
-        let result = sys::pidfd_getfd(pidfd.as_fd(), fd);
-        self.entries[place] = Some((pid, pidfd));
-        result
+        let seen = std::mem::replace(&mut self.last, pid) == pid;
+        let entry = &mut self.open[pid as usize % 8];
+        if entry.as_ref().is_none_or(|(known, _)| *known != pid) {
+            if !seen {
+                return None;
+            }
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let directory = openat(PROCFS, &procfs::target(pid, "fd"), flags, Mode::empty());
+            *entry = Some((pid, directory.ok()?));
+        }
+        entry.as_ref().map(|(_, directory)| directory.as_fd())
+    }
+
+    /// The target whose directory is open has ended, another one bears its pid.
+    fn forget(&mut self, pid: u32) {
+        self.open[pid as usize % 8] = None;
+    }
+
+    fn disable(&mut self) {
+        *self = Self {
+            disabled: true,
+            ..Self::default()
+        };
     }
 }
 

@@ -69,6 +69,17 @@ impl Reached<'_> {
             Self::Behind(name) => name.as_c_str(),
         }
     }
+
+    /// What follows `PID/fd/`.
+    pub(super) fn behind_fd(&self) -> Option<&CStr> {
+        let Self::Behind(name) = self else {
+            return None;
+        };
+        let bytes = name.as_c_str().to_bytes_with_nul();
+        let slash = bytes.iter().position(|byte| *byte == b'/')?;
+        let rest = bytes[slash..].strip_prefix(b"/fd/")?;
+        CStr::from_bytes_with_nul(rest).ok()
+    }
 }
 
 /// MAXSYMLINKS of the kernel.

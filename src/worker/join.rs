@@ -81,12 +81,7 @@ impl Doors {
     fn open(pid: u32) -> Result<Self, Errno> {
         let open = |what, flags| {
             let name = procfs::target(pid, what);
-            openat(
-                PROCFS,
-                &name,
-                flags | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            )
+            openat(PROCFS, &name, flags | OFlag::O_CLOEXEC, Mode::empty())
         };
         let uid_map = open("uid_map", OFlag::O_RDONLY)?;
         Ok(Self {
