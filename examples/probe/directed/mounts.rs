@@ -9,6 +9,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("bind", bind);
     p.group("tmpfs", tmpfs);
     p.group("overlay", overlay);
+    p.group("overlay-lower-links", overlay_lower_links);
     p.group("moved-proc", moved_proc);
     p.group("pivot", pivot);
     p.group("thread-mounts", thread_mounts);
@@ -140,7 +141,6 @@ fn overlay(p: &mut Probe) {
     populate(p, "lower");
     p.chown("lower/d", 5, 5);
     p.chown("lower/d/f", 6, 6);
-    p.lchown("lower/l", 7, 7);
     p.child("an overlay", Sharing::Nothing, |p| {
         own_mounts(p);
         mount(
@@ -162,6 +162,37 @@ fn overlay(p: &mut Probe) {
         by_descriptor(p, 200, 300);
         p.unlink("merged/f");
         p.create(b"merged/f", 0o644, 0);
+        p.list(b"merged");
+    });
+    p.list(b"lower");
+}
+
+/// Inodes that cannot carry an attribute have owners in a lower layer, too.
+fn overlay_lower_links(p: &mut Probe) {
+    for directory in ["lower", "upper", "work", "merged"] {
+        p.mkdir(directory, 0o755);
+    }
+    populate(p, "lower");
+    let special = ["l", "dangling", "fifo", "socket"];
+    for (file, id) in special.iter().zip(5..) {
+        p.lchown(&format!("lower/{file}"), id, id + 10);
+    }
+    p.child("an overlay", Sharing::Nothing, |p| {
+        own_mounts(p);
+        mount(
+            p,
+            "overlay",
+            "merged",
+            "overlay",
+            0,
+            "lowerdir=lower,upperdir=upper,workdir=work,userxattr",
+        );
+        p.list(b"merged");
+        for file in special.map(|file| format!("merged/{file}")) {
+            p.lstat(&file);
+            p.lchown(&file, KEEP, 100);
+            p.lstat(&file);
+        }
         p.list(b"merged");
     });
     p.list(b"lower");

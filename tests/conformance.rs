@@ -1,0 +1,105 @@
+//! Against the kernel: the same program, run as real root with all ids mapped and under subuidless, prints the same.
+
+mod common;
+
+use common::{Bundle, Daemon, Place, Runtime, assert_same_lines, example};
+
+/// Groups of the probe that ask for more than the receiver of owners promises: who creates a file, setgid directories
+/// and the ids of processes belong to issue #3, symlinks in lower layers of an overlay to issue #5.
+const LATER: &str = "setgid-create,sticky,magic-itself,shared-inode,overlay-lower-links";
+const CREATION: &str = "setgid-create,sticky,magic-itself,shared-inode";
+
+const OPERATIONS: &str = "3000";
+
+fn compare(runtime: Runtime, options: &[&str]) {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let probe = example("probe");
+    let mut arguments = vec!["/probe", "--dir", "/work"];
+    arguments.extend(options);
+
+    let oracle = Bundle::oracle(&place).with_program(&probe);
+    let oracle = oracle.run(&arguments).bytes();
+    let ours = Bundle::new(&place, &daemon)
+        .with_program(&probe)
+        .under(runtime, &daemon);
+    let ours = ours.run(&arguments).bytes();
+    assert_same_lines(&oracle, &ours);
+    assert!(
+        daemon.lines(&[" WARN "]).is_empty() && daemon.lines(&["ERROR"]).is_empty(),
+        "{}",
+        daemon.log()
+    );
+}
+
+fn compare_seed(runtime: Runtime, seed: &str) {
+    let options = ["--seed", seed, "--ops", OPERATIONS, "--skip", LATER];
+    compare(runtime, &options);
+}
+
+#[test]
+fn the_probe_prints_what_it_prints_as_root_with_seed_1() {
+    compare_seed(Runtime::Crun, "1");
+}
+
+#[test]
+fn the_probe_prints_what_it_prints_as_root_with_seed_2() {
+    compare_seed(Runtime::Crun, "2");
+}
+
+#[test]
+fn the_probe_prints_what_it_prints_as_root_with_seed_3() {
+    compare_seed(Runtime::Crun, "3");
+}
+
+#[test]
+fn the_probe_prints_what_it_prints_as_root_under_runc() {
+    compare_seed(Runtime::Runc, "4");
+}
+
+#[test]
+#[ignore = "#3: files of processes with other ids, and in set-group-ID directories"]
+fn the_probe_prints_what_it_prints_as_root_where_files_are_created() {
+    compare(Runtime::Crun, &["--only", CREATION]);
+}
+
+#[test]
+#[ignore = "#5: owners of symlinks and special files in the lower layers of an overlay"]
+fn the_probe_prints_what_it_prints_as_root_about_links_in_lower_layers() {
+    compare(Runtime::Crun, &["--only", "overlay-lower-links"]);
+}
+
+const ROUNDS: &str = "2000";
+
+/// What the oracle holds, subuidless holds.
+fn race(scenes: &[&str]) {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let race = example("race");
+    let mut arguments = vec!["/race", "/work", ROUNDS];
+    arguments.extend(scenes);
+    let oracle = Bundle::oracle(&place).with_program(&race);
+    oracle.run(&arguments).ok();
+    let ours = Bundle::new(&place, &daemon).with_program(&race);
+    ours.run(&arguments).ok();
+}
+
+#[test]
+fn a_swapped_link_never_misleads_chown() {
+    race(&["chown-through-a-link", "lchown-of-what-may-be-a-link"]);
+}
+
+#[test]
+fn a_swapped_directory_on_the_way_never_misleads_chown() {
+    race(&["a-directory-on-the-way"]);
+}
+
+#[test]
+fn stat_of_a_swapped_name_never_mixes_two_files() {
+    race(&["stat-of-a-swapped-name", "descriptors-keep-their-file"]);
+}
+
+#[test]
+fn two_threads_that_change_one_file_do_not_undo_each_other() {
+    race(&["two-changers"]);
+}

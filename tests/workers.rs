@@ -1,0 +1,292 @@
+//! Workers: one dies and another takes over, the daemon goes and they stay, one call hangs and the others do not.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+use common::{Bundle, Daemon, Place, Running, Runtime, example, set_mode, until};
+
+/// A container whose only process makes calls until it is told to stop, and says how far it is.
+struct Steady<'a> {
+    container: Running<'a>,
+    directory: std::path::PathBuf,
+}
+
+/// What the container writes to, in its /work.
+const SAID: &str = "said";
+
+impl<'a> Steady<'a> {
+    fn start(bundle: &'a Bundle<'a>, threads: &str) -> Self {
+        let script = format!("exec /target steady /work {threads} >/work/{SAID} 2>&1");
+        let container = bundle.start(&["/bin/sh", "-euc", &script]);
+        let steady = Self {
+            container,
+            directory: bundle.rootfs().join("work"),
+        };
+        steady.wait_for_progress();
+        steady
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.directory.join(SAID)).unwrap_or_default()
+    }
+
+    /// Waits until every thread has said something more, twice: the second time, it has begun after this call.
+    fn wait_for_progress(&self) {
+        let rounds = || -> Vec<usize> {
+            let said = self.said();
+            let of = |n: u32| said.matches(&format!("thread {n}, ")).count();
+            (0..2).map(of).collect()
+        };
+        let before = rounds();
+        until("the container goes on making calls", || {
+            let now = rounds();
+            assert!(self.container.is_running(), "{}", self.said());
+            now.iter()
+                .zip(&before)
+                .all(|(now, before)| *now >= before + 2)
+                .then_some(())
+        });
+    }
+
+    /// Has it end by itself: whether any call of it went wrong is seen then.
+    fn finish(self) {
+        fs::write(self.directory.join("stop"), "").unwrap();
+        until("the container ends", || {
+            (!self.container.is_running()).then_some(())
+        });
+        let said = self.said();
+        assert!(said.ends_with("all calls went well\n"), "{said}");
+    }
+}
+
+fn steady_bundle<'a>(place: &'a Place, daemon: &Daemon, runtime: Runtime) -> Bundle<'a> {
+    Bundle::new(place, daemon)
+        .with_program(&example("target"))
+        .under(runtime, daemon)
+}
+
+/// The one worker of a container.
+fn worker_of(place: &Place, container: &Running) -> nix::unistd::Pid {
+    until("there is one worker", || {
+        match place.workers_of(&container.id).as_slice() {
+            [worker] => Some(*worker),
+            _ => None,
+        }
+    })
+}
+
+fn no_workers_are_left(place: &Place) {
+    until("no worker is left", || {
+        place.workers().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_container_does_not_notice_that_its_worker_is_killed() {
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        let place = Place::new();
+        let daemon = Daemon::start(&place);
+        let bundle = steady_bundle(&place, &daemon, runtime);
+        let steady = Steady::start(&bundle, "2");
+        for times in 1..=10 {
+            kill(worker_of(&place, &steady.container), Signal::SIGKILL).unwrap();
+            until("the daemon starts another worker", || {
+                (daemon.lines(&["worker died"]).len() == times).then_some(())
+            });
+            steady.wait_for_progress();
+        }
+        steady.finish();
+        no_workers_are_left(&place);
+        daemon.wait_for(&["container ended"]);
+    }
+}
+
+#[test]
+fn an_idle_container_gets_another_worker_when_its_worker_is_killed() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let script = "cd /work; touch f; chown 1:1 f; mkfifo go; read word <go
+        chown 2:2 f; stat -c %u:%g f >result; exec sleep 1000000";
+    let container = bundle.start(&["/bin/sh", "-euc", script]);
+    let fifo = bundle.rootfs().join("work/go");
+    until("the container waits", || fifo.exists().then_some(()));
+    let first = worker_of(&place, &container);
+    kill(first, Signal::SIGKILL).unwrap();
+    until("there is another worker", || {
+        let workers = place.workers_of(&container.id);
+        (!workers.is_empty() && !workers.contains(&first)).then_some(())
+    });
+    fs::write(fifo, "go\n").unwrap();
+    let result = bundle.rootfs().join("work/result");
+    let seen = until("the container goes on", || {
+        fs::read_to_string(&result)
+            .ok()
+            .filter(|text| text.ends_with('\n'))
+    });
+    assert_eq!(seen, "2:2\n");
+    container.stop();
+}
+
+fn a_daemon_that_ends_leaves_containers_alone(signal: Signal) {
+    let place = Place::new();
+    let mut daemon = Daemon::start(&place);
+    let bundle = steady_bundle(&place, &daemon, Runtime::Crun);
+    let steady = Steady::start(&bundle, "2");
+    daemon.signal(signal);
+    daemon.wait();
+    steady.wait_for_progress();
+    // What a killed daemon leaves of its socket does not keep the next one away.
+    let next = Daemon::start(&place);
+    let other = Bundle::new(&place, &next);
+    assert_eq!(other.sh("touch f; chown 1:2 f; stat -c %u:%g f"), "1:2\n");
+    steady.wait_for_progress();
+    steady.finish();
+    no_workers_are_left(&place);
+}
+
+#[test]
+fn a_daemon_ended_by_sigterm_leaves_containers_alone() {
+    a_daemon_that_ends_leaves_containers_alone(Signal::SIGTERM);
+}
+
+#[test]
+fn a_daemon_ended_by_sigint_leaves_containers_alone() {
+    a_daemon_that_ends_leaves_containers_alone(Signal::SIGINT);
+}
+
+#[test]
+fn a_killed_daemon_leaves_containers_alone() {
+    a_daemon_that_ends_leaves_containers_alone(Signal::SIGKILL);
+}
+
+#[test]
+fn sighup_leaves_the_daemon_and_its_containers_alone() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = steady_bundle(&place, &daemon, Runtime::Crun);
+    let steady = Steady::start(&bundle, "2");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for(&["SIGHUP"]);
+    steady.wait_for_progress();
+    let other = Bundle::new(&place, &daemon);
+    assert_eq!(other.sh("touch f; chown 1:2 f; stat -c %u:%g f"), "1:2\n");
+    steady.finish();
+}
+
+#[test]
+fn a_worker_ends_with_its_container_and_the_log_tells_how_many_calls_were_served() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let container = bundle.start(&["/bin/sleep", "1000000"]);
+    container.sh("cd /work; for i in 1 2 3 4 5 6 7 8 9 10; do touch f$i; chown $i:$i f$i; done");
+    let id = container.id.clone();
+    container.stop();
+    no_workers_are_left(&place);
+    // One listener for the first process, one for the second.
+    until("both have ended", || {
+        (daemon.lines(&["container ended", &id]).len() == 2).then_some(())
+    });
+    let answered = daemon
+        .lines(&["container ended", &id])
+        .iter()
+        .map(|line| number_after(line, "answered="))
+        .max();
+    assert!(answered >= Some(10), "{}", daemon.log());
+    for line in daemon.lines(&["container ended", &id]) {
+        let parts = ["continued=", "answered=", "failed="];
+        let sum: u64 = parts.iter().map(|part| number_after(&line, part)).sum();
+        assert_eq!(number_after(&line, "calls="), sum, "{line}");
+    }
+}
+
+fn number_after(line: &str, name: &str) -> u64 {
+    let (_, rest) = line.split_once(name).unwrap_or_else(|| panic!("{line}"));
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+    digits.unwrap_or_default().parse().unwrap()
+}
+
+#[test]
+fn a_process_that_outlives_the_first_of_its_container_is_served_until_it_ends() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = steady_bundle(&place, &daemon, Runtime::Crun);
+    // Under the listener of the process that entered, whose first process ends at once.
+    let container = bundle.start(&["/bin/sleep", "1000000"]);
+    let work = bundle.rootfs().join("work");
+    let script = format!("/target steady /work 2 >/work/{SAID} 2>&1 </dev/null &");
+    container.exec(&["/bin/sh", "-c", &script]).ok();
+    let steady = Steady {
+        container,
+        directory: work,
+    };
+    steady.wait_for_progress();
+    assert_eq!(place.workers().len(), 2);
+    fs::write(steady.directory.join("stop"), "").unwrap();
+    until("it ends", || {
+        let said = steady.said();
+        said.ends_with("all calls went well\n").then_some(())
+    });
+    until("its worker ends", || {
+        (place.workers().len() == 1).then_some(())
+    });
+    steady.container.stop();
+    no_workers_are_left(&place);
+}
+
+#[test]
+fn parallel_processes_go_on_while_the_call_of_one_is_stuck() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let fuse = fuse_device(&place);
+    let bundle =
+        steady_bundle(&place, &daemon, Runtime::Crun).with_mount(&fuse, "/dev/fuse", &["bind"]);
+    let work = bundle.rootfs().join("work");
+    fs::create_dir(work.join("mnt")).unwrap();
+    let script = format!(
+        "/target stuck /work/mnt >/work/stuck 2>&1 &
+         while ! grep -q '^stuck' /work/stuck; do /bin/true; done
+         exec /target steady /work 2 >/work/{SAID} 2>&1"
+    );
+    let container = bundle.start(&["/bin/sh", "-euc", &script]);
+    let steady = Steady {
+        container,
+        directory: work.clone(),
+    };
+    until("a call is stuck", || {
+        let said = fs::read_to_string(work.join("stuck")).unwrap_or_default();
+        assert!(!said.contains("target:"), "{said}");
+        said.contains("\nstuck\n").then_some(())
+    });
+    steady.wait_for_progress();
+    // Its successor takes up the call that is stuck, and does not get stuck itself.
+    kill(worker_of(&place, &steady.container), Signal::SIGKILL).unwrap();
+    steady.wait_for_progress();
+    steady.finish();
+    no_workers_are_left(&place);
+}
+
+/// /dev/fuse for everybody, as Debian has it.
+fn fuse_device(place: &Place) -> std::path::PathBuf {
+    assert!(
+        Path::new("/sys/module/fuse").exists()
+            || Command::new("modprobe")
+                .arg("fuse")
+                .status()
+                .is_ok_and(|status| status.success()),
+        "this kernel has no FUSE"
+    );
+    let path = place.path("fuse");
+    mknod(&path, SFlag::S_IFCHR, Mode::empty(), makedev(10, 229)).unwrap();
+    set_mode(&path, 0o666);
+    path
+}
