@@ -449,7 +449,7 @@ fn json_logs_are_one_object_a_line_from_daemon_and_worker() {
     assert_eq!(with("listening")["level"], "INFO");
     assert_eq!(with("container")["status"], "creating");
     assert!(with("container ended")["calls"].as_u64() >= Some(1));
-    let replied = lines.iter().filter(|line| line["message"] == "replied");
+    let replied = lines.iter().filter(|line| line["message"] == "replying");
     assert!(replied.clone().any(|line| {
         ["chown", "lchown", "fchownat"].contains(&line["syscall"].as_str().unwrap())
     }));

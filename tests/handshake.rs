@@ -267,7 +267,7 @@ fn half_a_message_is_refused() {
 
 #[test]
 fn a_message_without_an_fd_is_refused() {
-    is_refused("but 0 came", |place, daemon, _| {
+    is_refused("no file descriptor came", |place, daemon, _| {
         send(place, daemon, crun("no-fd").to_string().as_bytes(), &[]);
     });
 }

@@ -90,6 +90,7 @@ async fn read_message(
                 Err(_) if message.payload.is_empty() && message.fds.is_empty() => {
                     return Err(ReceiveError::Nothing);
                 }
+                Err(ProtocolError::FdCount { received: 0, .. }) => return Err(ReceiveError::NoFd),
                 Err(_) if message.fds.is_empty() && !open => return Err(ReceiveError::NoFd),
                 Err(ProtocolError::Json(error)) if open && error.is_eof() => {}
                 Ok(_) if open && message.is_blank() => {}

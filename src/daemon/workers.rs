@@ -1,25 +1,31 @@
 //! One worker process for each listener: spawn, wait, start another one if it dies before its targets.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::ExitStatus;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sendfd::SendWithFd;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tracing::{error, info, warn};
 
 use crate::board::Board;
 use crate::oci::ContainerProcessState;
+use crate::owner::Locks;
 use crate::seccomp::ListenerFd;
 
 /// Between two attempts to start a worker for the same container, the first one excepted.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks whether a worker can still be waited for.
+const LOOK: Duration = Duration::from_secs(2);
 /// Deaths in a row without a served call before the attempts become rarer.
 const PATIENCE: u32 = 10;
 
@@ -28,6 +34,8 @@ pub(super) struct Workers {
     /// Arguments that all workers share.
     arguments: Vec<OsString>,
     running: Cell<usize>,
+    /// By container id, as long as a worker of the container lives.
+    locks: RefCell<HashMap<String, Weak<OwnedFd>>>,
 }
 
 impl Workers {
@@ -35,11 +43,24 @@ impl Workers {
         Self {
             arguments,
             running: Cell::new(0),
+            locks: RefCell::default(),
         }
     }
 
     pub(super) fn running(&self) -> usize {
         self.running.get()
+    }
+
+    /// The file in which all workers of a container lock the owners that they change.
+    fn locks(&self, id: &str) -> Result<Rc<OwnedFd>, Errno> {
+        let mut locks = self.locks.borrow_mut();
+        locks.retain(|_, fd| fd.strong_count() > 0);
+        if let Some(known) = locks.get(id).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let created = Rc::new(Locks::create()?);
+        locks.insert(id.to_owned(), Rc::downgrade(&created));
+        Ok(created)
     }
 
     /// Keeps a worker for `listener` until its last target has ended.
@@ -50,10 +71,11 @@ impl Workers {
             id, status, bundle, ..
         } = state;
         info!(container = %id, %status, %bundle, "container");
-        let board = match Board::create() {
-            Ok(board) => board,
+        let shared = Board::create().and_then(|board| Ok((board, self.locks(&id)?)));
+        let (board, locks) = match shared {
+            Ok(shared) => shared,
             Err(errno) => {
-                error!(container = %id, %errno, "no memory for a worker's board: the container's calls will fail");
+                error!(container = %id, %errno, "no memory to share with a worker: the container's calls will fail");
                 return;
             }
         };
@@ -61,14 +83,14 @@ impl Workers {
         let mut idle_deaths = 0;
         loop {
             let before = board.served().total();
-            let ended = self.run_one(&id, &listener, &board).await;
+            let ended = self.run_one(&id, &listener, &board, &locks).await;
             if !has_targets(&listener) {
                 break;
             }
             match ended {
                 Ok(status) => warn!(container = %id, %status, "worker died: starting another one"),
                 Err(error) => {
-                    error!(container = %id, %error, "cannot start a worker: trying again")
+                    error!(container = %id, %error, "no worker: starting another one")
                 }
             }
             idle_deaths = if board.served().total() > before {
@@ -99,6 +121,7 @@ impl Workers {
         id: &str,
         listener: &ListenerFd,
         board: &Board,
+        locks: &OwnedFd,
     ) -> io::Result<ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = std::process::Command::new("/proc/self/exe");
@@ -109,14 +132,51 @@ impl Workers {
             .stdin(OwnedFd::from(theirs))
             .stdout(std::process::Stdio::null());
         let mut child = Command::from(command).spawn()?;
-        let fds = [listener.as_fd().as_raw_fd(), board.as_fd().as_raw_fd()];
+        let fds = [
+            listener.as_fd().as_raw_fd(),
+            board.as_fd().as_raw_fd(),
+            locks.as_raw_fd(),
+        ];
         if let Err(error) = ours.send_with_fd(b"+", &fds) {
             // The worker finds its end of the socket closed and says so.
             warn!(%error, "cannot hand the listener over");
         }
         drop(ours);
-        child.wait().await
+        wait_or_give_up(&mut child).await
     }
+}
+
+/// Waits for a worker's end, or for the certainty that it cannot be waited for.
+async fn wait_or_give_up(worker: &mut Child) -> io::Result<ExitStatus> {
+    let pid = worker.id();
+    let mut looks_dying = 0;
+    loop {
+        tokio::select! {
+            status = worker.wait() => return status,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        // Once may be the moment before its end is told.
+        looks_dying = if pid.is_some_and(is_dying) {
+            looks_dying + 1
+        } else {
+            0
+        };
+        if looks_dying == 2 {
+            return Err(io::Error::other(
+                "killed, but a thread of it waits in the kernel and cannot end (FUSE, NFS)",
+            ));
+        }
+    }
+}
+
+/// Whether the main thread has ended while others have not: then the process cannot be waited for. A killed worker with
+/// a thread in an uninterruptible call (FUSE that has read the request, a dead NFS server) stays so.
+fn is_dying(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" Z"))
+    })
 }
 
 /// Whether any process still runs under the listener's filter.

@@ -5,6 +5,7 @@
 //! The caller's working directory must be the host's procfs (see [`crate::procfs`]).
 
 mod cache;
+mod lock;
 mod record;
 mod side;
 
@@ -22,6 +23,7 @@ use nix::unistd::Uid;
 use tracing::{error, warn};
 
 pub(crate) use cache::{OwnerCache, Version};
+pub(crate) use lock::Locks;
 pub(crate) use record::Owner;
 pub(crate) use side::SideStore;
 
@@ -35,13 +37,16 @@ pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
 pub(crate) struct Owners {
     /// `None` when it could not be opened: the daemon has said so.
     side: Option<SideStore>,
+    /// To be held from a load to the store that depends on it.
+    pub(crate) locks: Locks,
     unreadable_reported: AtomicBool,
 }
 
 impl Owners {
-    pub(crate) fn new(side: Option<SideStore>) -> Self {
+    pub(crate) fn new(side: Option<SideStore>, locks: Locks) -> Self {
         Self {
             side,
+            locks,
             unreadable_reported: AtomicBool::new(false),
         }
     }

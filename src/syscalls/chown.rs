@@ -67,6 +67,7 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
         return natively(file, change);
     }
     let owners = &call.container.owners;
+    let _lock = owners.locks.lock(&stat)?;
     let known = owners.load(file, file_type(stat.st_mode))?;
     let shown = (
         known

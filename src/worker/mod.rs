@@ -2,15 +2,16 @@
 //!
 //! A process of its own, because joining a user namespace takes a single-threaded caller, and so that one container's
 //! hang or crash stays its own. It is started by the daemon with a socket as its standard input, on which the
-//! [listener and the board](crate::board) arrive. Once it has joined a container, the file system around it belongs to that
+//! listener, the [board](crate::board) and the locks of its container arrive. Once it has joined a container, the file system around it belongs to that
 //! container: it never executes a program, loads a library, uses NSS or reads configuration again.
 
 mod join;
 mod pool;
 mod serve;
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::board::{Board, SLOTS};
 use crate::error::Error;
-use crate::owner::{Owners, SideStore};
+use crate::owner::{Locks, Owners, SideStore};
 use crate::seccomp::{ListenerFd, Notification, ReceiveError};
 use crate::sys;
 use crate::target::{Container, ThreadState, View};
@@ -32,7 +33,7 @@ use join::{Join, join};
 use serve::Server;
 
 /// The fds that the daemon hands over, in this order.
-pub(crate) const HANDED_OVER: usize = 2;
+pub(crate) const HANDED_OVER: usize = 3;
 
 /// What the daemon tells a worker on its command line.
 #[derive(Debug)]
@@ -45,14 +46,14 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     isolate()?;
-    let (listener, board) = take_over()?;
+    let (listener, board, locks) = take_over()?;
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
     let side = options.store.as_deref().and_then(open_side_store);
     let mut server = Server::new(
         listener,
         board,
-        Container::new(host_procfs, Owners::new(side)),
+        Container::new(host_procfs, Owners::new(side, locks)),
     );
     let Some(first) = until_joined(&mut server)? else {
         return Ok(());
@@ -74,8 +75,8 @@ fn isolate() -> Result<(), Error> {
     })
 }
 
-/// Receives the listener and the board from the daemon.
-fn take_over() -> Result<(ListenerFd, Board), Error> {
+/// Receives the listener, the board and the container's locks from the daemon.
+fn take_over() -> Result<(ListenerFd, Board, Locks), Error> {
     const WHAT: &str =
         "taking over from the daemon (a worker is started by `subuidless serve` only)";
     let failed = |source| Error::Io { what: WHAT, source };
@@ -84,14 +85,24 @@ fn take_over() -> Result<(ListenerFd, Board), Error> {
     let mut fds: [RawFd; HANDED_OVER] = [-1; HANDED_OVER];
     let (_, count) = daemon.recv_with_fd(&mut [0], &mut fds).map_err(failed)?;
     let mut received = sys::adopt_received_fds(&fds[..count]).into_iter();
-    let (Some(listener), Some(board)) = (received.next(), received.next()) else {
+    let (Some(listener), Some(board), Some(locks)) =
+        (received.next(), received.next(), received.next())
+    else {
         return Err(failed(io::ErrorKind::UnexpectedEof.into()));
     };
     let system = |errno| Error::System { what: WHAT, errno };
     Ok((
         ListenerFd::new(listener).map_err(system)?,
         Board::open(board).map_err(system)?,
+        Locks::new(reopened(locks).map_err(failed)?),
     ))
+}
+
+/// An open file description of its own: locks belong to the description, and the one received is every worker's.
+fn reopened(memfd: OwnedFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+    let file = File::options().read(true).write(true).open(path)?;
+    Ok(file.into())
 }
 
 /// The procfs in which notifications' pids mean their targets becomes the working directory (see `crate::procfs`).

@@ -118,18 +118,22 @@ impl Server {
             Err(_) => Outcome::Failed,
         };
         self.board.count(found.map(|(index, _)| index), outcome);
-        let sent = self.listener.reply(call.id, reply);
-        self.board.finish(slot);
         if enabled!(Level::DEBUG) {
+            // Before the reply: it may be the one that ends the last target, and with it this process.
             let syscall = found.map_or("?", |(_, row)| row.name);
             debug!(
                 syscall,
                 pid = call.pid,
                 notification_id = call.id,
                 ?reply,
-                ?sent,
-                "replied"
+                "replying"
             );
         }
+        match self.listener.reply(call.id, reply) {
+            Ok(()) => {}
+            Err(Errno::ENOENT) => debug!(pid = call.pid, "the target has ended meanwhile"),
+            Err(errno) => error!(?call, %errno, "cannot reply"),
+        }
+        self.board.finish(slot);
     }
 }

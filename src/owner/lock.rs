@@ -1,0 +1,115 @@
+//! Locks over load and store: two changes of one file at once must not undo each other.
+//!
+//! The kernel holds the inode's lock over chown(2); an extended attribute has no compare-and-set. Threads of a worker
+//! exclude each other by a mutex, workers of one container (run and exec) by a lock on a byte of a memfd that the daemon
+//! gives to all of them. Not workers of different containers: one that hangs in its own FUSE must hold up nobody else.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::FileStat;
+
+/// Files share a lock by chance only.
+const STRIPES: usize = 512;
+
+#[derive(Debug)]
+pub(crate) struct Locks {
+    memfd: OwnedFd,
+    stripes: Vec<Mutex<()>>,
+}
+
+impl Locks {
+    /// The file that all workers of a container lock bytes of.
+    pub(crate) fn create() -> Result<OwnedFd, Errno> {
+        memfd_create(c"subuidless-locks", MFdFlags::MFD_CLOEXEC)
+    }
+
+    pub(crate) fn new(memfd: OwnedFd) -> Self {
+        Self {
+            memfd,
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+        }
+    }
+
+    /// Excludes all others from the owner of the file that `stat` is of.
+    pub(crate) fn lock(&self, stat: &FileStat) -> Result<Guard<'_>, Errno> {
+        let mixed = (stat.st_ino ^ stat.st_dev.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let stripe = (mixed >> 32) as usize % STRIPES;
+        // Nothing can be half done under this mutex: what it protects is on disk.
+        let thread = self.stripes[stripe]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // An open file description has one lock for all threads; the mutex tells them apart.
+        set(self.memfd.as_fd(), libc::F_WRLCK, stripe)?;
+        Ok(Guard {
+            memfd: self.memfd.as_fd(),
+            stripe,
+            _thread: thread,
+        })
+    }
+}
+
+/// Held from the load to the end of the store.
+#[derive(Debug)]
+pub(crate) struct Guard<'a> {
+    memfd: BorrowedFd<'a>,
+    stripe: usize,
+    _thread: MutexGuard<'a, ()>,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // Unlocking what is locked cannot fail.
+        let _ = set(self.memfd, libc::F_UNLCK, self.stripe);
+    }
+}
+
+fn set(memfd: BorrowedFd, kind: i32, byte: usize) -> Result<(), Errno> {
+    let lock = libc::flock {
+        l_type: i16::try_from(kind).map_err(|_| Errno::EINVAL)?,
+        l_whence: i16::try_from(libc::SEEK_SET).map_err(|_| Errno::EINVAL)?,
+        l_start: i64::try_from(byte).map_err(|_| Errno::EINVAL)?,
+        l_len: 1,
+        l_pid: 0,
+    };
+    loop {
+        match fcntl(memfd, FcntlArg::F_OFD_SETLKW(&lock)) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn neither_threads_nor_a_second_opener_get_in_between() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = File::create(directory.path().join("file")).unwrap();
+        let stat = nix::sys::stat::fstat(&file).unwrap();
+        let memfd = Locks::create().unwrap();
+        // A description of its own, as another worker has that opens the memfd anew.
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memfd));
+        let again = File::options().read(true).write(true).open(path).unwrap();
+        let openers = [Locks::new(memfd), Locks::new(again.into())];
+        let inside = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for locks in openers.iter().cycle().take(4) {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let _guard = locks.lock(&stat).unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+    }
+}
