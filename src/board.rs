@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
 use crate::seccomp::{Slot, clear};
@@ -74,8 +75,13 @@ impl Board {
         Self::open(memfd)
     }
 
-    /// The board behind a memfd that [`Board::create`] made.
+    /// The board behind a memfd that [`Board::create`] made; EINVAL for others, which could fault under our hands.
     pub(crate) fn open(memfd: OwnedFd) -> Result<Self, Errno> {
+        let seals = SealFlag::from_bits_retain(fcntl(&memfd, FcntlArg::F_GET_SEALS)?);
+        let length = usize::try_from(fstat(&memfd)?.st_size).unwrap_or_default();
+        if !seals.contains(SealFlag::F_SEAL_SHRINK) || length < WORDS * size_of::<AtomicU64>() {
+            return Err(Errno::EINVAL);
+        }
         let memory = SharedWords::map(memfd.as_fd(), WORDS)?;
         Ok(Self { memfd, memory })
     }

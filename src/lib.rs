@@ -5,7 +5,7 @@
 //! top floor down; each imports from lower floors only:
 //!
 //! `cli` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner` > `credentials`,
-//! `procfs`, `name`, `oci`, `sys`, `error`.
+//! `procfs`, `name`, `handover`, `oci`, `sys`, `error`.
 //!
 //! Start reading in `syscalls`.
 
@@ -15,6 +15,7 @@ mod cli;
 mod credentials;
 mod daemon;
 mod error;
+mod handover;
 mod name;
 mod oci;
 mod owner;

@@ -149,8 +149,15 @@ fn a_daemon_that_ends_leaves_containers_alone(signal: Signal) {
     let other = Bundle::new(&place, &next);
     assert_eq!(other.sh("touch f; chown 1:2 f; stat -c %u:%g f"), "1:2\n");
     steady.wait_for_progress();
+    // The next daemon looks after the container as the first one did.
+    next.wait_for(&["container of an earlier daemon", &steady.container.id]);
+    kill(worker_of(&place, &steady.container), Signal::SIGKILL).unwrap();
+    next.wait_for(&["worker died", &steady.container.id]);
+    steady.wait_for_progress();
+    let id = steady.container.id.clone();
     steady.finish();
     no_workers_are_left(&place);
+    next.wait_for(&["container ended", &id]);
 }
 
 #[test]

@@ -14,6 +14,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     store: Option<PathBuf>,
 
+    /// The daemon's socket
+    #[arg(long)]
+    socket: Option<PathBuf>,
+
     #[command(flatten)]
     logging: Logging,
 }
@@ -22,5 +26,6 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
     arguments.logging.start();
     worker::run(&worker::Options {
         store: arguments.store,
+        socket: arguments.socket,
     })
 }

@@ -9,13 +9,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
+use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tracing::{info, warn};
 
 use crate::error::Error;
 use crate::sys;
+use receive::Received;
 use socket::ControlSocket;
 use workers::Workers;
 
@@ -32,6 +35,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     check_kernel()?;
+    raise_open_files_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -40,6 +44,15 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
             source,
         })?;
     LocalSet::new().block_on(&runtime, serve(options))
+}
+
+/// A container takes four fds, and the usual soft limit is 1024, kept low for programs that use select(2).
+fn raise_open_files_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        warn!(%errno, "cannot raise the limit of open files: fewer containers can run at once");
+    }
 }
 
 /// A kernel that writes larger notifications than this program was built for would write past the slots.
@@ -60,6 +73,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     if let Some(directory) = store::directory() {
         worker_arguments.extend(["--store".into(), directory.into()]);
     }
+    worker_arguments.extend(["--socket".into(), socket.path().into()]);
     let workers = Rc::new(Workers::new(worker_arguments));
     let mut terminate = watch(SignalKind::terminate())?;
     let mut interrupt = watch(SignalKind::interrupt())?;
@@ -72,7 +86,7 @@ async fn serve(options: Options) -> Result<(), Error> {
             connection = socket.accept() => match connection {
                 Ok(connection) => {
                     let workers = Rc::clone(&workers);
-                    tokio::task::spawn_local(async move { handle(&connection, &workers).await });
+                    tokio::task::spawn_local(async move { handle(connection, &workers).await });
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection: trying again in a second");
@@ -100,7 +114,7 @@ fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
 }
 
 /// One connection, from the peer check to the end of its container. Errors end here, in one log line.
-async fn handle(connection: &tokio::net::UnixStream, workers: &Rc<Workers>) {
+async fn handle(connection: UnixStream, workers: &Rc<Workers>) {
     match connection.peer_cred() {
         Ok(peer) if peer.uid() == Uid::effective().as_raw() => {}
         Ok(peer) => {
@@ -116,8 +130,12 @@ async fn handle(connection: &tokio::net::UnixStream, workers: &Rc<Workers>) {
             return;
         }
     }
-    match receive::receive(connection).await {
-        Ok((state, listener)) => workers.supervise(state, listener).await,
+    match receive::receive(&connection).await {
+        Ok(Received::Container(state, listener)) => {
+            drop(connection);
+            workers.supervise(state, listener).await;
+        }
+        Ok(Received::Orphan(orphan)) => workers.adopt(orphan, connection).await,
         Err(error) => warn!(%error, "refused: not a seccomp receiver message"),
     }
 }

@@ -1,4 +1,4 @@
-//! One connection to one [`ContainerProcessState`] and its [`ListenerFd`].
+//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], or a worker that lost its daemon.
 //!
 //! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its uid: whatever comes
 //! instead ends in an error, with every fd closed.
@@ -12,6 +12,8 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use sendfd::RecvWithFd;
 use tokio::net::UnixStream;
 
+use crate::board::Board;
+use crate::handover::{FDS, Handover};
 use crate::oci::{self, ContainerProcessState, ProtocolError};
 use crate::seccomp::ListenerFd;
 use crate::sys;
@@ -44,22 +46,60 @@ pub(super) enum ReceiveError {
     Protocol(#[from] ProtocolError),
     #[error("its seccompFd is not a seccomp listener: {}", .0.desc())]
     NoListener(Errno),
+    #[error("its second file descriptor is not the board of a worker: {}", .0.desc())]
+    NoBoard(Errno),
     #[error("reading the message: {0}")]
     Io(#[from] io::Error),
 }
 
-pub(super) async fn receive(
-    connection: &UnixStream,
-) -> Result<(ContainerProcessState, ListenerFd), ReceiveError> {
+/// What a connection brings.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// From a runtime.
+    Container(ContainerProcessState, ListenerFd),
+    /// From a worker whose daemon has ended.
+    Orphan(Orphan),
+}
+
+/// A container that has a worker but no daemon.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    pub(super) handover: Handover,
+    pub(super) listener: ListenerFd,
+    pub(super) board: Board,
+    pub(super) locks: OwnedFd,
+}
+
+pub(super) async fn receive(connection: &UnixStream) -> Result<Received, ReceiveError> {
     let mut message = Message::default();
-    let state = tokio::time::timeout(PATIENCE, read_message(connection, &mut message))
+    let said = tokio::time::timeout(PATIENCE, read_message(connection, &mut message))
         .await
         .map_err(|_| ReceiveError::TimedOut {
             bytes: message.payload.len(),
         })??;
-    let listener = message.fds.swap_remove(state.listener);
-    let listener = ListenerFd::new(listener).map_err(ReceiveError::NoListener)?;
-    Ok((state, listener))
+    let listener = |fd| ListenerFd::new(fd).map_err(ReceiveError::NoListener);
+    match said {
+        Said::Container(state) => {
+            let fd = message.fds.swap_remove(state.listener);
+            Ok(Received::Container(state, listener(fd)?))
+        }
+        Said::Orphan(handover) => {
+            let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| ReceiveError::NoFd)?;
+            let [fd, board, locks] = fds;
+            Ok(Received::Orphan(Orphan {
+                handover,
+                listener: listener(fd)?,
+                board: Board::open(board).map_err(ReceiveError::NoBoard)?,
+                locks,
+            }))
+        }
+    }
+}
+
+/// What a complete message says.
+enum Said {
+    Container(ContainerProcessState),
+    Orphan(Handover),
 }
 
 /// What has come so far.
@@ -76,7 +116,7 @@ struct Message {
 async fn read_message(
     connection: &UnixStream,
     message: &mut Message,
-) -> Result<ContainerProcessState, ReceiveError> {
+) -> Result<Said, ReceiveError> {
     loop {
         let open = if message.is_blank() {
             // Either all that crun before 0.19 sends, or the white space before somebody's JSON.
@@ -86,6 +126,9 @@ async fn read_message(
             read_some(connection, message).await?
         };
         if !open || message.may_be_complete() {
+            if let Some(handover) = Handover::parse(&message.payload) {
+                return Ok(Said::Orphan(handover));
+            }
             match oci::parse(&message.payload, message.fds.len()) {
                 Err(_) if message.payload.is_empty() && message.fds.is_empty() => {
                     return Err(ReceiveError::Nothing);
@@ -94,7 +137,7 @@ async fn read_message(
                 Err(_) if message.fds.is_empty() && !open => return Err(ReceiveError::NoFd),
                 Err(ProtocolError::Json(error)) if open && error.is_eof() => {}
                 Ok(_) if open && message.is_blank() => {}
-                result => return Ok(result?),
+                result => return Ok(Said::Container(result?)),
             }
         }
     }

@@ -44,6 +44,10 @@ impl ControlSocket {
         Self::bind(path)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn display(&self) -> Display<'_> {
         self.path.display()
     }

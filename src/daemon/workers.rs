@@ -17,7 +17,9 @@ use sendfd::SendWithFd;
 use tokio::process::{Child, Command};
 use tracing::{error, info, warn};
 
+use super::receive::Orphan;
 use crate::board::Board;
+use crate::handover::Handover;
 use crate::oci::ContainerProcessState;
 use crate::owner::Locks;
 use crate::seccomp::ListenerFd;
@@ -64,8 +66,6 @@ impl Workers {
     }
 
     /// Keeps a worker for `listener` until its last target has ended.
-    ///
-    /// The listener is held here, too: without a worker, calls wait for the next one instead of failing with ENOSYS.
     pub(super) async fn supervise(&self, state: ContainerProcessState, listener: ListenerFd) {
         let ContainerProcessState {
             id, status, bundle, ..
@@ -79,19 +79,70 @@ impl Workers {
                 return;
             }
         };
+        let handover = Handover::new(id, status, bundle);
+        self.keep(
+            Container {
+                handover,
+                listener,
+                board,
+                locks,
+            },
+            None,
+        )
+        .await;
+    }
+
+    /// Takes over a worker that an earlier daemon left; `link` closes at its end.
+    pub(super) async fn adopt(&self, orphan: Orphan, link: tokio::net::UnixStream) {
+        let Orphan {
+            handover,
+            listener,
+            board,
+            locks,
+        } = orphan;
+        let Handover {
+            id, status, bundle, ..
+        } = &handover;
+        info!(container = %id, %status, %bundle, "container of an earlier daemon");
+        let known = self.locks.borrow().get(id).and_then(Weak::upgrade);
+        let locks = known.unwrap_or_else(|| Rc::new(locks));
+        self.locks
+            .borrow_mut()
+            .insert(id.clone(), Rc::downgrade(&locks));
+        self.keep(
+            Container {
+                handover,
+                listener,
+                board,
+                locks,
+            },
+            Some(link),
+        )
+        .await;
+    }
+
+    /// The listener is held here, too: without a worker, calls wait for the next one instead of failing with ENOSYS.
+    async fn keep(&self, container: Container, mut adopted: Option<tokio::net::UnixStream>) {
+        let Container {
+            handover: Handover { id, .. },
+            listener,
+            board,
+            ..
+        } = &container;
         self.running.set(self.running.get() + 1);
         let mut idle_deaths = 0;
         loop {
             let before = board.served().total();
-            let ended = self.run_one(&id, &listener, &board, &locks).await;
-            if !has_targets(&listener) {
+            let ended = match adopted.take() {
+                Some(link) => wait_for_hang_up(&link).await,
+                None => self.run_one(&container).await,
+            };
+            if !has_targets(listener) {
                 break;
             }
             match ended {
                 Ok(status) => warn!(container = %id, %status, "worker died: starting another one"),
-                Err(error) => {
-                    error!(container = %id, %error, "no worker: starting another one")
-                }
+                Err(error) => error!(container = %id, %error, "no worker: starting another one"),
             }
             idle_deaths = if board.served().total() > before {
                 0
@@ -116,33 +167,49 @@ impl Workers {
         );
     }
 
-    async fn run_one(
-        &self,
-        id: &str,
-        listener: &ListenerFd,
-        board: &Board,
-        locks: &OwnedFd,
-    ) -> io::Result<ExitStatus> {
+    async fn run_one(&self, container: &Container) -> io::Result<ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = std::process::Command::new("/proc/self/exe");
         // For ps: which container it serves. The id is the runtime's, so control characters may be in it.
-        command.arg0(format!("subuidless: {}", id.escape_default()));
+        let name = container.handover.id.escape_default();
+        command.arg0(format!("subuidless: {name}"));
         command.arg("worker").args(&self.arguments);
         command
             .stdin(OwnedFd::from(theirs))
             .stdout(std::process::Stdio::null());
         let mut child = Command::from(command).spawn()?;
         let fds = [
-            listener.as_fd().as_raw_fd(),
-            board.as_fd().as_raw_fd(),
-            locks.as_raw_fd(),
+            container.listener.as_fd().as_raw_fd(),
+            container.board.as_fd().as_raw_fd(),
+            container.locks.as_raw_fd(),
         ];
-        if let Err(error) = ours.send_with_fd(b"+", &fds) {
+        if let Err(error) = ours.send_with_fd(&container.handover.encode(), &fds) {
             // The worker finds its end of the socket closed and says so.
-            warn!(%error, "cannot hand the listener over");
+            warn!(%error, "cannot hand the container over");
         }
-        drop(ours);
+        // `ours` stays open: its end tells the worker that the daemon has ended.
         wait_or_give_up(&mut child).await
+    }
+}
+
+/// What is handed to each worker of a container.
+#[derive(Debug)]
+struct Container {
+    handover: Handover,
+    listener: ListenerFd,
+    board: Board,
+    locks: Rc<OwnedFd>,
+}
+
+/// Waits for the end of a worker that is no child of this process.
+async fn wait_for_hang_up(link: &tokio::net::UnixStream) -> io::Result<ExitStatus> {
+    loop {
+        link.readable().await?;
+        match link.try_read(&mut [0; 64]) {
+            Ok(0) => return Ok(ExitStatus::default()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
     }
 }
 

@@ -27,6 +27,8 @@ impl Locks {
         memfd_create(c"subuidless-locks", MFdFlags::MFD_CLOEXEC)
     }
 
+    /// `memfd` must be an open file description that nobody else has: locks last as long as it does, so that a killed
+    /// worker's are gone with it.
     pub(crate) fn new(memfd: OwnedFd) -> Self {
         Self {
             memfd,

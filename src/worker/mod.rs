@@ -6,13 +6,11 @@
 //! container: it never executes a program, loads a library, uses NSS or reads configuration again.
 
 mod join;
+mod link;
 mod pool;
 mod serve;
 
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,33 +18,39 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
-use sendfd::RecvWithFd;
 use tracing::{debug, info, warn};
 
-use crate::board::{Board, SLOTS};
+use crate::board::SLOTS;
 use crate::error::Error;
-use crate::owner::{Locks, Owners, SideStore};
+use crate::owner::{Owners, SideStore};
 use crate::seccomp::{ListenerFd, Notification, ReceiveError};
 use crate::sys;
 use crate::target::{Container, ThreadState, View};
 use join::{Join, join};
+use link::{Link, TakenOver};
 use serve::Server;
-
-/// The fds that the daemon hands over, in this order.
-pub(crate) const HANDED_OVER: usize = 3;
 
 /// What the daemon tells a worker on its command line.
 #[derive(Debug)]
 pub(crate) struct Options {
     /// Directory of the side store; none: owners of special inodes are not kept.
     pub(crate) store: Option<PathBuf>,
+    /// The daemon's socket, on which the next daemon will listen, too.
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// Serves until the last target has ended.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     isolate()?;
-    let (listener, board, locks) = take_over()?;
+    let (
+        link,
+        TakenOver {
+            listener,
+            board,
+            locks,
+        },
+    ) = Link::take_over(options.socket.as_deref())?;
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
     let side = options.store.as_deref().and_then(open_side_store);
@@ -58,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let Some(first) = until_joined(&mut server)? else {
         return Ok(());
     };
-    pool::run(Arc::new(server), first)
+    pool::run(Arc::new(server), first, link)
 }
 
 /// Out of the daemon's session, so that a Ctrl-C there does not end containers, and out of reach of ptrace(2).
@@ -73,36 +77,6 @@ fn isolate() -> Result<(), Error> {
         what: "prctl(PR_SET_NO_NEW_PRIVS)",
         errno,
     })
-}
-
-/// Receives the listener, the board and the container's locks from the daemon.
-fn take_over() -> Result<(ListenerFd, Board, Locks), Error> {
-    const WHAT: &str =
-        "taking over from the daemon (a worker is started by `subuidless serve` only)";
-    let failed = |source| Error::Io { what: WHAT, source };
-    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    let daemon = UnixStream::from(stdin);
-    let mut fds: [RawFd; HANDED_OVER] = [-1; HANDED_OVER];
-    let (_, count) = daemon.recv_with_fd(&mut [0], &mut fds).map_err(failed)?;
-    let mut received = sys::adopt_received_fds(&fds[..count]).into_iter();
-    let (Some(listener), Some(board), Some(locks)) =
-        (received.next(), received.next(), received.next())
-    else {
-        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-    };
-    let system = |errno| Error::System { what: WHAT, errno };
-    Ok((
-        ListenerFd::new(listener).map_err(system)?,
-        Board::open(board).map_err(system)?,
-        Locks::new(reopened(locks).map_err(failed)?),
-    ))
-}
-
-/// An open file description of its own: locks belong to the description, and the one received is every worker's.
-fn reopened(memfd: OwnedFd) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
-    let file = File::options().read(true).write(true).open(path)?;
-    Ok(file.into())
 }
 
 /// The procfs in which notifications' pids mean their targets becomes the working directory (see `crate::procfs`).

@@ -4,8 +4,13 @@
 //! the main thread watches it every few milliseconds while there is work, asleep otherwise: when calls keep waiting, it
 //! starts a helper, which leaves again once it finds nothing pending; when the sticky thread is stuck in a call (FUSE,
 //! a slow disk), another one takes over its role. The main thread also ends the worker when the last target has ended.
+//!
+//! The loop blocks in RECV; tokio does not drive it. Measured on the built product in one run (Linux 6.18, 2 cores, least of
+//! four rounds of 8,000 calls): statx of an absolute path 10.4 µs so and 13.1 µs with tokio's `AsyncFd`, fstat of an fd 10.9
+//! and 14.7 µs, where a supervisor that does nothing takes 6.7 and 5.2 µs. RECV has no non-blocking form and tokio's epoll
+//! is edge-triggered, so each call pays for an epoll_wait and a poll(2) more: 25 to 35 %, where 10 % would have been fine.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -17,6 +22,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::{debug, error};
 
 use super::First;
+use super::link::Link;
 use super::serve::Server;
 use crate::board::SLOTS;
 use crate::error::Error;
@@ -27,6 +33,8 @@ use crate::target::{ThreadState, View};
 const PERIOD: u16 = 4;
 /// Looks without any call after which the watch goes to sleep.
 const IDLE_LOOKS: u32 = 8;
+/// Between two searches for a new daemon, in milliseconds.
+const SEARCH_PERIOD: u16 = 1000;
 /// For how many calls between two looks the receiving thread checks whether they were waiting while it served another one.
 const SAMPLES: u32 = 16;
 /// So many that were call for a helper.
@@ -37,7 +45,7 @@ const PATIENCE: u32 = 32;
 const STACK: usize = 256 * 1024;
 
 /// Starts service and watches over it until the last target has ended.
-pub(super) fn run(server: Arc<Server>, first: First) -> Result<(), Error> {
+pub(super) fn run(server: Arc<Server>, first: First, link: Link) -> Result<(), Error> {
     let pool = Arc::new(Pool::new(server, first.view).map_err(failed)?);
     let watch = Arc::clone(&pool);
     let mut slots = first.left_over;
@@ -51,7 +59,7 @@ pub(super) fn run(server: Arc<Server>, first: First) -> Result<(), Error> {
         .filter(|slot| *slot != first.slot)
         .collect();
     start(&pool, first.slot, true).map_err(failed_to_spawn)?;
-    watch.watch(others)
+    watch.watch(others, link)
 }
 
 fn failed(errno: Errno) -> Error {
@@ -176,7 +184,7 @@ impl Pool {
     }
 
     /// The main thread's loop.
-    fn watch(self: &Arc<Self>, mut left_over: Vec<usize>) -> Result<(), Error> {
+    fn watch(self: &Arc<Self>, mut left_over: Vec<usize>, mut link: Link) -> Result<(), Error> {
         let mut look = Look::default();
         loop {
             // Calls of a dead worker's other threads, each in a thread of its own: one of them may be stuck.
@@ -185,13 +193,20 @@ impl Pool {
             }
             let asleep = look.idle >= IDLE_LOOKS && left_over.is_empty();
             self.watch_sleeps.store(asleep, Ordering::SeqCst);
-            let timeout = if asleep && self.beats_now() == look.beats {
-                PollTimeout::NONE
-            } else {
-                PollTimeout::from(PERIOD)
+            let timeout = match asleep && self.beats_now() == look.beats {
+                true if link.is_searching() => PollTimeout::from(SEARCH_PERIOD),
+                true => PollTimeout::NONE,
+                false => PollTimeout::from(PERIOD),
             };
-            if self.has_ended(timeout).map_err(failed)? {
+            let ended = self.sleep(timeout, link.daemon()).map_err(failed)?;
+            if ended.targets {
                 return Ok(());
+            }
+            if ended.daemon {
+                link.lose();
+            }
+            if asleep || look.idle.is_multiple_of(IDLE_LOOKS) {
+                link.search(&self.server);
             }
             if self.broken.load(Ordering::Relaxed) {
                 return Err(super::receiving_failed(Errno::EIO));
@@ -207,13 +222,14 @@ impl Pool {
             .collect()
     }
 
-    /// Sleeps for `timeout`; true when the last target has ended. Asks for no events of the listener, so that
-    /// notifications do not wake it, only the hang-up.
-    fn has_ended(&self, timeout: PollTimeout) -> Result<bool, Errno> {
-        let mut fds = [
+    /// Sleeps for `timeout`, or until a target, the daemon or the service ends, or work begins. Asks for no events of the
+    /// listener, so that notifications do not wake it, only the hang-up.
+    fn sleep(&self, timeout: PollTimeout, daemon: Option<BorrowedFd>) -> Result<Ended, Errno> {
+        let mut fds = vec![
             PollFd::new(self.server.listener.as_fd(), PollFlags::empty()),
             PollFd::new(self.wake_watch.as_fd(), PollFlags::POLLIN),
         ];
+        fds.extend(daemon.map(|daemon| PollFd::new(daemon, PollFlags::empty())));
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -222,7 +238,10 @@ impl Pool {
             // Counted down to zero; EAGAIN when another wake-up did it.
             let _ = self.wake_watch.read();
         }
-        Ok(fds[0].any() == Some(true))
+        Ok(Ended {
+            targets: fds[0].any() == Some(true),
+            daemon: fds.get(2).is_some_and(|fd| fd.any() == Some(true)),
+        })
     }
 
     /// Looks whether the threads cope, and starts one if they do not.
@@ -261,6 +280,13 @@ impl Pool {
             self.free_slots().push(slot);
         }
     }
+}
+
+/// Who has hung up.
+#[derive(Debug)]
+struct Ended {
+    targets: bool,
+    daemon: bool,
 }
 
 /// What the last look saw.

@@ -35,11 +35,12 @@ impl Server {
     /// Whether a worker before this one left the call in `slot` unanswered.
     pub(super) fn is_in_flight(&self, slot: usize) -> bool {
         let id = Notification::read(self.board.slot(slot)).id;
-        if id != 0 && !self.listener.is_waiting(id) {
+        let waits = id != 0 && self.listener.is_waiting(id);
+        if !waits {
+            // Answered already, or killed half-way through clearing it: RECV takes nothing but zeroes (EINVAL).
             self.board.finish(slot);
-            return false;
         }
-        id != 0
+        waits
     }
 
     /// Blocks until a call is in `slot`.

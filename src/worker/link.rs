@@ -1,0 +1,148 @@
+//! A worker's link to its daemon: takes over from it, notices its end, and finds the next one.
+//!
+//! The daemon may be restarted while containers run. A worker without a daemon serves as before, but nobody would replace it;
+//! so it looks for a new daemon on the same socket and hands its container over, to be watched again.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use sendfd::{RecvWithFd, SendWithFd};
+use tracing::{debug, info};
+
+use super::serve::Server;
+use crate::board::Board;
+use crate::error::Error;
+use crate::handover::FDS;
+use crate::owner::Locks;
+use crate::procfs;
+use crate::seccomp::ListenerFd;
+use crate::sys;
+
+const WHAT: &str = "taking over from the daemon (a worker is started by `subuidless serve` only)";
+
+/// What a daemon hands over.
+#[derive(Debug)]
+pub(super) struct TakenOver {
+    pub(super) listener: ListenerFd,
+    pub(super) board: Board,
+    pub(super) locks: Locks,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    /// `None` while there is no daemon.
+    daemon: Option<UnixStream>,
+    /// The daemon's own words, to be said to the next one.
+    message: Vec<u8>,
+    /// The container's locks as they came: nothing is ever locked through this open file description, which outlives us in the
+    /// daemon.
+    locks: OwnedFd,
+    /// Where the next one will listen; the directory is held open, since the container's root will be ours.
+    socket: Option<(OwnedFd, OsString)>,
+}
+
+impl Link {
+    /// Receives a container from the daemon on standard input.
+    pub(super) fn take_over(socket: Option<&Path>) -> Result<(Self, TakenOver), Error> {
+        let failed = |source| Error::Io { what: WHAT, source };
+        let system = |errno| Error::System { what: WHAT, errno };
+        let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+        let daemon = UnixStream::from(stdin);
+        let mut message = vec![0; 64 * 1024];
+        let mut fds: [RawFd; FDS] = [-1; FDS];
+        let (length, count) = daemon
+            .recv_with_fd(&mut message, &mut fds)
+            .map_err(failed)?;
+        message.truncate(length);
+        message.shrink_to_fit();
+        let mut received = sys::adopt_received_fds(&fds[..count]).into_iter();
+        let (Some(listener), Some(board), Some(locks)) =
+            (received.next(), received.next(), received.next())
+        else {
+            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+        };
+        let taken_over = TakenOver {
+            listener: ListenerFd::new(listener).map_err(system)?,
+            board: Board::open(board).map_err(system)?,
+            locks: Locks::new(reopened(&locks).map_err(failed)?),
+        };
+        let link = Self {
+            daemon: Some(daemon),
+            message,
+            locks,
+            socket: socket.and_then(hold),
+        };
+        Ok((link, taken_over))
+    }
+
+    /// Hangs up when the daemon ends.
+    pub(super) fn daemon(&self) -> Option<BorrowedFd<'_>> {
+        self.daemon.as_ref().map(UnixStream::as_fd)
+    }
+
+    /// The daemon has ended.
+    pub(super) fn lose(&mut self) {
+        info!("the daemon has ended: serving without one");
+        self.daemon = None;
+    }
+
+    /// Whether it pays to look for a daemon.
+    pub(super) fn is_searching(&self) -> bool {
+        self.daemon.is_none() && self.socket.is_some()
+    }
+
+    /// Hands the container to the daemon that listens now, if there is one.
+    pub(super) fn search(&mut self, server: &Server) {
+        let Some((directory, name)) = self.socket.as_ref().filter(|_| self.is_searching()) else {
+            return;
+        };
+        let fds = [
+            server.listener.as_fd().as_raw_fd(),
+            server.board.as_fd().as_raw_fd(),
+            self.locks.as_raw_fd(),
+        ];
+        match hand_over(directory, name, &self.message, &fds) {
+            Ok(daemon) => {
+                info!("found a new daemon");
+                self.daemon = Some(daemon);
+            }
+            Err(error) => debug!(%error, "no new daemon yet"),
+        }
+    }
+}
+
+fn hand_over(
+    directory: &OwnedFd,
+    name: &OsString,
+    message: &[u8],
+    fds: &[RawFd; FDS],
+) -> io::Result<UnixStream> {
+    // The working directory is the host's procfs, whatever the root is.
+    let directory = procfs::own_fd(directory.as_fd());
+    let path = Path::new(std::ffi::OsStr::from_bytes(directory.as_c_str().to_bytes())).join(name);
+    let daemon = UnixStream::connect(path)?;
+    daemon.send_with_fd(message, fds)?;
+    Ok(daemon)
+}
+
+/// The socket's directory, held open, and its name in there.
+fn hold(socket: &Path) -> Option<(OwnedFd, OsString)> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory: Result<OwnedFd, Errno> = open(socket.parent()?, flags, Mode::empty());
+    Some((directory.ok()?, socket.file_name()?.to_owned()))
+}
+
+/// An open file description of its own: locks belong to the description, and the one received is every worker's.
+fn reopened(memfd: &OwnedFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+    let file = File::options().read(true).write(true).open(path)?;
+    Ok(file.into())
+}
