@@ -5,7 +5,6 @@ mod profile;
 mod serve;
 mod worker;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,6 +13,7 @@ use tracing::error;
 use tracing::level_filters::LevelFilter;
 
 use crate::error::Error;
+use crate::handover::Setup;
 
 /// Runs OCI containers whose user has no range in /etc/subuid.
 ///
@@ -41,9 +41,6 @@ enum Subcommands {
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
     Bundle(bundle::Arguments),
-    /// Serve one listener; started by `serve` only
-    #[command(hide = true)]
-    Worker(worker::Arguments),
 }
 
 /// How to log, always to standard error.
@@ -77,29 +74,41 @@ impl Logging {
         }
     }
 
-    /// The arguments that make a worker log in the same way.
-    fn to_arguments(self) -> Vec<OsString> {
+    /// What a worker's set-up says of logging, for it to log as its daemon does.
+    fn words(self) -> (String, String) {
         let format = match self.log_format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
-        let level = self.log_level.to_string();
-        ["--log-level", &level, "--log-format", format]
-            .map(OsString::from)
-            .to_vec()
+        (self.log_level.to_string(), format.to_owned())
+    }
+
+    fn of_worker(setup: &Setup) -> Self {
+        Self {
+            log_level: setup.log_level.parse().unwrap_or(LevelFilter::INFO),
+            log_format: match setup.log_format.as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+        }
     }
 }
 
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(setup) = worker::setup() {
+        return exit_code(worker::run(&setup));
+    }
     let CommandLine { command, serve } = CommandLine::parse();
-    let result = match command.unwrap_or(Subcommands::Serve(serve)) {
+    exit_code(match command.unwrap_or(Subcommands::Serve(serve)) {
         Subcommands::Serve(arguments) => serve::run(arguments),
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
-        Subcommands::Worker(arguments) => worker::run(arguments),
-    };
+    })
+}
+
+fn exit_code(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -19,8 +19,10 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
     arguments.logging.start();
+    let (log_level, log_format) = arguments.logging.words();
     daemon::run(daemon::Options {
         socket: arguments.socket,
-        worker_arguments: arguments.logging.to_arguments(),
+        log_level,
+        log_format,
     })
 }

@@ -1,31 +1,19 @@
-//! `subuidless worker`: what the daemon starts for each listener.
+//! What the daemon starts for each listener: no command for people.
 
-use std::path::PathBuf;
-
-use clap::Args;
+use std::ffi::OsString;
 
 use super::Logging;
 use crate::error::Error;
+use crate::handover::Setup;
 use crate::worker;
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// Directory of the side store
-    #[arg(long)]
-    store: Option<PathBuf>,
-
-    /// The daemon's socket
-    #[arg(long)]
-    socket: Option<PathBuf>,
-
-    #[command(flatten)]
-    logging: Logging,
+/// The set-up, if this process was started as a worker.
+pub(super) fn setup() -> Option<Setup> {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    Setup::from_arguments(&arguments)
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
-    arguments.logging.start();
-    worker::run(&worker::Options {
-        store: arguments.store,
-        socket: arguments.socket,
-    })
+pub(super) fn run(setup: &Setup) -> Result<(), Error> {
+    Logging::of_worker(setup).start();
+    worker::run(setup)
 }

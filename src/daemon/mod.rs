@@ -5,7 +5,6 @@ mod socket;
 mod store;
 mod workers;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -17,6 +16,7 @@ use tokio::task::LocalSet;
 use tracing::{info, warn};
 
 use crate::error::Error;
+use crate::handover::Setup;
 use crate::sys;
 use receive::Received;
 use socket::ControlSocket;
@@ -27,8 +27,9 @@ use workers::Workers;
 pub(crate) struct Options {
     /// Where to listen; `None`: `$XDG_RUNTIME_DIR/subuidless.sock`, or the socket that systemd passes.
     pub(crate) socket: Option<PathBuf>,
-    /// What each worker gets on its command line, so that it logs as the daemon does.
-    pub(crate) worker_arguments: Vec<OsString>,
+    /// For the workers, which log as the daemon does.
+    pub(crate) log_level: String,
+    pub(crate) log_format: String,
 }
 
 /// Serves until SIGTERM or SIGINT. Running containers' workers go on.
@@ -69,12 +70,12 @@ fn check_kernel() -> Result<(), Error> {
 
 async fn serve(options: Options) -> Result<(), Error> {
     let socket = ControlSocket::open(options.socket)?;
-    let mut worker_arguments = options.worker_arguments;
-    if let Some(directory) = store::directory() {
-        worker_arguments.extend(["--store".into(), directory.into()]);
-    }
-    worker_arguments.extend(["--socket".into(), socket.path().into()]);
-    let workers = Rc::new(Workers::new(worker_arguments));
+    let workers = Rc::new(Workers::new(&Setup {
+        log_level: options.log_level,
+        log_format: options.log_format,
+        store: store::directory(),
+        socket: Some(socket.path().to_owned()),
+    }));
     let mut terminate = watch(SignalKind::terminate())?;
     let mut interrupt = watch(SignalKind::interrupt())?;
     let mut hangup = watch(SignalKind::hangup())?;

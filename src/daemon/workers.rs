@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use super::receive::Orphan;
 use crate::board::Board;
-use crate::handover::Handover;
+use crate::handover::{Handover, Setup};
 use crate::oci::ContainerProcessState;
 use crate::owner::Locks;
 use crate::seccomp::ListenerFd;
@@ -33,17 +33,17 @@ const PATIENCE: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Workers {
-    /// Arguments that all workers share.
-    arguments: Vec<OsString>,
+    /// The command line of all workers.
+    arguments: [OsString; 5],
     running: Cell<usize>,
     /// By container id, as long as a worker of the container lives.
     locks: RefCell<HashMap<String, Weak<OwnedFd>>>,
 }
 
 impl Workers {
-    pub(super) fn new(arguments: Vec<OsString>) -> Self {
+    pub(super) fn new(setup: &Setup) -> Self {
         Self {
-            arguments,
+            arguments: setup.to_arguments(),
             running: Cell::new(0),
             locks: RefCell::default(),
         }
@@ -173,7 +173,7 @@ impl Workers {
         // For ps: which container it serves. The id is the runtime's, so control characters may be in it.
         let name = container.handover.id.escape_default();
         command.arg0(format!("subuidless: {name}"));
-        command.arg("worker").args(&self.arguments);
+        command.args(&self.arguments);
         command
             .stdin(OwnedFd::from(theirs))
             .stdout(std::process::Stdio::null());

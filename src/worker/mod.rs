@@ -11,7 +11,7 @@ mod pool;
 mod serve;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::board::SLOTS;
 use crate::error::Error;
+use crate::handover::Setup;
 use crate::owner::{Owners, SideStore};
 use crate::seccomp::{ListenerFd, Notification, ReceiveError};
 use crate::sys;
@@ -30,17 +31,8 @@ use join::{Join, join};
 use link::{Link, TakenOver};
 use serve::Server;
 
-/// What the daemon tells a worker on its command line.
-#[derive(Debug)]
-pub(crate) struct Options {
-    /// Directory of the side store; none: owners of special inodes are not kept.
-    pub(crate) store: Option<PathBuf>,
-    /// The daemon's socket, on which the next daemon will listen, too.
-    pub(crate) socket: Option<PathBuf>,
-}
-
 /// Serves until the last target has ended.
-pub(crate) fn run(options: &Options) -> Result<(), Error> {
+pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     isolate()?;
     let (
@@ -50,10 +42,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
             board,
             locks,
         },
-    ) = Link::take_over(options.socket.as_deref())?;
+    ) = Link::take_over(setup.socket.as_deref())?;
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
-    let side = options.store.as_deref().and_then(open_side_store);
+    let side = setup.store.as_deref().and_then(open_side_store);
     let mut server = Server::new(
         listener,
         board,
