@@ -10,7 +10,7 @@ mod record;
 mod side;
 
 use std::ffi::{CStr, OsStr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use nix::sys::stat::{FileStat, SFlag};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Uid;
 use tracing::{error, warn};
+use xattr::FileExt;
 
 pub(crate) use cache::{OwnerCache, Version};
 pub(crate) use lock::Locks;
@@ -178,19 +179,47 @@ pub(crate) fn file_type(mode: u32) -> SFlag {
 }
 
 fn store_xattr(fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
-    let path = procfs::own_fd(fd);
-    let path = Path::new(OsStr::from_bytes(path.as_c_str().to_bytes()));
     let name = OsStr::from_bytes(XATTR.to_bytes());
-    let result = if owner.is_unset() {
-        xattr::remove_deref(path, name)
-    } else {
-        xattr::set_deref(path, name, &owner.encode())
+    let value = owner.encode();
+    let file = OpenFile(fd);
+    let stored = match owner.is_unset() {
+        true => file.remove_xattr(name),
+        false => file.set_xattr(name, &value),
     };
-    match result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))) {
+    let stored = match stored.map_err(errno_of) {
+        // fsetxattr(2) takes no O_PATH fd.
+        Err(Errno::EBADF) => {
+            let path = procfs::own_fd(fd);
+            let path = Path::new(OsStr::from_bytes(path.as_c_str().to_bytes()));
+            match owner.is_unset() {
+                true => xattr::remove_deref(path, name),
+                false => xattr::set_deref(path, name, &value),
+            }
+            .map_err(errno_of)
+        }
+        result => result,
+    };
+    match stored {
         // There was none to remove.
         Err(Errno::ENODATA) => Ok(()),
         result => result,
     }
+}
+
+/// Lends an fd to the xattr crate.
+struct OpenFile<'a>(BorrowedFd<'a>);
+
+impl AsRawFd for OpenFile<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl xattr::FileExt for OpenFile<'_> {}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+fn errno_of(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The side store's own failures: the target gets what chown(2) has for a full or broken disk.
