@@ -29,6 +29,7 @@ const WORDS: usize = HEADER_WORDS + SLOTS * SLOT_WORDS;
 const CONTINUED: usize = 0;
 const ANSWERED: usize = 1;
 const FAILED: usize = 2;
+const VIEWS_DIFFER: usize = 3;
 
 /// How calls were answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -111,6 +112,15 @@ impl Board {
     pub(crate) fn finish(&self, slot: usize) {
         clear(self.slot(slot));
         self.slot_words(slot)[ATTEMPTS].store(0, Ordering::Relaxed);
+    }
+
+    /// Whether some target may see another root than the others; survives the worker.
+    pub(crate) fn views_differ(&self) -> bool {
+        self.memory.words()[VIEWS_DIFFER].load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn set_views_differ(&self) {
+        self.memory.words()[VIEWS_DIFFER].store(1, Ordering::Relaxed);
     }
 
     /// Counts a served call; `row` is its place in the syscall table.

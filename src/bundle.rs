@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -146,12 +146,17 @@ fn replace(path: &Path, config: &Map<String, Value>) -> Result<(), Error> {
     };
     let write = || -> io::Result<()> {
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let mode = fs::metadata(path)?.mode();
+        let before = fs::metadata(path)?;
         let mut file = NamedTempFile::new_in(directory)?;
+        let made = file.as_file().metadata()?;
+        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+            // As root on somebody else's bundle: it stays somebody else's.
+            fchown(file.as_file(), Some(before.uid()), Some(before.gid()))?;
+        }
         serde_json::to_writer_pretty(&mut file, config)?;
         file.write_all(b"\n")?;
         file.as_file()
-            .set_permissions(fs::Permissions::from_mode(mode))?;
+            .set_permissions(fs::Permissions::from_mode(before.mode()))?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         File::open(directory)?.sync_all()

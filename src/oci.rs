@@ -73,11 +73,10 @@ pub(crate) fn parse(
         });
     }
     let state = message.state.unwrap_or_default();
-    let unknown = || "unknown".to_owned();
     Ok(ContainerProcessState {
-        id: state.id.unwrap_or_else(unknown),
-        status: state.status.unwrap_or_else(unknown),
-        bundle: state.bundle.unwrap_or_else(unknown),
+        id: known(state.id),
+        status: known(state.status),
+        bundle: known(state.bundle),
         listener,
     })
 }
@@ -85,12 +84,24 @@ pub(crate) fn parse(
 impl ContainerProcessState {
     fn before_crun_0_19() -> Self {
         Self {
-            id: "unknown".to_owned(),
-            status: "unknown".to_owned(),
-            bundle: "unknown".to_owned(),
+            id: known(None),
+            status: known(None),
+            bundle: known(None),
             listener: 0,
         }
     }
+}
+
+/// Stands for what a runtime does not say.
+pub(crate) const UNKNOWN: &str = "unknown";
+
+/// For logs and command lines: no longer than a path.
+fn known(text: Option<String>) -> String {
+    const MAX_CHARS: usize = 4096;
+    text.map_or_else(
+        || UNKNOWN.to_owned(),
+        |text| text.chars().take(MAX_CHARS).collect(),
+    )
 }
 
 /// One byte that says nothing.

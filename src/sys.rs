@@ -6,6 +6,7 @@
 use std::ffi::CStr;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
@@ -333,7 +334,7 @@ pub(crate) fn limit_capabilities(keep: u64) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// The device, inode and mount behind an `nsfs` fd's owner: the user namespace that owns the namespace `fd`.
+/// The user namespace that owns the namespace `fd` (ioctl_ns(2)).
 pub(crate) fn owning_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
     const NS_GET_USERNS: libc::Ioctl = 0xb701;
     // SAFETY: the ioctl takes no argument.
@@ -427,4 +428,13 @@ pub(crate) fn seccomp_knows_wait_killable() -> bool {
         )
     };
     result == -1 && Errno::last() == Errno::EFAULT
+}
+
+/// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full.
+pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let connection = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(connection))
 }

@@ -5,6 +5,7 @@ mod profile;
 mod serve;
 mod worker;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -67,6 +68,8 @@ impl Logging {
         let builder = tracing_subscriber::fmt()
             .with_max_level(self.log_level)
             .with_target(false)
+            // Else a closed standard error would be told on standard error, which panics.
+            .log_internal_errors(false)
             .with_writer(std::io::stderr);
         match self.log_format {
             LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
@@ -119,15 +122,12 @@ fn exit_code(result: Result<(), Error>) -> ExitCode {
 }
 
 /// The one place where an error of ours is told: in the log where there is one, else as a plain sentence.
-#[expect(
-    clippy::print_stderr,
-    reason = "the user of a command reads standard error"
-)]
 fn report(failure: &Error) {
     if tracing::dispatcher::has_been_set() {
         error!("{failure}");
     } else {
-        eprintln!("subuidless: {failure}");
+        // Whoever has closed standard error does not want to read it.
+        let _ = writeln!(std::io::stderr(), "subuidless: {failure}");
     }
 }
 

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Display, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
 
 use crate::error::Error;
 use crate::sys;
@@ -33,6 +33,9 @@ pub(super) struct ControlSocket {
 impl ControlSocket {
     pub(super) fn open(path: Option<PathBuf>) -> Result<Self, Error> {
         if let Some(fd) = activation_fd()? {
+            if let Some(path) = path {
+                warn!(path = %path.display(), "systemd has passed a socket: the one on the command line is not used");
+            }
             return Self::from_systemd(fd);
         }
         let path = match path {
@@ -165,15 +168,11 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
         }
         Ok(_) => {}
     }
-    match StdUnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(failed)
-        }
+    match sys::connect_unix(path) {
+        Err(Errno::ECONNREFUSED) => std::fs::remove_file(path).map_err(failed),
         // It accepts, or its queue is full: somebody is there. Datagram sockets (EPROTOTYPE) are not ours either.
         Ok(_) => Err(Error::AlreadyRunning { path: path_buf() }),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(Error::AlreadyRunning { path: path_buf() })
-        }
-        Err(error) => Err(failed(error)),
+        Err(Errno::EAGAIN) => Err(Error::AlreadyRunning { path: path_buf() }),
+        Err(errno) => Err(failed(errno.into())),
     }
 }

@@ -14,13 +14,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sendfd::SendWithFd;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tracing::{error, info, warn};
 
 use super::receive::Orphan;
 use crate::board::Board;
 use crate::handover::{Handover, Setup};
-use crate::oci::ContainerProcessState;
+use crate::oci::{ContainerProcessState, UNKNOWN};
 use crate::owner::Locks;
 use crate::seccomp::ListenerFd;
 
@@ -61,6 +61,10 @@ impl Workers {
             return Ok(known);
         }
         let created = Rc::new(Locks::create()?);
+        if id == UNKNOWN {
+            // Containers without a name are not one container.
+            return Ok(created);
+        }
         locks.insert(id.to_owned(), Rc::downgrade(&created));
         Ok(created)
     }
@@ -188,7 +192,7 @@ impl Workers {
             warn!(%error, "cannot hand the container over");
         }
         // `ours` stays open: its end tells the worker that the daemon has ended.
-        wait_or_give_up(&mut child).await
+        or_give_up(child.id(), child.wait()).await
     }
 }
 
@@ -203,23 +207,33 @@ struct Container {
 
 /// Waits for the end of a worker that is no child of this process.
 async fn wait_for_hang_up(link: &tokio::net::UnixStream) -> io::Result<ExitStatus> {
-    loop {
-        link.readable().await?;
-        match link.try_read(&mut [0; 64]) {
-            Ok(0) => return Ok(ExitStatus::default()),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            _ => {}
+    let pid = link
+        .peer_cred()?
+        .pid()
+        .and_then(|pid| u32::try_from(pid).ok());
+    or_give_up(pid, async {
+        loop {
+            link.readable().await?;
+            match link.try_read(&mut [0; 64]) {
+                Ok(0) => return Ok(ExitStatus::default()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
         }
-    }
+    })
+    .await
 }
 
-/// Waits for a worker's end, or for the certainty that it cannot be waited for.
-async fn wait_or_give_up(worker: &mut Child) -> io::Result<ExitStatus> {
-    let pid = worker.id();
+/// Waits for `end`, the end of the worker `pid`, or for the certainty that it cannot be waited for.
+async fn or_give_up(
+    pid: Option<u32>,
+    end: impl Future<Output = io::Result<ExitStatus>>,
+) -> io::Result<ExitStatus> {
+    let mut end = std::pin::pin!(end);
     let mut looks_dying = 0;
     loop {
         tokio::select! {
-            status = worker.wait() => return status,
+            status = &mut end => return status,
             () = tokio::time::sleep(LOOK) => {}
         }
         // Once may be the moment before its end is told.

@@ -14,6 +14,8 @@ use super::record::Owner;
 /// Twice the coarsest tick of a Linux clock (HZ=100), in nanoseconds.
 const SETTLED_AFTER: i64 = 20_000_000;
 
+const SECOND: i64 = 1_000_000_000;
+
 const ENTRIES: usize = 2048;
 
 /// File systems that move ctime whenever an extended attribute changes, however it is changed.
@@ -54,8 +56,14 @@ impl Version {
     }
 
     fn is_settled(self) -> bool {
+        // ext4 with small inodes, and ext2 and ext3, keep whole seconds.
+        let settled_after = if self.changed % SECOND == 0 {
+            2 * SECOND
+        } else {
+            SETTLED_AFTER
+        };
         clock_gettime(ClockId::CLOCK_REALTIME).is_ok_and(|now| {
-            nanoseconds(now.tv_sec(), now.tv_nsec()) - self.changed > SETTLED_AFTER
+            nanoseconds(now.tv_sec(), now.tv_nsec()) - self.changed > settled_after
         })
     }
 
@@ -66,9 +74,7 @@ impl Version {
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(nanoseconds)
+    seconds.saturating_mul(SECOND).saturating_add(nanoseconds)
 }
 
 /// A direct-mapped cache, one for each service thread: no lock, and a collision only costs a look-up.

@@ -57,7 +57,8 @@ impl Owners {
         self.side.as_ref().is_some_and(|side| !side.is_empty())
     }
 
-    /// The attribute of the file that `path` leads to, without opening it: one system call.
+    /// The attribute of the file that `path` leads to, without opening it: one system call. EOPNOTSUPP where files have no
+    /// such attributes.
     pub(crate) fn glance(&self, path: &CStr, follow: bool) -> Result<Option<Owner>, Errno> {
         let mut value = [0; 64];
         let length = sys::getxattr(path, XATTR, &mut value, follow);
@@ -144,7 +145,7 @@ impl Owners {
                 Ok(owner) => return Ok((!owner.is_unset()).then_some(owner)),
                 Err(error) => error.to_string(),
             },
-            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(None),
+            Err(Errno::ENODATA) => return Ok(None),
             Err(Errno::ERANGE) => "longer than any record".to_owned(),
             Err(errno) => return Err(errno),
         };

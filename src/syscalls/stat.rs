@@ -183,8 +183,10 @@ fn may_succeed(dirfd: Dirfd, is_fd: bool, flags: AtFlags) -> bool {
 }
 
 fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Errno> {
-    let Some(reached) = call.name(location) else {
-        return answer_resolved(call, location, form);
+    let reached = match call.name(location) {
+        Some(reached) if !call.container.shows_worker => reached,
+        // The kernel would take a link to `/proc/self` on the way for one to us.
+        _ => return answer_resolved(call, location, form),
     };
     let name = reached.as_c_str();
     if call.thread.expects_owner {
@@ -201,6 +203,9 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
             answer_resolved(call, location, form)
         }
         Err(Errno::ENOENT) if may_exist_for_target(name, location) => {
+            answer_resolved(call, location, form)
+        }
+        Err(Errno::EOPNOTSUPP) if call.container.owners.side_store_is_used() => {
             answer_resolved(call, location, form)
         }
         // The magic link in front of a relative path counts as one of the forty.

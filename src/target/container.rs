@@ -13,6 +13,10 @@ pub(crate) struct Container {
     /// The procfs of the pid namespace that notifications name their targets in.
     pub(crate) host_procfs: OwnedFd,
     pub(crate) owners: Owners,
+    /// The root directory that was joined.
+    pub(crate) root: Option<OwnedFd>,
+    /// The container's procfs shows this process, so that `/proc/self` exists and means the wrong one.
+    pub(crate) shows_worker: bool,
     /// The ids that the container's user namespace maps.
     pub(crate) mapped_uids: Vec<MappedRange>,
     /// Some target may see another root directory than the others.
@@ -24,6 +28,8 @@ impl Container {
         Self {
             host_procfs,
             owners,
+            root: None,
+            shows_worker: false,
             mapped_uids: Vec::new(),
             views_differ: AtomicBool::new(false),
         }

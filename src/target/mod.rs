@@ -31,6 +31,8 @@ use crate::sys;
 pub(crate) struct ThreadState {
     /// The root directory that this thread sees.
     pub(crate) view: View,
+    /// `view` is not the container's own root.
+    away: bool,
     /// Owners read lately.
     pub(crate) owners: OwnerCache,
     /// The last file looked at had an owner, so the next one probably has one too.
@@ -137,7 +139,11 @@ impl Call<'_> {
 
     /// A duplicate of the target's open file `fd`.
     pub(crate) fn duplicate(&self, fd: i32) -> Result<OwnedFd, Errno> {
-        let pidfd = sys::pidfd_open(self.pid())?;
+        let pidfd = match sys::pidfd_open(self.pid()) {
+            // Before Linux 6.9 only a process's first thread has a pidfd; the others nearly always share its files.
+            Err(Errno::EINVAL) => sys::pidfd_open(self.host_tgid()?)?,
+            result => result?,
+        };
         sys::pidfd_getfd(pidfd.as_fd(), fd)
     }
 

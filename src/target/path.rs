@@ -2,15 +2,16 @@
 //!
 //! Absolute paths start at this thread's root, which is the target's (see `view`). Relative ones start behind a magic
 //! link of the host's procfs, `PID/cwd` or `PID/fd/N`, which the kernel resolves to the target's own directory. `/proc/self`
-//! and `/proc/thread-self` would mean this program, which has no pid in the container's procfs: for the kernel they
-//! do not exist here (ENOENT). So whenever a path does not exist, or names them outright, it is walked component by
+//! and `/proc/thread-self` would mean this program. As a rule it has no pid in the container's procfs: for the kernel they do
+//! not exist here (ENOENT). With the host's pid namespace it has one, and may be led to itself by magic links only, which
+//! the kernel is not let follow (ELOOP). In both cases, and when they are named outright, the path is walked component by
 //! component, and they are replaced by the target.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
@@ -145,7 +146,8 @@ impl Call<'_> {
         }
         if !location.names_the_target() {
             match self.open(location) {
-                Err(Errno::ENOENT) => {}
+                // ELOOP: a magic link, or too many links.
+                Err(Errno::ENOENT | Errno::ELOOP) => {}
                 result => return result,
             }
         }
@@ -159,17 +161,16 @@ impl Call<'_> {
         } else {
             O_PATH | OFlag::O_NOFOLLOW
         };
+        // Where the container's procfs shows this process, a link to `/proc/self/cwd` would lead the kernel to the host's
+        // procfs and on: magic links are followed by `walk` only.
+        let how = OpenHow::new()
+            .flags(flags)
+            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
         if location.is_absolute() {
-            return open(location.path, flags, Mode::empty());
-        }
-        // In one step as a rule; the magic link in front makes other errors of a few, and 4095 bytes too many.
-        if let Some(reached) = self.name(location)
-            && let Ok(file) = openat(PROCFS, reached.as_c_str(), flags, Mode::empty())
-        {
-            return Ok(file);
+            return openat2(PROCFS, location.path, how);
         }
         let base = self.open_base(location.dirfd)?;
-        openat(&base, location.path, flags, Mode::empty())
+        openat2(&base, location.path, how)
     }
 
     /// The directory, or for AT_EMPTY_PATH the file, that `dirfd` means.
@@ -228,6 +229,7 @@ impl Call<'_> {
                 }
                 // The only links of procfs that are text.
                 b"mounts" | b"net" if is_procfs_root(directory)? => {}
+                _ if self.is_our_own(directory)? => return Err(Errno::EACCES),
                 _ => return openat(directory, component, O_PATH, Mode::empty()).map(Some),
             }
         }
@@ -236,6 +238,38 @@ impl Call<'_> {
         let absolute = text.starts_with(b"/");
         walk.push(text)?;
         if absolute { root().map(Some) } else { Ok(None) }
+    }
+
+    /// Whether `directory`, in which a magic link stands, belongs to this process. To itself a process is never closed, to
+    /// the container it is: its directory and files are the host's.
+    fn is_our_own(&self, directory: &OwnedFd) -> Result<bool, Errno> {
+        if !self.container.shows_worker {
+            return Ok(false);
+        }
+        // PID, PID/fd, PID/task/TID, PID/task/TID/fd
+        const DEEPEST: usize = 4;
+        let up = |from: &OwnedFd| openat(from, c"..", O_PATH | OFlag::O_DIRECTORY, Mode::empty());
+        let mut process = openat(directory, c".", O_PATH | OFlag::O_DIRECTORY, Mode::empty())?;
+        for _ in 0..DEEPEST {
+            let above = up(&process)?;
+            if is_procfs_root(&above)? {
+                let ours = readlinkat(&above, c"self");
+                let name = ours.unwrap_or_default();
+                let Ok(own) = openat(&above, name.as_os_str(), O_PATH, Mode::empty()) else {
+                    return Ok(false);
+                };
+                // A thread's number is a name of its process, too: /proc/TID is not listed but there.
+                let tgid = |of: &OwnedFd| {
+                    read_file(of, c"status")
+                        .ok()
+                        .and_then(|status| innermost(&status, "Tgid:").map(str::to_owned))
+                };
+                return Ok(tgid(&own) == tgid(&process));
+            }
+            process = above;
+        }
+        // Not within any procfs that can be told: bound by itself somewhere.
+        Ok(true)
     }
 
     /// What `/proc/self` means to the target.
@@ -280,23 +314,22 @@ impl Call<'_> {
         openat(procfs_root, own.as_str(), O_PATH, Mode::empty())
     }
 
-    fn host_tgid(&self) -> Result<u32, Errno> {
+    pub(super) fn host_tgid(&self) -> Result<u32, Errno> {
         let status = self.read_status()?;
         let tgid = innermost(&status, "Tgid:").and_then(|tgid| tgid.parse().ok());
         tgid.ok_or(Errno::ENOENT)
     }
 
     fn read_status(&self) -> Result<String, Errno> {
-        let name = procfs::target(self.pid(), "status");
-        let fd = openat(
-            PROCFS,
-            &name,
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )?;
-        std::io::read_to_string(std::fs::File::from(fd))
-            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+        read_file(PROCFS, procfs::target(self.pid(), "status").as_c_str())
     }
+}
+
+fn read_file(directory: impl AsFd, name: &CStr) -> Result<String, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let fd = openat(directory, name, flags, Mode::empty())?;
+    std::io::read_to_string(std::fs::File::from(fd))
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 /// The last number of a line of /proc/PID/status: the id in the innermost pid namespace.

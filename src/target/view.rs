@@ -6,6 +6,7 @@
 //! lie in another mount namespace: path walks follow mounts, not namespaces.
 
 use std::ffi::CStr;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
@@ -53,8 +54,24 @@ impl Call<'_> {
             return Ok(());
         }
         nix::unistd::chroot(&root)?;
+        self.thread.away = true;
         // What was entered counts, not what was seen before: the target's other threads may have moved on.
         self.thread.view = View::current()?;
         Ok(())
+    }
+
+    /// Lets this thread see the container's own root again: a root directory keeps its mount busy.
+    pub(crate) fn leave_view(&mut self) {
+        if !std::mem::take(&mut self.thread.away) {
+            return;
+        }
+        let home = self
+            .container
+            .root
+            .as_ref()
+            .map(|root| procfs::own_fd(root.as_fd()));
+        let returned = home.map_or(Err(Errno::ENOENT), |home| nix::unistd::chroot(&home));
+        // Without a way back, the next call finds that this thread is elsewhere.
+        self.thread.view = returned.and_then(|()| View::current()).unwrap_or_default();
     }
 }

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{AccessFlags, access};
 use tracing::{debug, warn};
 
 use super::serve::Server;
@@ -49,17 +50,18 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     if !server.listener.is_waiting(notification.id) {
         return Join::NotYet;
     }
-    let mapped = match doors.leads_elsewhere() {
-        Ok(true) => uid_map(&doors.uid_map),
-        // In our own user namespace nothing is emulated.
-        Ok(false) => return Join::NotYet,
-        Err(errno) => Err(errno),
-    };
-    let entered = mapped.and_then(|mapped| {
-        doors.enter(server.container.host_procfs.as_fd())?;
-        server.container.mapped_uids = mapped;
+    // In our own user namespace nothing is emulated.
+    if doors.leads_elsewhere() == Ok(false) {
+        return Join::NotYet;
+    }
+    let host_procfs = server.container.host_procfs.as_fd();
+    let entered = doors.enter(host_procfs).and_then(|()| {
+        // Ours now, and not the target's, which may live in a namespace below.
+        server.container.mapped_uids = uid_map(&read_own("uid_map")?)?;
+        server.container.shows_worker = access(c"/proc/self", AccessFlags::F_OK).is_ok();
         View::current()
     });
+    server.container.root = Some(doors.root);
     match entered {
         Ok(view) => Join::Done(view),
         Err(errno) => {
@@ -74,7 +76,6 @@ struct Doors {
     user: OwnedFd,
     mount: OwnedFd,
     root: OwnedFd,
-    uid_map: String,
 }
 
 impl Doors {
@@ -83,13 +84,10 @@ impl Doors {
             let name = procfs::target(pid, what);
             openat(PROCFS, &name, flags | OFlag::O_CLOEXEC, Mode::empty())
         };
-        let uid_map = open("uid_map", OFlag::O_RDONLY)?;
         Ok(Self {
             user: open("ns/user", OFlag::O_RDONLY)?,
             mount: open("ns/mnt", OFlag::O_RDONLY)?,
             root: open("root", OFlag::O_PATH)?,
-            uid_map: std::io::read_to_string(std::fs::File::from(uid_map))
-                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?,
         })
     }
 
@@ -116,14 +114,17 @@ impl Doors {
     }
 }
 
+fn read_own(what: &str) -> Result<String, Errno> {
+    std::io::read_to_string(std::fs::File::from(open_own(what)?))
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+fn open_own(what: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    openat(PROCFS, &procfs::own(what), flags, Mode::empty())
+}
+
 fn is_own_namespace(namespace: BorrowedFd, name: &str) -> Result<bool, Errno> {
-    let own = procfs::own(name);
-    let own = openat(
-        PROCFS,
-        &own,
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
-    let (own, other) = (fstat(&own)?, fstat(namespace)?);
+    let (own, other) = (fstat(open_own(name)?)?, fstat(namespace)?);
     Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
 }

@@ -10,10 +10,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::stat::Mode;
+use nix::unistd::Uid;
 use sendfd::{RecvWithFd, SendWithFd};
 use tracing::{debug, info};
 
@@ -25,6 +29,9 @@ use crate::owner::Locks;
 use crate::procfs;
 use crate::seccomp::ListenerFd;
 use crate::sys;
+
+/// Between two searches for a new daemon.
+pub(super) const SEARCH_PERIOD: Duration = Duration::from_secs(1);
 
 const WHAT: &str = "taking over from the daemon (a worker is started by `subuidless serve` only)";
 
@@ -45,6 +52,7 @@ pub(super) struct Link {
     /// The container's locks as they came: nothing is ever locked through this open file description, which outlives us in the
     /// daemon.
     locks: OwnedFd,
+    searched: Option<Instant>,
     /// Where the next one will listen; the directory is held open, since the container's root will be ours.
     socket: Option<(OwnedFd, OsString)>,
 }
@@ -56,7 +64,7 @@ impl Link {
         let system = |errno| Error::System { what: WHAT, errno };
         let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
         let daemon = UnixStream::from(stdin);
-        let mut message = vec![0; 64 * 1024];
+        let mut message = vec![0; 256 * 1024];
         let mut fds: [RawFd; FDS] = [-1; FDS];
         let (length, count) = daemon
             .recv_with_fd(&mut message, &mut fds)
@@ -78,6 +86,7 @@ impl Link {
             daemon: Some(daemon),
             message,
             locks,
+            searched: None,
             socket: socket.and_then(hold),
         };
         Ok((link, taken_over))
@@ -100,10 +109,20 @@ impl Link {
     }
 
     /// Hands the container to the daemon that listens now, if there is one.
+    ///
+    /// Looks once a second at the most, however often it is called.
     pub(super) fn search(&mut self, server: &Server) {
-        let Some((directory, name)) = self.socket.as_ref().filter(|_| self.is_searching()) else {
+        let due = self
+            .searched
+            .is_none_or(|last| last.elapsed() >= SEARCH_PERIOD);
+        let Some((directory, name)) = self
+            .socket
+            .as_ref()
+            .filter(|_| due && self.daemon.is_none())
+        else {
             return;
         };
+        self.searched = Some(Instant::now());
         let fds = [
             server.listener.as_fd().as_raw_fd(),
             server.board.as_fd().as_raw_fd(),
@@ -128,7 +147,11 @@ fn hand_over(
     // The working directory is the host's procfs, whatever the root is.
     let directory = procfs::own_fd(directory.as_fd());
     let path = Path::new(std::ffi::OsStr::from_bytes(directory.as_c_str().to_bytes())).join(name);
-    let daemon = UnixStream::connect(path)?;
+    let daemon = sys::connect_unix(&path)?;
+    // In a directory that others may write to, it could be anybody: the fds are for our own user only.
+    if getsockopt(&daemon, PeerCredentials)?.uid() != Uid::effective().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
     daemon.send_with_fd(message, fds)?;
     Ok(daemon)
 }

@@ -11,7 +11,7 @@
 //! is edge-triggered, so each call pays for an epoll_wait and a poll(2) more: 25 to 35 %, where 10 % would have been fine.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -22,7 +22,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::{debug, error};
 
 use super::First;
-use super::link::Link;
+use super::link::{Link, SEARCH_PERIOD};
 use super::serve::Server;
 use crate::board::SLOTS;
 use crate::error::Error;
@@ -33,8 +33,6 @@ use crate::target::{ThreadState, View};
 const PERIOD: u16 = 4;
 /// Looks without any call after which the watch goes to sleep.
 const IDLE_LOOKS: u32 = 8;
-/// Between two searches for a new daemon, in milliseconds.
-const SEARCH_PERIOD: u16 = 1000;
 /// For how many calls between two looks the receiving thread checks whether they were waiting while it served another one.
 const SAMPLES: u32 = 16;
 /// So many that were call for a helper.
@@ -87,6 +85,7 @@ struct Pool {
     /// Samples that are still to be taken, and calls among them that had to wait.
     samples_left: AtomicU32,
     samples_waited: AtomicU32,
+    spawn_failure_reported: AtomicBool,
     watch_sleeps: AtomicBool,
     wake_watch: EventFd,
     /// Receiving failed for good: the daemon starts another worker.
@@ -103,6 +102,7 @@ impl Pool {
             free_slots: Mutex::new((0..SLOTS).rev().collect()),
             samples_left: AtomicU32::new(0),
             samples_waited: AtomicU32::new(0),
+            spawn_failure_reported: AtomicBool::new(false),
             watch_sleeps: AtomicBool::new(false),
             wake_watch: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             broken: AtomicBool::new(false),
@@ -130,6 +130,7 @@ impl Pool {
     }
 
     fn wake_watch(&self) {
+        fence(Ordering::SeqCst);
         if self.watch_sleeps.load(Ordering::Relaxed)
             && self.watch_sleeps.swap(false, Ordering::Relaxed)
         {
@@ -193,8 +194,12 @@ impl Pool {
             }
             let asleep = look.idle >= IDLE_LOOKS && left_over.is_empty();
             self.watch_sleeps.store(asleep, Ordering::SeqCst);
+            // Against the service threads' order: first the beat, then a look whether the watch sleeps.
+            fence(Ordering::SeqCst);
             let timeout = match asleep && self.beats_now() == look.beats {
-                true if link.is_searching() => PollTimeout::from(SEARCH_PERIOD),
+                true if link.is_searching() => {
+                    PollTimeout::try_from(SEARCH_PERIOD).unwrap_or(PollTimeout::NONE)
+                }
                 true => PollTimeout::NONE,
                 false => PollTimeout::from(PERIOD),
             };
@@ -205,9 +210,7 @@ impl Pool {
             if ended.daemon {
                 link.lose();
             }
-            if asleep || look.idle.is_multiple_of(IDLE_LOOKS) {
-                link.search(&self.server);
-            }
+            link.search(&self.server);
             if self.broken.load(Ordering::Relaxed) {
                 return Err(super::receiving_failed(Errno::EIO));
             }
@@ -222,11 +225,18 @@ impl Pool {
             .collect()
     }
 
-    /// Sleeps for `timeout`, or until a target, the daemon or the service ends, or work begins. Asks for no events of the
-    /// listener, so that notifications do not wake it, only the hang-up.
+    /// Sleeps for `timeout`, or until a target, the daemon or the service ends, or work begins.
+    ///
+    /// Asks for no events of the listener, so that notifications do not wake it, only the hang-up; unless the receiving
+    /// thread is in a call: then nobody else hears them.
     fn sleep(&self, timeout: PollTimeout, daemon: Option<BorrowedFd>) -> Result<Ended, Errno> {
+        let is_busy = self.beat(self.sticky.load(Ordering::Relaxed)) % 2 == 1;
+        let events = match is_busy && timeout != PollTimeout::from(PERIOD) {
+            true => PollFlags::POLLIN,
+            false => PollFlags::empty(),
+        };
         let mut fds = vec![
-            PollFd::new(self.server.listener.as_fd(), PollFlags::empty()),
+            PollFd::new(self.server.listener.as_fd(), events),
             PollFd::new(self.wake_watch.as_fd(), PollFlags::POLLIN),
         ];
         fds.extend(daemon.map(|daemon| PollFd::new(daemon, PollFlags::empty())));
@@ -239,7 +249,9 @@ impl Pool {
             let _ = self.wake_watch.read();
         }
         Ok(Ended {
-            targets: fds[0].any() == Some(true),
+            targets: fds[0]
+                .revents()
+                .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)),
             daemon: fds.get(2).is_some_and(|fd| fd.any() == Some(true)),
         })
     }
@@ -275,7 +287,9 @@ impl Pool {
             self.sticky.store(slot, Ordering::Relaxed);
         }
         if let Err(error) = start(self, slot, false) {
-            error!(%error, "cannot start a service thread: calls may have to wait");
+            if !self.spawn_failure_reported.swap(true, Ordering::Relaxed) {
+                error!(%error, "cannot start a service thread: calls may have to wait");
+            }
             self.sticky.store(previous, Ordering::Relaxed);
             self.free_slots().push(slot);
         }

@@ -24,6 +24,9 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(listener: ListenerFd, board: Board, container: Container) -> Self {
+        if board.views_differ() {
+            container.expect_other_views();
+        }
         Self {
             listener,
             board,
@@ -53,9 +56,16 @@ impl Server {
         let found = self.dispatch.find(call);
         let reply = match found {
             Some((_, row)) => self.handle(row, call, thread),
-            // CONTINUE: another architecture's call, or one that a foreign profile sends us.
-            None => Ok(Reply::Continue),
+            None => {
+                // It may have been a chroot(2).
+                self.container.expect_other_views();
+                // CONTINUE: another architecture's call, or one that a foreign profile sends us.
+                Ok(Reply::Continue)
+            }
         };
+        if self.container.views_differ() && !self.board.views_differ() {
+            self.board.set_views_differ();
+        }
         self.reply(slot, call, found, reply);
     }
 
@@ -70,6 +80,9 @@ impl Server {
         if let Some((_, row)) = found.filter(|(_, row)| row.purpose == Purpose::Watch) {
             // Noticed now, or missed for good. Its answer is to continue, as for all others.
             let _ = self.handle(row, call, thread);
+            if self.container.views_differ() {
+                self.board.set_views_differ();
+            }
         }
         // CONTINUE: a runtime on its way into the container, or nothing to emulate.
         self.reply(slot, call, found, Ok(Reply::Continue));
@@ -77,6 +90,9 @@ impl Server {
 
     /// Answers a call that a dead worker left; one that has killed several is given up.
     pub(super) fn serve_again(&self, slot: usize, thread: &mut ThreadState) {
+        if !self.is_in_flight(slot) {
+            return;
+        }
         let call = Notification::read(self.board.slot(slot));
         if self.board.attempt(slot) > MAX_ATTEMPTS {
             error!(
@@ -102,8 +118,14 @@ impl Server {
             thread,
             received: Instant::now(),
         };
-        call.share_view()?;
-        (row.handle)(&mut call)
+        match call.share_view() {
+            // What is only watched goes on to the kernel, whatever goes wrong here.
+            Err(errno) if row.purpose == Purpose::Emulate => return Err(errno),
+            _ => {}
+        }
+        let reply = (row.handle)(&mut call);
+        call.leave_view();
+        reply
     }
 
     fn reply(
