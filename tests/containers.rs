@@ -471,3 +471,56 @@ fn an_empty_root_file_system_is_the_runtimes_error_and_the_daemon_goes_on() {
     assert_eq!(good.sh("touch f; chown 1:2 f; stat -c %u:%g f"), "1:2\n");
     assert_eq!(good.owned, Owned::ByUser);
 }
+
+/// A container that sees the host's processes, its own worker among them.
+fn with_the_hosts_processes(config: &mut serde_json::Value) {
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+    let mounts = config["mounts"].as_array_mut().unwrap();
+    for mount in mounts
+        .iter_mut()
+        .filter(|mount| mount["destination"] == "/proc")
+    {
+        *mount = serde_json::json!({
+            "destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"],
+        });
+    }
+}
+
+#[test]
+fn no_link_to_the_workers_own_directories_leads_out_of_the_container() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let outside = place.path("home/outside");
+    fs::write(&outside, "").unwrap();
+    place.give_to_user(&outside);
+    let bundle = Bundle::new(&place, &daemon).with_config(with_the_hosts_processes);
+    let script = format!(
+        "ln -s /proc/self/cwd/..{outside} by-self
+         ! chown 77:77 by-self 2>/dev/null
+         for process in /proc/[0-9]*; do
+             ln -s $process/cwd/..{outside} link
+             chown 77:77 $process/cwd/..{outside} $process/root{outside} link 2>/dev/null ||:
+             stat link >/dev/null 2>&1 ||:
+             rm link
+         done
+         touch f; exec 7<f; chown 5:6 /proc/self/fd/7
+         ln -s /proc/self/fd/7 to-f; stat -L -c %u:%g f to-f",
+        outside = outside.display()
+    );
+    assert_eq!(bundle.sh(&script), "5:6\n5:6\n");
+    assert_eq!(xattr::get(&outside, XATTR).unwrap(), None);
+}
+
+#[test]
+fn a_file_system_without_user_attributes_keeps_owners_too() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let script = "unshare -m sh -euc 'mount -t ramfs none /mnt; cd /mnt; touch f; mkdir d
+        chown 42:43 f d; stat -c %u:%g f d; rm f; touch f; stat -c %u:%g f'";
+    assert_eq!(
+        bundle.sh(&format!("mkdir -p /mnt; {script}")),
+        "42:43\n42:43\n0:0\n"
+    );
+}

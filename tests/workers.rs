@@ -262,6 +262,8 @@ fn parallel_processes_go_on_while_the_call_of_one_is_stuck() {
     let script = format!(
         "/target stuck /work/mnt >/work/stuck 2>&1 &
          while ! grep -q '^stuck' /work/stuck; do /bin/true; done
+         # Long enough without a call for the worker's watch to go to sleep.
+         sleep 1
          exec /target steady /work 2 >/work/{SAID} 2>&1"
     );
     let container = bundle.start(&["/bin/sh", "-euc", &script]);
@@ -296,4 +298,51 @@ fn fuse_device(place: &Place) -> std::path::PathBuf {
     mknod(&path, SFlag::S_IFCHR, Mode::empty(), makedev(10, 229)).unwrap();
     set_mode(&path, 0o666);
     path
+}
+
+#[test]
+fn a_worker_after_another_one_tells_root_directories_apart() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    // The one in the other root calls first.
+    let script = "cd /work; mkdir -p ch/bin ch/work; cp /bin/busybox ch/bin
+        touch f ch/work/f; chown 1:1 f; mkfifo ch/go
+        chroot ch /bin/busybox sh -c 'read word </go; /bin/busybox stat /work/f' &
+        wait; chown 55:56 /work/f; stat -c %u:%g /work/f >result; exec sleep 1000000";
+    let container = bundle.start(&["/bin/sh", "-euc", script]);
+    let work = bundle.rootfs().join("work");
+    let fifo = work.join("ch/go");
+    until("the container waits", || fifo.exists().then_some(()));
+    let first = worker_of(&place, &container);
+    kill(first, Signal::SIGKILL).unwrap();
+    fs::write(fifo, "go\n").unwrap();
+    let seen = until("the other one has called", || {
+        fs::read_to_string(work.join("result"))
+            .ok()
+            .filter(|text| text.ends_with('\n'))
+    });
+    assert_eq!(seen, "55:56\n");
+    let other = xattr::get(work.join("ch/work/f"), "user.rootlesscontainers");
+    assert_eq!(other.unwrap(), None);
+    container.stop();
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let place = Place::new();
+    let socket = place.runtime_directory().join("subuidless.sock");
+    let mut command = place.as_user("sh");
+    // `head` goes after the first line, and the next one is a broken pipe.
+    let script = format!(
+        "{} serve {} 2>&1 | head -n 1 >&2; exec sleep 1000000",
+        place.binary().display(),
+        socket.display()
+    );
+    command.args(["-c", &script]);
+    let daemon = Daemon::spawn(&place, command, socket);
+    let bundle = Bundle::new(&place, &daemon);
+    for _ in 0..2 {
+        assert_eq!(bundle.sh("touch f; chown 1:2 f; stat -c %u:%g f"), "1:2\n");
+    }
 }
