@@ -36,7 +36,7 @@ pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
 /// Where owners are kept.
 #[derive(Debug)]
 pub(crate) struct Owners {
-    /// `None` when it could not be opened: the daemon has said so.
+    /// `None` when there is none or it could not be opened: daemon or worker have said so.
     side: Option<SideStore>,
     /// To be held from a load to the store that depends on it.
     pub(crate) locks: Locks,

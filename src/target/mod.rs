@@ -7,6 +7,7 @@ mod container;
 mod memory;
 mod path;
 mod view;
+mod walk;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
