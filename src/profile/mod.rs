@@ -118,7 +118,7 @@ pub(crate) fn weave(
             kept.push(Value::Object(rest));
         }
     }
-    if default_action == ALLOW {
+    if lets_pass(default_action) {
         let unnamed = TABLE.iter().filter(|row| !named.contains(&row.name));
         woven.extend(unnamed.flat_map(|row| notifications(row, &Map::new())));
     }
@@ -233,7 +233,7 @@ fn unwoven(
     match (action, rows) {
         (Some(NOTIFY), None) => Err(ALREADY.to_owned()),
         // The notifications of a base that allows everything stand for nothing.
-        (Some(NOTIFY), Some(_)) if default_action == ALLOW => Ok(None),
+        (Some(NOTIFY), Some(_)) if lets_pass(default_action) => Ok(None),
         (Some(NOTIFY), Some(rows)) => {
             let mut rule = rule.clone();
             rule.insert("action".into(), ALLOW.into());
@@ -242,7 +242,7 @@ fn unwoven(
             }
             Ok(Some(rule))
         }
-        (Some(ALLOW), Some(rows)) if is_complement(&rows, rule) => Ok(None),
+        (Some(action), Some(rows)) if lets_pass(action) && is_complement(&rows, rule) => Ok(None),
         _ => Ok(Some(rule.clone())),
     }
 }
@@ -251,8 +251,14 @@ fn is_complement(rows: &[&Row], rule: &Map<String, Value>) -> bool {
     matches!(rows, [row] if complement(row).is_some_and(|args| rule.get("args") == Some(&args)))
 }
 
+/// Whether calls go on to the kernel, noted down or not.
+fn lets_pass(action: &str) -> bool {
+    matches!(action, ALLOW | "SCMP_ACT_LOG")
+}
+
 /// The names of an allowing rule that become notifications, and those that stay in it.
 fn split(rule: &Map<String, Value>, names: &[String]) -> (Vec<&'static Row>, Vec<String>) {
+    let allowed = text(rule, "action").is_some_and(lets_pass);
     let mut ours = Vec::new();
     let mut others = Vec::new();
     for name in names {
@@ -260,9 +266,7 @@ fn split(rule: &Map<String, Value>, names: &[String]) -> (Vec<&'static Row>, Vec
             continue;
         }
         match row(name) {
-            Some(row) if text(rule, "action") == Some(ALLOW) && !conflicts(row, rule) => {
-                ours.push(row)
-            }
+            Some(row) if allowed && !conflicts(row, rule) => ours.push(row),
             _ => others.push(name.clone()),
         }
     }

@@ -148,3 +148,22 @@ fn weaving_twice_is_weaving_once() {
         assert_eq!(weave(&once, &request).unwrap(), once);
     }
 }
+
+#[test]
+fn calls_that_the_base_only_logs_are_notified_like_those_that_it_allows() {
+    let log = "SCMP_ACT_LOG";
+    let by_default = oci(&json!({"defaultAction": log})).unwrap();
+    assert_eq!(rules(&by_default, "stat")[0].0, NOTIFY);
+    let by_rule = oci(&json!({"defaultAction": ERRNO, "syscalls": [
+        {"names": ["chown", "read"], "action": log},
+    ]}))
+    .unwrap();
+    let actions = |name| {
+        rules(&by_rule, name)
+            .into_iter()
+            .map(|(action, _)| action)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(actions("chown"), [NOTIFY, NOTIFY, log]);
+    assert_eq!(actions("read"), [log]);
+}
