@@ -53,20 +53,23 @@ impl Workers {
         self.running.get()
     }
 
-    /// The file in which all workers of a container lock the owners that they change.
-    fn locks(&self, id: &str) -> Result<Rc<OwnedFd>, Errno> {
+    /// The file in which all workers of the container `id` lock the owners that they change; `otherwise` if none is known.
+    fn locks(
+        &self,
+        id: &str,
+        otherwise: impl FnOnce() -> Result<OwnedFd, Errno>,
+    ) -> Result<Rc<OwnedFd>, Errno> {
         let mut locks = self.locks.borrow_mut();
         locks.retain(|_, fd| fd.strong_count() > 0);
         if let Some(known) = locks.get(id).and_then(Weak::upgrade) {
             return Ok(known);
         }
-        let created = Rc::new(Locks::create()?);
-        if id == UNKNOWN {
-            // Containers without a name are not one container.
-            return Ok(created);
+        let new = Rc::new(otherwise()?);
+        // Containers without a name are not one container.
+        if id != UNKNOWN {
+            locks.insert(id.to_owned(), Rc::downgrade(&new));
         }
-        locks.insert(id.to_owned(), Rc::downgrade(&created));
-        Ok(created)
+        Ok(new)
     }
 
     /// Keeps a worker for `listener` until its last target has ended.
@@ -75,54 +78,47 @@ impl Workers {
             id, status, bundle, ..
         } = state;
         info!(container = %id, %status, %bundle, "container");
-        let shared = Board::create().and_then(|board| Ok((board, self.locks(&id)?)));
-        let (board, locks) = match shared {
-            Ok(shared) => shared,
-            Err(errno) => {
-                error!(container = %id, %errno, "no memory to share with a worker: the container's calls will fail");
-                return;
-            }
-        };
         let handover = Handover::new(id, status, bundle);
-        self.keep(
-            Container {
-                handover,
-                listener,
-                board,
-                locks,
-            },
-            None,
-        )
-        .await;
+        let board = Board::create();
+        self.share_and_keep(handover, listener, board, Locks::create, None)
+            .await;
     }
 
     /// Takes over a worker that an earlier daemon left; `link` closes at its end.
     pub(super) async fn adopt(&self, orphan: Orphan, link: tokio::net::UnixStream) {
-        let Orphan {
-            handover,
-            listener,
-            board,
-            locks,
-        } = orphan;
         let Handover {
             id, status, bundle, ..
-        } = &handover;
+        } = &orphan.handover;
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
-        let known = self.locks.borrow().get(id).and_then(Weak::upgrade);
-        let locks = known.unwrap_or_else(|| Rc::new(locks));
-        self.locks
-            .borrow_mut()
-            .insert(id.clone(), Rc::downgrade(&locks));
-        self.keep(
-            Container {
-                handover,
-                listener,
-                board,
-                locks,
-            },
-            Some(link),
-        )
-        .await;
+        let (board, locks) = (Ok(orphan.board), || Ok(orphan.locks));
+        self.share_and_keep(orphan.handover, orphan.listener, board, locks, Some(link))
+            .await;
+    }
+
+    async fn share_and_keep(
+        &self,
+        handover: Handover,
+        listener: ListenerFd,
+        board: Result<Board, Errno>,
+        locks: impl FnOnce() -> Result<OwnedFd, Errno>,
+        adopted: Option<tokio::net::UnixStream>,
+    ) {
+        let shared = board.and_then(|board| Ok((board, self.locks(&handover.id, locks)?)));
+        match shared {
+            Ok((board, locks)) => {
+                let container = Container {
+                    handover,
+                    listener,
+                    board,
+                    locks,
+                };
+                self.keep(container, adopted).await;
+            }
+            Err(errno) => error!(
+                container = %handover.id, %errno,
+                "no memory to share with a worker: the container's calls will fail"
+            ),
+        }
     }
 
     /// The listener is held here, too: without a worker, calls wait for the next one instead of failing with ENOSYS.

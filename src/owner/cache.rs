@@ -68,8 +68,7 @@ impl Version {
     }
 
     fn place(self) -> usize {
-        let mixed = (self.inode ^ self.device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 53) as usize % ENTRIES
+        super::spread(self.device, self.inode) % ENTRIES
     }
 }
 

@@ -38,8 +38,7 @@ impl Locks {
 
     /// Excludes all others from the owner of the file that `stat` is of.
     pub(crate) fn lock(&self, stat: &FileStat) -> Result<Guard<'_>, Errno> {
-        let mixed = (stat.st_ino ^ stat.st_dev.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let stripe = (mixed >> 32) as usize % STRIPES;
+        let stripe = super::spread(stat.st_dev, stat.st_ino) % STRIPES;
         // Nothing can be half done under this mutex: what it protects is on disk.
         let thread = self.stripes[stripe]
             .lock()

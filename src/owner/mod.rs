@@ -169,6 +169,12 @@ pub(crate) fn touch(fd: BorrowedFd, stat: &FileStat, notify: bool) -> Result<(),
     nix::unistd::fchownat(fd, c"", uid, None, AtFlags::AT_EMPTY_PATH)
 }
 
+/// A number for a place in a table that inodes of all devices spread over evenly.
+fn spread(device: u64, inode: u64) -> usize {
+    let mixed = (inode ^ device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize
+}
+
 /// xattr(7): user attributes are for regular files and directories.
 pub(crate) fn carries_xattrs(file_type: SFlag) -> bool {
     matches!(file_type, SFlag::S_IFREG | SFlag::S_IFDIR)
@@ -218,9 +224,8 @@ impl AsRawFd for OpenFile<'_> {
 
 impl xattr::FileExt for OpenFile<'_> {}
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
 fn errno_of(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+    Errno::try_from(error).unwrap_or(Errno::EIO)
 }
 
 /// The side store's own failures: the target gets what chown(2) has for a full or broken disk.
@@ -228,7 +233,7 @@ fn store_failed(error: heed::Error) -> Errno {
     error!(%error, "the side store of owners failed");
     match error {
         heed::Error::Mdb(heed::MdbError::MapFull) => Errno::ENOSPC,
-        heed::Error::Io(error) => Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+        heed::Error::Io(error) => errno_of(error),
         _ => Errno::EIO,
     }
 }

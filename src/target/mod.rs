@@ -12,6 +12,7 @@ mod walk;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -219,3 +220,14 @@ impl FdDirectories {
 
 /// nix's AT_FDCWD: the service threads' working directory, the host's procfs.
 pub(crate) const PROCFS: BorrowedFd<'static> = nix::fcntl::AT_FDCWD;
+
+/// The text of a file of procfs.
+pub(crate) fn read_file<P: NixPath + ?Sized>(
+    directory: impl AsFd,
+    name: &P,
+) -> Result<String, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let file = openat(directory, name, flags, Mode::empty())?;
+    std::io::read_to_string(std::fs::File::from(file))
+        .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO))
+}

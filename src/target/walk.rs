@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::path::O_PATH;
-use super::{Call, Location, PROCFS};
+use super::{Call, Location, PROCFS, read_file};
 use crate::owner::file_type;
 use crate::procfs;
 
@@ -161,15 +161,8 @@ impl Call<'_> {
     }
 
     fn read_status(&self) -> Result<String, Errno> {
-        read_file(PROCFS, procfs::target(self.pid(), "status").as_c_str())
+        read_file(PROCFS, &procfs::target(self.pid(), "status"))
     }
-}
-
-fn read_file(directory: impl AsFd, name: &CStr) -> Result<String, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let fd = openat(directory, name, flags, Mode::empty())?;
-    std::io::read_to_string(std::fs::File::from(fd))
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 /// The last number of a line of /proc/PID/status: the id in the innermost pid namespace.

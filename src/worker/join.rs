@@ -17,7 +17,7 @@ use crate::credentials::capability;
 use crate::procfs;
 use crate::seccomp::Notification;
 use crate::sys;
-use crate::target::{PROCFS, View, uid_map};
+use crate::target::{PROCFS, View, read_file, uid_map};
 
 /// What a worker needs of the container's capabilities; all others are dropped.
 const KEPT_CAPABILITIES: u64 = capability::CHOWN
@@ -57,7 +57,7 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     let host_procfs = server.container.host_procfs.as_fd();
     let entered = doors.enter(host_procfs).and_then(|()| {
         // Ours now, and not the target's, which may live in a namespace below.
-        server.container.mapped_uids = uid_map(&read_own("uid_map")?)?;
+        server.container.mapped_uids = uid_map(&read_file(PROCFS, &procfs::own("uid_map"))?)?;
         server.container.shows_worker = access(c"/proc/self", AccessFlags::F_OK).is_ok();
         View::current()
     });
@@ -112,11 +112,6 @@ impl Doors {
         nix::sys::prctl::set_dumpable(false)?;
         sys::limit_capabilities(KEPT_CAPABILITIES)
     }
-}
-
-fn read_own(what: &str) -> Result<String, Errno> {
-    std::io::read_to_string(std::fs::File::from(open_own(what)?))
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 fn open_own(what: &str) -> Result<OwnedFd, Errno> {

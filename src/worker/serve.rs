@@ -63,9 +63,6 @@ impl Server {
                 Ok(Reply::Continue)
             }
         };
-        if self.container.views_differ() && !self.board.views_differ() {
-            self.board.set_views_differ();
-        }
         self.reply(slot, call, found, reply);
     }
 
@@ -80,9 +77,6 @@ impl Server {
         if let Some((_, row)) = found.filter(|(_, row)| row.purpose == Purpose::Watch) {
             // Noticed now, or missed for good. Its answer is to continue, as for all others.
             let _ = self.handle(row, call, thread);
-            if self.container.views_differ() {
-                self.board.set_views_differ();
-            }
         }
         // CONTINUE: a runtime on its way into the container, or nothing to emulate.
         self.reply(slot, call, found, Ok(Reply::Continue));
@@ -135,6 +129,10 @@ impl Server {
         found: Option<(usize, &Row)>,
         reply: Result<Reply, Errno>,
     ) {
+        if self.container.views_differ() {
+            // Before the call that makes them differ goes on: a successor must know.
+            self.board.set_views_differ();
+        }
         let outcome = match reply {
             Ok(Reply::Continue) => Outcome::Continued,
             Ok(Reply::Value(_)) => Outcome::Answered,
