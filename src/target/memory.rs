@@ -41,11 +41,18 @@ pub(crate) fn read_path(pid: u32, address: u64) -> Result<Name, Errno> {
 
 /// Reads one u64, as of a structure's first member.
 pub(crate) fn read_u64(pid: u32, address: u64) -> Result<u64, Errno> {
-    let address = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     let mut bytes = [0; 8];
-    match read(pid, address, &mut bytes)? {
-        8 => Ok(u64::from_ne_bytes(bytes)),
-        _ => Err(Errno::EFAULT),
+    read_exact(pid, address, &mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Fills `bytes`; EFAULT when a part of the memory cannot be read, as with copy_from_user(9).
+pub(crate) fn read_exact(pid: u32, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+    let address = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    if bytes.is_empty() || read(pid, address, bytes)? == bytes.len() {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
     }
 }
 

@@ -1,0 +1,199 @@
+//! Who a target is: its emulated credentials, and how a call changes them.
+
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlink};
+use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use super::{Call, PROCFS};
+use crate::credentials::{
+    Capabilities, Change, Circumstances, Credentials, EmulatedGid, EmulatedUid, Ids, Subject,
+};
+use crate::identity::{Found, Identities, Index};
+use crate::owner::Owner;
+use crate::procfs::{self, Status};
+use crate::sys;
+
+impl Call<'_> {
+    /// Whether nothing of a container's identities applies, because the target lives in a user namespace below.
+    pub(crate) fn is_nested(&self) -> bool {
+        let container = self.container;
+        container.identities.anyone_nested()
+            && container.user_namespace.is_some_and(|own| {
+                fstatat(PROCFS, &procfs::target(self.pid(), "ns/user"), AtFlags::empty())
+                    .is_ok_and(|stat| (stat.st_dev, stat.st_ino) != own)
+            })
+    }
+
+    /// The number of the target's record.
+    fn record(&self) -> Result<Index, Errno> {
+        let identities = &self.container.identities;
+        match identities.find(self.pid())? {
+            Found::Record(index) => Ok(index),
+            Found::Unchecked(index) if !self.container.is_joined() => Ok(index),
+            Found::Unchecked(index) => {
+                // The file is known by now, and so is what it was executed as.
+                let program = self.program_executed()?;
+                let before = identities.get(index);
+                let after = before.after_exec(&program, &self.circumstances()?);
+                self.ensure_waiting()?;
+                identities.assign(self.pid(), &after, &self.container.locks)?;
+                match identities.find(self.pid())? {
+                    Found::Record(index) | Found::Unchecked(index) => Ok(index),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn credentials(&self) -> Result<Credentials, Errno> {
+        Ok(self.container.identities.get(self.record()?))
+    }
+
+    pub(crate) fn ids(&self) -> Result<(Ids<EmulatedUid>, Ids<EmulatedGid>), Errno> {
+        Ok(self.container.identities.ids(self.record()?))
+    }
+
+    /// What the kernel knows of the target beside ids.
+    pub(crate) fn circumstances(&self) -> Result<Circumstances, Errno> {
+        let status = Status::of(self.pid())?;
+        let kernel = status.capabilities().ok_or(Errno::ESRCH)?;
+        Ok(Circumstances {
+            kernel,
+            bounding: status.bounding().ok_or(Errno::ESRCH)?,
+            no_new_privs: status.no_new_privs(),
+        })
+    }
+
+    pub(crate) fn kernel_capabilities(&self) -> Result<Capabilities, Errno> {
+        Ok(self.circumstances()?.kernel)
+    }
+
+    /// Runs `change` on the target's credentials, and records what has become of them.
+    pub(crate) fn change_credentials<T>(
+        &self,
+        change: impl FnOnce(&mut Change) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let before = self.credentials()?;
+        let mut credentials = Change::of(before.clone(), || self.kernel_capabilities())?;
+        let result = change(&mut credentials)?;
+        let after = credentials.finish();
+        if after != before {
+            self.ensure_waiting()?;
+            self.container
+                .identities
+                .assign(self.pid(), &after, &self.container.locks)?;
+        }
+        Ok(result)
+    }
+
+    /// The target as one who asks something of a file.
+    pub(crate) fn subject(&self) -> Result<Subject, Errno> {
+        let identities = &self.container.identities;
+        let credentials = if identities.anyone_changed() {
+            self.credentials()?
+        } else {
+            identities.initial.clone()
+        };
+        let capabilities = match credentials.capabilities {
+            Some(sets) => sets.effective,
+            None => sys::effective_capabilities(self.pid())?,
+        };
+        Ok(Subject {
+            uid: credentials.uid.fs,
+            gid: credentials.gid.fs,
+            groups: credentials.groups,
+            capabilities,
+        })
+    }
+
+    /// The target as access(2) sees it.
+    pub(crate) fn subject_by_real_ids(&self) -> Result<Subject, Errno> {
+        let credentials = self.credentials()?;
+        let sets = match credentials.capabilities {
+            Some(sets) => sets,
+            None => self.kernel_capabilities()?,
+        };
+        Ok(credentials.by_real_ids(sets))
+    }
+
+    /// Whether the target is nobody special: the container's root, as whom the kernel treats everybody.
+    pub(crate) fn is_initial(&self) -> Result<bool, Errno> {
+        let identities = &self.container.identities;
+        Ok(!identities.anyone_changed() || self.record()? == Index::INITIAL)
+    }
+
+    /// The target's umask(2).
+    pub(crate) fn umask(&self) -> Result<u32, Errno> {
+        Status::of(self.pid())?.umask().ok_or(Errno::ESRCH)
+    }
+
+    /// The owner of a file that has no other one because it belongs to a process, in whose directory of procfs it lies:
+    /// the process's effective ids (proc_pid(5)).
+    pub(crate) fn process_owner(&self, file: BorrowedFd) -> Result<Option<Owner>, Errno> {
+        if !self.container.identities.anyone_changed()
+            || fstatfs(file)?.filesystem_type() != PROC_SUPER_MAGIC
+        {
+            return Ok(None);
+        }
+        let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
+        let Some(directory) = process_directory(&path) else {
+            return Ok(None);
+        };
+        // Its number is that of the target's pid namespace. What is written in the directory itself needs none.
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let Ok(directory) = openat(PROCFS, directory, flags, Mode::empty()) else {
+            return Ok(None);
+        };
+        let Some(limit) = lock_limit(&procfs::read_at(&directory, c"limits")?) else {
+            return Ok(None);
+        };
+        let (uid, gid) = self.container.identities.ids(Identities::of_limit(limit));
+        let stat = fstat(file)?;
+        Ok(Some(Owner::shown_as(uid.effective, gid.effective, &stat)).filter(|owner| !owner.is_unset()))
+    }
+}
+
+/// `/proc/PID` of a path in there.
+fn process_directory(path: &[u8]) -> Option<&[u8]> {
+    let mut end = 0;
+    for component in path.split(|byte| *byte == b'/') {
+        end += component.len();
+        if !component.is_empty() && component.iter().all(u8::is_ascii_digit) {
+            return Some(&path[..end]);
+        }
+        end += 1;
+    }
+    None
+}
+
+/// The soft RLIMIT_LOCKS in the text of /proc/PID/limits.
+fn lock_limit(limits: &str) -> Option<u64> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max file locks"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_the_first_number_in_a_path_of_procfs() {
+        let of = |path: &'static str| process_directory(path.as_bytes());
+        assert_eq!(of("/proc/12/task/13/fd"), Some(&b"/proc/12"[..]));
+        assert_eq!(of("/proc/1"), Some(&b"/proc/1"[..]));
+        assert_eq!(of("/proc/sys/kernel"), None);
+    }
+
+    #[test]
+    fn the_limit_is_found_among_others() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+            Max file locks            6589973123456789     unlimited            locks\n";
+        assert_eq!(lock_limit(limits), Some(6_589_973_123_456_789));
+        let none = "Max file locks            unlimited            unlimited            locks\n";
+        assert_eq!(lock_limit(none), None);
+    }
+}
