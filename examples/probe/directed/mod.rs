@@ -1,6 +1,7 @@
 //! The tricky cases, each written down by hand. One file per question; each group works in a directory of its own and
 //! can be left out by name.
 
+mod credentials;
 mod descriptors;
 mod mounts;
 mod owners;
@@ -18,4 +19,5 @@ pub(crate) fn run(p: &mut Probe) {
     descriptors::run(p);
     processes::run(p);
     mounts::run(p);
+    credentials::run(p);
 }

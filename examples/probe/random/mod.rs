@@ -7,7 +7,7 @@ use draw::{DESCRIPTORS, Dice, GONE, HOMES, UP};
 
 use crate::print::RENAME_FLAGS;
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Path, Probe};
-use crate::sys::{Arg, Place, Sharing, calls};
+use crate::sys::{Arg, Birth, Place, calls};
 
 /// What symlinks lead to. Nothing here leads out of the working directory.
 const TARGETS: [&[u8]; 14] = [
@@ -357,8 +357,8 @@ impl Series<'_> {
         };
         match self.dice.below(3) {
             0 => self.p.thread("thread", work),
-            1 => self.p.child("fork", Sharing::Nothing, work),
-            _ => self.p.child("vfork", Sharing::Memory, work),
+            1 => self.p.child("fork", Birth::Fork, work),
+            _ => self.p.child("vfork", Birth::Vfork, work),
         }
     }
 
