@@ -61,7 +61,7 @@ impl Credentials {
             && self.securebits & securebits::KEEP_CAPS == 0
             && match self.capabilities {
                 // The kernel knows what happens to root's, since to it everybody is root.
-                None => self.is_root(),
+                None => self.is_root() && self.securebits & securebits::NOROOT == 0,
                 Some(sets) => {
                     !self.is_root() && sets.permitted == sets.ambient && sets.effective == sets.ambient
                 }
