@@ -44,7 +44,7 @@ pub(crate) struct Sets {
 
 impl Sets {
     /// The two `struct __user_cap_data_struct` of version 3.
-    fn words(self) -> Vec<u32> {
+    pub(crate) fn words(self) -> Vec<u32> {
         let halves = [0, 32].map(|shift| {
             [self.effective, self.permitted, self.inheritable].map(|set| {
                 u32::try_from(set >> shift & 0xffff_ffff).expect("half of a set has 32 bits")
