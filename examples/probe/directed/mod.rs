@@ -4,6 +4,7 @@
 mod capabilities;
 mod credentials;
 mod descriptors;
+mod exec;
 mod mounts;
 mod owners;
 mod paths;
@@ -24,4 +25,5 @@ pub(crate) fn run(p: &mut Probe) {
     credentials::run(p);
     capabilities::run(p);
     threads::run(p);
+    exec::run(p);
 }

@@ -2,9 +2,9 @@
 
 use std::os::unix::ffi::OsStringExt;
 
-use super::{Probe, path};
+use super::{KEEP, Path, Probe, path};
 use crate::print;
-use crate::sys::{Answer, Arg, Syscall, calls};
+use crate::sys::{Answer, Arg, calls};
 
 /// The first argument of a probe that is to print who it is, and nothing else; the last one is the line it came from.
 pub(crate) const SHOW: &[u8] = b"--state";
@@ -17,17 +17,19 @@ impl Probe {
     }
 
     /// Becomes `program`.
-    pub(crate) fn execve(&mut self, program: &[u8]) {
-        self.become_other("execve", program, |p, arguments| {
+    pub(crate) fn execve(&mut self, program: impl Into<Path>) {
+        let program = program.into();
+        self.become_other("execve", &program.clone(), |p, arguments| {
             let args = [path(program), arguments, Arg::Strings(Vec::new())];
             p.quiet(calls::EXECVE, &args)
         });
     }
 
     /// Becomes a program that is found from a descriptor.
-    pub(crate) fn execveat(&mut self, fd: i32, program: &[u8], flags: u32) {
+    pub(crate) fn execveat(&mut self, fd: i32, program: impl Into<Path>, flags: u32) {
+        let program = program.into();
         let what = format!("execveat {fd} {}", print::bits(flags, print::AT_FLAGS));
-        self.become_other(&what, program, |p, arguments| {
+        self.become_other(&what, &program.clone(), |p, arguments| {
             let args = [
                 Arg::Fd(fd),
                 path(program),
@@ -42,13 +44,13 @@ impl Probe {
     fn become_other(
         &mut self,
         what: &str,
-        program: &[u8],
+        program: &Path,
         call: impl FnOnce(&mut Probe, Arg) -> Answer,
     ) {
-        let shown = self.printer.path(program);
+        let shown = self.printer.arg(&path(program.clone()));
         self.say(&format!("{what} {shown}"));
         let line = format!("{}{}", self.lineage, self.line);
-        let arguments = vec![program.to_vec(), SHOW.to_vec(), line.into_bytes()];
+        let arguments = vec![program.0.clone(), SHOW.to_vec(), line.into_bytes()];
         // Only failures come back.
         let answer = call(self, Arg::Strings(arguments));
         self.say(&format!("  = {}", print::answer(&answer, &[])));
@@ -59,5 +61,8 @@ impl Probe {
     pub(crate) fn introduce(&mut self) {
         self.state();
         self.ambient();
+        // Are the saved ids what they look like?
+        self.set(calls::SETRESGID, &[KEEP, 998, KEEP]);
+        self.set(calls::SETRESUID, &[KEEP, 999, KEEP]);
     }
 }
