@@ -1,30 +1,10 @@
-//! Capabilities, as far as they come and go with the ids: capget(2), capset(2), and prctl(2) where it concerns them.
+//! Capabilities, as far as they come and go with the ids: capget(2) and capset(2).
 
 use crate::probe::*;
 use crate::sys::{Arg, Birth, Place, calls, process_id};
 
 pub(super) fn run(p: &mut Probe) {
     p.group("ids-caps", caps);
-    p.group("ids-keepcaps", keepcaps);
-    p.group("ids-securebits", securebits);
-    p.group("ids-ambient", ambient);
-    p.group("ids-bounding", bounding);
-}
-
-const SETGID: u64 = 1 << 6;
-const SETUID: u64 = 1 << 7;
-const SETPCAP: u64 = 1 << 8;
-const KILL: u64 = 1 << 5;
-/// None of the container's.
-const SYS_TIME: u64 = 1 << 25;
-
-const NO_ROOT: i64 = 1;
-const NO_SETUID_FIXUP: i64 = 1 << 2;
-const KEEP_CAPS: i64 = 1 << 4;
-const NO_AMBIENT_RAISE: i64 = 1 << 6;
-
-fn own(p: &mut Probe) -> Sets {
-    p.capabilities(0).unwrap_or_default()
 }
 
 fn header(version: u32, pid: i32, place: Place) -> Arg {
@@ -86,7 +66,7 @@ fn caps(p: &mut Probe) {
         });
     }
     p.child("versions of capset", Birth::Fork, |p| {
-        let all = own(p).words();
+        let all = p.own_capabilities().words();
         for version in versions {
             for pid in [-1, 0x3fff_ffff, 1] {
                 p.peek(
@@ -127,23 +107,23 @@ fn caps(p: &mut Probe) {
         },
     );
     p.child("what capset allows", Birth::Fork, |p| {
-        let all = own(p);
+        let all = p.own_capabilities();
         let none = Sets::default();
         p.capset(all);
         p.capset(Sets {
-            inheritable: SETUID | KILL,
+            inheritable: CAP_SETUID | CAP_KILL,
             ..all
         });
         p.capset(Sets {
-            inheritable: SYS_TIME,
+            inheritable: CAP_SYS_TIME,
             ..all
         });
         p.capset(Sets {
-            effective: all.effective | SYS_TIME,
+            effective: all.effective | CAP_SYS_TIME,
             ..all
         });
         p.capset(Sets {
-            permitted: all.permitted | SYS_TIME,
+            permitted: all.permitted | CAP_SYS_TIME,
             ..all
         });
         p.capset(Sets {
@@ -161,44 +141,44 @@ fn caps(p: &mut Probe) {
             ..all
         });
         p.capset(Sets {
-            effective: SETUID,
+            effective: CAP_SETUID,
             ..all
         });
         p.capset(Sets {
-            effective: KILL,
-            permitted: KILL | SETUID,
-            inheritable: KILL,
+            effective: CAP_KILL,
+            permitted: CAP_KILL | CAP_SETUID,
+            inheritable: CAP_KILL,
         });
         p.capset(Sets {
-            effective: KILL,
-            permitted: KILL | SETUID,
-            inheritable: KILL | SETUID,
+            effective: CAP_KILL,
+            permitted: CAP_KILL | CAP_SETUID,
+            inheritable: CAP_KILL | CAP_SETUID,
         });
         p.capset(Sets {
-            effective: KILL,
-            permitted: KILL | SETUID,
-            inheritable: KILL | SETGID,
+            effective: CAP_KILL,
+            permitted: CAP_KILL | CAP_SETUID,
+            inheritable: CAP_KILL | CAP_SETGID,
         });
         p.capset(Sets {
-            effective: KILL | SETUID,
-            permitted: KILL,
+            effective: CAP_KILL | CAP_SETUID,
+            permitted: CAP_KILL,
             inheritable: 0,
         });
         p.capset(all);
         p.capset(Sets {
-            inheritable: KILL,
+            inheritable: CAP_KILL,
             ..none
         });
         p.capset(none);
         p.capset(Sets {
-            inheritable: KILL,
+            inheritable: CAP_KILL,
             ..none
         });
     });
     p.child("root without CAP_SETUID and CAP_SETGID", Birth::Fork, |p| {
-        let all = own(p);
+        let all = p.own_capabilities();
         p.capset(Sets {
-            effective: all.effective & !(SETUID | SETGID),
+            effective: all.effective & !(CAP_SETUID | CAP_SETGID),
             ..all
         });
         p.setgroups(&[1]);
@@ -211,13 +191,13 @@ fn caps(p: &mut Probe) {
         p.set(calls::SETFSUID, &[1000]);
         // It has them still, as permitted ones.
         p.capset(Sets {
-            effective: SETGID,
+            effective: CAP_SETGID,
             ..all
         });
         p.set(calls::SETRESGID, &[1000, 1001, 1002]);
         p.setgroups(&[1]);
         p.capset(Sets {
-            effective: SETUID,
+            effective: CAP_SETUID,
             ..all
         });
         p.set(calls::SETRESUID, &[1000, 1001, 0]);
@@ -227,8 +207,8 @@ fn caps(p: &mut Probe) {
         p.prctl(PR_SET_KEEPCAPS, &[1]);
         p.set(calls::SETRESUID, &[1000, 1000, 1000]);
         p.capset(Sets {
-            effective: SETUID | SETGID,
-            permitted: SETUID | SETGID,
+            effective: CAP_SETUID | CAP_SETGID,
+            permitted: CAP_SETUID | CAP_SETGID,
             inheritable: 0,
         });
         p.setgroups(&[4, 5]);
@@ -242,230 +222,5 @@ fn caps(p: &mut Probe) {
         p.set(calls::SETFSUID, &[0]);
         p.set(calls::SETRESUID, &[KEEP, 0, KEEP]);
         p.set(calls::SETRESUID, &[KEEP, 5, KEEP]);
-    });
-}
-
-/// The file system id and its capabilities; what becomes of them when a capability is gone.
-fn keepcaps(p: &mut Probe) {
-    for value in [0, 1, 2, -1, 0x1_0000_0000, 0x1_0000_0001] {
-        p.child("the bit", Birth::Fork, |p| {
-            p.prctl(PR_SET_KEEPCAPS, &[1]);
-            p.prctl(PR_SET_KEEPCAPS, &[value]);
-            p.prctl(PR_GET_KEEPCAPS, &[]);
-            p.prctl(PR_GET_KEEPCAPS, &[1, 2, 3, 4]);
-            p.prctl(PR_SET_KEEPCAPS, &[1, 2, 3, 4]);
-            p.state();
-        });
-    }
-    for ids in [
-        [1000, 1000, 1000],
-        [0, 1000, 0],
-        [1000, 0, 1000],
-        [1000, 1000, 0],
-    ] {
-        p.child("kept", Birth::Fork, |p| {
-            p.prctl(PR_SET_KEEPCAPS, &[1]);
-            p.set(calls::SETRESUID, &ids);
-            let sets = own(p);
-            p.capset(Sets {
-                effective: sets.permitted,
-                ..sets
-            });
-            p.prctl(PR_SET_KEEPCAPS, &[0]);
-            p.state();
-            p.set(calls::SETRESUID, &[2000, 2000, 2000]);
-            p.set(calls::SETUID, &[0]);
-            p.set(calls::SETUID, &[3000]);
-            // Somebody without any capability may still ask for the bit.
-            p.prctl(PR_SET_KEEPCAPS, &[1]);
-            p.state();
-        });
-    }
-    p.child("file system ids", Birth::Fork, |p| {
-        let all = own(p);
-        p.capset(Sets {
-            effective: all.effective & !1,
-            ..all
-        });
-        p.set(calls::SETFSUID, &[1000]);
-        p.set(calls::SETFSUID, &[1001]);
-        p.set(calls::SETFSUID, &[0]);
-        p.set(calls::SETFSUID, &[1000]);
-        p.set(calls::SETRESUID, &[0, 0, 0]);
-        p.set(calls::SETFSUID, &[1000]);
-        p.set(calls::SETFSUID, &[0]);
-        p.capset(Sets {
-            permitted: SETUID | 2,
-            effective: SETUID,
-            inheritable: 0,
-        });
-        p.set(calls::SETFSUID, &[1000]);
-        p.set(calls::SETFSUID, &[0]);
-    });
-}
-
-fn securebits(p: &mut Probe) {
-    let all: Vec<i64> = (0..9)
-        .map(|bit| 1 << bit)
-        .chain([0, 0xff, 0x15, 0x55, -1, 0x100, 0x1_0000_0004])
-        .collect();
-    for bits in &all {
-        p.child("bits", Birth::Fork, |p| {
-            p.prctl(PR_SET_SECUREBITS, &[*bits]);
-            p.state();
-            p.prctl(PR_SET_KEEPCAPS, &[1]);
-            p.prctl(PR_GET_SECUREBITS, &[]);
-            p.prctl(PR_SET_SECUREBITS, &[0]);
-            p.state();
-        });
-    }
-    p.child("by somebody else", Birth::Fork, |p| {
-        p.set(calls::SETRESUID, &[1000, 1000, 0]);
-        for bits in &all {
-            p.prctl(PR_SET_SECUREBITS, &[*bits]);
-            p.state();
-        }
-        p.set(calls::SETRESUID, &[0, 0, 0]);
-        let sets = own(p);
-        p.capset(Sets {
-            effective: sets.effective & !SETPCAP,
-            ..sets
-        });
-        p.prctl(PR_SET_SECUREBITS, &[NO_SETUID_FIXUP]);
-        p.prctl(PR_SET_SECUREBITS, &[0]);
-        p.prctl(PR_GET_SECUREBITS, &[]);
-    });
-    for bits in [
-        NO_SETUID_FIXUP,
-        KEEP_CAPS,
-        NO_SETUID_FIXUP | KEEP_CAPS,
-        NO_ROOT,
-    ] {
-        for ids in [
-            [1000, 1000, 1000],
-            [0, 1000, 0],
-            [1000, 0, 1000],
-            [1000, 1000, 0],
-        ] {
-            p.child("what the bits do", Birth::Fork, |p| {
-                p.prctl(PR_SET_SECUREBITS, &[bits]);
-                p.set(calls::SETRESUID, &ids);
-                p.set(calls::SETFSUID, &[1001]);
-                p.set(calls::SETFSUID, &[0]);
-                p.set(calls::SETRESUID, &[KEEP, 0, KEEP]);
-                p.prctl(PR_SET_SECUREBITS, &[0]);
-                p.set(calls::SETRESUID, &[5, 5, 5]);
-            });
-        }
-    }
-}
-
-fn ambient(p: &mut Probe) {
-    let raise = |p: &mut Probe, capability: i64| {
-        p.prctl(PR_CAP_AMBIENT, &[AMBIENT_RAISE, capability]);
-        p.ambient();
-    };
-    let inherit = |p: &mut Probe, inheritable: u64| {
-        let sets = own(p);
-        p.capset(Sets {
-            inheritable,
-            ..sets
-        });
-    };
-    p.child("arguments", Birth::Fork, |p| {
-        inherit(p, KILL | SETUID);
-        for operation in [0, 1, 2, 3, 4, 5, -1] {
-            for capability in [5, 7, 25, 40, 41, 63, 64, -1, 0x1_0000_0005] {
-                p.prctl(PR_CAP_AMBIENT, &[operation, capability]);
-            }
-            p.prctl(PR_CAP_AMBIENT, &[operation, 5, 1]);
-            p.prctl(PR_CAP_AMBIENT, &[operation, 5, 0, 1]);
-            p.prctl(PR_CAP_AMBIENT, &[operation, 0]);
-            p.ambient();
-        }
-    });
-    p.child("up and down", Birth::Fork, |p| {
-        raise(p, 5);
-        inherit(p, KILL | SETUID | SETGID);
-        raise(p, 5);
-        raise(p, 6);
-        raise(p, 7);
-        raise(p, 8);
-        p.prctl(PR_CAP_AMBIENT, &[AMBIENT_LOWER, 6]);
-        p.ambient();
-        // What is no longer inheritable or permitted is not ambient either.
-        inherit(p, KILL | SETUID);
-        p.ambient();
-        inherit(p, SETUID);
-        p.ambient();
-        inherit(p, KILL | SETUID);
-        raise(p, 5);
-        let sets = own(p);
-        p.capset(Sets {
-            effective: sets.effective & !KILL,
-            permitted: sets.permitted & !KILL,
-            ..sets
-        });
-        p.ambient();
-        raise(p, 5);
-        p.prctl(PR_CAP_AMBIENT, &[AMBIENT_CLEAR_ALL, 0]);
-        p.ambient();
-        p.prctl(PR_SET_SECUREBITS, &[NO_AMBIENT_RAISE]);
-        raise(p, 7);
-        p.prctl(PR_CAP_AMBIENT, &[AMBIENT_LOWER, 7]);
-    });
-    for (keep, ids) in [
-        (0, [1000, 1000, 1000]),
-        (1, [1000, 1000, 1000]),
-        (0, [1000, 1000, 0]),
-        (1, [0, 1000, 0]),
-        (0, [1000, 0, 1000]),
-    ] {
-        p.child("a change of ids", Birth::Fork, |p| {
-            inherit(p, KILL | SETUID | SETGID);
-            raise(p, 5);
-            raise(p, 6);
-            p.prctl(PR_SET_KEEPCAPS, &[keep]);
-            p.set(calls::SETRESUID, &ids);
-            p.ambient();
-            raise(p, 7);
-            p.child("a child", Birth::Fork, |p| {
-                p.state();
-                p.ambient();
-            });
-            p.set(calls::SETRESUID, &[2000, 2000, 2000]);
-            p.ambient();
-        });
-    }
-}
-
-fn bounding(p: &mut Probe) {
-    let bound = |p: &mut Probe| {
-        for capability in [0, 5, 7, 25, 40] {
-            p.prctl(PR_CAPBSET_READ, &[capability]);
-        }
-    };
-    bound(p);
-    p.prctl(PR_CAPBSET_READ, &[41]);
-    p.prctl(PR_CAPBSET_READ, &[-1]);
-    p.child("dropped by root", Birth::Fork, |p| {
-        p.prctl(PR_CAPBSET_DROP, &[5]);
-        p.prctl(PR_CAPBSET_DROP, &[25]);
-        p.prctl(PR_CAPBSET_DROP, &[41]);
-        p.prctl(PR_CAPBSET_DROP, &[-1]);
-        bound(p);
-        p.state();
-        let sets = own(p);
-        p.capset(Sets {
-            inheritable: KILL,
-            ..sets
-        });
-        p.child("a child", Birth::Fork, bound);
-    });
-    p.child("dropped by somebody else", Birth::Fork, |p| {
-        p.set(calls::SETRESUID, &[1000, 1000, 0]);
-        p.prctl(PR_CAPBSET_DROP, &[5]);
-        p.prctl(PR_CAPBSET_DROP, &[41]);
-        bound(p);
     });
 }

@@ -9,6 +9,8 @@ mod mounts;
 mod owners;
 mod paths;
 mod processes;
+mod programs;
+mod securebits;
 mod threads;
 
 pub(crate) use owners::IDS;
@@ -24,6 +26,8 @@ pub(crate) fn run(p: &mut Probe) {
     mounts::run(p);
     credentials::run(p);
     capabilities::run(p);
+    securebits::run(p);
     threads::run(p);
     exec::run(p);
+    programs::run(p);
 }
