@@ -11,6 +11,7 @@ pub(crate) const AT_FLAGS: &[(u32, &str)] = &[
     (0x1000, "AT_EMPTY_PATH"),
     (0x2000, "AT_STATX_FORCE_SYNC"),
     (0x4000, "AT_STATX_DONT_SYNC"),
+    (0x10000, "AT_EXECVE_CHECK"),
 ];
 
 pub(crate) const OPEN_FLAGS: &[(u32, &str)] = &[

@@ -11,8 +11,11 @@ pub(super) fn run(p: &mut Probe) {
     p.group("ids-children", children);
 }
 
-/// Somebody to start as: how user ids are set, and the same for group ids.
-const STARTS: [(&str, &[(Syscall, Syscall, &[u32])]); 9] = [
+/// A call that sets user ids, the one that sets group ids, and what they set both to.
+type Step = (Syscall, Syscall, &'static [u32]);
+
+/// Somebody to start as.
+const STARTS: [(&str, &[Step]); 9] = [
     ("root", &[]),
     (
         "dropped",

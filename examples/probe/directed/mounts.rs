@@ -15,7 +15,14 @@ pub(super) fn run(p: &mut Probe) {
     p.group("thread-mounts", thread_mounts);
 }
 
-fn mount(p: &mut Probe, source: &str, target: &str, kind: &str, flags: u64, options: &str) {
+pub(super) fn mount(
+    p: &mut Probe,
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: u64,
+    options: &str,
+) {
     let text = |value: &str| match value {
         "" => Arg::Path(Vec::new(), Place::Null),
         value => Arg::Text(value.into()),
@@ -31,7 +38,7 @@ fn mount(p: &mut Probe, source: &str, target: &str, kind: &str, flags: u64, opti
 }
 
 /// A mount namespace of the caller's own, from which nothing gets out.
-fn own_mounts(p: &mut Probe) {
+pub(super) fn own_mounts(p: &mut Probe) {
     p.call(calls::UNSHARE, &[Arg::Number(libc::CLONE_NEWNS.into())]);
     mount(p, "", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
 }

@@ -15,7 +15,6 @@ macro_rules! prctl_options {
 }
 
 prctl_options! {
-    PR_SET_DUMPABLE 4;
     PR_GET_KEEPCAPS 7;
     PR_SET_KEEPCAPS 8;
     PR_CAPBSET_READ 23;
@@ -32,6 +31,13 @@ pub(crate) const AMBIENT_RAISE: i64 = 2;
 pub(crate) const AMBIENT_LOWER: i64 = 3;
 pub(crate) const AMBIENT_CLEAR_ALL: i64 = 4;
 
+pub(crate) const CAP_KILL: u64 = 1 << 5;
+pub(crate) const CAP_SETGID: u64 = 1 << 6;
+pub(crate) const CAP_SETUID: u64 = 1 << 7;
+pub(crate) const CAP_SETPCAP: u64 = 1 << 8;
+/// None of the container's.
+pub(crate) const CAP_SYS_TIME: u64 = 1 << 25;
+
 pub(crate) const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// The sets of capabilities as capset(2) takes them.
@@ -44,7 +50,7 @@ pub(crate) struct Sets {
 
 impl Sets {
     /// The two `struct __user_cap_data_struct` of version 3.
-    fn words(self) -> Vec<u32> {
+    pub(crate) fn words(self) -> Vec<u32> {
         let halves = [0, 32].map(|shift| {
             [self.effective, self.permitted, self.inheritable].map(|set| {
                 u32::try_from(set >> shift & 0xffff_ffff).expect("half of a set has 32 bits")
@@ -69,6 +75,11 @@ fn header(version: u32, pid: i32) -> Arg {
 }
 
 impl Probe {
+    /// The caller's capabilities.
+    pub(crate) fn own_capabilities(&mut self) -> Sets {
+        self.capabilities(0).unwrap_or_default()
+    }
+
     /// Makes a call whose arguments are ids, and prints what the caller is then.
     pub(crate) fn set(&mut self, syscall: Syscall, ids: &[u32]) {
         let args: Vec<Arg> = ids.iter().copied().map(Arg::Id).collect();

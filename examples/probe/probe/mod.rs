@@ -3,9 +3,12 @@
 
 mod credentials;
 mod effects;
+mod exec;
 mod tasks;
 
 pub(crate) use credentials::*;
+pub(crate) use exec::SHOW;
+pub(crate) use tasks::Worker;
 
 use crate::print::{self, AT_FLAGS, OPEN_FLAGS, Printer, RENAME_FLAGS};
 use crate::sys::{self, Answer, Arg, Memory, Place, Syscall, UNTOUCHED, calls};
@@ -67,6 +70,14 @@ impl Probe {
 
     pub(crate) fn directory(&self) -> &[u8] {
         &self.printer.directory
+    }
+
+    /// As [`Probe::new`], for a program that a probe has started from its line `line`.
+    pub(crate) fn heir(line: &str) -> Probe {
+        Probe {
+            lineage: format!("{line}."),
+            ..Probe::new(Vec::new(), Vec::new(), Vec::new())
+        }
     }
 
     /// An absolute path below the working directory.

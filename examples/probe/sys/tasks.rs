@@ -66,9 +66,10 @@ pub(crate) fn spawn(birth: Birth, mut work: impl FnMut()) -> c_int {
         // SAFETY: other threads of the probe, if there are any, stand still and hold no lock while it forks, and libc
         // makes its allocator fit for use in the child.
         Birth::Fork => unsafe { libc::fork() },
-        // SAFETY: as above; the arguments are a signal and no addresses, and there are no threads.
         Birth::Clone => {
-            narrow(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })
+            // SAFETY: as above, and no thread of the probe's allocates meanwhile; the arguments are no addresses.
+            let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+            narrow(pid)
         }
         Birth::Clone3 => {
             // struct clone_args up to `tls`, all zero but exit_signal.
