@@ -42,6 +42,11 @@ impl FileMode {
         })
     }
 
+    /// Whether execve(2) takes it from anybody.
+    pub(crate) fn is_executable(self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG && self.mode & 0o111 != 0
+    }
+
     pub(crate) fn is_directory(self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
     }

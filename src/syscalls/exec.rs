@@ -3,6 +3,8 @@
 //! The kernel runs the program. Whether it succeeds is not known here, so what it makes of the credentials is noted down as
 //! pending, and counts from the moment when the target's memory is another program's.
 
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 
@@ -42,12 +44,13 @@ fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Rep
         // CONTINUE: the kernel says why.
         return Ok(Reply::Continue);
     };
-    if !call.is_initial()? {
-        use std::os::fd::AsFd;
-        let mode = call.file_mode(file.as_fd())?;
-        if !mode.is_directory() && !call.subject()?.may(Access::EXECUTE, mode) {
-            return Err(Errno::EACCES);
-        }
+    let mode = call.file_mode(file.as_fd())?;
+    if !mode.is_executable() {
+        // CONTINUE: EACCES, whoever asks.
+        return Ok(Reply::Continue);
+    }
+    if !call.is_initial()? && !call.subject()?.may(Access::EXECUTE, mode) {
+        return Err(Errno::EACCES);
     }
     match call.program(file) {
         Ok(program) => note(call, &program, false),

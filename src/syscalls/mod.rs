@@ -57,8 +57,10 @@ pub(crate) enum Trap {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Emulate,
-    /// Also before the container has been joined: its runtime takes the ids of the container's user.
+    /// As `Emulate`, also before the container has been joined: its runtime takes the ids of the container's user.
     EmulateEarly,
+    /// As `EmulateEarly`, and nothing is asked about files: which root directory the target sees does not matter.
+    EmulateIds,
     /// Only noticed, also before the container has been joined.
     Watch,
 }
@@ -87,6 +89,14 @@ const fn emulated(name: &'static str, trap: Trap, handle: Handler) -> Row {
 const fn emulated_early(name: &'static str, trap: Trap, handle: Handler) -> Row {
     Row {
         purpose: Purpose::EmulateEarly,
+        ..emulated(name, trap, handle)
+    }
+}
+
+/// As [`emulated_early`], for calls that have to do with ids only.
+const fn emulated_ids(name: &'static str, trap: Trap, handle: Handler) -> Row {
+    Row {
+        purpose: Purpose::EmulateIds,
         ..emulated(name, trap, handle)
     }
 }
@@ -166,34 +176,34 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("newfstatat", Trap::Always, stat::newfstatat),
     emulated("statx", ASKS_FOR_IDS, stat::statx),
     // setuid(2) and its relatives
-    emulated_early("setuid", Trap::Always, setid::setuid),
-    emulated_early("setgid", Trap::Always, setid::setgid),
-    emulated_early("setreuid", Trap::Always, setid::setreuid),
-    emulated_early("setregid", Trap::Always, setid::setregid),
-    emulated_early("setresuid", Trap::Always, setid::setresuid),
-    emulated_early("setresgid", Trap::Always, setid::setresgid),
-    emulated_early("setfsuid", Trap::Always, setid::setfsuid),
-    emulated_early("setfsgid", Trap::Always, setid::setfsgid),
-    emulated_early("setgroups", Trap::Always, setid::setgroups),
+    emulated_ids("setuid", Trap::Always, setid::setuid),
+    emulated_ids("setgid", Trap::Always, setid::setgid),
+    emulated_ids("setreuid", Trap::Always, setid::setreuid),
+    emulated_ids("setregid", Trap::Always, setid::setregid),
+    emulated_ids("setresuid", Trap::Always, setid::setresuid),
+    emulated_ids("setresgid", Trap::Always, setid::setresgid),
+    emulated_ids("setfsuid", Trap::Always, setid::setfsuid),
+    emulated_ids("setfsgid", Trap::Always, setid::setfsgid),
+    emulated_ids("setgroups", Trap::Always, setid::setgroups),
     // getuid(2) and its relatives
-    emulated_early("getuid", Trap::Always, getid::getuid),
-    emulated_early("geteuid", Trap::Always, getid::geteuid),
-    emulated_early("getgid", Trap::Always, getid::getgid),
-    emulated_early("getegid", Trap::Always, getid::getegid),
-    emulated("getresuid", Trap::Always, getid::getresuid),
-    emulated("getresgid", Trap::Always, getid::getresgid),
-    emulated("getgroups", Trap::Always, getid::getgroups),
+    emulated_ids("getuid", Trap::Always, getid::getuid),
+    emulated_ids("geteuid", Trap::Always, getid::geteuid),
+    emulated_ids("getgid", Trap::Always, getid::getgid),
+    emulated_ids("getegid", Trap::Always, getid::getegid),
+    emulated_ids("getresuid", Trap::Always, getid::getresuid),
+    emulated_ids("getresgid", Trap::Always, getid::getresgid),
+    emulated_ids("getgroups", Trap::Always, getid::getgroups),
     // capget(2), capset(2), prctl(2)
-    emulated("capget", Trap::Always, capability::capget),
-    emulated_early("capset", Trap::Always, capability::capset),
-    emulated_early("prctl", ABOUT_CREDENTIALS, capability::prctl),
+    emulated_ids("capget", Trap::Always, capability::capget),
+    emulated_ids("capset", Trap::Always, capability::capset),
+    emulated_ids("prctl", ABOUT_CREDENTIALS, capability::prctl),
     // execve(2), execveat(2)
     emulated_early("execve", Trap::Always, exec::execve),
     emulated_early("execveat", Trap::Always, exec::execveat),
     // getrlimit(2)
-    emulated("getrlimit", of_locks(0), limit::getrlimit),
-    emulated("setrlimit", of_locks(0), limit::setrlimit),
-    emulated("prlimit64", of_locks(1), limit::prlimit64),
+    emulated_ids("getrlimit", of_locks(0), limit::getrlimit),
+    emulated_ids("setrlimit", of_locks(0), limit::setrlimit),
+    emulated_ids("prlimit64", of_locks(1), limit::prlimit64),
     // open(2), openat2(2)
     emulated("open", creates(1), open::open),
     emulated("creat", Trap::Always, open::creat),

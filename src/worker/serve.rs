@@ -77,7 +77,9 @@ impl Server {
         let found = self.dispatch.find(call);
         let reply = match found.map(|(_, row)| (row, row.purpose)) {
             // A runtime on its way into the container takes the ids of the container's user.
-            Some((row, Purpose::EmulateEarly)) if emulates => self.handle(row, call, thread),
+            Some((row, Purpose::EmulateEarly | Purpose::EmulateIds)) if emulates => {
+                self.handle(row, call, thread)
+            }
             Some((row, Purpose::Watch)) => {
                 // Noticed now, or missed for good. Its answer is to continue, as for all others.
                 let _ = self.handle(row, call, thread);
@@ -119,11 +121,13 @@ impl Server {
             thread,
             received: Instant::now(),
         };
-        match call.share_view() {
+        let shared = match row.purpose {
+            Purpose::EmulateIds => Ok(()),
+            Purpose::Emulate | Purpose::EmulateEarly => call.share_view(),
             // What is only watched goes on to the kernel, whatever goes wrong here.
-            Err(errno) if row.purpose != Purpose::Watch => return Err(errno),
-            _ => {}
-        }
+            Purpose::Watch => call.share_view().or(Ok(())),
+        };
+        shared?;
         let reply = (row.handle)(&mut call);
         call.leave_view();
         reply
