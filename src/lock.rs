@@ -104,7 +104,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = File::create(directory.path().join("file")).unwrap();
         let stat = nix::sys::stat::fstat(&file).unwrap();
-        let memfd = nix::sys::memfd::memfd_create(c"locks", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+        let memfd = nix::sys::memfd::memfd_create(c"locks", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
+            .unwrap();
         // A description of its own, as another worker has that opens the memfd anew.
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memfd));
         let again = File::options().read(true).write(true).open(path).unwrap();

@@ -44,7 +44,10 @@ pub(crate) fn read(name: &Name) -> Result<String, Errno> {
 }
 
 /// The text of a file of any procfs.
-pub(crate) fn read_at<P: NixPath + ?Sized>(directory: impl AsFd, name: &P) -> Result<String, Errno> {
+pub(crate) fn read_at<P: NixPath + ?Sized>(
+    directory: impl AsFd,
+    name: &P,
+) -> Result<String, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let file = openat(directory, name, flags, Mode::empty())?;
     std::io::read_to_string(File::from(file)).map_err(errno_of)
@@ -83,7 +86,9 @@ impl Status {
     }
 
     fn field(&self, name: &str) -> Option<&str> {
-        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        self.0
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
     }
 
     /// The process's id in the pid namespace of the procfs that this was read in.
@@ -132,7 +137,8 @@ impl Status {
     }
 
     pub(crate) fn no_new_privs(&self) -> bool {
-        self.field("NoNewPrivs").is_some_and(|bit| bit.trim() == "1")
+        self.field("NoNewPrivs")
+            .is_some_and(|bit| bit.trim() == "1")
     }
 
     /// umask(2)

@@ -347,9 +347,8 @@ pub(crate) fn lock_limit(tid: u32) -> Result<(u64, u64), Errno> {
     };
     let tid = libc::pid_t::try_from(tid).map_err(|_| Errno::ESRCH)?;
     // SAFETY: without a new limit the kernel only writes the one `rlimit64`.
-    let result = unsafe {
-        libc::prlimit64(tid, libc::RLIMIT_LOCKS, std::ptr::null(), &raw mut limit)
-    };
+    let result =
+        unsafe { libc::prlimit64(tid, libc::RLIMIT_LOCKS, std::ptr::null(), &raw mut limit) };
     Errno::result(result)?;
     Ok((limit.rlim_cur, limit.rlim_max))
 }
@@ -363,7 +362,12 @@ pub(crate) fn set_lock_limit(tid: u32, soft: u64, hard: u64) -> Result<(), Errno
     let tid = libc::pid_t::try_from(tid).map_err(|_| Errno::ESRCH)?;
     // SAFETY: the kernel only reads the one `rlimit64`.
     let result = unsafe {
-        libc::prlimit64(tid, libc::RLIMIT_LOCKS, &raw const limit, std::ptr::null_mut())
+        libc::prlimit64(
+            tid,
+            libc::RLIMIT_LOCKS,
+            &raw const limit,
+            std::ptr::null_mut(),
+        )
     };
     Errno::result(result).map(drop)
 }
@@ -493,23 +497,6 @@ pub(crate) fn bind(socket: BorrowedFd, address: &[u8]) -> Result<(), Errno> {
     // SAFETY: the kernel reads `length` bytes of `address`, which has as many, and asks for no alignment.
     let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) };
     Errno::result(result).map(drop)
-}
-
-/// Whether `file` is a socket of AF_UNIX.
-pub(crate) fn is_unix_socket(file: BorrowedFd) -> bool {
-    let mut domain: c_int = 0;
-    let mut length = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the kernel writes one int and its length.
-    let result = unsafe {
-        libc::getsockopt(
-            file.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DOMAIN,
-            (&raw mut domain).cast(),
-            &raw mut length,
-        )
-    };
-    result == 0 && domain == libc::AF_UNIX
 }
 
 /// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full.

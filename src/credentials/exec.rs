@@ -63,9 +63,16 @@ impl Credentials {
                 // The kernel knows what happens to root's, since to it everybody is root.
                 None => self.is_root() && self.securebits & securebits::NOROOT == 0,
                 Some(sets) => {
-                    !self.is_root() && sets.permitted == sets.ambient && sets.effective == sets.ambient
+                    !self.is_root()
+                        && sets.permitted == sets.ambient
+                        && sets.effective == sets.ambient
                 }
             }
+    }
+
+    /// kernel/groups.c, in_group_p
+    fn is_in_group(&self, gid: EmulatedGid) -> bool {
+        self.gid.fs == gid || self.groups.binary_search(&gid).is_ok()
     }
 
     fn is_root(&self) -> bool {
@@ -98,13 +105,14 @@ impl Credentials {
             }
             effective |= euid == root;
         }
-        let is_set_id = euid != self.uid.real || egid != self.gid.real;
-        if (is_set_id || permitted & !old.permitted != 0) && now.no_new_privs {
+        // Linux 6.17. Before, ids that differed from the real ones counted as changed, too.
+        let changes_ids = euid != self.uid.effective || !self.is_in_group(egid);
+        if (changes_ids || permitted & !old.permitted != 0) && now.no_new_privs {
             (euid, egid) = (self.uid.real, self.gid.real);
             permitted &= old.permitted;
             whole = false;
         }
-        let ambient = match is_set_id || program.capabilities.is_some() {
+        let ambient = match changes_ids || program.capabilities.is_some() {
             true => 0,
             false => old.ambient,
         };
@@ -136,4 +144,3 @@ impl Credentials {
 fn raw<T: super::Id>(ids: Ids<T>) -> [u32; 4] {
     [ids.real, ids.effective, ids.saved, ids.fs].map(super::Id::as_raw)
 }
-

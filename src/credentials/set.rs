@@ -179,12 +179,15 @@ impl Change {
     pub(crate) fn set_securebits(&mut self, bits: u32) -> Result<(), Errno> {
         const ALL_BITS: u32 = 0x555;
         const ALL_LOCKS: u32 = ALL_BITS << 1;
+        // What programs ask of themselves (Linux 6.14): SECBIT_EXEC_RESTRICT_FILE, SECBIT_EXEC_DENY_INTERACTIVE, their locks.
+        const UNPRIVILEGED: u32 = 0xf00;
         let old = self.now.securebits;
         let locked = (old & ALL_LOCKS) >> 1;
-        if locked & (old ^ bits) != 0
+        let changed = old ^ bits;
+        if locked & changed != 0
             || old & ALL_LOCKS & !bits != 0
             || bits & !(ALL_BITS | ALL_LOCKS) != 0
-            || !self.has(capability::SETPCAP)
+            || (!self.has(capability::SETPCAP) && (changed == 0 || changed & !UNPRIVILEGED != 0))
         {
             return Err(Errno::EPERM);
         }
@@ -287,7 +290,7 @@ fn set_two<T: Id>(
 ) -> Result<Ids<T>, Errno> {
     let real_ok = real.is_none_or(|id| id == old.real || id == old.effective);
     let effective_ok = effective.is_none_or(|id| old.own(id));
-    if !privileged && !(real_ok && effective_ok) {
+    if !(privileged || real_ok && effective_ok) {
         return Err(Errno::EPERM);
     }
     let new_effective = effective.unwrap_or(old.effective);

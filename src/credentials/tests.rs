@@ -48,7 +48,10 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (self.0 >> 33) as usize % end
     }
 
@@ -123,7 +126,11 @@ fn sets_of_capabilities_stay_within_each_other() {
     walk(|_, now| {
         let sets = sets(now);
         assert_eq!(sets.effective & !sets.permitted, 0, "{now:?}");
-        assert_eq!(sets.ambient & !(sets.permitted & sets.inheritable), 0, "{now:?}");
+        assert_eq!(
+            sets.ambient & !(sets.permitted & sets.inheritable),
+            0,
+            "{now:?}"
+        );
     });
 }
 

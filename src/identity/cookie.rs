@@ -10,13 +10,19 @@ pub(crate) struct Index(u16);
 
 impl Index {
     /// No record: the credentials that every process starts with.
-    pub(crate) const INITIAL: Self = Self(MAX_RECORDS as u16);
+    pub(crate) const INITIAL: Self = Self((1 << INDEX_BITS) - 1);
 
     pub(crate) fn new(number: usize) -> Option<Self> {
         u16::try_from(number)
             .ok()
             .filter(|number| usize::from(*number) < MAX_RECORDS)
             .map(Self)
+    }
+
+    /// The low bits of `bits`.
+    fn from_bits(bits: u64) -> Self {
+        let [low, high, ..] = (bits & INDEX_MASK).to_le_bytes();
+        Self(u16::from_le_bytes([low, high]))
     }
 
     pub(crate) fn number(self) -> usize {
@@ -61,15 +67,17 @@ pub(crate) struct PendingExec {
 
 /// Tells one program's memory from another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fingerprint(u32);
+pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
     /// Of addresses that differ from program to program, and from run to run where they are random.
     pub(crate) fn of(addresses: &[u64]) -> Self {
         let mixed = addresses.iter().fold(0u64, |hash, address| {
-            (hash ^ address).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+            (hash ^ address)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29)
         });
-        Self((mixed >> 40) as u32 & FINGERPRINT_MASK as u32)
+        Self(mixed >> (u64::BITS - FINGERPRINT_BITS))
     }
 }
 
@@ -89,9 +97,9 @@ impl Cookie {
         if limit >> MARK != OURS {
             return None;
         }
-        let index = |shift: u32| Index((limit >> shift & INDEX_MASK) as u16);
+        let index = |shift: u32| Index::from_bits(limit >> shift);
         let exec = (limit & PENDING != 0).then(|| PendingExec {
-            fingerprint: Fingerprint((limit >> FINGERPRINT & FINGERPRINT_MASK) as u32),
+            fingerprint: Fingerprint(limit >> FINGERPRINT & FINGERPRINT_MASK),
             record: index(AFTER),
             unchecked: limit & UNCHECKED != 0,
         });
@@ -108,9 +116,8 @@ impl Cookie {
             limit |= THREADS;
         }
         if let Some(exec) = self.exec {
-            limit |= PENDING
-                | u64::from(exec.record.0) << AFTER
-                | u64::from(exec.fingerprint.0) << FINGERPRINT;
+            limit |=
+                PENDING | u64::from(exec.record.0) << AFTER | exec.fingerprint.0 << FINGERPRINT;
             if exec.unchecked {
                 limit |= UNCHECKED;
             }
@@ -130,7 +137,7 @@ impl Tag {
     /// `None` for a slack that says nothing.
     pub(crate) fn decode(slack: u64) -> Option<Self> {
         let number = slack.checked_sub(USUAL_SLACK + 1)?;
-        (number <= INDEX_MASK).then_some(Self(Index(number as u16)))
+        (number <= INDEX_MASK).then(|| Self(Index::from_bits(number)))
     }
 
     /// In nanoseconds.
@@ -174,7 +181,15 @@ mod tests {
 
     #[test]
     fn limits_that_people_set_are_no_cookies() {
-        for limit in [0, 1, 1024, u64::MAX, u64::MAX >> 1, i64::MAX as u64, 1 << 63] {
+        for limit in [
+            0,
+            1,
+            1024,
+            u64::MAX,
+            u64::MAX >> 1,
+            i64::MAX as u64,
+            1 << 63,
+        ] {
             assert_eq!(Cookie::decode(limit), None, "{limit:#x}");
         }
     }

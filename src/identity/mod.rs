@@ -67,7 +67,9 @@ impl Identities {
     }
 
     pub(crate) fn get(&self, index: Index) -> Credentials {
-        self.table.get(index).unwrap_or_else(|| self.initial.clone())
+        self.table
+            .get(index)
+            .unwrap_or_else(|| self.initial.clone())
     }
 
     pub(crate) fn ids(&self, index: Index) -> (Ids<EmulatedUid>, Ids<EmulatedGid>) {
@@ -78,49 +80,16 @@ impl Identities {
 
     /// The record of the thread `tid`.
     pub(crate) fn find(&self, tid: u32) -> Result<Found, Errno> {
-        let cookie = read_cookie(tid)?;
+        let (cookie, hard) = read_cookie(tid)?;
         if cookie.exec.is_none() && !cookie.threads_differ {
             return Ok(Found::Record(cookie.record));
         }
-        self.settle(tid, cookie)
+        settle(tid, cookie, hard)
     }
 
     /// What lies behind the limit `soft`, which was read from procfs: for looking at other processes.
     pub(crate) fn of_limit(soft: u64) -> Index {
         Cookie::decode(soft).map_or(Index::INITIAL, |cookie| cookie.record)
-    }
-
-    /// A cookie that says more than one record: finds out what holds for this thread, and simplifies it where that
-    /// is possible.
-    fn settle(&self, tid: u32, cookie: Cookie) -> Result<Found, Errno> {
-        if let Some(exec) = cookie.exec
-            && fingerprint(tid)? != exec.fingerprint
-        {
-            if cookie.threads_differ {
-                // Those of the old program were the exec'ing thread's, and whatever it has started since has its.
-                for thread in threads(tid)? {
-                    remove_tag(thread);
-                }
-            }
-            if exec.unchecked {
-                return Ok(Found::Unchecked(exec.record));
-            }
-            write_cookie(tid, Cookie::plain(exec.record))?;
-            return Ok(Found::Record(exec.record));
-        }
-        let tag = match cookie.threads_differ {
-            true => read_tag(tid),
-            false => None,
-        };
-        let record = tag.map_or(cookie.record, |Tag(record)| record);
-        // With a second thread about, an execve(2) of it may still be on its way.
-        if is_alone(tid)? {
-            write_cookie(tid, Cookie::plain(record))?;
-            if tag.is_some() {
-                remove_tag(tid);
-            }
-        }
-        Ok(Found::Record(record))
     }
 
     /// From now on the thread `tid` has `credentials`.
@@ -131,9 +100,9 @@ impl Identities {
         locks: &Locks,
     ) -> Result<(), Errno> {
         let record = self.number(credentials, locks)?;
-        let cookie = read_cookie(tid)?;
+        let (cookie, hard) = read_cookie(tid)?;
         if is_alone(tid)? {
-            write_cookie(tid, Cookie::plain(record))?;
+            write_cookie(tid, Cookie::plain(record), hard)?;
             if cookie.threads_differ {
                 remove_tag(tid);
             }
@@ -144,14 +113,14 @@ impl Identities {
             if !self.tag_failure_reported.swap(true, Ordering::Relaxed) {
                 warn!(%errno, "threads of one process cannot have different ids: the last change counts for all");
             }
-            return write_cookie(tid, Cookie::plain(record));
+            return write_cookie(tid, Cookie::plain(record), hard);
         }
         if !cookie.threads_differ {
             let cookie = Cookie {
                 threads_differ: true,
                 ..cookie
             };
-            write_cookie(tid, cookie)?;
+            write_cookie(tid, cookie, hard)?;
         }
         Ok(())
     }
@@ -170,16 +139,17 @@ impl Identities {
             record: self.number(after, locks)?,
             unchecked,
         };
+        let (cookie, hard) = read_cookie(tid)?;
         let cookie = Cookie {
             exec: Some(exec),
-            ..read_cookie(tid)?
+            ..cookie
         };
-        write_cookie(tid, cookie)
+        write_cookie(tid, cookie, hard)
     }
 
     /// Whether the thread `tid` has a tag, which a change of its timer slack would remove.
     pub(crate) fn is_tagged(tid: u32) -> Result<bool, Errno> {
-        Ok(read_cookie(tid)?.threads_differ && read_tag(tid).is_some())
+        Ok(read_cookie(tid)?.0.threads_differ && read_tag(tid).is_some())
     }
 
     fn number(&self, credentials: &Credentials, locks: &Locks) -> Result<Index, Errno> {
@@ -200,13 +170,46 @@ impl Identities {
     }
 }
 
-fn read_cookie(tid: u32) -> Result<Cookie, Errno> {
-    let (soft, _) = sys::lock_limit(tid)?;
-    Ok(Cookie::decode(soft).unwrap_or(Cookie::INITIAL))
+/// A cookie that says more than one record: finds out what holds for this thread, and simplifies it where that
+/// is possible.
+fn settle(tid: u32, cookie: Cookie, hard: u64) -> Result<Found, Errno> {
+    if let Some(exec) = cookie.exec
+        && fingerprint(tid)? != exec.fingerprint
+    {
+        if cookie.threads_differ {
+            // Those of the old program were the exec'ing thread's, and whatever it has started since has its.
+            for thread in threads(tid)? {
+                remove_tag(thread);
+            }
+        }
+        if exec.unchecked {
+            return Ok(Found::Unchecked(exec.record));
+        }
+        write_cookie(tid, Cookie::plain(exec.record), hard)?;
+        return Ok(Found::Record(exec.record));
+    }
+    let tag = match cookie.threads_differ {
+        true => read_tag(tid),
+        false => None,
+    };
+    let record = tag.map_or(cookie.record, |Tag(record)| record);
+    // With a second thread about, an execve(2) of it may still be on its way.
+    if is_alone(tid)? {
+        write_cookie(tid, Cookie::plain(record), hard)?;
+        if tag.is_some() {
+            remove_tag(tid);
+        }
+    }
+    Ok(Found::Record(record))
 }
 
-fn write_cookie(tid: u32, cookie: Cookie) -> Result<(), Errno> {
-    let (_, hard) = sys::lock_limit(tid)?;
+/// The cookie, and the hard limit that stays as it is.
+fn read_cookie(tid: u32) -> Result<(Cookie, u64), Errno> {
+    let (soft, hard) = sys::lock_limit(tid)?;
+    Ok((Cookie::decode(soft).unwrap_or(Cookie::INITIAL), hard))
+}
+
+fn write_cookie(tid: u32, cookie: Cookie, hard: u64) -> Result<(), Errno> {
     let soft = match cookie {
         // As if nothing had ever happened.
         Cookie::INITIAL => hard,
@@ -220,7 +223,11 @@ fn write_cookie(tid: u32, cookie: Cookie) -> Result<(), Errno> {
 /// Whether the thread is the only one of its process.
 fn is_alone(tid: u32) -> Result<bool, Errno> {
     // A directory for each thread, `.` and `..`.
-    let task = fstatat(nix::fcntl::AT_FDCWD, &procfs::target(tid, "task"), AtFlags::empty())?;
+    let task = fstatat(
+        nix::fcntl::AT_FDCWD,
+        &procfs::target(tid, "task"),
+        AtFlags::empty(),
+    )?;
     Ok(task.st_nlink <= 3)
 }
 
@@ -241,7 +248,9 @@ fn fingerprint(tid: u32) -> Result<Fingerprint, Errno> {
     let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse().ok());
     // Code, its end, stack; data, its end, heap.
     let addresses = (START_CODE..START_CODE + 3).chain(START_DATA..START_DATA + 3);
-    Ok(Fingerprint::of(&addresses.filter_map(field).collect::<Vec<u64>>()))
+    Ok(Fingerprint::of(
+        &addresses.filter_map(field).collect::<Vec<u64>>(),
+    ))
 }
 
 fn slack_file(tid: u32) -> crate::name::Name {

@@ -127,7 +127,10 @@ mod tests {
                     securebits: 0xff,
                     capabilities,
                 };
-                let words: Vec<_> = encode(&credentials).into_iter().map(AtomicU64::new).collect();
+                let words: Vec<_> = encode(&credentials)
+                    .into_iter()
+                    .map(AtomicU64::new)
+                    .collect();
                 assert_eq!(decode(&words), Some(credentials));
             }
         }
@@ -135,7 +138,11 @@ mod tests {
 
     #[test]
     fn half_a_record_is_none() {
-        let root = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, vec![EmulatedGid::ROOT]);
+        let root = Credentials::initial(
+            EmulatedUid::ROOT,
+            EmulatedGid::ROOT,
+            vec![EmulatedGid::ROOT],
+        );
         let words: Vec<_> = encode(&root).into_iter().map(AtomicU64::new).collect();
         for length in 0..words.len() {
             assert_eq!(decode(&words[..length]), None);

@@ -231,10 +231,7 @@ mod tests {
             let number = u32::try_from(number).unwrap();
             table.add(&credentials(number), &locks).unwrap();
         }
-        assert_eq!(
-            table.add(&credentials(1 << 20), &locks),
-            Err(Errno::EAGAIN)
-        );
+        assert_eq!(table.add(&credentials(1 << 20), &locks), Err(Errno::EAGAIN));
         assert!(table.add(&credentials(3), &locks).is_ok());
         assert_eq!(table.get(Index::INITIAL), None);
     }

@@ -36,8 +36,8 @@ fn header(call: &Call) -> Result<(Option<usize>, i32), Errno> {
     Ok((parts(version), i32::from_ne_bytes([e, f, g, h])))
 }
 
-fn is_own(call: &Call, pid: i32) -> Result<bool, Errno> {
-    Ok(pid == 0 || u32::try_from(pid).ok() == Status::of(call.pid())?.own_tid())
+fn is_own(call: &Call, pid: u32) -> Result<bool, Errno> {
+    Ok(pid == 0 || Some(pid) == Status::of(call.pid())?.own_tid())
 }
 
 pub(super) fn capget(call: &mut Call) -> Result<Reply, Errno> {
@@ -49,19 +49,22 @@ pub(super) fn capget(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: an unknown version, whose header the kernel mends, or a bad pointer.
         return Ok(Reply::Continue);
     };
-    let own = call.credentials()?.capabilities;
+    let credentials = match u32::try_from(pid) {
+        Ok(pid) if !is_own(call, pid)? => call.credentials_of(pid),
+        Ok(_) => Some(call.credentials()?),
+        Err(_) => None,
+    };
+    let own = credentials.and_then(|credentials| credentials.capabilities);
     let Some(sets) = own.filter(|_| call.register(1) != 0) else {
-        // CONTINUE: the kernel's own sets are in force, or a question for the version.
+        // CONTINUE: the kernel's own sets are in force, a question for the version, or a pid that is none.
         return Ok(Reply::Continue);
     };
-    if !is_own(call, pid)? {
-        // CONTINUE: another process, which the kernel finds.
-        return Ok(Reply::Continue);
-    }
-    let words = (0..parts).flat_map(|part| {
-        [sets.effective, sets.permitted, sets.inheritable].map(|set| (set >> (32 * part)) as u32)
-    });
-    let bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
+    // Lower halves first.
+    let halves = [sets.effective, sets.permitted, sets.inheritable].map(|set| set.to_ne_bytes());
+    let bytes: Vec<u8> = (0..parts)
+        .flat_map(|part| halves.map(|set| set.as_chunks::<4>().0[part]))
+        .flatten()
+        .collect();
     call.write(1, &bytes)?;
     Ok(Reply::Value(0))
 }
@@ -78,14 +81,18 @@ pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: an unknown version, whose header the kernel mends, or a bad pointer.
         _ => return Ok(Reply::Continue),
     };
-    if !is_own(call, pid)? {
+    if !u32::try_from(pid).is_ok_and(|pid| is_own(call, pid) == Ok(true)) {
         return Err(Errno::EPERM);
     }
     let mut bytes = [0; 24];
     let bytes = &mut bytes[..12 * parts];
     call.read(1, bytes)?;
     let word = |index: usize| {
-        bytes.as_chunks::<4>().0.get(index).map_or(0, |word| u64::from(u32::from_ne_bytes(*word)))
+        bytes
+            .as_chunks::<4>()
+            .0
+            .get(index)
+            .map_or(0, |word| u64::from(u32::from_ne_bytes(*word)))
     };
     let set = |index: usize| (word(index) | word(index + 3) << 32) & ALL;
     let new = Capabilities {

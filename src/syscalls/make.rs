@@ -1,12 +1,11 @@
 //! mkdir(2), mknod(2), symlink(2), and bind(2) of a Unix socket: what is created and not opened.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::ResolveFlag;
-use nix::sys::stat::{
-    Mode, SFlag, mkdirat as make_directory_at, mknodat as make_node_at,
-};
+use nix::sys::socket::{UnixAddr, getsockname};
+use nix::sys::stat::{Mode, SFlag, mkdirat as make_directory_at, mknodat as make_node_at};
 use nix::unistd::symlinkat as make_link_at;
 
 use super::site::Site;
@@ -32,18 +31,15 @@ pub(super) fn mkdirat(call: &mut Call) -> Result<Reply, Errno> {
     make_directory(call, call.dirfd(0), 1, 2)
 }
 
-fn make_directory(
-    call: &mut Call,
-    dirfd: Dirfd,
-    path: usize,
-    mode: usize,
-) -> Result<Reply, Errno> {
+fn make_directory(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<Reply, Errno> {
     let Some(site) = site(call, dirfd, path)? else {
         // CONTINUE: the kernel creates, or says why not.
         return Ok(Reply::Continue);
     };
     let mode = Mode::from_bits_truncate(call.unsigned(mode) & 0o1777);
-    site.make(call, |directory, name| make_directory_at(directory, name, mode))
+    site.make(call, |directory, name| {
+        make_directory_at(directory, name, mode)
+    })
 }
 
 pub(super) fn mknod(call: &mut Call) -> Result<Reply, Errno> {
@@ -65,7 +61,9 @@ fn make_node(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<
     match site(call, dirfd, path)? {
         Some(site) if !site.slash => {
             let mode = Mode::from_bits_truncate(site.mode(mode) & 0o7777);
-            site.make(call, |directory, name| make_node_at(directory, name, kind, mode, 0))
+            site.make(call, |directory, name| {
+                make_node_at(directory, name, kind, mode, 0)
+            })
         }
         // CONTINUE: the kernel creates, or says why not.
         _ => Ok(Reply::Continue),
@@ -102,7 +100,13 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: no path, or nothing that can be read.
         return Ok(Reply::Continue);
     };
-    let found = Site::find(call, Dirfd::Cwd, path.as_c_str(), false, ResolveFlag::empty())?;
+    let found = Site::find(
+        call,
+        Dirfd::Cwd,
+        path.as_c_str(),
+        false,
+        ResolveFlag::empty(),
+    )?;
     let Some(site) = found.filter(|site| !site.slash) else {
         // CONTINUE: the kernel creates, or says why not.
         return Ok(Reply::Continue);
@@ -111,17 +115,20 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: EBADF.
         return Ok(Reply::Continue);
     };
-    if !sys::is_unix_socket(socket.as_fd()) {
+    if getsockname::<UnixAddr>(socket.as_raw_fd()).is_err() {
         // CONTINUE: the kernel says what is wrong.
         return Ok(Reply::Continue);
     }
-    site.make(call, |_, _| call.in_working_directory(|| sys::bind(socket.as_fd(), &address)))
+    site.make(call, |_, _| {
+        call.in_working_directory(|| sys::bind(socket.as_fd(), &address))
+    })
 }
 
 /// The bytes of an address with a path, and the path.
 fn unix_address(call: &Call) -> Option<(Vec<u8>, Name)> {
     /// struct sockaddr_un: the family, then 108 bytes.
     const LONGEST: usize = 110;
+    const AF_UNIX: libc::sa_family_t = 1;
     let length = usize::try_from(call.int(2)).ok()?;
     if !(3..=LONGEST).contains(&length) {
         return None;
@@ -129,10 +136,13 @@ fn unix_address(call: &Call) -> Option<(Vec<u8>, Name)> {
     let mut bytes = vec![0; length];
     call.read(1, &mut bytes).ok()?;
     let (family, path) = bytes.split_at(2);
-    if family != (libc::AF_UNIX as u16).to_ne_bytes() || path[0] == 0 {
+    if family != AF_UNIX.to_ne_bytes() || path[0] == 0 {
         return None;
     }
-    let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
+    let end = path
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(path.len());
     let path = Name::new(path[..end].to_vec());
     Some((bytes, path))
 }

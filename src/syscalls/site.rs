@@ -58,7 +58,8 @@ impl Site {
             return Ok(None);
         };
         let location = directory_of(dirfd, &prefix);
-        if call.is_nested() || (call.is_initial()? && !may_inherit(call, &location, path, follows)) {
+        if call.is_nested() || (call.is_initial()? && !may_inherit(call, &location, path, follows))
+        {
             return Ok(None);
         }
         let directory = if resolve.is_empty() {
@@ -123,7 +124,11 @@ impl Site {
     pub(super) fn prepare(&self, call: &Call) -> Result<(), Errno> {
         if !self.subject.may(Access::ENTER_TO_CREATE, self.shown) {
             let read_only = is_read_only(self.directory.as_fd());
-            return Err(if read_only { Errno::EROFS } else { Errno::EACCES });
+            return Err(if read_only {
+                Errno::EROFS
+            } else {
+                Errno::EACCES
+            });
         }
         umask(Mode::from_bits_truncate(call.umask()?));
         call.ensure_waiting()
@@ -206,7 +211,12 @@ fn directory_of(dirfd: Dirfd, prefix: &Name) -> Location<'_> {
 }
 
 /// Whether a file that the container's root creates may belong to another group. Nearly always one getxattr(2) denies it.
-pub(super) fn may_inherit(call: &mut Call, directory: &Location, path: &CStr, follows: bool) -> bool {
+pub(super) fn may_inherit(
+    call: &mut Call,
+    directory: &Location,
+    path: &CStr,
+    follows: bool,
+) -> bool {
     let reached = match call.name(directory) {
         Some(reached) if !call.container.shows_worker => reached,
         _ => return true,
@@ -217,10 +227,7 @@ pub(super) fn may_inherit(call: &mut Call, directory: &Location, path: &CStr, fo
     };
     // open(2) creates what a dangling link leads to.
     let is_link = || {
-        let location = Location {
-            path,
-            ..*directory
-        };
+        let location = Location { path, ..*directory };
         call.name(&location)
             .is_none_or(|reached| readlink(reached.as_c_str()).is_ok())
     };
@@ -239,7 +246,8 @@ mod tests {
                 (text(&prefix), text(&name), slash)
             })
         };
-        let some = |prefix: &str, name: &str, slash| Some((prefix.to_owned(), name.to_owned(), slash));
+        let some =
+            |prefix: &str, name: &str, slash| Some((prefix.to_owned(), name.to_owned(), slash));
         assert_eq!(split(c"a"), some("", "a", false));
         assert_eq!(split(c"/a"), some("/", "a", false));
         assert_eq!(split(c"a/b//"), some("a/", "b", true));

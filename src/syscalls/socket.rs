@@ -78,6 +78,8 @@ fn peer(call: &Call) -> Option<(u32, Credentials)> {
     // Its number at the depth at which the target's own last one stands.
     let depth = Status::of(call.pid()).ok()?.tgids().len();
     let numbers = Status::of(pid).ok()?.tgids();
-    let shown = depth.checked_sub(1).and_then(|last| numbers.get(last).copied());
+    let shown = depth
+        .checked_sub(1)
+        .and_then(|last| numbers.get(last).copied());
     Some((shown.unwrap_or(0), container.identities.get(index)))
 }

@@ -22,8 +22,12 @@ impl Call<'_> {
         let container = self.container;
         container.identities.anyone_nested()
             && container.user_namespace.is_some_and(|own| {
-                fstatat(PROCFS, &procfs::target(self.pid(), "ns/user"), AtFlags::empty())
-                    .is_ok_and(|stat| (stat.st_dev, stat.st_ino) != own)
+                fstatat(
+                    PROCFS,
+                    &procfs::target(self.pid(), "ns/user"),
+                    AtFlags::empty(),
+                )
+                .is_ok_and(|stat| (stat.st_dev, stat.st_ino) != own)
             })
     }
 
@@ -118,15 +122,27 @@ impl Call<'_> {
         Ok(credentials.by_real_ids(sets))
     }
 
-    /// Whether the target is nobody special: the container's root, as whom the kernel treats everybody.
+    /// Whether the target has the container's own ids, as which the kernel creates files.
     pub(crate) fn is_initial(&self) -> Result<bool, Errno> {
         let identities = &self.container.identities;
         Ok(!identities.anyone_changed() || self.record()? == Index::INITIAL)
     }
 
+    /// Whether the target is the container's root and has `capabilities`: then the kernel checks it as rightly as we could.
+    pub(crate) fn is_root_with(&self, capabilities: u64) -> Result<bool, Errno> {
+        Ok(self.is_initial()?
+            && sys::effective_capabilities(self.pid())? & capabilities == capabilities)
+    }
+
     /// The target's umask(2).
     pub(crate) fn umask(&self) -> Result<u32, Errno> {
         Status::of(self.pid())?.umask().ok_or(Errno::ESRCH)
+    }
+
+    /// The credentials of another process, by the number that it has for the target.
+    pub(crate) fn credentials_of(&self, pid: u32) -> Option<Credentials> {
+        let directory = format!("/proc/{pid}");
+        record_in(directory.as_bytes()).map(|index| self.container.identities.get(index))
     }
 
     /// The owner of a file that has no other one because it belongs to a process, in whose directory of procfs it lies:
@@ -138,21 +154,24 @@ impl Call<'_> {
             return Ok(None);
         }
         let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
-        let Some(directory) = process_directory(&path) else {
+        let Some(index) = process_directory(&path).and_then(record_in) else {
             return Ok(None);
         };
-        // Its number is that of the target's pid namespace. What is written in the directory itself needs none.
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let Ok(directory) = openat(PROCFS, directory, flags, Mode::empty()) else {
-            return Ok(None);
-        };
-        let Some(limit) = lock_limit(&procfs::read_at(&directory, c"limits")?) else {
-            return Ok(None);
-        };
-        let (uid, gid) = self.container.identities.ids(Identities::of_limit(limit));
+        let (uid, gid) = self.container.identities.ids(index);
         let stat = fstat(file)?;
-        Ok(Some(Owner::shown_as(uid.effective, gid.effective, &stat)).filter(|owner| !owner.is_unset()))
+        Ok(Some(Owner::shown_as(uid.effective, gid.effective, &stat))
+            .filter(|owner| !owner.is_unset()))
     }
+}
+
+/// The record of a process that has a directory in a procfs.
+///
+/// It may be the container's, whose numbers mean nothing here: what is written in the directory itself says it all.
+fn record_in(directory: &[u8]) -> Option<Index> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = openat(PROCFS, directory, flags, Mode::empty()).ok()?;
+    let limits = procfs::read_at(&directory, c"limits").ok()?;
+    lock_limit(&limits).map(Identities::of_limit)
 }
 
 /// `/proc/PID` of a path in there.

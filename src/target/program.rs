@@ -69,12 +69,7 @@ impl Call<'_> {
         let set_gid = stat.st_mode & libc::S_ISGID != 0 && stat.st_mode & libc::S_IXGRP != 0;
         let mut bytes = [0; 64];
         let name = procfs::own_fd(file);
-        let capabilities = sys::getxattr(
-            name.as_c_str(),
-            c"security.capability",
-            &mut bytes,
-            true,
-        );
+        let capabilities = sys::getxattr(name.as_c_str(), c"security.capability", &mut bytes, true);
         program.capabilities = capabilities
             .ok()
             .and_then(|length| FileCapabilities::decode(&bytes[..length]));
@@ -125,7 +120,10 @@ mod tests {
             shebang(text.as_bytes()).map(|path| String::from_utf8_lossy(path).into_owned())
         };
         assert_eq!(of("#!/bin/sh\nrest"), Some("/bin/sh".to_owned()));
-        assert_eq!(of("#! \t/usr/bin/env python3 -u\n"), Some("/usr/bin/env".to_owned()));
+        assert_eq!(
+            of("#! \t/usr/bin/env python3 -u\n"),
+            Some("/usr/bin/env".to_owned())
+        );
         assert_eq!(of("#!/bin/true"), Some("/bin/true".to_owned()));
         for none in ["", "#", "#!", "#!\n/bin/sh", "\x7fELF"] {
             assert_eq!(of(none), None, "{none:?}");
