@@ -5,7 +5,7 @@
 //! top floor down; each imports from lower floors only:
 //!
 //! `cli` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`, `identity` >
-//! `procfs` > `credentials`, `lock`, `name`, `handover`, `oci`, `sys`, `error`.
+//! `procfs`, `lock` > `sys` > `credentials`, `name`, `handover`, `oci`, `error`.
 //!
 //! Start reading in `syscalls`.
 

@@ -15,6 +15,8 @@ use libc::{c_int, c_long, c_uint, c_void};
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
+use crate::credentials::Capabilities;
+
 /// `struct seccomp_notif` in 64-bit words: 80 bytes since Linux 5.0, checked by SECCOMP_GET_NOTIF_SIZES at start.
 pub(crate) const NOTIFICATION_WORDS: usize = 10;
 
@@ -372,15 +374,21 @@ pub(crate) fn set_lock_limit(tid: u32, soft: u64, hard: u64) -> Result<(), Errno
     Errno::result(result).map(drop)
 }
 
-/// The effective capabilities of the thread `tid`, as capget(2) tells them.
-pub(crate) fn effective_capabilities(tid: u32) -> Result<u64, Errno> {
+/// The capabilities of the thread `tid`, as capget(2) tells them: without the ambient ones.
+pub(crate) fn capabilities(tid: u32) -> Result<Capabilities, Errno> {
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     let mut header = [LINUX_CAPABILITY_VERSION_3, tid];
     let mut data = [0u32; 6];
     // SAFETY: version 3 reads a header of two words and writes twice three words.
     let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
     Errno::result(result)?;
-    Ok(u64::from(data[3]) << 32 | u64::from(data[0]))
+    let set = |index: usize| u64::from(data[index + 3]) << 32 | u64::from(data[index]);
+    Ok(Capabilities {
+        effective: set(0),
+        permitted: set(1),
+        inheritable: set(2),
+        ambient: 0,
+    })
 }
 
 /// Limits this thread's capabilities to `keep`, for good.

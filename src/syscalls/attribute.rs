@@ -3,14 +3,16 @@
 //! To the kernel everybody owns everything. So whoever has other ids than the container's root is checked here, and what
 //! is allowed goes on to the kernel.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat as change_mode_at};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod as change_mode_of, fchmodat as change_mode_at};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::credentials::{Access, FileMode, Subject, capability};
+use crate::identity::Index;
+use crate::name::Name;
 use crate::procfs;
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location, PROCFS};
@@ -19,67 +21,81 @@ use crate::target::{Call, Dirfd, Location, PROCFS};
 #[derive(Clone, Copy)]
 struct Named {
     dirfd: Dirfd,
-    path: usize,
+    /// `None`: the file is `dirfd` itself.
+    path: Option<usize>,
     flags: AtFlags,
 }
 
 impl Named {
     fn path(path: usize) -> Self {
-        Self {
-            dirfd: Dirfd::Cwd,
-            path,
-            flags: AtFlags::empty(),
-        }
+        Self::at(Dirfd::Cwd, path, AtFlags::empty())
     }
 
     fn link(path: usize) -> Self {
+        Self::at(Dirfd::Cwd, path, AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
+    fn at(dirfd: Dirfd, path: usize, flags: AtFlags) -> Self {
         Self {
-            flags: AtFlags::AT_SYMLINK_NOFOLLOW,
-            ..Self::path(path)
+            dirfd,
+            path: Some(path),
+            flags,
         }
     }
-}
 
-fn open(call: &Call, named: Named) -> Result<OwnedFd, Errno> {
-    let path = call.path(named.path)?;
-    call.resolve(&Location {
-        dirfd: named.dirfd,
-        path: path.as_c_str(),
-        follow: !named.flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
-        empty_path: named.flags.contains(AtFlags::AT_EMPTY_PATH),
-    })
-}
-
-fn open_fd(call: &Call, fd: usize) -> Result<OwnedFd, Errno> {
-    call.resolve(&Location {
-        dirfd: Dirfd::from_fd(call.int(fd)),
-        path: c"",
-        follow: true,
-        empty_path: true,
-    })
+    fn fd(call: &Call, fd: usize) -> Self {
+        Self {
+            dirfd: Dirfd::from_fd(call.int(fd)),
+            path: None,
+            flags: AtFlags::AT_EMPTY_PATH,
+        }
+    }
 }
 
 /// The capabilities with which root is not held up by owners and modes.
 const OVER_FILES: u64 = capability::DAC_OVERRIDE | capability::FOWNER | capability::FSETID;
 
-/// Lets the call go on, if `check` allows it to the target.
+/// Lets the call go on, if `decide` allows it to the target.
+///
+/// The file is looked at by its name: it may be another one by the time the kernel gets there, as between two calls of the
+/// target's own.
 fn check(
-    call: &Call,
-    file: impl FnOnce(&Call) -> Result<OwnedFd, Errno>,
-    check: impl FnOnce(&Subject, FileMode, BorrowedFd) -> Result<Reply, Errno>,
+    call: &mut Call,
+    named: Named,
+    decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
 ) -> Result<Reply, Errno> {
-    if call.is_root_with(OVER_FILES)? || call.is_nested() {
+    let who = call.who_among_files()?;
+    let subject = call.subject_of(who)?;
+    if (who == Index::INITIAL && subject.has(OVER_FILES)) || call.is_nested() {
         // CONTINUE: the kernel checks the container's root rightly.
         return Ok(Reply::Continue);
     }
-    let Ok(file) = file(call) else {
+    let Ok(path) = named
+        .path
+        .map_or(Ok(Name::default()), |path| call.path(path))
+    else {
+        // CONTINUE: the kernel finds the same fault.
+        return Ok(Reply::Continue);
+    };
+    let location = Location {
+        dirfd: named.dirfd,
+        path: path.as_c_str(),
+        follow: !named.flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
+        empty_path: named.flags.contains(AtFlags::AT_EMPTY_PATH),
+    };
+    let Ok(mode) = call.mode_of(&location) else {
         // CONTINUE: the kernel says why.
         return Ok(Reply::Continue);
     };
-    let mode = call.file_mode(file.as_fd())?;
-    match check(&call.subject()?, mode, file.as_fd()) {
+    match decide(call, &subject, mode, &location) {
         // A read-only mount is noticed first (mnt_want_write).
-        Err(_) if is_read_only(file.as_fd()) => Err(Errno::EROFS),
+        Err(_)
+            if call
+                .resolve(&location)
+                .is_ok_and(|file| is_read_only(file.as_fd())) =>
+        {
+            Err(Errno::EROFS)
+        }
         result => result,
     }
 }
@@ -100,29 +116,21 @@ fn allow(allowed: bool, errno: Errno) -> Result<Reply, Errno> {
 // ---- chmod(2)
 
 pub(super) fn chmod(call: &mut Call) -> Result<Reply, Errno> {
-    change_mode(call, |call| open(call, Named::path(0)), 1)
+    change_mode(call, Named::path(0), 1)
 }
 
 pub(super) fn fchmod(call: &mut Call) -> Result<Reply, Errno> {
-    change_mode(call, |call| call.duplicate(call.int(0)), 1)
+    change_mode(call, Named::fd(call, 0), 1)
 }
 
 pub(super) fn fchmodat(call: &mut Call) -> Result<Reply, Errno> {
-    let dirfd = call.dirfd(0);
-    let named = Named {
-        dirfd,
-        ..Named::path(1)
-    };
-    change_mode(call, |call| open(call, named), 2)
+    change_mode(call, Named::at(call.dirfd(0), 1, AtFlags::empty()), 2)
 }
 
-fn change_mode(
-    call: &Call,
-    file: impl FnOnce(&Call) -> Result<OwnedFd, Errno>,
-    mode: usize,
-) -> Result<Reply, Errno> {
+/// `mode` is an argument number.
+fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
-    check(call, file, |subject, file, fd| {
+    check(call, named, |call, subject, file, location| {
         if !subject.owns(file) {
             return Err(Errno::EPERM);
         }
@@ -130,15 +138,22 @@ fn change_mode(
             return allow(true, Errno::EPERM);
         }
         // fs/attr.c, setattr_prepare: not a member of the group, so the bit goes, without a word.
+        let file = if location.is_empty() {
+            // chmod(2) takes no O_PATH fd, and the duplicate is one if the target's is.
+            call.duplicate(call.int(0))?
+        } else {
+            call.resolve(location)?
+        };
         call.ensure_waiting()?;
         let mode = Mode::from_bits_truncate(mode & !libc::S_ISGID);
-        change_mode_at(
-            PROCFS,
-            &procfs::own_fd(fd),
-            mode,
-            FchmodatFlags::FollowSymlink,
-        )?;
-        Ok(Reply::Value(0))
+        let changed = match location.is_empty() {
+            true => change_mode_of(&file, mode),
+            false => {
+                let name = procfs::own_fd(file.as_fd());
+                change_mode_at(PROCFS, &name, mode, FchmodatFlags::FollowSymlink)
+            }
+        };
+        changed.map(|()| Reply::Value(0))
     })
 }
 
@@ -154,16 +169,12 @@ enum Times {
     Kept,
 }
 
-fn change_times(
-    call: &Call,
-    file: impl FnOnce(&Call) -> Result<OwnedFd, Errno>,
-    times: Times,
-) -> Result<Reply, Errno> {
+fn change_times(call: &mut Call, named: Named, times: Times) -> Result<Reply, Errno> {
     if times == Times::Kept {
         // CONTINUE: nothing to check.
         return Ok(Reply::Continue);
     }
-    check(call, file, |subject, file, _| match times {
+    check(call, named, |_, subject, file, _| match times {
         Times::Now => allow(
             subject.owns(file) || subject.may(Access::WRITE, file),
             Errno::EACCES,
@@ -181,16 +192,18 @@ fn given(call: &Call, times: usize) -> Times {
 }
 
 pub(super) fn utime(call: &mut Call) -> Result<Reply, Errno> {
-    change_times(call, |call| open(call, Named::path(0)), given(call, 1))
+    let times = given(call, 1);
+    change_times(call, Named::path(0), times)
 }
 
 pub(super) fn utimes(call: &mut Call) -> Result<Reply, Errno> {
-    change_times(call, |call| open(call, Named::path(0)), given(call, 1))
+    let times = given(call, 1);
+    change_times(call, Named::path(0), times)
 }
 
 pub(super) fn futimesat(call: &mut Call) -> Result<Reply, Errno> {
     let times = given(call, 2);
-    change_times(call, |call| open_or_fd(call, AtFlags::empty()), times)
+    change_times(call, path_or_fd(call, AtFlags::empty()), times)
 }
 
 pub(super) fn utimensat(call: &mut Call) -> Result<Reply, Errno> {
@@ -209,34 +222,22 @@ pub(super) fn utimensat(call: &mut Call) -> Result<Reply, Errno> {
             _ => Times::Given,
         };
     }
-    change_times(call, |call| open_or_fd(call, flags), times)
+    change_times(call, path_or_fd(call, flags), times)
 }
 
 /// `dirfd` and path in the first two arguments; without a path `dirfd` is the file.
-fn open_or_fd(call: &Call, flags: AtFlags) -> Result<OwnedFd, Errno> {
-    if call.register(1) == 0 {
-        return open_fd(call, 0);
+fn path_or_fd(call: &Call, flags: AtFlags) -> Named {
+    match call.register(1) {
+        0 => Named::fd(call, 0),
+        _ => Named::at(call.dirfd(0), 1, flags),
     }
-    let dirfd = call.dirfd(0);
-    open(
-        call,
-        Named {
-            dirfd,
-            path: 1,
-            flags,
-        },
-    )
 }
 
 // ---- setxattr(2), removexattr(2)
 
 /// `name` is an argument number. fs/xattr.c, xattr_permission; fs/posix_acl.c; security/commoncap.c.
-fn change_attribute(
-    call: &Call,
-    file: impl FnOnce(&Call) -> Result<OwnedFd, Errno>,
-    name: usize,
-) -> Result<Reply, Errno> {
-    check(call, file, |subject, file, _| {
+fn change_attribute(call: &mut Call, named: Named, name: usize) -> Result<Reply, Errno> {
+    check(call, named, |call, subject, file, _| {
         let Ok(name) = call.path(name) else {
             // CONTINUE: the kernel finds the same fault.
             return Ok(Reply::Continue);
@@ -261,27 +262,27 @@ fn change_attribute(
 }
 
 pub(super) fn setxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, |call| open(call, Named::path(0)), 1)
+    change_attribute(call, Named::path(0), 1)
 }
 
 pub(super) fn lsetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, |call| open(call, Named::link(0)), 1)
+    change_attribute(call, Named::link(0), 1)
 }
 
 pub(super) fn fsetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, |call| open_fd(call, 0), 1)
+    change_attribute(call, Named::fd(call, 0), 1)
 }
 
 pub(super) fn removexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, |call| open(call, Named::path(0)), 1)
+    change_attribute(call, Named::path(0), 1)
 }
 
 pub(super) fn lremovexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, |call| open(call, Named::link(0)), 1)
+    change_attribute(call, Named::link(0), 1)
 }
 
 pub(super) fn fremovexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, |call| open_fd(call, 0), 1)
+    change_attribute(call, Named::fd(call, 0), 1)
 }
 
 // ---- access(2)
@@ -291,47 +292,29 @@ pub(super) fn access(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn faccessat(call: &mut Call) -> Result<Reply, Errno> {
-    let dirfd = call.dirfd(0);
-    may_access(
-        call,
-        Named {
-            dirfd,
-            ..Named::path(1)
-        },
-        2,
-    )
+    may_access(call, Named::at(call.dirfd(0), 1, AtFlags::empty()), 2)
 }
 
 pub(super) fn faccessat2(call: &mut Call) -> Result<Reply, Errno> {
     let flags = AtFlags::from_bits_retain(call.int(3));
-    let named = Named {
-        dirfd: call.dirfd(0),
-        path: 1,
-        flags,
-    };
-    may_access(call, named, 2)
+    may_access(call, Named::at(call.dirfd(0), 1, flags), 2)
 }
 
 /// fs/open.c, do_faccessat. `mode` is an argument number.
-fn may_access(call: &Call, named: Named, mode: usize) -> Result<Reply, Errno> {
+fn may_access(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
     let by_effective_ids = named.flags.contains(AtFlags::AT_EACCESS);
     if mode == 0 || mode & !7 != 0 {
         // CONTINUE: whether the file exists is all that is asked, or EINVAL.
         return Ok(Reply::Continue);
     }
-    check(
-        call,
-        |call| open(call, named),
-        |effective, file, _| {
-            let real;
-            let subject = if by_effective_ids {
-                effective
-            } else {
-                real = call.subject_by_real_ids()?;
-                &real
-            };
-            allow(subject.may(Access::from_bits(mode), file), Errno::EACCES)
-        },
-    )
+    check(call, named, |call, effective, file, _| {
+        let access = Access::from_bits(mode);
+        let allowed = if by_effective_ids {
+            effective.may(access, file)
+        } else {
+            call.subject_by_real_ids()?.may(access, file)
+        };
+        allow(allowed, Errno::EACCES)
+    })
 }

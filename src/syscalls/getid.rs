@@ -92,8 +92,7 @@ fn answer_three(
         // CONTINUE: nobody has changed ids, or not in this user namespace.
         return Ok(Reply::Continue);
     }
-    for (index, id) in ids(call)?.into_iter().enumerate() {
-        call.write(index, &id.to_ne_bytes())?;
-    }
+    let [real, effective, saved] = ids(call)?.map(u32::to_ne_bytes);
+    call.write_each([(0, &real[..]), (1, &effective), (2, &saved)])?;
     Ok(Reply::Value(0))
 }

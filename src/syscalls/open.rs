@@ -11,6 +11,7 @@ use nix::unistd::UnlinkatFlags;
 
 use super::site::{Site, may_inherit};
 use crate::credentials::Access;
+use crate::identity::Index;
 use crate::name::Name;
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
@@ -195,9 +196,11 @@ fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
         follow: !wanted.flags.contains(OFlag::O_NOFOLLOW),
         empty_path: false,
     };
+    let who = call.who_among_files()?;
+    let is_initial = who == Index::INITIAL;
     if call.is_nested()
         || !wanted.resolve.is_empty()
-        || (call.is_initial()? && !may_inherit(call, &location, location.path, false))
+        || (is_initial && !may_inherit(call, &location, location.path, false))
     {
         // CONTINUE: the kernel's own owner is the right one.
         return Ok(Reply::Continue);
@@ -206,7 +209,8 @@ fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
         // CONTINUE: the kernel says why.
         return Ok(Reply::Continue);
     };
-    let site = Site::in_directory(call, directory, Name::default(), false)?;
+    let subject = call.subject_of(who)?;
+    let site = Site::in_directory(call, subject, directory, Name::default(), false)?;
     if !site.shown.is_directory() {
         // CONTINUE: ENOTDIR.
         return Ok(Reply::Continue);

@@ -14,6 +14,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::attribute::is_read_only;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
+use crate::identity::Index;
 use crate::name::Name;
 use crate::owner::{Owner, file_type};
 use crate::seccomp::Reply;
@@ -58,8 +59,9 @@ impl Site {
             return Ok(None);
         };
         let location = directory_of(dirfd, &prefix);
-        if call.is_nested() || (call.is_initial()? && !may_inherit(call, &location, path, follows))
-        {
+        let who = call.who_among_files()?;
+        let is_initial = who == Index::INITIAL;
+        if call.is_nested() || (is_initial && !may_inherit(call, &location, path, follows)) {
             return Ok(None);
         }
         let directory = if resolve.is_empty() {
@@ -68,13 +70,17 @@ impl Site {
             call.resolve_with(&location, resolve)
         };
         match directory {
-            Ok(directory) => Self::in_directory(call, directory, name, slash).map(Some),
+            Ok(directory) => {
+                let subject = call.subject_of(who)?;
+                Self::in_directory(call, subject, directory, name, slash).map(Some)
+            }
             Err(_) => Ok(None),
         }
     }
 
     pub(super) fn in_directory(
         call: &Call,
+        subject: Subject,
         directory: OwnedFd,
         name: Name,
         slash: bool,
@@ -85,7 +91,7 @@ impl Site {
             name,
             slash,
             shown,
-            subject: call.subject()?,
+            subject,
         })
     }
 
@@ -190,7 +196,10 @@ impl Site {
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
         match openat2(&self.directory, prefix, how) {
-            Ok(directory) => Self::in_directory(call, directory, name, slash).map(Some),
+            Ok(directory) => {
+                let subject = self.subject.clone();
+                Self::in_directory(call, subject, directory, name, slash).map(Some)
+            }
             Err(_) => Ok(None),
         }
     }

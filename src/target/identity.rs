@@ -1,18 +1,19 @@
 //! Who a target is: its emulated credentials, and how a call changes them.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlink};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use super::{Call, PROCFS};
+use super::{Call, Location, PROCFS};
 use crate::credentials::{
-    Capabilities, Change, Circumstances, Credentials, EmulatedGid, EmulatedUid, Ids, Subject,
+    Capabilities, Change, Circumstances, Credentials, EmulatedGid, EmulatedUid, FileMode, Ids,
+    Subject,
 };
 use crate::identity::{Found, Identities, Index};
-use crate::owner::Owner;
+use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::procfs::{self, Status};
 use crate::sys;
 
@@ -32,7 +33,7 @@ impl Call<'_> {
     }
 
     /// The number of the target's record.
-    fn record(&self) -> Result<Index, Errno> {
+    pub(crate) fn who(&self) -> Result<Index, Errno> {
         let identities = &self.container.identities;
         match identities.find(self.pid())? {
             Found::Record(index) => Ok(index),
@@ -52,11 +53,11 @@ impl Call<'_> {
     }
 
     pub(crate) fn credentials(&self) -> Result<Credentials, Errno> {
-        Ok(self.container.identities.get(self.record()?))
+        Ok(self.container.identities.get(self.who()?))
     }
 
     pub(crate) fn ids(&self) -> Result<(Ids<EmulatedUid>, Ids<EmulatedGid>), Errno> {
-        Ok(self.container.identities.ids(self.record()?))
+        Ok(self.container.identities.ids(self.who()?))
     }
 
     /// What the kernel knows of the target beside ids.
@@ -70,7 +71,13 @@ impl Call<'_> {
         })
     }
 
+    /// The capabilities that the kernel has for the target.
     pub(crate) fn kernel_capabilities(&self) -> Result<Capabilities, Errno> {
+        let sets = sys::capabilities(self.pid())?;
+        if sets.inheritable == 0 {
+            // Nothing is ambient that is not inheritable.
+            return Ok(sets);
+        }
         Ok(self.circumstances()?.kernel)
     }
 
@@ -94,15 +101,16 @@ impl Call<'_> {
 
     /// The target as one who asks something of a file.
     pub(crate) fn subject(&self) -> Result<Subject, Errno> {
-        let identities = &self.container.identities;
-        let credentials = if identities.anyone_changed() {
-            self.credentials()?
-        } else {
-            identities.initial.clone()
-        };
+        let initial = !self.container.identities.anyone_changed();
+        self.subject_of(if initial { Index::INITIAL } else { self.who()? })
+    }
+
+    /// The target, whose record is known to be `who`.
+    pub(crate) fn subject_of(&self, who: Index) -> Result<Subject, Errno> {
+        let credentials = self.container.identities.get(who);
         let capabilities = match credentials.capabilities {
             Some(sets) => sets.effective,
-            None => sys::effective_capabilities(self.pid())?,
+            None => sys::capabilities(self.pid())?.effective,
         };
         Ok(Subject {
             uid: credentials.uid.fs,
@@ -122,16 +130,61 @@ impl Call<'_> {
         Ok(credentials.by_real_ids(sets))
     }
 
-    /// Whether the target has the container's own ids, as which the kernel creates files.
-    pub(crate) fn is_initial(&self) -> Result<bool, Errno> {
-        let identities = &self.container.identities;
-        Ok(!identities.anyone_changed() || self.record()? == Index::INITIAL)
+    /// Who the target is among files: [`Index::INITIAL`] for one that has the container's own ids, as which the kernel
+    /// creates files.
+    pub(crate) fn who_among_files(&self) -> Result<Index, Errno> {
+        if self.container.identities.anyone_changed() {
+            self.who()
+        } else {
+            Ok(Index::INITIAL)
+        }
     }
 
-    /// Whether the target is the container's root and has `capabilities`: then the kernel checks it as rightly as we could.
-    pub(crate) fn is_root_with(&self, capabilities: u64) -> Result<bool, Errno> {
-        Ok(self.is_initial()?
-            && sys::effective_capabilities(self.pid())? & capabilities == capabilities)
+    /// The shown owner and the mode of an open file.
+    pub(crate) fn file_mode(&self, file: BorrowedFd) -> Result<FileMode, Errno> {
+        let stat = fstat(file)?;
+        let owner = self.container.owners.load(file, file_type(stat.st_mode))?;
+        FileMode::new(
+            owner.and_then(|owner| owner.uid),
+            owner.and_then(|owner| owner.gid),
+            &stat,
+        )
+        .ok_or(Errno::EOVERFLOW)
+    }
+
+    /// The same of a file that is only named. It costs two system calls, mostly, and the two may see different files where
+    /// somebody exchanges them.
+    pub(crate) fn mode_of(&mut self, location: &Location) -> Result<FileMode, Errno> {
+        match self.glance_at_mode(location) {
+            Some(mode) => Ok(mode),
+            None => self.file_mode(self.resolve(location)?.as_fd()),
+        }
+    }
+
+    fn glance_at_mode(&mut self, location: &Location) -> Option<FileMode> {
+        let reached = self
+            .name(location)
+            .filter(|_| !self.container.shows_worker)?;
+        let follow = location.follow || location.is_empty();
+        let flags = match follow {
+            true => AtFlags::empty(),
+            false => AtFlags::AT_SYMLINK_NOFOLLOW,
+        };
+        let stat = fstatat(PROCFS, reached.as_c_str(), flags).ok()?;
+        let kept_beside = !carries_xattrs(file_type(stat.st_mode));
+        if kept_beside && self.container.owners.side_store_is_used() {
+            return None;
+        }
+        let owner = match self.thread.owners.get(Version::of(&stat)) {
+            _ if kept_beside => None,
+            Some(owner) => Some(owner),
+            None => self.glance(&reached, follow).ok()?,
+        };
+        let (uid, gid) = (
+            owner.and_then(|owner| owner.uid),
+            owner.and_then(|owner| owner.gid),
+        );
+        FileMode::new(uid, gid, &stat)
     }
 
     /// The target's umask(2).

@@ -67,15 +67,17 @@ fn read(pid: u32, base: usize, bytes: &mut [u8]) -> Result<usize, Errno> {
     }
 }
 
-/// Writes all of `bytes`; EFAULT when a part of the memory is not writable, though the rest may have been written, as
-/// with copy_to_user(9).
-pub(crate) fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-    let remote = [RemoteIoVec {
-        base: usize::try_from(address).map_err(|_| Errno::EFAULT)?,
-        len: bytes.len(),
-    }];
-    let written = process_vm_writev(target(pid)?, &[IoSlice::new(bytes)], &remote)?;
-    if written < bytes.len() {
+/// Writes all of each; EFAULT when a part of the memory is not writable, though what comes before may have been
+/// written, as with copy_to_user(9).
+pub(crate) fn write_each<const N: usize>(pid: u32, parts: [(u64, &[u8]); N]) -> Result<(), Errno> {
+    let local = parts.map(|(_, bytes)| IoSlice::new(bytes));
+    let mut remote = [RemoteIoVec { base: 0, len: 0 }; N];
+    for (remote, (address, bytes)) in remote.iter_mut().zip(parts) {
+        remote.base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+        remote.len = bytes.len();
+    }
+    let written = process_vm_writev(target(pid)?, &local, &remote)?;
+    if written < parts.iter().map(|(_, bytes)| bytes.len()).sum() {
         return Err(Errno::EFAULT);
     }
     Ok(())
@@ -108,6 +110,10 @@ mod tests {
         // SAFETY: the second page of the mapping just made; nothing uses it.
         unsafe { munmap(second, PAGE) }.unwrap();
         page.as_ptr() as usize
+    }
+
+    fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        write_each(pid, [(address, bytes)])
     }
 
     fn me() -> u32 {

@@ -128,11 +128,20 @@ impl Call<'_> {
     /// The target's thread is named by its pid, which must not have been recycled. Pids are given out in turn, and no
     /// machine makes even the 300 processes of the smallest pid namespace within this time; asking costs half a microsecond.
     pub(crate) fn write(&self, index: usize, bytes: &[u8]) -> Result<(), Errno> {
+        self.write_each([(index, bytes)])
+    }
+
+    /// As [`Call::write`], several at once: EFAULT at the first that cannot be written.
+    pub(crate) fn write_each<const N: usize>(
+        &self,
+        parts: [(usize, &[u8]); N],
+    ) -> Result<(), Errno> {
         const TOO_SHORT_TO_RECYCLE_A_PID: Duration = Duration::from_micros(200);
         if self.received.elapsed() > TOO_SHORT_TO_RECYCLE_A_PID {
             self.ensure_waiting()?;
         }
-        memory::write(self.pid(), self.register(index), bytes)
+        let parts = parts.map(|(index, bytes)| (self.register(index), bytes));
+        memory::write_each(self.pid(), parts)
     }
 
     /// ESRCH once the target no longer waits: then its pid may name somebody else, and nobody gets the errno.

@@ -8,7 +8,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::{Call, Location, PROCFS};
-use crate::credentials::{FileCapabilities, FileMode, Program};
+use crate::credentials::{FileCapabilities, Program};
 use crate::owner::file_type;
 use crate::procfs;
 use crate::sys;
@@ -19,18 +19,6 @@ const MAX_INTERPRETERS: usize = 5;
 const FIRST_BYTES: usize = 256;
 
 impl Call<'_> {
-    /// The shown owner and the mode of an open file; `None` for a file of another host user.
-    pub(crate) fn file_mode(&self, file: BorrowedFd) -> Result<FileMode, Errno> {
-        let stat = fstat(file)?;
-        let owner = self.container.owners.load(file, file_type(stat.st_mode))?;
-        FileMode::new(
-            owner.and_then(|owner| owner.uid),
-            owner.and_then(|owner| owner.gid),
-            &stat,
-        )
-        .ok_or(Errno::EOVERFLOW)
-    }
-
     /// What executing `file` changes, itself or the interpreter that it names.
     pub(crate) fn program(&self, file: OwnedFd) -> Result<Program, Errno> {
         let mut file = file;
