@@ -13,6 +13,7 @@
 mod bundle;
 mod daemon;
 mod packages;
+mod pair;
 mod peer;
 mod place;
 mod podman;
@@ -25,6 +26,7 @@ mod user;
 pub(crate) use bundle::Bundle;
 pub(crate) use daemon::Daemon;
 pub(crate) use packages::{Packages, free_port};
+pub(crate) use pair::{Pair, oracle_twice};
 pub(crate) use peer::{Peer, Target};
 pub(crate) use place::{Place, set_mode};
 pub(crate) use podman::{Podman, small_image};

@@ -1,7 +1,7 @@
 //! [`Podman`]: podman with a storage of its own below the place, as the user with one mapped id or as root.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::bundle::Bundle;
@@ -107,8 +107,8 @@ fn is_unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// The tar of a root file system of busybox, with some users.
-pub(crate) fn small_image(place: &Place) -> PathBuf {
+/// Makes small.tar, where the user is at home: a root file system of busybox, with some users.
+pub(crate) fn small_image(place: &Place) {
     let bundle = Bundle::oracle(place);
     let rootfs = bundle.rootfs();
     fs::write(
@@ -130,5 +130,4 @@ pub(crate) fn small_image(place: &Place) -> PathBuf {
         .arg(&tar)
         .arg("."))
     .ok();
-    tar
 }
