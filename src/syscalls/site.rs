@@ -13,6 +13,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, fstatat, umask};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::attribute::is_read_only;
+use crate::board::Step;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
 use crate::identity::Index;
 use crate::name::Name;
@@ -137,7 +138,9 @@ impl Site {
             });
         }
         umask(Mode::from_bits_truncate(call.umask()?));
-        call.ensure_waiting()
+        call.ensure_waiting()?;
+        call.journal.note(Step::Creating);
+        Ok(())
     }
 
     /// Gives what has just been created its owner. Without one it must not stay.
@@ -159,15 +162,18 @@ impl Site {
         create: impl FnOnce(BorrowedFd, &Name) -> Result<(), Errno>,
     ) -> Result<Reply, Errno> {
         match self.present() {
-            Ok(None) => {}
+            Ok(None) => {
+                self.prepare(call)?;
+                match create(self.directory.as_fd(), &self.name) {
+                    // CONTINUE: somebody was faster.
+                    Err(Errno::EEXIST) => return Ok(Reply::Continue),
+                    result => result?,
+                }
+            }
+            // By a worker that was killed then.
+            Ok(Some(_)) if call.journal.noted() == Some(Step::Creating) => {}
             // CONTINUE: EEXIST, or why it cannot be looked up.
             _ => return Ok(Reply::Continue),
-        }
-        self.prepare(call)?;
-        match create(self.directory.as_fd(), &self.name) {
-            // CONTINUE: somebody was faster.
-            Err(Errno::EEXIST) => return Ok(Reply::Continue),
-            result => result?,
         }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let made = openat(&self.directory, &self.name, flags, Mode::empty())?;

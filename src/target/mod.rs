@@ -22,6 +22,7 @@ pub(crate) use container::{Container, uid_map};
 pub(crate) use path::{Dirfd, Location, Reached};
 pub(crate) use view::View;
 
+use crate::board::Journal;
 use crate::credentials::{EmulatedGid, EmulatedUid, Id, OwnerChange};
 use crate::name::Name;
 use crate::owner::{Owner, OwnerCache};
@@ -60,6 +61,8 @@ pub(crate) struct Call<'a> {
     pub(crate) notification: &'a Notification,
     pub(crate) listener: &'a ListenerFd,
     pub(crate) container: &'a Container,
+    /// What must not be done twice.
+    pub(crate) journal: Journal<'a>,
     pub(crate) thread: &'a mut ThreadState,
     /// When the notification was taken up; the target was waiting then.
     pub(crate) received: Instant,

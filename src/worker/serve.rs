@@ -55,7 +55,7 @@ impl Server {
     pub(super) fn serve(&self, slot: usize, call: &Notification, thread: &mut ThreadState) {
         let found = self.dispatch.find(call);
         let reply = match found {
-            Some((_, row)) => self.handle(row, call, thread),
+            Some((_, row)) => self.handle(row, slot, call, thread),
             None => {
                 // It may have been a chroot(2).
                 self.container.expect_other_views();
@@ -78,11 +78,11 @@ impl Server {
         let reply = match found.map(|(_, row)| (row, row.purpose)) {
             // A runtime on its way into the container takes the ids of the container's user.
             Some((row, Purpose::EmulateEarly | Purpose::EmulateIds)) if emulates => {
-                self.handle(row, call, thread)
+                self.handle(row, slot, call, thread)
             }
             Some((row, Purpose::Watch)) => {
                 // Noticed now, or missed for good. Its answer is to continue, as for all others.
-                let _ = self.handle(row, call, thread);
+                let _ = self.handle(row, slot, call, thread);
                 Ok(Reply::Continue)
             }
             // CONTINUE: nothing to emulate, or not yet.
@@ -111,6 +111,7 @@ impl Server {
     fn handle(
         &self,
         row: &Row,
+        slot: usize,
         notification: &Notification,
         thread: &mut ThreadState,
     ) -> Result<Reply, Errno> {
@@ -118,6 +119,7 @@ impl Server {
             notification,
             listener: &self.listener,
             container: &self.container,
+            journal: self.board.journal(slot),
             thread,
             received: Instant::now(),
         };
