@@ -458,16 +458,28 @@ impl Drop for SharedWords {
     }
 }
 
+/// What an LMDB environment keeps when the machine goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Nothing, and its files may be broken: for a directory that does not outlive the boot.
+    None,
+    /// Every transaction that was committed.
+    Full,
+}
+
 /// Opens the LMDB environment in `directory`.
 pub(crate) fn open_lmdb(
     directory: &Path,
     map_size: usize,
+    durability: Durability,
 ) -> heed::Result<heed::Env<heed::WithoutTls>> {
     let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_size).max_readers(1024);
-    // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by a directory for each
-    // boot; it never makes memory unsound.
-    unsafe { options.flags(heed::EnvFlags::NO_SYNC) };
+    if durability == Durability::None {
+        // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by a directory for each
+        // boot; it never makes memory unsound.
+        unsafe { options.flags(heed::EnvFlags::NO_SYNC) };
+    }
     // SAFETY: LMDB's map must not be changed but through LMDB; the directory is private to the user (0700).
     unsafe { options.open(directory) }
 }

@@ -24,9 +24,30 @@ use xattr::FileExt;
 
 pub(crate) use cache::{OwnerCache, Version};
 pub(crate) use record::Owner;
-pub(crate) use side::SideStore;
+pub(crate) use side::{Key, SideStore};
 
 use crate::{procfs, sys};
+
+/// Opens the side store, as far as it can be opened; a log line says what cannot.
+pub(crate) fn open_side_store(recent: &Path, lasting: Option<&Path>) -> Option<SideStore> {
+    let mut store = SideStore::open(recent)
+        .inspect_err(|error| {
+            warn!(
+                directory = %recent.display(), %error,
+                "cannot open the side store: owners of symlinks, fifos, sockets and devices are not kept"
+            );
+        })
+        .ok()?;
+    if let Some(directory) = lasting
+        && let Err(error) = store.open_lasting(directory)
+    {
+        error!(
+            directory = %directory.display(), %error,
+            "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
+        );
+    }
+    Some(store)
+}
 
 /// The attribute that holds the owner; the field's common name, shared with umoci.
 pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
@@ -153,7 +174,7 @@ impl Owners {
         if owner.is_unset() {
             side.remove(&key).map_err(store_failed)
         } else {
-            side.store(&key, owner).map_err(store_failed)
+            side.store(&key, &owner.encode()).map_err(store_failed)
         }
     }
 
