@@ -45,10 +45,9 @@ pub(crate) fn sweep(
     for directory in directories {
         present.walk(directory)?;
     }
-    let is_gone = |key: &Key| {
-        present.file_systems.contains(key.file_system()) && !present.inodes.contains(key)
-    };
-    let (entries, removed) = store.sweep(is_gone, dry_run).map_err(database)?;
+    let (entries, removed) = store
+        .sweep(&present.file_systems, &present.inodes, dry_run)
+        .map_err(database)?;
     Ok(Swept { entries, removed })
 }
 

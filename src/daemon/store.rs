@@ -1,6 +1,6 @@
 //! Where the side store of owners lies (see `crate::owner`), and how what is recent comes to last.
 //!
-//! The recent part is in `$XDG_RUNTIME_DIR/subuidless`, or `/dev/shm/subuidless-UID` for users without a runtime directory:
+//! The recent part is in `$XDG_RUNTIME_DIR/subuidless-recent`, or `/dev/shm/subuidless-recent-UID` for users without a runtime directory:
 //! both are on this node and gone after a boot, as a store that runs without fsync has to be. The lasting part is in
 //! `$XDG_STATE_HOME/subuidless`, or wherever `--store` says, which must be on a disk of this node.
 
@@ -69,8 +69,8 @@ impl Places {
 
 fn recent_directory() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
-        Some(runtime) => Path::new(&runtime).join("subuidless"),
-        None => PathBuf::from(format!("/dev/shm/subuidless-{}", Uid::effective())),
+        Some(runtime) => Path::new(&runtime).join("subuidless-recent"),
+        None => PathBuf::from(format!("/dev/shm/subuidless-recent-{}", Uid::effective())),
     }
 }
 

@@ -7,8 +7,10 @@
 //! as of an extended attribute, which nobody syncs either. What is in the recent one counts, a removal included.
 //!
 //! The key is the file system and the file handle, which carries the inode's generation, so that a recycled inode number
-//! inherits nothing. An inode seen through an overlay has the key that it has without.
+//! inherits nothing. An overlay gives no such handle, and another file system id with every mount: through it an inode is
+//! known by its number and its time of birth in nanoseconds, by which it is entered, too, when it is seen without.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -24,8 +26,10 @@ use crate::sys::{self, Durability};
 /// Address space only; the file grows as entries come.
 const MAP_SIZE: usize = 1 << 30;
 
-/// In the recent store: it is no more in the lasting one either. No record begins with a field of number 0.
-const REMOVED: &[u8] = &[0];
+/// In front of a value in the recent store: it is to be moved to the lasting one.
+const LASTING: u8 = b'l';
+/// It is not, since its file system is gone after a boot.
+const PASSING: u8 = b'p';
 
 /// The form of keys and values in the lasting store.
 const FORMAT: &str = "1\n";
@@ -79,35 +83,38 @@ impl SideStore {
     }
 
     pub(crate) fn load(&self, key: &Key) -> heed::Result<Option<Vec<u8>>> {
+        for bytes in key.to_look_up() {
+            if let Some(value) = self.get(bytes)? {
+                return Ok(Some(value).filter(|value| !value.is_empty()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Empty: it was removed.
+    fn get(&self, bytes: &[u8]) -> heed::Result<Option<Vec<u8>>> {
         // In this order: what is moved is in both for a while.
-        match self.recent.get(&key.0)? {
-            Some(value) if value == REMOVED => Ok(None),
-            Some(value) => Ok(Some(value)),
+        match self.recent.get(bytes)? {
+            Some(value) => Ok(Some(value.get(1..).unwrap_or_default().to_vec())),
             None => match &self.lasting {
-                Some(lasting) if key.is_lasting() && !lasting.is_empty() => lasting.get(&key.0),
+                Some(lasting) if !lasting.is_empty() => lasting.get(bytes),
                 _ => Ok(None),
             },
         }
     }
 
     pub(crate) fn store(&self, key: &Key, value: &[u8]) -> heed::Result<()> {
-        self.recent
-            .change(|owners, transaction| owners.put(transaction, &key.0, value))
+        let lasts = if key.passes { PASSING } else { LASTING };
+        let value = [&[lasts], value].concat();
+        self.recent.change(|owners, transaction| {
+            key.to_enter()
+                .try_for_each(|bytes| owners.put(transaction, bytes, &value))
+        })
     }
 
+    /// An entry that says so, since there may be one below that counts otherwise.
     pub(crate) fn remove(&self, key: &Key) -> heed::Result<()> {
-        let is_lasting = match &self.lasting {
-            Some(lasting) if key.is_lasting() => lasting.get(&key.0)?.is_some(),
-            // The daemon may have one that this worker could not open.
-            _ => key.is_lasting(),
-        };
-        self.recent.change(|owners, transaction| {
-            if is_lasting {
-                owners.put(transaction, &key.0, REMOVED)
-            } else {
-                owners.delete(transaction, &key.0).map(drop)
-            }
-        })
+        self.store(key, &[])
     }
 
     /// Moves what is recent to where it lasts; the number of entries moved.
@@ -115,17 +122,21 @@ impl SideStore {
         let Some(lasting) = &self.lasting else {
             return Ok(0);
         };
-        let moved = self.recent.entries(BATCH, |key| Key::lasts(key))?;
+        let moved = self
+            .recent
+            .entries(BATCH, |value| value.first() != Some(&PASSING))?;
         if moved.is_empty() {
             return Ok(0);
         }
         lasting.change(|owners, transaction| {
-            moved
-                .iter()
-                .try_for_each(|(key, value)| match value.as_slice() {
-                    REMOVED => owners.delete(transaction, key).map(drop),
-                    value => owners.put(transaction, key, value),
-                })
+            moved.iter().try_for_each(|(key, value)| {
+                let value = value.get(1..).unwrap_or_default();
+                if value.is_empty() && !Key::overlays(key) {
+                    owners.delete(transaction, key).map(drop)
+                } else {
+                    owners.put(transaction, key, value)
+                }
+            })
         })?;
         self.recent.change(|owners, transaction| {
             for (key, value) in &moved {
@@ -139,23 +150,32 @@ impl SideStore {
         Ok(moved.len())
     }
 
-    /// Removes what `is_gone` says of the lasting entries, unless it is only a rehearsal; how many there were, and how
-    /// many of them are gone.
+    /// Removes what is of an inode that is not `present`, of these `file_systems` ([`Key::file_system`]), unless it is only
+    /// a rehearsal; how many entries there were, and how many of them are gone.
     pub(crate) fn sweep(
         &self,
-        is_gone: impl Fn(&Key) -> bool,
+        file_systems: &HashSet<Vec<u8>>,
+        present: &HashSet<Key>,
         dry_run: bool,
     ) -> heed::Result<(usize, usize)> {
         let Some(lasting) = &self.lasting else {
             return Ok((0, 0));
         };
+        let known: HashSet<&[u8]> = present.iter().map(|key| key.own.as_slice()).collect();
         let all = lasting.entries(usize::MAX, |_| true)?;
-        let keys = all.iter().map(|(key, _)| Key(key.clone()));
-        let gone: Vec<_> = keys.filter(is_gone).collect();
+        // Entries by birth name no file system, so nobody can say that all there is has been looked at.
+        let is_gone = |bytes: &[u8]| {
+            bytes.first() == Some(&BY_HANDLE)
+                && bytes
+                    .get(..FILE_SYSTEM)
+                    .is_some_and(|id| file_systems.contains(id))
+                && !known.contains(bytes)
+        };
+        let gone: Vec<_> = all.iter().filter(|(bytes, _)| is_gone(bytes)).collect();
         if !dry_run {
             lasting.change(|owners, transaction| {
                 gone.iter()
-                    .try_for_each(|key| owners.delete(transaction, &key.0).map(drop))
+                    .try_for_each(|(bytes, _)| owners.delete(transaction, bytes).map(drop))
             })?;
         }
         Ok((all.len(), gone.len()))
@@ -233,7 +253,7 @@ impl Environment {
         let snapshot = self.environment.read_txn()?;
         let entries = self.owners.iter(&snapshot)?;
         entries
-            .filter(|entry| entry.as_ref().map_or(true, |(key, _)| wanted(key)))
+            .filter(|entry| entry.as_ref().map_or(true, |(_, value)| wanted(value)))
             .take(most)
             .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
             .collect()
@@ -242,16 +262,30 @@ impl Environment {
 
 /// What identifies an inode for as long as it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Key(Vec<u8>);
+pub(crate) struct Key {
+    /// By handle, or by number and birth on an overlay and where there are no handles.
+    own: Vec<u8>,
+    /// By number and birth, for an overlay to see.
+    by_birth: Option<Vec<u8>>,
+    /// Where the other view of the inode, with or without an overlay, may have entered something.
+    other: Option<Vec<u8>>,
+    /// The file system is gone after a boot.
+    passes: bool,
+}
 
-/// By handle, on a file system that outlives a boot.
-const LASTING: u8 = b'h';
-/// By handle, on one that does not.
-const PASSING: u8 = b't';
-/// By device, inode and birth time, which are good for one mount.
+/// The bytes of a key by handle that name the file system.
+const FILE_SYSTEM: usize = 9;
+
+/// By file handle.
+const BY_HANDLE: u8 = b'h';
+/// By device, inode and birth, where there are no handles: good for one mount.
 const BY_INODE: u8 = b'i';
+/// By inode and birth, entered through an overlay.
+const BY_BIRTH_IN_OVERLAY: u8 = b'o';
+/// By inode and birth, entered without one.
+const BY_BIRTH: u8 = b'b';
 
-/// File systems that are gone after a boot, and begin anew with the same ids.
+/// File systems that begin anew with every boot.
 const PASSING_FILE_SYSTEMS: [FsType; 5] = [
     statfs::TMPFS_MAGIC,
     statfs::PROC_SUPER_MAGIC,
@@ -262,70 +296,72 @@ const PASSING_FILE_SYSTEMS: [FsType; 5] = [
 
 impl Key {
     /// The key of the file behind `fd`.
-    ///
-    /// File systems without handles (procfs, devpts, pipes) fall back to device, inode and birth time.
     pub(crate) fn of(fd: BorrowedFd) -> Result<Self, Errno> {
-        let mut key = Vec::with_capacity(64);
-        let handle = sys::file_handle(fd, true).or_else(|_| sys::file_handle(fd, false));
-        if let Ok(handle) = handle {
-            if let Some(real) = behind_overlay(handle.handle_type, handle.bytes()) {
-                return Ok(real);
-            }
-            let passes = PASSING_FILE_SYSTEMS.contains(&fstatfs(fd)?.filesystem_type());
-            key.push(if passes { PASSING } else { LASTING });
-            key.extend(fstatvfs(fd)?.filesystem_id().to_ne_bytes());
-            key.extend(handle.handle_type.to_ne_bytes());
-            key.extend(handle.bytes());
-        } else {
-            let mask = libc::STATX_INO | libc::STATX_BTIME;
-            let file = sys::statx(fd, c"", libc::AT_EMPTY_PATH, mask)?;
-            key.push(BY_INODE);
-            key.extend(file.stx_dev_major.to_ne_bytes());
-            key.extend(file.stx_dev_minor.to_ne_bytes());
-            key.extend(file.stx_ino.to_ne_bytes());
-            key.extend(file.stx_btime.tv_sec.to_ne_bytes());
-            key.extend(file.stx_btime.tv_nsec.to_ne_bytes());
+        let file_system = fstatfs(fd)?.filesystem_type();
+        let mask = libc::STATX_INO | libc::STATX_BTIME;
+        let file = sys::statx(fd, c"", libc::AT_EMPTY_PATH, mask)?;
+        let birth = [
+            file.stx_ino.to_ne_bytes(),
+            file.stx_btime.tv_sec.to_ne_bytes(),
+            u64::from(file.stx_btime.tv_nsec).to_ne_bytes(),
+        ]
+        .concat();
+        let with = |kind: u8| [&[kind], birth.as_slice()].concat();
+        if file_system == statfs::OVERLAYFS_SUPER_MAGIC {
+            return Ok(Self {
+                own: with(BY_BIRTH_IN_OVERLAY),
+                by_birth: None,
+                other: Some(with(BY_BIRTH)),
+                passes: false,
+            });
         }
-        Ok(Self(key))
+        let handle = sys::file_handle(fd, true).or_else(|_| sys::file_handle(fd, false));
+        let Ok(handle) = handle else {
+            // procfs, devpts, pipes
+            let device = libc::makedev(file.stx_dev_major, file.stx_dev_minor);
+            return Ok(Self {
+                own: [&with(BY_INODE)[..], &device.to_ne_bytes()].concat(),
+                by_birth: None,
+                other: None,
+                passes: true,
+            });
+        };
+        let mut own = Vec::with_capacity(64);
+        own.push(BY_HANDLE);
+        own.extend(fstatvfs(fd)?.filesystem_id().to_ne_bytes());
+        own.extend(handle.handle_type.to_ne_bytes());
+        own.extend(handle.bytes());
+        let is_born = file.stx_mask & libc::STATX_BTIME != 0;
+        Ok(Self {
+            own,
+            by_birth: is_born.then(|| with(BY_BIRTH)),
+            other: is_born.then(|| with(BY_BIRTH_IN_OVERLAY)),
+            passes: PASSING_FILE_SYSTEMS.contains(&file_system),
+        })
     }
 
-    fn lasts(key: &[u8]) -> bool {
-        key.first() == Some(&LASTING)
+    fn to_enter(&self) -> impl Iterator<Item = &[u8]> {
+        [Some(&self.own), self.by_birth.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(Vec::as_slice)
     }
 
-    fn is_lasting(&self) -> bool {
-        Self::lasts(&self.0)
+    fn to_look_up(&self) -> impl Iterator<Item = &[u8]> {
+        [Some(&self.own), self.other.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(Vec::as_slice)
+    }
+
+    fn overlays(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&BY_BIRTH_IN_OVERLAY)
     }
 
     /// The file system that the inode is on, as far as the key says.
     pub(crate) fn file_system(&self) -> &[u8] {
-        self.0.get(..9).unwrap_or(&self.0)
+        self.own.get(..FILE_SYSTEM).unwrap_or(&self.own)
     }
-}
-
-/// The key that an inode has without the overlay that it was seen through: fs/overlayfs/overlayfs.h, struct ovl_fh.
-///
-/// Three bytes of padding, version, magic, length, flags, type, then the UUID of the real file system, and its handle. For
-/// ext4 and its like the file system id is made of the UUID.
-fn behind_overlay(handle_type: i32, handle: &[u8]) -> Option<Key> {
-    const OVL_FILEID_V1: i32 = 0xfb;
-    const UUID: usize = 8;
-    const REAL: usize = UUID + 16;
-    if handle_type != OVL_FILEID_V1 || handle.len() <= REAL {
-        return None;
-    }
-    let half = |start: usize| Some(u64::from_le_bytes(*handle[start..].first_chunk()?));
-    let id = half(UUID)? ^ half(UUID + 8)?;
-    if id == 0 {
-        return None;
-    }
-    // The kernel pads the handle to whole words; its length is in its head.
-    let length = usize::from(handle[5]).saturating_sub(REAL - 3);
-    let mut key = vec![LASTING];
-    key.extend(id.to_le_bytes());
-    key.extend(i32::from(handle[7]).to_ne_bytes());
-    key.extend(handle.get(REAL..REAL + length)?);
-    Some(Key(key))
 }
 
 #[cfg(test)]
@@ -342,7 +378,12 @@ mod tests {
 
     /// Of a file that outlives a boot, whatever the test's directory is on.
     fn lasting_key(number: u8) -> Key {
-        Key(vec![LASTING, number])
+        Key {
+            own: [&[BY_HANDLE], [number; FILE_SYSTEM].as_slice()].concat(),
+            by_birth: None,
+            other: None,
+            passes: false,
+        }
     }
 
     #[test]
@@ -364,9 +405,13 @@ mod tests {
         let [recent, lasting, next] = [0; 3].map(|_| tempfile::tempdir().unwrap());
         let store = opened(recent.path(), lasting.path());
         let [a, b] = [1, 2].map(lasting_key);
+        let c = Key {
+            passes: true,
+            ..lasting_key(3)
+        };
         store.store(&a, b"a").unwrap();
         store.store(&b, b"b").unwrap();
-        store.store(&Key(vec![PASSING, 1]), b"c").unwrap();
+        store.store(&c, b"c").unwrap();
         assert_eq!(store.settle().unwrap(), 2);
         assert_eq!(store.settle().unwrap(), 0);
         store.remove(&a).unwrap();
@@ -379,10 +424,16 @@ mod tests {
         let store = opened(next.path(), lasting.path());
         assert_eq!(store.load(&a).unwrap(), None);
         assert_eq!(store.load(&b).unwrap().unwrap(), b"new");
-        assert_eq!(store.load(&Key(vec![PASSING, 1])).unwrap(), None);
-        assert_eq!(store.sweep(|key| *key == b, true).unwrap(), (1, 1));
+        assert_eq!(store.load(&c).unwrap(), None);
+        let here = HashSet::from([b.file_system().to_vec()]);
+        let sweep = |present: &[&Key], dry_run| {
+            let present = present.iter().map(|key| (*key).clone()).collect();
+            store.sweep(&here, &present, dry_run).unwrap()
+        };
+        assert_eq!(sweep(&[&b], false), (1, 0));
+        assert_eq!(sweep(&[], true), (1, 1));
         assert!(!store.is_empty());
-        assert_eq!(store.sweep(|key| *key == b, false).unwrap(), (1, 1));
+        assert_eq!(sweep(&[&a], false), (1, 1));
         assert!(store.is_empty());
     }
 
