@@ -5,10 +5,12 @@
 //! top floor down; each imports from lower floors only:
 //!
 //! `cli` > `sweep` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`, `identity` >
-//! `procfs`, `lock` > `sys` > `credentials`, `name`, `handover`, `oci`, `error`.
+//! `procfs`, `lock` > `sys` > `credentials`,
+//! `acl`, `name`, `handover`, `oci`, `error`.
 //!
 //! Start reading in `syscalls`.
 
+mod acl;
 mod board;
 mod bundle;
 mod cli;

@@ -197,6 +197,40 @@ pub(crate) fn getxattr(
     usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
 }
 
+/// listxattr(2), llistxattr(2) when `follow` is false.
+pub(crate) fn listxattr(path: &CStr, list: &mut [u8], follow: bool) -> Result<usize, Errno> {
+    let call = if follow {
+        libc::listxattr
+    } else {
+        libc::llistxattr
+    };
+    // SAFETY: the path ends in NUL; the kernel writes at most `list.len()` bytes into `list`.
+    let length = unsafe { call(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// setxattr(2), with the caller's flags.
+pub(crate) fn setxattr(path: &CStr, name: &CStr, value: &[u8], flags: c_int) -> Result<(), Errno> {
+    // SAFETY: both strings end in NUL; the kernel reads `value.len()` bytes of `value`.
+    let result = unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            flags,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// removexattr(2)
+pub(crate) fn removexattr(path: &CStr, name: &CStr) -> Result<(), Errno> {
+    // SAFETY: both strings end in NUL.
+    let result = unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
 /// getxattrat(2) (Linux 6.13).
 pub(crate) fn getxattrat(
     dirfd: BorrowedFd,

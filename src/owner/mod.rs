@@ -4,6 +4,7 @@
 //! functions work on an open file, usually an O_PATH fd: what was resolved once is what is read and changed.
 //! The caller's working directory must be the host's procfs (see [`crate::procfs`]).
 
+mod attribute;
 mod cache;
 mod record;
 mod side;
@@ -22,6 +23,7 @@ use nix::unistd::Uid;
 use tracing::{error, warn};
 use xattr::FileExt;
 
+pub(crate) use attribute::{Attribute, shown};
 pub(crate) use cache::{OwnerCache, Version};
 pub(crate) use record::Owner;
 pub(crate) use side::{Key, SideStore};

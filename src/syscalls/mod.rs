@@ -16,11 +16,13 @@ mod getid;
 mod limit;
 mod make;
 mod open;
+mod permission;
 mod setid;
 mod site;
 mod socket;
 mod stat;
 mod view;
+mod xattr;
 
 use libseccomp::{ScmpArch, ScmpSyscall};
 use nix::errno::Errno;
@@ -217,7 +219,7 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("symlink", Trap::Always, make::symlink),
     emulated("symlinkat", Trap::Always, make::symlinkat),
     emulated("bind", Trap::Always, make::bind),
-    // chmod(2), utime(2), utimensat(2), setxattr(2), removexattr(2), access(2)
+    // chmod(2), utime(2), utimensat(2), access(2), getxattr(2), listxattr(2), setxattr(2), removexattr(2)
     emulated("chmod", Trap::Always, attribute::chmod),
     emulated("fchmod", Trap::Always, attribute::fchmod),
     emulated("fchmodat", Trap::Always, attribute::fchmodat),
@@ -225,12 +227,18 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("utimes", Trap::Always, attribute::utimes),
     emulated("futimesat", Trap::Always, attribute::futimesat),
     emulated("utimensat", Trap::Always, attribute::utimensat),
-    emulated("setxattr", Trap::Always, attribute::setxattr),
-    emulated("lsetxattr", Trap::Always, attribute::lsetxattr),
-    emulated("fsetxattr", Trap::Always, attribute::fsetxattr),
-    emulated("removexattr", Trap::Always, attribute::removexattr),
-    emulated("lremovexattr", Trap::Always, attribute::lremovexattr),
-    emulated("fremovexattr", Trap::Always, attribute::fremovexattr),
+    emulated("getxattr", Trap::Always, xattr::getxattr),
+    emulated("lgetxattr", Trap::Always, xattr::lgetxattr),
+    emulated("fgetxattr", Trap::Always, xattr::fgetxattr),
+    emulated("listxattr", Trap::Always, xattr::listxattr),
+    emulated("llistxattr", Trap::Always, xattr::llistxattr),
+    emulated("flistxattr", Trap::Always, xattr::flistxattr),
+    emulated("setxattr", Trap::Always, xattr::setxattr),
+    emulated("lsetxattr", Trap::Always, xattr::lsetxattr),
+    emulated("fsetxattr", Trap::Always, xattr::fsetxattr),
+    emulated("removexattr", Trap::Always, xattr::removexattr),
+    emulated("lremovexattr", Trap::Always, xattr::lremovexattr),
+    emulated("fremovexattr", Trap::Always, xattr::fremovexattr),
     emulated("access", Trap::Always, attribute::access),
     emulated("faccessat", Trap::Always, attribute::faccessat),
     emulated("faccessat2", Trap::Always, attribute::faccessat2),

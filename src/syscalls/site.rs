@@ -12,7 +12,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, umask};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::attribute::is_read_only;
+use super::permission::is_read_only;
 use crate::board::Step;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
 use crate::identity::Index;
