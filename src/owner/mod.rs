@@ -25,7 +25,7 @@ use xattr::FileExt;
 
 pub(crate) use attribute::{Attribute, shown};
 pub(crate) use cache::{OwnerCache, Version};
-pub(crate) use record::Owner;
+pub(crate) use record::{Device, Owner};
 pub(crate) use side::{Key, SideStore};
 
 use crate::{procfs, sys};
@@ -169,6 +169,10 @@ impl Owners {
             return Ok(());
         }
         let Some(side) = &self.side else {
+            if owner.device.is_some() {
+                // A socket that nothing is known of would be a lie.
+                return Err(Errno::EPERM);
+            }
             warn!("no side store: the owner of an inode without extended attributes is not kept");
             return Ok(());
         };

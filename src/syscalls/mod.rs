@@ -42,10 +42,10 @@ pub(crate) enum Trap {
         uid: u32,
         gid: u32,
     },
-    /// If the mask in this argument has any of these two bits.
-    HasEither {
+    /// If the mask in this argument has any of these bits.
+    HasAny {
         arg: u32,
-        bits: [u64; 2],
+        bits: u64,
     },
     /// If this argument has these bits of the mask, and only these.
     Masked {
@@ -120,18 +120,18 @@ const fn changes_owner(uid: u32) -> Trap {
 
 /// After which the target may see another root, or have other ids.
 const fn new_namespace(arg: u32) -> Trap {
-    Trap::HasEither {
+    Trap::HasAny {
         arg,
-        bits: [libc::CLONE_NEWNS as u64, libc::CLONE_NEWUSER as u64],
+        bits: libc::CLONE_NEWNS as u64 | libc::CLONE_NEWUSER as u64,
     }
 }
 
 const fn creates(flags: u32) -> Trap {
     // O_TMPFILE without the O_DIRECTORY that is part of it.
     const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
-    Trap::HasEither {
+    Trap::HasAny {
         arg: flags,
-        bits: [libc::O_CREAT as u64, UNNAMED as u64],
+        bits: (libc::O_CREAT | UNNAMED) as u64,
     }
 }
 
@@ -159,9 +159,10 @@ const ASKS_FOR_PEER: Trap = Trap::Masked {
     bits: 0b1_0001,
 };
 
-const ASKS_FOR_IDS: Trap = Trap::HasEither {
+/// The type, too: a device may be a placeholder.
+const ASKS_FOR_OWNER: Trap = Trap::HasAny {
     arg: 3,
-    bits: [libc::STATX_UID as u64, libc::STATX_GID as u64],
+    bits: (libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_UID | libc::STATX_GID) as u64,
 };
 
 /// Every syscall that is answered or watched.
@@ -176,7 +177,7 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("lstat", Trap::Always, stat::lstat),
     emulated("fstat", Trap::Always, stat::fstat),
     emulated("newfstatat", Trap::Always, stat::newfstatat),
-    emulated("statx", ASKS_FOR_IDS, stat::statx),
+    emulated("statx", ASKS_FOR_OWNER, stat::statx),
     // setuid(2) and its relatives
     emulated_ids("setuid", Trap::Always, setid::setuid),
     emulated_ids("setgid", Trap::Always, setid::setgid),

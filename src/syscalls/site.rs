@@ -17,7 +17,7 @@ use crate::board::Step;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
 use crate::identity::Index;
 use crate::name::Name;
-use crate::owner::{Owner, file_type};
+use crate::owner::{Device, Owner, file_type};
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
 
@@ -29,6 +29,8 @@ pub(super) struct Site {
     pub(super) slash: bool,
     pub(super) shown: FileMode,
     pub(super) subject: Subject,
+    /// What is created stands for this.
+    pub(super) device: Option<Device>,
 }
 
 /// What a path names, split at its last component; `None` for what cannot be created.
@@ -56,7 +58,7 @@ impl Site {
         follows: bool,
         resolve: ResolveFlag,
     ) -> Result<Option<Self>, Errno> {
-        let Some((prefix, name, slash)) = split(path) else {
+        let Some((prefix, _, _)) = split(path) else {
             return Ok(None);
         };
         let location = directory_of(dirfd, &prefix);
@@ -65,6 +67,21 @@ impl Site {
         if call.is_nested() || (is_initial && !may_inherit(call, &location, path, follows)) {
             return Ok(None);
         }
+        Self::at(call, who, dirfd, path, resolve)
+    }
+
+    /// Where `path` is to be created, which the kernel would not do; `None`: it says why.
+    pub(super) fn at(
+        call: &Call,
+        who: Index,
+        dirfd: Dirfd,
+        path: &CStr,
+        resolve: ResolveFlag,
+    ) -> Result<Option<Self>, Errno> {
+        let Some((prefix, name, slash)) = split(path) else {
+            return Ok(None);
+        };
+        let location = directory_of(dirfd, &prefix);
         let directory = if resolve.is_empty() {
             call.resolve(&location)
         } else {
@@ -93,6 +110,7 @@ impl Site {
             slash,
             shown,
             subject,
+            device: None,
         })
     }
 
@@ -146,7 +164,10 @@ impl Site {
     /// Gives what has just been created its owner. Without one it must not stay.
     pub(super) fn own(&self, call: &Call, file: BorrowedFd) -> Result<(), Errno> {
         let stat = fstat(file)?;
-        let owner = Owner::shown_as(self.subject.uid, self.group(), &stat);
+        let owner = Owner {
+            device: self.device,
+            ..Owner::shown_as(self.subject.uid, self.group(), &stat)
+        };
         call.container.owners.record(file, &stat, owner)
     }
 

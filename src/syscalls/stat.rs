@@ -109,11 +109,22 @@ impl Form {
         );
         let bytes = match filled {
             Filled::Stat(stat) => {
+                if let Some(device) = owner.device.filter(|_| is_socket(stat.st_mode)) {
+                    stat.st_mode = stat.st_mode & !libc::S_IFMT | device.kind.bits();
+                    stat.st_rdev = device.number.into();
+                }
                 stat.st_uid = uid.unwrap_or(stat.st_uid);
                 stat.st_gid = gid.unwrap_or(stat.st_gid);
                 sys::stat_bytes(stat)
             }
             Filled::Statx(statx) => {
+                if let Some(device) = owner.device.filter(|_| is_socket(statx.stx_mode.into())) {
+                    let mode = u32::from(statx.stx_mode) & !libc::S_IFMT | device.kind.bits();
+                    // S_IFMT and the permissions are 16 bits.
+                    statx.stx_mode = u16::try_from(mode).unwrap_or(statx.stx_mode);
+                    statx.stx_rdev_major = libc::major(device.number.into());
+                    statx.stx_rdev_minor = libc::minor(device.number.into());
+                }
                 statx.stx_uid = uid.unwrap_or(statx.stx_uid);
                 statx.stx_gid = gid.unwrap_or(statx.stx_gid);
                 sys::statx_bytes(statx)
@@ -123,6 +134,11 @@ impl Form {
         call.write(*buffer, bytes)?;
         Ok(Reply::Value(0))
     }
+}
+
+/// What stands for a device is a socket.
+fn is_socket(mode: u32) -> bool {
+    file_type(mode) == SFlag::S_IFSOCK
 }
 
 impl Filled {
