@@ -10,7 +10,7 @@ use super::permission::{Named, allow, check};
 use crate::credentials::Access;
 use crate::procfs;
 use crate::seccomp::Reply;
-use crate::target::{Call, PROCFS};
+use crate::target::{Abi, Call, PROCFS};
 
 // ---- chmod(2)
 
@@ -106,14 +106,31 @@ pub(super) fn futimesat(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn utimensat(call: &mut Call) -> Result<Reply, Errno> {
+    let is_short = call.abi != Abi::Native;
+    change_times_at(call, is_short)
+}
+
+/// utimensat(2) of i386 with the times of 64-bit architectures.
+pub(super) fn utimensat_time64(call: &mut Call) -> Result<Reply, Errno> {
+    change_times_at(call, false)
+}
+
+/// `is_short`: struct timespec has 32-bit members.
+fn change_times_at(call: &mut Call, is_short: bool) -> Result<Reply, Errno> {
     let flags = AtFlags::from_bits_retain(call.int(3));
     let mut times = given(call, 2);
     if times == Times::Given {
         let mut bytes = [0; 32];
-        call.read(2, &mut bytes)?;
-        let nanoseconds = [8, 24].map(|start| {
+        let bytes = if is_short {
+            &mut bytes[..16]
+        } else {
+            &mut bytes
+        };
+        call.read(2, bytes)?;
+        // The nanoseconds' lower half, of the second member.
+        let nanoseconds = [bytes.len() / 4, bytes.len() / 4 * 3].map(|start| {
             let bytes = bytes[start..].first_chunk().copied().unwrap_or_default();
-            i64::from_ne_bytes(bytes)
+            i64::from(i32::from_le_bytes(bytes))
         });
         times = match nanoseconds {
             [libc::UTIME_NOW, libc::UTIME_NOW] => Times::Now,
