@@ -100,6 +100,56 @@ debian_sources() {
     apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' | sort -u
 }
 
+# Packages that containers install, with all that they depend on, as a signed repository of apt's at $PACKAGES_DIR below
+# $CACHE, its key beside it; needs root and debian_tar. Made once for each tar and list of names. Only of Debian's own
+# sources, for others have other builds. Usage: package_repository NAME...
+package_repository() {
+    PACKAGES_DIR=$CACHE/packages
+    local made_for new sources tries
+    made_for=$(stat -c '%y %s' "$DEBIAN_TAR" && echo "$*")
+    [[ $(cat "$PACKAGES_DIR/made-for" 2>/dev/null) != "$made_for" ]] || return 0
+    need_packages apt-utils gpg gpg-agent
+    say "making $PACKAGES_DIR: $* and what they need, from this host's apt sources"
+    new=$(mktemp -d "$CACHE/packages.XXXXXX")
+    # For the user that apt downloads as.
+    mkdir -p "$new/apt/partial" && chmod 755 "$new" "$new/apt"
+    tar -xOf "$DEBIAN_TAR" ./var/lib/dpkg/status >"$new/apt/status"
+    for ((tries = 0; ; tries++)); do
+        sources=$(debian_sources)
+        echo "$sources" >"$new/apt/sources"
+        [[ -z $sources ]] || ! download_packages "$new/apt" "$@" || break
+        # An old index, or none, names files that are gone: once more with new ones.
+        ((tries == 0)) || { rm -rf "$new" && die "apt-get could not download: $*"; }
+        apt-get update -q
+    done
+    mv "$new"/apt/*.deb "$new" && rm -rf "$new/apt"
+    sign_packages "$new" || { rm -rf "$new" && die "could not sign $new"; }
+    echo "$made_for" >"$new/made-for"
+    chmod 644 "$new"/*
+    rm -rf "$PACKAGES_DIR"
+    mv "$new" "$PACKAGES_DIR"
+}
+
+# Downloads what a container that has just been unpacked lacks to install NAME... Usage: download_packages DIRECTORY NAME...
+download_packages() {
+    local directory=$1
+    shift
+    apt-get -q -y --no-install-recommends --download-only -o Dir::State::status="$directory/status" \
+        -o Dir::Etc::SourceList="$directory/sources" -o Dir::Etc::SourceParts=- -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
+        -o Dir::Cache::archives="$directory" install "$@"
+}
+
+# Makes the index of a directory of packages, and signs it with a key that nobody has afterwards. Usage: sign_packages DIRECTORY
+sign_packages() (
+    export GNUPGHOME
+    # A short path: the agent's socket lies there.
+    GNUPGHOME=$(mktemp -d) && cd "$1" || exit
+    trap 'gpgconf --kill all; rm -rf "$GNUPGHOME"' EXIT
+    apt-ftparchive packages . >Packages && release=$(apt-ftparchive release .) && echo "$release" >Release &&
+        gpg --batch --quiet --passphrase '' --quick-generate-key subuidless default sign never &&
+        gpg --batch --quiet --clear-sign --output InRelease Release && gpg --batch --quiet --export --output key.gpg
+)
+
 # The user that containers run as: $DEMO_USER when we are root, ourselves otherwise.
 user_name() { if ((EUID == 0)); then echo "$DEMO_USER"; else id -un; fi; }
 user_home() { getent passwd "$(user_name)" | cut -d: -f6; }

@@ -4,8 +4,8 @@
 //! functions work on an open file, usually an O_PATH fd: what was resolved once is what is read and changed.
 //! The caller's working directory must be the host's procfs (see [`crate::procfs`]).
 
+mod attribute;
 mod cache;
-mod lock;
 mod record;
 mod side;
 
@@ -23,12 +23,33 @@ use nix::unistd::Uid;
 use tracing::{error, warn};
 use xattr::FileExt;
 
+pub(crate) use attribute::{Attribute, shown};
 pub(crate) use cache::{OwnerCache, Version};
-pub(crate) use lock::Locks;
-pub(crate) use record::Owner;
-pub(crate) use side::SideStore;
+pub(crate) use record::{Device, Owner};
+pub(crate) use side::{Key, SideStore};
 
 use crate::{procfs, sys};
+
+/// Opens the side store, as far as it can be opened; a log line says what cannot.
+pub(crate) fn open_side_store(recent: &Path, lasting: Option<&Path>) -> Option<SideStore> {
+    let mut store = SideStore::open(recent)
+        .inspect_err(|error| {
+            warn!(
+                directory = %recent.display(), %error,
+                "cannot open the side store: owners of symlinks, fifos, sockets and devices are not kept"
+            );
+        })
+        .ok()?;
+    if let Some(directory) = lasting
+        && let Err(error) = store.open_lasting(directory)
+    {
+        error!(
+            directory = %directory.display(), %error,
+            "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
+        );
+    }
+    Some(store)
+}
 
 /// The attribute that holds the owner; the field's common name, shared with umoci.
 pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
@@ -38,16 +59,13 @@ pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
 pub(crate) struct Owners {
     /// `None` when there is none or it could not be opened: daemon or worker have said so.
     side: Option<SideStore>,
-    /// To be held from a load to the store that depends on it.
-    pub(crate) locks: Locks,
     unreadable_reported: AtomicBool,
 }
 
 impl Owners {
-    pub(crate) fn new(side: Option<SideStore>, locks: Locks) -> Self {
+    pub(crate) fn new(side: Option<SideStore>) -> Self {
         Self {
             side,
-            locks,
             unreadable_reported: AtomicBool::new(false),
         }
     }
@@ -122,11 +140,39 @@ impl Owners {
         }
         // First, since it may fail: on a read-only mount, or on an inode that takes no chown at all.
         touch(fd, stat, true)?;
+        self.store_beside(fd, owner)
+    }
+
+    /// Makes `owner` the owner of a file that has just been created, and does nothing beside.
+    pub(crate) fn record(
+        &self,
+        fd: BorrowedFd,
+        stat: &FileStat,
+        owner: Owner,
+    ) -> Result<(), Errno> {
+        if owner.is_unset() {
+            return Ok(());
+        }
+        if carries_xattrs(file_type(stat.st_mode)) {
+            match store_xattr(fd, owner) {
+                Err(Errno::EOPNOTSUPP) => {}
+                result => return result,
+            }
+        }
+        self.store_beside(fd, owner)
+    }
+
+    /// Of an inode that cannot carry the attribute.
+    fn store_beside(&self, fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
         if fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC {
             // procfs takes a chown and goes on showing the process's ids.
             return Ok(());
         }
         let Some(side) = &self.side else {
+            if owner.device.is_some() {
+                // A socket that nothing is known of would be a lie.
+                return Err(Errno::EPERM);
+            }
             warn!("no side store: the owner of an inode without extended attributes is not kept");
             return Ok(());
         };
@@ -134,7 +180,7 @@ impl Owners {
         if owner.is_unset() {
             side.remove(&key).map_err(store_failed)
         } else {
-            side.store(&key, owner).map_err(store_failed)
+            side.store(&key, &owner.encode()).map_err(store_failed)
         }
     }
 
@@ -167,12 +213,6 @@ impl Owners {
 pub(crate) fn touch(fd: BorrowedFd, stat: &FileStat, notify: bool) -> Result<(), Errno> {
     let uid = notify.then(|| Uid::from_raw(stat.st_uid));
     nix::unistd::fchownat(fd, c"", uid, None, AtFlags::AT_EMPTY_PATH)
-}
-
-/// A number for a place in a table that inodes of all devices spread over evenly.
-fn spread(device: u64, inode: u64) -> usize {
-    let mixed = (inode ^ device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 32) as usize
 }
 
 /// xattr(7): user attributes are for regular files and directories.

@@ -248,7 +248,7 @@ fn unwoven(
 }
 
 fn is_complement(rows: &[&Row], rule: &Map<String, Value>) -> bool {
-    matches!(rows, [row] if complement(row).is_some_and(|args| rule.get("args") == Some(&args)))
+    matches!(rows, [row] if complement(row).iter().any(|args| rule.get("args") == Some(args)))
 }
 
 /// Whether calls go on to the kernel, noted down or not.
@@ -283,7 +283,7 @@ fn conflicts(row: &Row, rule: &Map<String, Value>) -> bool {
 /// `rule`, narrowed to one row: notify what traps, allow the rest.
 fn rules_for(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
     let mut rules = notifications(row, rule);
-    rules.extend(complement(row).map(|args| {
+    rules.extend(complement(row).into_iter().map(|args| {
         let mut rule = with_names(row, rule);
         rule.insert("args".into(), args);
         Value::Object(rule)
@@ -314,23 +314,31 @@ fn notifications(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
                 with_args(is_not_minus_one(gid)),
             ]
         }
-        Trap::HasEither { arg, bits: [a, b] } if a == b => vec![with_args(masked(arg, a, a))],
-        Trap::HasEither { arg, bits: [a, b] } => {
-            vec![
-                with_args(masked(arg, a, a)),
-                with_args(masked(arg, a | b, b)),
-            ]
-        }
+        Trap::Masked { arg, mask, bits } => vec![with_args(masked(arg, mask, bits))],
+        // One after the other, each without those before: no call matches twice.
+        Trap::HasAny { arg, bits } => each_bit(bits)
+            .map(|bit| with_args(masked(arg, bits & (bit | (bit - 1)), bit)))
+            .collect(),
     }
 }
 
-/// The arguments of the calls that do not trap.
-fn complement(row: &Row) -> Option<Value> {
+/// The arguments of the calls that do not trap, one rule's after the other.
+fn complement(row: &Row) -> Vec<Value> {
     match row.trap {
-        Trap::Always => None,
-        Trap::ChangesOwner { uid, gid } => Some(json!([is_minus_one(uid), is_minus_one(gid)])),
-        Trap::HasEither { arg, bits: [a, b] } => Some(json!([masked(arg, a | b, 0)])),
+        Trap::Always => Vec::new(),
+        Trap::ChangesOwner { uid, gid } => vec![json!([is_minus_one(uid), is_minus_one(gid)])],
+        Trap::HasAny { arg, bits } => vec![json!([masked(arg, bits, 0)])],
+        // Those that differ in one bit or another.
+        Trap::Masked { arg, mask, bits } => each_bit(mask)
+            .map(|bit| json!([masked(arg, bit, !bits & bit)]))
+            .collect(),
     }
+}
+
+fn each_bit(bits: u64) -> impl Iterator<Item = u64> {
+    (0..u64::BITS)
+        .map(|shift| 1 << shift)
+        .filter(move |bit| bits & bit != 0)
 }
 
 /// Filters compare 64 bits: a −1 that was sign-extended into the upper half traps, too, and is handled like any other.

@@ -12,6 +12,7 @@ use nix::sys::stat::{FileStat, SFlag, fstatat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{AccessFlags, access};
 
+use crate::credentials::Id;
 use crate::name::Name;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::seccomp::Reply;
@@ -108,11 +109,22 @@ impl Form {
         );
         let bytes = match filled {
             Filled::Stat(stat) => {
+                if let Some(device) = owner.device.filter(|_| is_socket(stat.st_mode)) {
+                    stat.st_mode = stat.st_mode & !libc::S_IFMT | device.kind.bits();
+                    stat.st_rdev = device.number.into();
+                }
                 stat.st_uid = uid.unwrap_or(stat.st_uid);
                 stat.st_gid = gid.unwrap_or(stat.st_gid);
                 sys::stat_bytes(stat)
             }
             Filled::Statx(statx) => {
+                if let Some(device) = owner.device.filter(|_| is_socket(statx.stx_mode.into())) {
+                    let mode = u32::from(statx.stx_mode) & !libc::S_IFMT | device.kind.bits();
+                    // S_IFMT and the permissions are 16 bits.
+                    statx.stx_mode = u16::try_from(mode).unwrap_or(statx.stx_mode);
+                    statx.stx_rdev_major = libc::major(device.number.into());
+                    statx.stx_rdev_minor = libc::minor(device.number.into());
+                }
                 statx.stx_uid = uid.unwrap_or(statx.stx_uid);
                 statx.stx_gid = gid.unwrap_or(statx.stx_gid);
                 sys::statx_bytes(statx)
@@ -122,6 +134,11 @@ impl Form {
         call.write(*buffer, bytes)?;
         Ok(Reply::Value(0))
     }
+}
+
+/// What stands for a device is a socket.
+fn is_socket(mode: u32) -> bool {
+    file_type(mode) == SFlag::S_IFSOCK
 }
 
 impl Filled {
@@ -205,9 +222,7 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
         Err(Errno::ENOENT) if may_exist_for_target(name, location) => {
             answer_resolved(call, location, form)
         }
-        Err(Errno::EOPNOTSUPP) if call.container.owners.side_store_is_used() => {
-            answer_resolved(call, location, form)
-        }
+        Err(Errno::EOPNOTSUPP) if may_be_elsewhere(call) => answer_resolved(call, location, form),
         // The magic link in front of a relative path counts as one of the forty.
         Err(Errno::ELOOP) => answer_resolved(call, location, form),
         // CONTINUE: no fake owner, or nothing there: the kernel's own answer is the right one.
@@ -241,6 +256,11 @@ fn lookup_flags(follow: bool) -> AtFlags {
     } else {
         AtFlags::AT_SYMLINK_NOFOLLOW
     }
+}
+
+/// Where there are no attributes, an owner may be in the side store, or be a process's.
+fn may_be_elsewhere(call: &Call) -> bool {
+    call.container.owners.side_store_is_used() || call.container.identities.anyone_changed()
 }
 
 /// An inode without the attribute may still have an owner in the side store, unless it is one that carries attributes.
@@ -281,7 +301,11 @@ fn answer_resolved(call: &mut Call, location: &Location, form: &Form) -> Result<
 fn answer_file(call: &mut Call, file: BorrowedFd, form: &Form) -> Result<Reply, Errno> {
     let mut filled = form.fill(file, c"", AtFlags::AT_EMPTY_PATH)?;
     // After the rest, so that an owner that is remembered for this version is not older than it.
-    let Some(owner) = call.container.owners.load(file, filled.file_type())? else {
+    let owner = match call.container.owners.load(file, filled.file_type())? {
+        None => call.process_owner(file)?,
+        owner => owner,
+    };
+    let Some(owner) = owner else {
         // CONTINUE: no fake owner.
         call.thread.expects_owner = false;
         return Ok(Reply::Continue);

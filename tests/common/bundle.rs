@@ -14,7 +14,7 @@ use super::run::{Ran, run};
 use super::runtime::{Running, Runtime};
 
 /// What the tests' containers may do: what chown(2), mount(2) and chroot(2) ask for.
-const CAPABILITIES: [&str; 14] = [
+const CAPABILITIES: [&str; 15] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -22,6 +22,7 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_FSETID",
     "CAP_KILL",
     "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
     "CAP_SETFCAP",
     "CAP_SETGID",
     "CAP_SETPCAP",
@@ -104,6 +105,16 @@ impl<'a> Bundle<'a> {
     pub(crate) fn with_program(self, program: &Path) -> Self {
         rootfs::add_program(self.place, &self.rootfs(), program, self.owned);
         self
+    }
+
+    /// With the network of the host, where [`super::packages`] are served.
+    pub(crate) fn with_host_network(self) -> Self {
+        self.with_config(|config| {
+            config["linux"]["namespaces"]
+                .as_array_mut()
+                .expect("a list of namespaces")
+                .retain(|namespace| namespace["type"] != "network");
+        })
     }
 
     /// With `change` made to config.json.

@@ -12,8 +12,11 @@
 
 mod bundle;
 mod daemon;
+mod packages;
+mod pair;
 mod peer;
 mod place;
+mod podman;
 mod program;
 mod rootfs;
 mod run;
@@ -22,10 +25,13 @@ mod user;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use daemon::Daemon;
+pub(crate) use packages::{Packages, free_port};
+pub(crate) use pair::{Pair, oracle_twice};
 pub(crate) use peer::{Peer, Target};
 pub(crate) use place::{Place, set_mode};
+pub(crate) use podman::{Podman, small_image};
 pub(crate) use program::{example, tool};
-pub(crate) use rootfs::{DEBIAN, Owned, debian_tar};
+pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar};
 pub(crate) use run::{Ran, run, until};
 pub(crate) use runtime::{Running, Runtime};
 pub(crate) use user::{User, lock};

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Once;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, chown};
@@ -17,6 +18,23 @@ use super::user::User;
 /// In the environment of every process that a test starts.
 const MARK: &str = "SUBUIDLESS_TEST_PLACE";
 
+const PARENT: &str = "/var/tmp/subuidless";
+
+/// The directory of all places. Ext4 looks long at each inode that was freed a minute ago before it passes it over, and a
+/// place has tens of thousands of them; in a directory marked so, each subdirectory gets another part of the disk.
+/// podman wants short paths.
+fn parent() -> &'static Path {
+    static MADE: Once = Once::new();
+    MADE.call_once(|| {
+        fs::create_dir_all(PARENT).expect(PARENT);
+        set_mode(Path::new(PARENT), 0o755);
+        // Other file systems have no such mark, and no such trouble.
+        let mut mark = Command::new("chattr");
+        let _ = mark.args(["+T", PARENT]).stderr(Stdio::null()).status();
+    });
+    Path::new(PARENT)
+}
+
 /// A directory on a file system with user xattrs, which the unprivileged user may enter.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -28,9 +46,9 @@ impl Place {
     pub(crate) fn new() -> Self {
         let user = User::get();
         let directory = tempfile::Builder::new()
-            .prefix("subuidless-test-")
-            .tempdir_in("/var/tmp")
-            .expect("a directory in /var/tmp");
+            .prefix("test-")
+            .tempdir_in(parent())
+            .expect("a directory for a test");
         set_mode(directory.path(), 0o755);
         let place = Self { directory, user };
         for (name, mode) in [("run", 0o700), ("home", 0o755), ("bundles", 0o755)] {

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use super::place::{Place, set_mode};
 use super::program::tool;
@@ -83,6 +84,32 @@ pub(crate) fn debian_tar() -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A script for a Debian that the user has unpacked: gives files the owners that they have in the tar, and does nothing to
+/// those of the oracle.
+pub(crate) fn debian_owners() -> String {
+    static SCRIPT: OnceLock<String> = OnceLock::new();
+    let make = || {
+        let mut command = Command::new(tool("tar"));
+        command.args(["--numeric-owner", "-tvf"]).arg(debian_tar());
+        let listed = run(&mut command).ok();
+        // MODE UID/GID SIZE DATE TIME ./PATH
+        let mut script = String::new();
+        for line in listed.lines() {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let (owner, path) = (words[1].replace('/', ":"), words[5]);
+            if owner != "0:0" && path != "./" {
+                let path = path.trim_start_matches('.');
+                // chown takes the set-ID bits away.
+                script += &format!(
+                    "mode=$(stat -c %a {path}); chown {owner} {path}; chmod $mode {path}\n"
+                );
+            }
+        }
+        script
+    };
+    SCRIPT.get_or_init(make).clone()
 }
 
 /// A Debian, unpacked: by root with its owners, by the user with all files her own.

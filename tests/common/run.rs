@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// A hang becomes a failure after this.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for a whole command: some install packages.
+const PATIENCE_WITH_COMMANDS: Duration = Duration::from_secs(300);
 const PERIOD: Duration = Duration::from_millis(5);
 
 /// Waits until `condition` gives something; `what` is told when it never does.
@@ -86,7 +88,7 @@ pub(crate) fn run_with_input(command: &mut Command, input: Stdio) -> Ran {
         if let Some(status) = child.try_wait().expect("waiting for a child") {
             break Some(status);
         }
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > PATIENCE_WITH_COMMANDS {
             break None;
         }
         std::thread::sleep(PERIOD);

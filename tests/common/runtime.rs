@@ -57,10 +57,19 @@ impl Runtime {
 
     /// The command `exec`.
     fn exec(self, bundle: &Bundle, id: &str, init: Pid, arguments: &[&str]) -> Command {
-        let mut command = bundle.place.as_user("nsenter");
-        command
-            .args(["-U", "--preserve-credentials", "-t", &init.to_string()])
-            .args(["unshare", "-m", "--"]);
+        let mut command = match bundle.owned {
+            Owned::ByUser => {
+                let mut command = bundle.place.as_user("nsenter");
+                command.args(["-U", "--preserve-credentials", "-t", &init.to_string()]);
+                command.args(["unshare", "-m", "--"]);
+                command
+            }
+            Owned::ByRoot => {
+                let mut command = bundle.place.as_root("unshare");
+                command.args(["-m", "--"]);
+                command
+            }
+        };
         self.append(&mut command, bundle);
         command.args(["exec", id]).args(arguments);
         command

@@ -32,7 +32,7 @@ const FILES: [(u32, u32, u32); 21] = [
     (0, 0, 0o6111),
     (999, 998, 0o6700),
     (999, 998, 0o6710),
-    (999, 998, 0o4601),
+    (999, 998, 0o4701),
 ];
 
 pub(super) type Caller = (&'static str, fn(&mut Probe));

@@ -1,0 +1,167 @@
+//! chmod(2), utime(2), utimensat(2), access(2), and their relatives.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod as change_mode_of, fchmodat as change_mode_at};
+
+use super::permission::{Named, allow, check};
+use crate::credentials::Access;
+use crate::procfs;
+use crate::seccomp::Reply;
+use crate::target::{Call, PROCFS};
+
+// ---- chmod(2)
+
+pub(super) fn chmod(call: &mut Call) -> Result<Reply, Errno> {
+    change_mode(call, Named::path(0), 1)
+}
+
+pub(super) fn fchmod(call: &mut Call) -> Result<Reply, Errno> {
+    change_mode(call, Named::fd(call, 0), 1)
+}
+
+pub(super) fn fchmodat(call: &mut Call) -> Result<Reply, Errno> {
+    change_mode(call, Named::at(call.dirfd(0), 1, AtFlags::empty()), 2)
+}
+
+/// `mode` is an argument number.
+fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
+    let mode = call.unsigned(mode);
+    check(call, named, |call, subject, file, location| {
+        if !subject.owns(file) {
+            return Err(Errno::EPERM);
+        }
+        if mode & libc::S_ISGID == 0 || subject.may_set_group_id(file.gid) {
+            return allow(true, Errno::EPERM);
+        }
+        // fs/attr.c, setattr_prepare: not a member of the group, so the bit goes, without a word.
+        let file = if location.is_empty() {
+            // chmod(2) takes no O_PATH fd, and the duplicate is one if the target's is.
+            call.duplicate(call.int(0))?
+        } else {
+            call.resolve(location)?
+        };
+        call.ensure_waiting()?;
+        let mode = Mode::from_bits_truncate(mode & !libc::S_ISGID);
+        let changed = match location.is_empty() {
+            true => change_mode_of(&file, mode),
+            false => {
+                let name = procfs::own_fd(file.as_fd());
+                change_mode_at(PROCFS, &name, mode, FchmodatFlags::FollowSymlink)
+            }
+        };
+        changed.map(|()| Reply::Value(0))
+    })
+}
+
+// ---- utime(2), utimensat(2)
+
+/// What a call wants of the times.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Times {
+    /// Both now: whoever may write may do that.
+    Now,
+    Given,
+    /// None changes, and nothing is even looked at.
+    Kept,
+}
+
+fn change_times(call: &mut Call, named: Named, times: Times) -> Result<Reply, Errno> {
+    if times == Times::Kept {
+        // CONTINUE: nothing to check.
+        return Ok(Reply::Continue);
+    }
+    check(call, named, |_, subject, file, _| match times {
+        Times::Now => allow(
+            subject.owns(file) || subject.may(Access::WRITE, file),
+            Errno::EACCES,
+        ),
+        _ => allow(subject.owns(file), Errno::EPERM),
+    })
+}
+
+/// A pointer to times: null stands for now.
+fn given(call: &Call, times: usize) -> Times {
+    match call.register(times) {
+        0 => Times::Now,
+        _ => Times::Given,
+    }
+}
+
+pub(super) fn utime(call: &mut Call) -> Result<Reply, Errno> {
+    let times = given(call, 1);
+    change_times(call, Named::path(0), times)
+}
+
+pub(super) fn utimes(call: &mut Call) -> Result<Reply, Errno> {
+    let times = given(call, 1);
+    change_times(call, Named::path(0), times)
+}
+
+pub(super) fn futimesat(call: &mut Call) -> Result<Reply, Errno> {
+    let times = given(call, 2);
+    change_times(call, path_or_fd(call, AtFlags::empty()), times)
+}
+
+pub(super) fn utimensat(call: &mut Call) -> Result<Reply, Errno> {
+    let flags = AtFlags::from_bits_retain(call.int(3));
+    let mut times = given(call, 2);
+    if times == Times::Given {
+        let mut bytes = [0; 32];
+        call.read(2, &mut bytes)?;
+        let nanoseconds = [8, 24].map(|start| {
+            let bytes = bytes[start..].first_chunk().copied().unwrap_or_default();
+            i64::from_ne_bytes(bytes)
+        });
+        times = match nanoseconds {
+            [libc::UTIME_NOW, libc::UTIME_NOW] => Times::Now,
+            [libc::UTIME_OMIT, libc::UTIME_OMIT] => Times::Kept,
+            _ => Times::Given,
+        };
+    }
+    change_times(call, path_or_fd(call, flags), times)
+}
+
+/// `dirfd` and path in the first two arguments; without a path `dirfd` is the file.
+fn path_or_fd(call: &Call, flags: AtFlags) -> Named {
+    match call.register(1) {
+        0 => Named::fd(call, 0),
+        _ => Named::at(call.dirfd(0), 1, flags),
+    }
+}
+
+// ---- access(2)
+
+pub(super) fn access(call: &mut Call) -> Result<Reply, Errno> {
+    may_access(call, Named::path(0), 1)
+}
+
+pub(super) fn faccessat(call: &mut Call) -> Result<Reply, Errno> {
+    may_access(call, Named::at(call.dirfd(0), 1, AtFlags::empty()), 2)
+}
+
+pub(super) fn faccessat2(call: &mut Call) -> Result<Reply, Errno> {
+    let flags = AtFlags::from_bits_retain(call.int(3));
+    may_access(call, Named::at(call.dirfd(0), 1, flags), 2)
+}
+
+/// fs/open.c, do_faccessat. `mode` is an argument number.
+fn may_access(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
+    let mode = call.unsigned(mode);
+    let by_effective_ids = named.flags.contains(AtFlags::AT_EACCESS);
+    if mode == 0 || mode & !7 != 0 {
+        // CONTINUE: whether the file exists is all that is asked, or EINVAL.
+        return Ok(Reply::Continue);
+    }
+    check(call, named, |call, effective, file, _| {
+        let access = Access::from_bits(mode);
+        let allowed = if by_effective_ids {
+            effective.may(access, file)
+        } else {
+            call.subject_by_real_ids()?.may(access, file)
+        };
+        allow(allowed, Errno::EACCES)
+    })
+}

@@ -1,0 +1,133 @@
+//! [`Podman`]: podman with a storage of its own below the place, as the user with one mapped id or as root.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::bundle::Bundle;
+use super::daemon::Daemon;
+use super::place::{Place, set_mode};
+use super::program::tool;
+use super::run::{Ran, run};
+
+/// Shell scripts in which `podman` is `"$@"`, with `$OPTIONS` for `run` and `$MARK` for `--env`.
+#[derive(Debug)]
+pub(crate) struct Podman<'a> {
+    place: &'a Place,
+    /// What runs the shell.
+    shell: fn(&'a Place) -> Command,
+    podman: Vec<String>,
+    options: String,
+}
+
+impl<'a> Podman<'a> {
+    /// With the profile of subuidless.
+    pub(crate) fn of_user(place: &'a Place, daemon: &Daemon, runtime: &str) -> Self {
+        let settings = place.path("home/.config/containers");
+        fs::create_dir_all(&settings).expect("podman's settings");
+        let storage = "[storage]\ndriver = \"overlay\"\n[storage.options.overlay]\nignore_chown_errors = \"true\"\n";
+        fs::write(settings.join("storage.conf"), storage).expect("podman's settings");
+        for path in ["home/.config", "home/.config/containers"] {
+            place.give_to_user(&place.path(path));
+        }
+        let mut profile = place.subuidless(["profile", "--format", "podman", "--base", "default"]);
+        profile.args(["--runtime", runtime, "--listener-path"]);
+        let profile = run(profile.arg(&daemon.socket)).ok();
+        let path = place.path(&format!("home/{runtime}.json"));
+        fs::write(&path, profile).expect("the profile");
+        set_mode(&path, 0o644);
+        let mut options = format!("--security-opt seccomp={}", path.display());
+        if runtime == "crun" {
+            options += " --cgroups=disabled";
+        }
+        let podman = Self {
+            place,
+            shell: |place| place.as_user("sh"),
+            podman: words([&tool("podman"), Path::new("--runtime"), &tool(runtime)]),
+            options,
+        };
+        if !is_unified() {
+            // podman's own mount namespace keeps this.
+            podman
+                .sh("\"$@\" unshare mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup")
+                .ok();
+        }
+        podman
+    }
+
+    /// For real, without a filter.
+    pub(crate) fn of_root(place: &'a Place) -> Self {
+        let (root, state) = (place.path("podman"), place.path("podrun"));
+        let words = words([
+            &tool("podman"),
+            Path::new("--runtime"),
+            &tool("crun"),
+            Path::new("--cgroup-manager=cgroupfs"),
+            Path::new("--storage-driver=overlay"),
+            Path::new("--root"),
+            &root,
+            Path::new("--runroot"),
+            &state,
+        ]);
+        Self {
+            place,
+            shell: |place| {
+                let mut command = place.as_root("unshare");
+                command.args(["-m", "--"]);
+                if !is_unified() {
+                    command.args(["sh", "-c", "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup && exec \"$@\"", "--"]);
+                }
+                command.arg("sh");
+                command
+            },
+            podman: words,
+            // Not every root may raise limits.
+            options: "--security-opt seccomp=unconfined --cgroups=disabled --ulimit nofile=1024:1024 --ulimit nproc=4096:4096".to_owned(),
+        }
+    }
+
+    pub(crate) fn sh(&self, script: &str) -> Ran {
+        let mut command = (self.shell)(self.place);
+        command.args(["-euc", script, "podman"]).args(&self.podman);
+        command
+            .env("OPTIONS", &self.options)
+            .env("MARK", self.place.mark());
+        run(&mut command)
+    }
+}
+
+fn words<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
+    paths
+        .into_iter()
+        .map(|path| path.to_str().expect("a path of ours is UTF-8").to_owned())
+        .collect()
+}
+
+fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// Makes small.tar, where the user is at home: a root file system of busybox, with some users.
+pub(crate) fn small_image(place: &Place) {
+    let bundle = Bundle::oracle(place);
+    let rootfs = bundle.rootfs();
+    fs::write(
+        rootfs.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\nweb:x:998:997::/:/bin/sh\n",
+    )
+    .expect("/etc/passwd");
+    fs::write(
+        rootfs.join("etc/group"),
+        "root:x:0:\nweb:x:997:\nextra:x:50:web\n",
+    )
+    .expect("/etc/group");
+    set_mode(&rootfs.join("tmp"), 0o1777);
+    let tar = place.path("home/small.tar");
+    run(Command::new(tool("tar"))
+        .arg("-C")
+        .arg(&rootfs)
+        .arg("-cf")
+        .arg(&tar)
+        .arg("."))
+    .ok();
+}
