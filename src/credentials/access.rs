@@ -94,8 +94,9 @@ impl Credentials {
 }
 
 impl Subject {
-    pub(crate) fn has(&self, capability: u64) -> bool {
-        self.capabilities & capability != 0
+    /// All of them, if there are several.
+    pub(crate) fn has(&self, capabilities: u64) -> bool {
+        self.capabilities & capabilities == capabilities
     }
 
     pub(crate) fn is_in_group(&self, gid: EmulatedGid) -> bool {

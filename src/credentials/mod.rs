@@ -75,6 +75,7 @@ pub(crate) mod capability {
     pub(crate) const SYS_PTRACE: u64 = 1 << 19;
     pub(crate) const SYS_ADMIN: u64 = 1 << 21;
     pub(crate) const SYS_NICE: u64 = 1 << 23;
+    pub(crate) const SYS_RESOURCE: u64 = 1 << 24;
     pub(crate) const MKNOD: u64 = 1 << 27;
     pub(crate) const SETFCAP: u64 = 1 << 31;
     pub(crate) const MAC_OVERRIDE: u64 = 1 << 32;

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::groups;
 use super::receive::Orphan;
 use crate::board::Board;
+use crate::credentials::EmulatedGid;
 use crate::handover::{Handover, Setup};
 use crate::identity::Table;
 use crate::oci::{ContainerProcessState, UNKNOWN};
@@ -54,24 +55,28 @@ impl Workers {
         self.running.get()
     }
 
-    /// The memory that all workers of the container `id` share: its table of identities, and what they lock; `otherwise` if
+    /// The memory that all workers of the container `id` share: its table of identities, and what they lock; a new one if
     /// none is known.
-    fn shared(
-        &self,
-        id: &str,
-        otherwise: impl FnOnce() -> Result<OwnedFd, Errno>,
-    ) -> Result<Rc<OwnedFd>, Errno> {
+    fn shared(&self, id: &str, groups: Vec<EmulatedGid>) -> Result<Rc<OwnedFd>, Errno> {
+        let known = self.shared.borrow().get(id).and_then(Weak::upgrade);
+        match known {
+            Some(known) => Ok(known),
+            None => Ok(self.share(id, Table::create(groups)?)),
+        }
+    }
+
+    /// Lets later workers of the container `id` share `memory`, unless others do so already.
+    fn share(&self, id: &str, memory: OwnedFd) -> Rc<OwnedFd> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|_, fd| fd.strong_count() > 0);
-        if let Some(known) = shared.get(id).and_then(Weak::upgrade) {
-            return Ok(known);
-        }
-        let new = Rc::new(otherwise()?);
+        let memory = Rc::new(memory);
         // Containers without a name are not one container.
         if id != UNKNOWN {
-            shared.insert(id.to_owned(), Rc::downgrade(&new));
+            shared
+                .entry(id.to_owned())
+                .or_insert_with(|| Rc::downgrade(&memory));
         }
-        Ok(new)
+        memory
     }
 
     /// Keeps a worker for `listener` until its last target has ended.
@@ -82,31 +87,8 @@ impl Workers {
         info!(container = %id, %status, %bundle, "container");
         let groups = groups::additional(&status, &bundle).await;
         let handover = Handover::new(id, status, bundle);
-        let board = Board::create();
-        self.share_and_keep(handover, listener, board, || Table::create(groups), None)
-            .await;
-    }
-
-    /// Takes over a worker that an earlier daemon left; `link` closes at its end.
-    pub(super) async fn adopt(&self, orphan: Orphan, link: tokio::net::UnixStream) {
-        let Handover {
-            id, status, bundle, ..
-        } = &orphan.handover;
-        info!(container = %id, %status, %bundle, "container of an earlier daemon");
-        let (board, shared) = (Ok(orphan.board), || Ok(orphan.shared));
-        self.share_and_keep(orphan.handover, orphan.listener, board, shared, Some(link))
-            .await;
-    }
-
-    async fn share_and_keep(
-        &self,
-        handover: Handover,
-        listener: ListenerFd,
-        board: Result<Board, Errno>,
-        shared: impl FnOnce() -> Result<OwnedFd, Errno>,
-        adopted: Option<tokio::net::UnixStream>,
-    ) {
-        let memory = board.and_then(|board| Ok((board, self.shared(&handover.id, shared)?)));
+        let memory =
+            Board::create().and_then(|board| Ok((board, self.shared(&handover.id, groups)?)));
         match memory {
             Ok((board, shared)) => {
                 let container = Container {
@@ -115,13 +97,30 @@ impl Workers {
                     board,
                     shared,
                 };
-                self.keep(container, adopted).await;
+                self.keep(container, None).await;
             }
             Err(errno) => error!(
                 container = %handover.id, %errno,
                 "no memory to share with a worker: the container's calls will fail"
             ),
         }
+    }
+
+    /// Takes over a worker that an earlier daemon left; `link` closes at its end.
+    pub(super) async fn adopt(&self, orphan: Orphan, link: tokio::net::UnixStream) {
+        let Handover {
+            id, status, bundle, ..
+        } = &orphan.handover;
+        info!(container = %id, %status, %bundle, "container of an earlier daemon");
+        // Its own, whatever is known under this name by now: processes carry numbers of its table.
+        let shared = self.share(id, orphan.shared);
+        let container = Container {
+            handover: orphan.handover,
+            listener: orphan.listener,
+            board: orphan.board,
+            shared,
+        };
+        self.keep(container, Some(link)).await;
     }
 
     /// The listener is held here, too: without a worker, calls wait for the next one instead of failing with ENOSYS.

@@ -51,7 +51,10 @@ const FINGERPRINT: u32 = AFTER + INDEX_BITS;
 const THREADS: u64 = 1 << (FINGERPRINT + FINGERPRINT_BITS);
 const PENDING: u64 = THREADS << 1;
 const UNCHECKED: u64 = PENDING << 1;
+const CONFINED: u64 = UNCHECKED << 1;
 const MARK: u32 = 52;
+
+const _: () = assert!(CONFINED < 1 << MARK);
 /// No limit that anybody would set begins like this.
 const OURS: u64 = 0x5b1;
 
@@ -61,6 +64,8 @@ pub(crate) struct Cookie {
     pub(crate) record: Index,
     /// Threads may differ: those that bear a tag have its record.
     pub(crate) threads_differ: bool,
+    /// The process has restricted itself in a way that a worker does not share.
+    pub(crate) confined: bool,
     pub(crate) exec: Option<PendingExec>,
 }
 
@@ -97,7 +102,16 @@ impl Cookie {
         Self {
             record,
             threads_differ: false,
+            confined: false,
             exec: None,
+        }
+    }
+
+    /// With one record for all threads, and nothing pending.
+    pub(crate) fn settled(self, record: Index) -> Self {
+        Self {
+            confined: self.confined,
+            ..Self::plain(record)
         }
     }
 
@@ -115,6 +129,7 @@ impl Cookie {
         Some(Self {
             record: index(0),
             threads_differ: limit & THREADS != 0,
+            confined: limit & CONFINED != 0,
             exec,
         })
     }
@@ -123,6 +138,9 @@ impl Cookie {
         let mut limit = OURS << MARK | u64::from(self.record.0);
         if self.threads_differ {
             limit |= THREADS;
+        }
+        if self.confined {
+            limit |= CONFINED;
         }
         if let Some(exec) = self.exec {
             limit |=
@@ -180,6 +198,7 @@ mod tests {
                     let cookie = Cookie {
                         record,
                         threads_differ,
+                        confined: !threads_differ,
                         exec,
                     };
                     assert_eq!(Cookie::decode(cookie.encode()), Some(cookie));

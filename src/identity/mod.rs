@@ -12,6 +12,7 @@ mod record;
 mod table;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -32,6 +33,7 @@ pub(crate) struct Identities {
     table: Table,
     /// What a process has that has never changed its credentials.
     pub(crate) initial: Credentials,
+    turn: Mutex<()>,
     tag_failure_reported: AtomicBool,
 }
 
@@ -48,6 +50,7 @@ impl Identities {
         Self {
             table,
             initial,
+            turn: Mutex::new(()),
             tag_failure_reported: AtomicBool::new(false),
         }
     }
@@ -72,19 +75,33 @@ impl Identities {
             .unwrap_or_else(|| self.initial.clone())
     }
 
+    /// Whether the kernel creates files for `index` as they should be: with the ids that it knows.
+    pub(crate) fn creates_as_kernel(&self, index: Index) -> bool {
+        let (uid, gid) = self.ids(index);
+        (uid.fs, gid.fs) == (self.initial.uid.fs, self.initial.gid.fs)
+    }
+
     pub(crate) fn ids(&self, index: Index) -> (Ids<EmulatedUid>, Ids<EmulatedGid>) {
         self.table
             .ids(index)
             .unwrap_or((self.initial.uid, self.initial.gid))
     }
 
-    /// The record of the thread `tid`.
-    pub(crate) fn find(&self, tid: u32) -> Result<Found, Errno> {
-        let (cookie, hard) = read_cookie(tid)?;
-        if cookie.exec.is_none() && !cookie.threads_differ {
-            return Ok(Found::Record(cookie.record));
+    /// The record of the thread `tid`, where its cookie says it plainly.
+    pub(crate) fn glance(tid: u32) -> Result<Option<Index>, Errno> {
+        let (cookie, _) = read_cookie(tid)?;
+        let is_plain = cookie.exec.is_none() && !cookie.threads_differ;
+        Ok(is_plain.then_some(cookie.record))
+    }
+
+    /// The record of a thread that may be running: nothing is written. Of two that its process may have, the one that it
+    /// had before an execve(2) that may be on its way.
+    pub(crate) fn peek(tid: u32) -> Result<Index, Errno> {
+        let (cookie, _) = read_cookie(tid)?;
+        match cookie.exec {
+            Some(exec) if fingerprint(tid)? != exec.fingerprint => Ok(exec.record),
+            _ => Ok(own_record(tid, cookie).0),
         }
-        settle(tid, cookie, hard)
     }
 
     /// What lies behind the limit `soft`, which was read from procfs: for looking at other processes.
@@ -92,22 +109,75 @@ impl Identities {
         Cookie::decode(soft).map_or(Index::INITIAL, |cookie| cookie.record)
     }
 
+    /// To be held from looking at a cookie to changing it: the threads of a process share one, and may call at the same
+    /// time.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        // What is protected is in the processes.
+        Turn(self.turn.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What holds for the thread `tid`; its cookie is made plain where that is possible.
+    pub(crate) fn find(&self, _turn: &Turn, tid: u32) -> Result<Found, Errno> {
+        let (cookie, hard) = read_cookie(tid)?;
+        if cookie.exec.is_none() && !cookie.threads_differ {
+            return Ok(Found::Record(cookie.record));
+        }
+        if let Some(exec) = cookie.exec
+            && fingerprint(tid)? != exec.fingerprint
+        {
+            if exec.unchecked {
+                return Ok(Found::Unchecked(exec.record));
+            }
+            become_one(tid, cookie, exec.record, hard)?;
+            return Ok(Found::Record(exec.record));
+        }
+        let (record, is_tagged) = own_record(tid, cookie);
+        // With a second thread about, an execve(2) of it may still be on its way.
+        if is_alone(tid)? {
+            write_cookie(tid, cookie.settled(record), hard)?;
+            if is_tagged {
+                remove_tag(tid);
+            }
+        }
+        Ok(Found::Record(record))
+    }
+
+    /// The program that nobody could look at has been looked at: its process has `record`, with all threads that it has
+    /// started since.
+    pub(crate) fn checked(&self, _turn: &Turn, tid: u32, record: Index) -> Result<(), Errno> {
+        let (cookie, hard) = read_cookie(tid)?;
+        become_one(tid, cookie, record, hard)
+    }
+
     /// From now on the thread `tid` has the credentials of `record`.
-    pub(crate) fn assign(&self, tid: u32, record: Index) -> Result<(), Errno> {
+    pub(crate) fn assign(&self, _turn: &Turn, tid: u32, record: Index) -> Result<(), Errno> {
         let (cookie, hard) = read_cookie(tid)?;
         if is_alone(tid)? {
-            write_cookie(tid, Cookie::plain(record), hard)?;
+            write_cookie(tid, cookie.settled(record), hard)?;
             if cookie.threads_differ {
                 remove_tag(tid);
             }
             return Ok(());
         }
-        // First the thread's own, then what makes it count.
-        if let Err(errno) = write_slack(tid, Tag(record).encode()) {
+        // First the thread's own, then what makes it count. Realtime threads have no slack, and writing it does nothing.
+        let tag = Tag(record);
+        let written = write_slack(tid, tag.encode());
+        if written.is_err() || read_tag(tid) != Some(tag) {
             if !self.tag_failure_reported.swap(true, Ordering::Relaxed) {
-                warn!(%errno, "threads of one process cannot have different ids: the last change counts for all");
+                warn!(
+                    ?written,
+                    "a thread of several cannot have ids of its own: the change counts for its process"
+                );
             }
-            return write_cookie(tid, Cookie::plain(record), hard);
+            return become_one(tid, cookie, record, hard);
+        }
+        if cookie.exec.is_none()
+            && threads(tid)?
+                .into_iter()
+                .all(|other| read_tag(other) == Some(tag))
+        {
+            // libc has had the last of them change.
+            return become_one(tid, cookie, record, hard);
         }
         if !cookie.threads_differ {
             let cookie = Cookie {
@@ -123,14 +193,14 @@ impl Identities {
     /// has happened.
     pub(crate) fn expect_exec(
         &self,
+        _turn: &Turn,
         tid: u32,
-        after: &Credentials,
+        after: Index,
         unchecked: bool,
-        locks: &Locks,
     ) -> Result<(), Errno> {
         let exec = PendingExec {
             fingerprint: fingerprint(tid)?,
-            record: self.number(after, locks)?,
+            record: after,
             unchecked,
         };
         let (cookie, hard) = read_cookie(tid)?;
@@ -139,6 +209,32 @@ impl Identities {
             ..cookie
         };
         write_cookie(tid, cookie, hard)
+    }
+
+    /// Whether an execve(2) of another thread was noted down, which may have failed.
+    pub(crate) fn expects_exec(_turn: &Turn, tid: u32) -> Result<bool, Errno> {
+        Ok(read_cookie(tid)?.0.exec.is_some())
+    }
+
+    /// From now on the kernel creates files for the process of `tid`: it has restricted itself (landlock(7)), and a worker has
+    /// not.
+    pub(crate) fn confine(&self, _turn: &Turn, tid: u32) -> Result<(), Errno> {
+        self.table.set_confined();
+        let (cookie, hard) = read_cookie(tid)?;
+        let cookie = Cookie {
+            confined: true,
+            ..cookie
+        };
+        write_cookie(tid, cookie, hard)
+    }
+
+    /// Whether any process may have done so.
+    pub(crate) fn anyone_confined(&self) -> bool {
+        self.table.anyone_confined()
+    }
+
+    pub(crate) fn is_confined(tid: u32) -> Result<bool, Errno> {
+        Ok(read_cookie(tid)?.0.confined)
     }
 
     /// Whether the thread `tid` has a tag, which a change of its timer slack would remove.
@@ -165,43 +261,39 @@ impl Identities {
     }
 }
 
-/// A cookie that says more than one record: finds out what holds for this thread, and simplifies it where that
-/// is possible.
-fn settle(tid: u32, cookie: Cookie, hard: u64) -> Result<Found, Errno> {
-    if let Some(exec) = cookie.exec
-        && fingerprint(tid)? != exec.fingerprint
-    {
-        if cookie.threads_differ {
-            // Those of the old program were the exec'ing thread's, and whatever it has started since has its.
-            for thread in threads(tid)? {
-                remove_tag(thread);
-            }
-        }
-        if exec.unchecked {
-            return Ok(Found::Unchecked(exec.record));
-        }
-        write_cookie(tid, Cookie::plain(exec.record), hard)?;
-        return Ok(Found::Record(exec.record));
-    }
+/// Excludes others from the cookies of a container.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>);
+
+/// The record of one thread as long as no execve(2) has happened, and whether a tag says so.
+fn own_record(tid: u32, cookie: Cookie) -> (Index, bool) {
     let tag = match cookie.threads_differ {
         true => read_tag(tid),
         false => None,
     };
-    let record = tag.map_or(cookie.record, |Tag(record)| record);
-    // With a second thread about, an execve(2) of it may still be on its way.
-    if is_alone(tid)? {
-        write_cookie(tid, Cookie::plain(record), hard)?;
-        if tag.is_some() {
-            remove_tag(tid);
-        }
+    (
+        tag.map_or(cookie.record, |Tag(record)| record),
+        tag.is_some(),
+    )
+}
+
+/// All threads have one record. First the cookie: a thread without a tag has the cookie's.
+fn become_one(tid: u32, cookie: Cookie, record: Index, hard: u64) -> Result<(), Errno> {
+    write_cookie(tid, cookie.settled(record), hard)?;
+    for thread in threads(tid)? {
+        remove_tag(thread);
     }
-    Ok(Found::Record(record))
+    Ok(())
 }
 
 /// The cookie, and the hard limit that stays as it is.
 fn read_cookie(tid: u32) -> Result<(Cookie, u64), Errno> {
-    let (soft, hard) = sys::lock_limit(tid)?;
-    Ok((Cookie::decode(soft).unwrap_or(Cookie::INITIAL), hard))
+    match sys::lock_limit(tid) {
+        Ok((soft, hard)) => Ok((Cookie::decode(soft).unwrap_or(Cookie::INITIAL), hard)),
+        // Of a process that prlimit(2) keeps closed nobody has ever changed anything.
+        Err(Errno::EPERM) => Ok((Cookie::INITIAL, u64::MAX)),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn write_cookie(tid: u32, cookie: Cookie, hard: u64) -> Result<(), Errno> {

@@ -35,6 +35,8 @@ const WORDS: usize = DATA + (1 << 22);
 const CHANGED: u64 = 1;
 /// Some process may live in a user namespace below the container's.
 const NESTED: u64 = 2;
+/// Some process may have restricted itself.
+const CONFINED: u64 = 4;
 
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -102,6 +104,14 @@ impl Table {
 
     pub(super) fn set_nested(&self) {
         self.word(FLAGS).fetch_or(NESTED, Ordering::SeqCst);
+    }
+
+    pub(super) fn anyone_confined(&self) -> bool {
+        self.word(FLAGS).load(Ordering::Relaxed) & CONFINED != 0
+    }
+
+    pub(super) fn set_confined(&self) {
+        self.word(FLAGS).fetch_or(CONFINED, Ordering::SeqCst);
     }
 
     /// The words of a record; `None` for a number that was never given out.

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod as change_mode_of, fchmodat as change_mode_at};
 
-use super::permission::{Named, allow, check};
+use super::permission::{Named, allow, check, check_change};
 use crate::credentials::Access;
 use crate::procfs;
 use crate::seccomp::Reply;
@@ -29,7 +29,7 @@ pub(super) fn fchmodat(call: &mut Call) -> Result<Reply, Errno> {
 /// `mode` is an argument number.
 fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
-    check(call, named, |call, subject, file, location| {
+    check_change(call, named, |call, subject, file, location| {
         if !subject.owns(file) {
             return Err(Errno::EPERM);
         }
@@ -73,7 +73,7 @@ fn change_times(call: &mut Call, named: Named, times: Times) -> Result<Reply, Er
         // CONTINUE: nothing to check.
         return Ok(Reply::Continue);
     }
-    check(call, named, |_, subject, file, _| match times {
+    check_change(call, named, |_, subject, file, _| match times {
         Times::Now => allow(
             subject.owns(file) || subject.may(Access::WRITE, file),
             Errno::EACCES,
@@ -118,6 +118,10 @@ pub(super) fn utimensat_time64(call: &mut Call) -> Result<Reply, Errno> {
 /// `is_short`: struct timespec has 32-bit members.
 fn change_times_at(call: &mut Call, is_short: bool) -> Result<Reply, Errno> {
     let flags = AtFlags::from_bits_retain(call.int(3));
+    if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
+    }
     let mut times = given(call, 2);
     if times == Times::Given {
         let mut bytes = [0; 32];
@@ -168,7 +172,8 @@ pub(super) fn faccessat2(call: &mut Call) -> Result<Reply, Errno> {
 fn may_access(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
     let by_effective_ids = named.flags.contains(AtFlags::AT_EACCESS);
-    if mode == 0 || mode & !7 != 0 {
+    let known = AtFlags::AT_EACCESS | AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
+    if mode == 0 || mode & !7 != 0 || !known.contains(named.flags) {
         // CONTINUE: whether the file exists is all that is asked, or EINVAL.
         return Ok(Reply::Continue);
     }

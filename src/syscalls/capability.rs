@@ -112,12 +112,11 @@ fn leave_to_kernel(call: &Call) -> Result<Reply, Errno> {
         capabilities: None,
         ..call.credentials()?
     };
-    let container = call.container;
-    let record = container
-        .identities
-        .number(&credentials, &container.locks)?;
+    let identities = &call.container.identities;
+    let turn = identities.turn();
+    let record = identities.number(&credentials, &call.container.locks)?;
     call.ensure_waiting()?;
-    container.identities.assign(call.pid(), record)?;
+    identities.assign(&turn, call.pid(), record)?;
     // CONTINUE: the kernel's own sets are in force from now on.
     Ok(Reply::Continue)
 }

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 
 use crate::credentials::{Access, Program};
+use crate::identity::{Identities, Index};
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
 
@@ -60,13 +61,14 @@ fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Rep
 }
 
 fn note(call: &Call, program: &Program, unchecked: bool) -> Result<Reply, Errno> {
-    let before = call.credentials()?;
-    let is_plain = *program == Program::default();
-    let is_initial = before == call.container.identities.initial;
-    if is_plain && (is_initial || (!unchecked && before.survive_exec())) {
+    let container = call.container;
+    let identities = &container.identities;
+    if *program == Program::default() && Identities::glance(call.pid())? == Some(Index::INITIAL) {
         // CONTINUE: the program has the credentials that its caller has.
         return Ok(Reply::Continue);
     }
+    let turn = identities.turn();
+    let before = identities.get(call.who_in(&turn)?);
     let now = call.circumstances()?;
     let program = match now.no_new_privs {
         true => Program {
@@ -76,14 +78,17 @@ fn note(call: &Call, program: &Program, unchecked: bool) -> Result<Reply, Errno>
         },
         false => *program,
     };
-    let after = before.after_exec(&program, &now);
-    if after != before || unchecked {
-        call.ensure_waiting()?;
-        let container = call.container;
-        let identities = &container.identities;
+    let after = match program == Program::default() && before.survive_exec() {
+        true => before.clone(),
+        false => before.after_exec(&program, &now),
+    };
+    // Another thread's note would count for this program, too.
+    if after != before || unchecked || Identities::expects_exec(&turn, call.pid())? {
         // What is not checked yet is worked out afterwards from what was in force before.
         let then = if unchecked { &before } else { &after };
-        identities.expect_exec(call.pid(), then, unchecked, &container.locks)?;
+        let then = identities.number(then, &container.locks)?;
+        call.ensure_waiting()?;
+        identities.expect_exec(&turn, call.pid(), then, unchecked)?;
     }
     // CONTINUE: the kernel executes it.
     Ok(Reply::Continue)

@@ -8,7 +8,7 @@ use nix::sys::socket::{UnixAddr, getsockname};
 use nix::sys::stat::{Mode, SFlag, mkdirat as make_directory_at, mknodat as make_node_at};
 use nix::unistd::symlinkat as make_link_at;
 
-use super::site::Site;
+use super::site::{Site, is_out_of_reach};
 use crate::credentials::capability;
 use crate::name::Name;
 use crate::owner::{Device, file_type};
@@ -90,18 +90,22 @@ fn make_device(
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
-    if call.is_nested() || !call.subject_of(who)?.has(capability::MKNOD) {
+    if is_out_of_reach(call)? {
         // CONTINUE: EPERM, or what comes before it.
         return Ok(Reply::Continue);
     }
     match Site::at(call, who, dirfd, path.as_c_str(), ResolveFlag::empty())? {
         Some(site) if !site.slash => {
+            let may_make = site.subject.has(capability::MKNOD);
             let site = Site {
                 device: Some(device),
                 ..site
             };
             let mode = Mode::from_bits_truncate(site.mode(mode) & 0o7777);
             site.make(call, |directory, name| {
+                if !may_make {
+                    return Err(Errno::EPERM);
+                }
                 make_node_at(directory, name, SFlag::S_IFSOCK, mode, 0)
             })
         }
@@ -157,6 +161,12 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
     };
     if getsockname::<UnixAddr>(socket.as_raw_fd()).is_err() {
         // CONTINUE: the kernel says what is wrong.
+        return Ok(Reply::Continue);
+    }
+    let is_relative = !path.as_c_str().to_bytes().starts_with(b"/");
+    if call.container.shows_worker || (is_relative && call.works_in_procfs()?) {
+        // CONTINUE: the path would be walked by the worker itself, and could lead through its own links in procfs. The socket
+        // belongs to the container's root.
         return Ok(Reply::Continue);
     }
     site.make(call, |_, _| {

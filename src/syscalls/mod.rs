@@ -146,7 +146,7 @@ const fn of_locks(resource: u32) -> Trap {
 }
 
 /// PR_SET_KEEPCAPS is 8, PR_CAPBSET_DROP 24, PR_SET_SECUREBITS 28, PR_SET_TIMERSLACK 29, PR_CAP_AMBIENT 47: bit 3 is what
-/// they have in common, and what the frequent ones do not have.
+/// they have in common. Of the frequent ones only PR_SET_NAME has it, too.
 const ABOUT_CREDENTIALS: Trap = Trap::Masked {
     arg: 0,
     mask: 0b1000,
@@ -284,6 +284,11 @@ pub(crate) static TABLE: &[Row] = &[
     watched("unshare", new_namespace(0), view::unshare),
     watched("clone", new_namespace(0), view::clone),
     watched("clone3", Trap::Always, view::clone3),
+    watched(
+        "landlock_restrict_self",
+        Trap::Always,
+        view::landlock_restrict_self,
+    ),
 ];
 
 /// The architectures whose calls are answered, as a notification names them and as libseccomp does. Calls of others (32-bit

@@ -9,10 +9,9 @@ use nix::fcntl::{OFlag, ResolveFlag, openat as open_at};
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
-use super::site::{Site, may_inherit};
+use super::site::{Site, is_out_of_reach, may_inherit};
 use crate::board::Step;
 use crate::credentials::Access;
-use crate::identity::Index;
 use crate::name::Name;
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
@@ -56,6 +55,10 @@ pub(super) fn openat2(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: EINVAL.
         return Ok(Reply::Continue);
     };
+    if flags & !KNOWN_FLAGS.bits() != 0 || mode & !0o7777 != 0 {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
+    }
     let Ok(path) = call.path(1) else {
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
@@ -69,6 +72,26 @@ pub(super) fn openat2(call: &mut Call) -> Result<Reply, Errno> {
     };
     open_wanted(call, wanted)
 }
+
+/// linux/fcntl.h, VALID_OPEN_FLAGS, as far as x86-64 and aarch64 agree on the numbers.
+const KNOWN_FLAGS: OFlag = OFlag::O_ACCMODE
+    .union(OFlag::O_CREAT)
+    .union(OFlag::O_EXCL)
+    .union(OFlag::O_NOCTTY)
+    .union(OFlag::O_TRUNC)
+    .union(OFlag::O_APPEND)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_SYNC)
+    .union(OFlag::O_DSYNC)
+    .union(OFlag::O_ASYNC)
+    .union(OFlag::O_DIRECT)
+    .union(OFlag::from_bits_retain(0o100_000)) // O_LARGEFILE, which libc has as 0
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NOATIME)
+    .union(OFlag::O_CLOEXEC)
+    .union(OFlag::O_PATH)
+    .union(OFlag::O_TMPFILE);
 
 /// `path` is an argument number.
 fn open_path(
@@ -211,10 +234,10 @@ fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
         empty_path: false,
     };
     let who = call.who_among_files()?;
-    let is_initial = who == Index::INITIAL;
-    if call.is_nested()
-        || !wanted.resolve.is_empty()
-        || (is_initial && !may_inherit(call, &location, location.path, false))
+    let as_kernel = call.container.identities.creates_as_kernel(who);
+    if !wanted.resolve.is_empty()
+        || (as_kernel && !may_inherit(call, &location, location.path, false))
+        || is_out_of_reach(call)?
     {
         // CONTINUE: the kernel's own owner is the right one.
         return Ok(Reply::Continue);

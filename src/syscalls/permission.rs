@@ -10,7 +10,6 @@ use nix::fcntl::AtFlags;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::credentials::{FileMode, Subject, capability};
-use crate::identity::Index;
 use crate::name::Name;
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
@@ -64,8 +63,8 @@ pub(super) fn check(
 ) -> Result<Reply, Errno> {
     let who = call.who_among_files()?;
     let subject = call.subject_of(who)?;
-    if (who == Index::INITIAL && subject.has(OVER_FILES)) || call.is_nested() {
-        // CONTINUE: the kernel checks the container's root rightly.
+    if subject.has(OVER_FILES) || call.is_nested() {
+        // CONTINUE: nothing holds it up, neither here nor in the kernel.
         return Ok(Reply::Continue);
     }
     let Ok(path) = named
@@ -75,6 +74,13 @@ pub(super) fn check(
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
+    if named.path.is_some()
+        && path.as_c_str().is_empty()
+        && !named.flags.contains(AtFlags::AT_EMPTY_PATH)
+    {
+        // CONTINUE: ENOENT.
+        return Ok(Reply::Continue);
+    }
     let location = Location {
         dirfd: named.dirfd,
         path: path.as_c_str(),
@@ -85,17 +91,27 @@ pub(super) fn check(
         // CONTINUE: the kernel says why.
         return Ok(Reply::Continue);
     };
-    match decide(call, &subject, mode, &location) {
-        // A read-only mount is noticed first (mnt_want_write).
-        Err(_)
-            if call
-                .resolve(&location)
-                .is_ok_and(|file| is_read_only(file.as_fd())) =>
-        {
-            Err(Errno::EROFS)
+    decide(call, &subject, mode, &location)
+}
+
+/// As [`check`], for what changes the file: that its mount is read-only is noticed first (mnt_want_write).
+pub(super) fn check_change(
+    call: &mut Call,
+    named: Named,
+    decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
+) -> Result<Reply, Errno> {
+    check(call, named, |call, subject, mode, location| {
+        match decide(call, subject, mode, location) {
+            Err(_)
+                if call
+                    .resolve(location)
+                    .is_ok_and(|file| is_read_only(file.as_fd())) =>
+            {
+                Err(Errno::EROFS)
+            }
+            result => result,
         }
-        result => result,
-    }
+    })
 }
 
 pub(super) fn is_read_only(file: BorrowedFd) -> bool {

@@ -10,12 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, umask};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::permission::is_read_only;
 use crate::board::Step;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
-use crate::identity::Index;
+use crate::identity::{Identities, Index};
 use crate::name::Name;
 use crate::owner::{Device, Owner, file_type};
 use crate::seccomp::Reply;
@@ -63,8 +64,8 @@ impl Site {
         };
         let location = directory_of(dirfd, &prefix);
         let who = call.who_among_files()?;
-        let is_initial = who == Index::INITIAL;
-        if call.is_nested() || (is_initial && !may_inherit(call, &location, path, follows)) {
+        let as_kernel = call.container.identities.creates_as_kernel(who);
+        if (as_kernel && !may_inherit(call, &location, path, follows)) || is_out_of_reach(call)? {
             return Ok(None);
         }
         Self::at(call, who, dirfd, path, resolve)
@@ -147,7 +148,11 @@ impl Site {
 
     /// Whether the target may create here, and is still there to see it; then its umask is this thread's.
     pub(super) fn prepare(&self, call: &Call) -> Result<(), Errno> {
+        if !self.subject.may(Access::EXECUTE, self.shown) {
+            return Err(Errno::EACCES);
+        }
         if !self.subject.may(Access::ENTER_TO_CREATE, self.shown) {
+            // mnt_want_write comes before the permission to write.
             let read_only = is_read_only(self.directory.as_fd());
             return Err(if read_only {
                 Errno::EROFS
@@ -198,7 +203,11 @@ impl Site {
         }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let made = openat(&self.directory, &self.name, flags, Mode::empty())?;
-        self.own(call, made.as_fd()).inspect_err(|_| {
+        // A target that was interrupted meanwhile calls again, and must not find what it has not been told of.
+        let done = self
+            .own(call, made.as_fd())
+            .and_then(|()| call.ensure_waiting());
+        done.inspect_err(|_| {
             self.remove(UnlinkatFlags::NoRemoveDir);
             self.remove(UnlinkatFlags::RemoveDir);
         })?;
@@ -207,9 +216,14 @@ impl Site {
 
     /// Where the link that stands here leads, if that can be created.
     pub(super) fn through_link(&self, call: &Call) -> Result<Option<Self>, Errno> {
+        let is_magic = fstatfs(&self.directory)?.filesystem_type() == PROC_SUPER_MAGIC;
         let Ok(text) = readlinkat(&self.directory, &self.name) else {
             return Ok(None);
         };
+        if is_magic {
+            // It leads to a file that is open somewhere, not to where its text says.
+            return Ok(None);
+        }
         let text = Name::new(text.into_encoded_bytes());
         let Some((prefix, name, slash)) = split(text.as_c_str()) else {
             return Ok(None);
@@ -230,6 +244,13 @@ impl Site {
             Err(_) => Ok(None),
         }
     }
+}
+
+/// Whether nothing can be created for the target: it lives in another user namespace, or has restricted itself in a way
+/// that a worker would get round.
+pub(super) fn is_out_of_reach(call: &Call) -> Result<bool, Errno> {
+    let anyone_confined = call.container.identities.anyone_confined();
+    Ok(call.is_nested() || (anyone_confined && Identities::is_confined(call.pid())?))
 }
 
 /// The directory in front of the last component.
@@ -259,6 +280,8 @@ pub(super) fn may_inherit(
     };
     let has_group = match call.glance(&reached, true) {
         Ok(owner) => owner.is_some_and(|owner| owner.gid.is_some()),
+        // Where there are no attributes, its owner may be in the side store.
+        Err(Errno::EOPNOTSUPP) => call.container.owners.side_store_is_used(),
         Err(_) => false,
     };
     // open(2) creates what a dangling link leads to.

@@ -10,7 +10,7 @@ use nix::sys::socket::{getsockopt as get_option, sockopt::PeerCredentials};
 use nix::sys::stat::fstatat;
 
 use crate::credentials::{Credentials, Id};
-use crate::identity::Found;
+use crate::identity::Identities;
 use crate::procfs::{self, Status};
 use crate::seccomp::Reply;
 use crate::target::{Call, PROCFS};
@@ -76,8 +76,7 @@ fn peer(call: &Call) -> Option<(u32, Credentials)> {
     if Some((namespace.st_dev, namespace.st_ino)) != container.user_namespace || call.is_nested() {
         return None;
     }
-    let found = container.identities.find(pid).ok()?;
-    let (Found::Record(index) | Found::Unchecked(index)) = found;
+    let index = Identities::peek(pid).ok()?;
     // Its number at the depth at which the target's own last one stands.
     let depth = Status::of(call.pid()).ok()?.tgids().len();
     let numbers = Status::of(pid).ok()?.tgids();

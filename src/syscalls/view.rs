@@ -1,5 +1,5 @@
-//! Calls after which a target may see another root directory, or live in another user namespace: chroot(2),
-//! pivot_root(2), setns(2), unshare(2), clone(2).
+//! Calls after which a target may see another root directory, live in another user namespace, or be restricted: chroot(2),
+//! pivot_root(2), setns(2), unshare(2), clone(2), landlock_restrict_self(2).
 //!
 //! The kernel runs them. They are rare, and knowing that one has happened keeps every other call from having to ask.
 
@@ -32,6 +32,15 @@ pub(super) fn clone(call: &mut Call) -> Result<Reply, Errno> {
 pub(super) fn clone3(call: &mut Call) -> Result<Reply, Errno> {
     // The first member of struct clone_args. What cannot be read the kernel cannot read either.
     notice(call, call.read_u64(0).unwrap_or(0))
+}
+
+/// landlock_restrict_self(2): from now on the kernel creates files for the target, since a worker would do it in spite of
+/// the rules.
+pub(super) fn landlock_restrict_self(call: &mut Call) -> Result<Reply, Errno> {
+    let identities = &call.container.identities;
+    identities.confine(&identities.turn(), call.pid())?;
+    // CONTINUE: what the call does is the kernel's business.
+    Ok(Reply::Continue)
 }
 
 const NEW_MOUNTS: u64 = libc::CLONE_NEWNS.unsigned_abs() as u64;

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstat;
 
-use super::permission::{Named, allow, check};
+use super::permission::{self, Named, allow};
 use crate::acl::Acl;
 use crate::credentials::{Access, capability};
 use crate::name::Name;
@@ -73,19 +73,32 @@ fn deliver(call: &Call, buffer: usize, value: &[u8]) -> Result<Reply, Errno> {
     Ok(Reply::Value(length))
 }
 
-/// Reads one of our own attributes of what is named, in one system call mostly.
-fn stored(call: &Call, location: &Location, name: &Name) -> Option<Vec<u8>> {
+/// Asks something of the file that is named, by its name first: mostly there is nothing to be had.
+///
+/// What is had is read again from the file itself. By a name alone a worker could be led through links of its own in procfs.
+fn read_carefully(
+    call: &mut Call,
+    location: &Location,
+    ask: impl Fn(&CStr, &mut [u8], bool) -> Result<usize, Errno>,
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> Option<Vec<u8>> {
     let follow = location.follow || location.is_empty();
-    let mut value = vec![0; 256];
+    if let Some(reached) = call.name(location).filter(|_| !call.container.shows_worker) {
+        let glanced = read_whole(|buffer| ask(reached.as_c_str(), buffer, follow))?;
+        if !is_wanted(&glanced) {
+            return None;
+        }
+    }
+    let file = call.resolve(location).ok()?;
+    let path = procfs::own_fd(file.as_fd());
+    read_whole(|buffer| ask(path.as_c_str(), buffer, true)).filter(|value| is_wanted(value))
+}
+
+/// Reads into a buffer that is made large enough.
+fn read_whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Option<Vec<u8>> {
+    let mut value = vec![0; 512];
     loop {
-        let length = match call.name(location).filter(|_| !call.container.shows_worker) {
-            Some(reached) => sys::getxattr(reached.as_c_str(), name.as_c_str(), &mut value, follow),
-            None => call.resolve(location).and_then(|file| {
-                let path = procfs::own_fd(file.as_fd());
-                sys::getxattr(path.as_c_str(), name.as_c_str(), &mut value, true)
-            }),
-        };
-        match length {
+        match read(&mut value) {
             Ok(length) => {
                 value.truncate(length);
                 return Some(value);
@@ -94,6 +107,13 @@ fn stored(call: &Call, location: &Location, name: &Name) -> Option<Vec<u8>> {
             Err(_) => return None,
         }
     }
+}
+
+/// One of our own attributes of what is named.
+fn stored(call: &mut Call, location: &Location, name: &Name) -> Option<Vec<u8>> {
+    let ask =
+        |path: &CStr, value: &mut [u8], follow| sys::getxattr(path, name.as_c_str(), value, follow);
+    read_carefully(call, location, ask, |_| true)
 }
 
 fn may_administer(call: &Call) -> Result<bool, Errno> {
@@ -178,40 +198,14 @@ pub(super) fn flistxattr(call: &mut Call) -> Result<Reply, Errno> {
 
 fn list(call: &mut Call, named: Named) -> Result<Reply, Errno> {
     at(call, named, |call, location| {
-        let Some(names) = names(call, location) else {
-            // CONTINUE: the kernel says why.
+        let has_ours = |names: &[u8]| shown(names, false).is_some();
+        let Some(names) = read_carefully(call, location, sys::listxattr, has_ours) else {
+            // CONTINUE: nothing to hide, and nothing to add; or the kernel says why.
             return Ok(Reply::Continue);
         };
-        if shown(&names, false).is_none() {
-            // CONTINUE: nothing to hide, and nothing to add.
-            return Ok(Reply::Continue);
-        }
         let list = shown(&names, may_administer(call)?).unwrap_or_default();
         deliver(call, 1, &list)
     })
-}
-
-/// All the names that the file really has.
-fn names(call: &Call, location: &Location) -> Option<Vec<u8>> {
-    let follow = location.follow || location.is_empty();
-    let mut list = vec![0; 1024];
-    loop {
-        let length = match call.name(location).filter(|_| !call.container.shows_worker) {
-            Some(reached) => sys::listxattr(reached.as_c_str(), &mut list, follow),
-            None => call.resolve(location).and_then(|file| {
-                let path = procfs::own_fd(file.as_fd());
-                sys::listxattr(path.as_c_str(), &mut list, true)
-            }),
-        };
-        match length {
-            Ok(length) => {
-                list.truncate(length);
-                return Some(list);
-            }
-            Err(Errno::ERANGE) if list.len() < LARGEST => list.resize(LARGEST, 0),
-            Err(_) => return None,
-        }
-    }
 }
 
 // ---- setxattr(2), removexattr(2)
@@ -275,7 +269,7 @@ fn change(call: &mut Call, named: Named, change: Change) -> Result<Reply, Errno>
 
 /// fs/xattr.c, xattr_permission; fs/posix_acl.c; security/commoncap.c.
 fn check_change(call: &mut Call, named: Named, name: &CStr) -> Result<Reply, Errno> {
-    check(call, named, |_, subject, file, _| {
+    permission::check_change(call, named, |_, subject, file, _| {
         let name = name.to_bytes();
         if name.starts_with(b"user.") {
             const STICKY: u32 = 0o1000;

@@ -1,5 +1,6 @@
 //! Who a target is: its emulated credentials, and how a call changes them.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -7,13 +8,15 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlink};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
+use super::walk::is_procfs_root;
 use super::{Call, Location, PROCFS};
 use crate::board::Step;
 use crate::credentials::{
     Capabilities, Change, Circumstances, Credentials, EmulatedGid, EmulatedUid, FileMode, Ids,
     Subject,
 };
-use crate::identity::{Found, Identities, Index};
+use crate::identity::{Found, Identities, Index, Turn};
+use crate::name::Name;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::procfs::{self, Status};
 use crate::sys;
@@ -35,21 +38,28 @@ impl Call<'_> {
 
     /// The number of the target's record.
     pub(crate) fn who(&self) -> Result<Index, Errno> {
+        match Identities::glance(self.pid())? {
+            Some(index) => Ok(index),
+            None => self.who_in(&self.container.identities.turn()),
+        }
+    }
+
+    /// The same, when something is to be done about it.
+    pub(crate) fn who_in(&self, turn: &Turn) -> Result<Index, Errno> {
         let identities = &self.container.identities;
-        match identities.find(self.pid())? {
+        match identities.find(turn, self.pid())? {
             Found::Record(index) => Ok(index),
             Found::Unchecked(index) if !self.container.is_joined() => Ok(index),
             Found::Unchecked(index) => {
                 // The file is known by now, and so is what it was executed as.
                 let program = self.program_executed()?;
-                let before = identities.get(index);
-                let after = before.after_exec(&program, &self.circumstances()?);
+                let after = identities
+                    .get(index)
+                    .after_exec(&program, &self.circumstances()?);
                 let record = identities.number(&after, &self.container.locks)?;
                 self.ensure_waiting()?;
-                identities.assign(self.pid(), record)?;
-                match identities.find(self.pid())? {
-                    Found::Record(index) | Found::Unchecked(index) => Ok(index),
-                }
+                identities.checked(turn, self.pid(), record)?;
+                Ok(record)
             }
         }
     }
@@ -89,14 +99,14 @@ impl Call<'_> {
         change: impl FnOnce(&mut Change) -> Result<u32, Errno>,
     ) -> Result<u32, Errno> {
         let container = self.container;
+        let turn = container.identities.turn();
         if let Some(Step::Assigning { record, value }) = self.journal.noted() {
             // By a worker that was killed then: a swap of ids done twice would be none.
-            container
-                .identities
-                .assign(self.pid(), Index::from_raw(record))?;
+            let record = Index::from_raw(record);
+            container.identities.assign(&turn, self.pid(), record)?;
             return Ok(value);
         }
-        let before = self.credentials()?;
+        let before = container.identities.get(self.who_in(&turn)?);
         let mut credentials = Change::of(before.clone(), || self.kernel_capabilities())?;
         let value = change(&mut credentials)?;
         let after = credentials.finish();
@@ -107,7 +117,7 @@ impl Call<'_> {
                 record: record.as_raw(),
                 value,
             });
-            container.identities.assign(self.pid(), record)?;
+            container.identities.assign(&turn, self.pid(), record)?;
         }
         Ok(value)
     }
@@ -143,8 +153,7 @@ impl Call<'_> {
         Ok(credentials.by_real_ids(sets))
     }
 
-    /// Who the target is among files: [`Index::INITIAL`] for one that has the container's own ids, as which the kernel
-    /// creates files.
+    /// Who the target is among files: [`Index::INITIAL`] where nobody has changed ids.
     pub(crate) fn who_among_files(&self) -> Result<Index, Errno> {
         if self.container.identities.anyone_changed() {
             self.who()
@@ -232,12 +241,43 @@ impl Call<'_> {
 
 /// The record of a process that has a directory in a procfs.
 ///
-/// It may be the container's, whose numbers mean nothing here: what is written in the directory itself says it all.
+/// It may be the container's, whose numbers mean nothing here: what is written in the directory itself says it all. The path
+/// is only a guess, and anything may have been mounted on it.
 fn record_in(directory: &[u8]) -> Option<Index> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = openat(PROCFS, directory, flags, Mode::empty()).ok()?;
-    let limits = procfs::read_at(&directory, c"limits").ok()?;
-    lock_limit(&limits).map(Identities::of_limit)
+    /// The text has some 1,500 bytes.
+    const LARGEST: usize = 8192;
+    let open_in = |from: BorrowedFd, name: &CStr, flags: OFlag| {
+        openat(
+            from,
+            name,
+            flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()
+    };
+    let is_procfs = |file: BorrowedFd| {
+        fstatfs(file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
+    };
+    let directory = Name::new(directory.to_vec());
+    let path = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let directory = open_in(PROCFS, directory.as_c_str(), path)?;
+    if !is_procfs_root(&open_in(directory.as_fd(), c"..", path)?).ok()? {
+        return None;
+    }
+    let file = open_in(directory.as_fd(), c"limits", OFlag::O_PATH)?;
+    if !is_procfs(file.as_fd()) {
+        return None;
+    }
+    // O_PATH has opened nothing yet that could block.
+    let readable = openat(
+        PROCFS,
+        &procfs::own_fd(file.as_fd()),
+        OFlag::O_CLOEXEC,
+        Mode::empty(),
+    );
+    let mut bytes = vec![0; LARGEST];
+    let length = nix::unistd::read(readable.ok()?, &mut bytes).ok()?;
+    lock_limit(std::str::from_utf8(&bytes[..length]).ok()?).map(Identities::of_limit)
 }
 
 /// `/proc/PID` of a path in there.

@@ -85,7 +85,11 @@ fn interpreter(file: BorrowedFd) -> Result<Option<crate::name::Name>, Errno> {
     if file_type(fstat(file)?.st_mode) != SFlag::S_IFREG {
         return Ok(None);
     }
-    let opened = openat(PROCFS, &name, flags, Mode::empty())?;
+    let opened = match openat(PROCFS, &name, flags, Mode::empty()) {
+        // Another host user's, to be executed only: the kernel could not read a script either.
+        Err(Errno::EACCES) => return Ok(None),
+        result => result?,
+    };
     let mut bytes = [0; FIRST_BYTES];
     let length = nix::sys::uio::pread(&opened, &mut bytes, 0)?;
     Ok(shebang(&bytes[..length]).map(|path| crate::name::Name::new(path.to_vec())))

@@ -9,8 +9,9 @@ use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use super::{Call, PROCFS};
+use super::{Call, Dirfd, PROCFS};
 use crate::{procfs, sys};
 
 /// STATX_MNT_ID_UNIQUE (Linux 6.8): a mount's id that is never used again. Older kernels clear the bit.
@@ -58,6 +59,12 @@ impl Call<'_> {
         // What was entered counts, not what was seen before: the target's other threads may have moved on.
         self.thread.view = View::current()?;
         Ok(())
+    }
+
+    /// Whether the target's working directory is one of procfs.
+    pub(crate) fn works_in_procfs(&self) -> Result<bool, Errno> {
+        let directory = self.open_base(Dirfd::Cwd)?;
+        Ok(fstatfs(&directory)?.filesystem_type() == PROC_SUPER_MAGIC)
     }
 
     /// Runs `work` in the target's working directory.

@@ -69,7 +69,7 @@ impl Call<'_> {
                 }
                 // The only links of procfs that are text.
                 b"mounts" | b"net" if is_procfs_root(directory)? => {}
-                _ if self.is_our_own(directory)? => return Err(Errno::EACCES),
+                _ if Self::is_our_own(directory)? => return Err(Errno::EACCES),
                 _ => return openat(directory, component, O_PATH, Mode::empty()).map(Some),
             }
         }
@@ -82,10 +82,7 @@ impl Call<'_> {
 
     /// Whether `directory`, in which a magic link stands, belongs to this process. To itself a process is never closed, to
     /// the container it is: its directory and files are the host's.
-    fn is_our_own(&self, directory: &OwnedFd) -> Result<bool, Errno> {
-        if !self.container.shows_worker {
-            return Ok(false);
-        }
+    fn is_our_own(directory: &OwnedFd) -> Result<bool, Errno> {
         // PID, PID/fd, PID/task/TID, PID/task/TID/fd
         const DEEPEST: usize = 4;
         let up = |from: &OwnedFd| openat(from, c"..", O_PATH | OFlag::O_DIRECTORY, Mode::empty());
@@ -159,7 +156,7 @@ fn root() -> Result<OwnedFd, Errno> {
     open(c"/", O_PATH | OFlag::O_DIRECTORY, Mode::empty())
 }
 
-fn is_procfs_root(directory: &OwnedFd) -> Result<bool, Errno> {
+pub(super) fn is_procfs_root(directory: &OwnedFd) -> Result<bool, Errno> {
     Ok(fstat(directory.as_fd())?.st_ino == PROCFS_ROOT_INODE
         && fstatfs(directory)?.filesystem_type() == PROC_SUPER_MAGIC)
 }

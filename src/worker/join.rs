@@ -28,6 +28,7 @@ const KEPT_CAPABILITIES: u64 = capability::CHOWN
     | capability::SETFCAP
     | capability::SYS_CHROOT
     | capability::SYS_NICE
+    | capability::SYS_RESOURCE
     | capability::SYS_PTRACE;
 
 /// The result of trying to join.
@@ -63,7 +64,7 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         server.container.mapped_uids = uid_map(&procfs::read(&procfs::own("uid_map"))?)?;
         server.container.identities.initial.uid = Ids::all(own_id(Uid::effective().as_raw())?);
         server.container.identities.initial.gid = Ids::all(own_id(Gid::effective().as_raw())?);
-        server.container.shows_worker = access(c"/proc/self", AccessFlags::F_OK).is_ok();
+        server.container.shows_worker = shows_worker();
         let namespace = fstat(open_own("ns/user")?)?;
         server.container.user_namespace = Some((namespace.st_dev, namespace.st_ino));
         View::current()
@@ -135,4 +136,37 @@ fn is_own_namespace(namespace: BorrowedFd, name: &str) -> Result<bool, Errno> {
 /// What the host user's id is called in the container.
 fn own_id<T: Id>(id: u32) -> Result<T, Errno> {
     T::new(id).ok_or(Errno::EOVERFLOW)
+}
+
+/// Whether any procfs that is mounted in the container shows this process, which must then not be led through its own links.
+fn shows_worker() -> bool {
+    let mounts = procfs::read(&procfs::own("mountinfo")).unwrap_or_default();
+    // proc_pid_mountinfo(5): the fifth field is the mount point; behind a lone dash comes the type.
+    let points = mounts.lines().filter_map(|line| {
+        let (fields, kind) = line.split_once(" - ")?;
+        kind.starts_with("proc ").then_some(())?;
+        fields.split(' ').nth(4)
+    });
+    let shows = |point: &str| {
+        access(
+            format!("{}/self", unescaped(point)).as_str(),
+            AccessFlags::F_OK,
+        )
+        .is_ok()
+    };
+    shows("/proc") || points.into_iter().any(shows)
+}
+
+/// Blanks and the like are octal in mountinfo.
+fn unescaped(point: &str) -> String {
+    [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ]
+    .into_iter()
+    .fold(point.to_owned(), |point, (escaped, plain)| {
+        point.replace(escaped, plain)
+    })
 }

@@ -128,6 +128,8 @@ impl Server {
         };
         let shared = match row.purpose {
             Purpose::EmulateIds => Ok(()),
+            // No root has been joined yet.
+            _ if !self.container.is_joined() => Ok(()),
             Purpose::Emulate | Purpose::EmulateEarly => call.share_view(),
             // What is only watched goes on to the kernel, whatever goes wrong here.
             Purpose::Watch => call.share_view().or(Ok(())),

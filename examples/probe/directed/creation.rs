@@ -93,7 +93,6 @@ fn make_all(p: &mut Probe, home: &str, mark: &str) {
     p.make_node(&name("regular"), S_IFREG | 0o4751, 0);
     p.make_node_at(200, &format!("{mark}-socket"), S_IFSOCK | 0o777, 0);
     p.make_node_at(200, &format!("{mark}-untyped"), 0o640, 0);
-    p.make_node(&name("device"), S_IFCHR | 0o666, 0x103);
     p.make_link(b"nowhere", &name("symlink"));
     p.make_link_at(b"/", 200, &format!("{mark}-symlinkat"));
     p.socket(libc::SOCK_STREAM, 201);
