@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The listener, the board, the locks.
+/// The listener, the board, the memory that the container's workers share.
 pub(crate) const FDS: usize = 3;
 
 /// Changes when an older worker could not be understood any more.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The first argument of a worker.
 const WORKER: &str = "worker";
@@ -129,7 +129,7 @@ mod tests {
             None
         );
         assert_eq!(
-            Handover::parse(br#"{"subuidlessHandover":2,"id":"a","status":"","bundle":""}"#),
+            Handover::parse(br#"{"subuidlessHandover":1,"id":"a","status":"","bundle":""}"#),
             None
         );
     }

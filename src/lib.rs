@@ -4,8 +4,8 @@
 //! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
 //! top floor down; each imports from lower floors only:
 //!
-//! `cli` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner` > `credentials`,
-//! `procfs`, `name`, `handover`, `oci`, `sys`, `error`.
+//! `cli` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`, `identity` >
+//! `procfs`, `lock` > `sys` > `credentials`, `name`, `handover`, `oci`, `error`.
 //!
 //! Start reading in `syscalls`.
 
@@ -16,6 +16,8 @@ mod credentials;
 mod daemon;
 mod error;
 mod handover;
+mod identity;
+mod lock;
 mod name;
 mod oci;
 mod owner;

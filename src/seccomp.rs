@@ -66,9 +66,22 @@ impl ListenerFd {
         match reply {
             Ok(Reply::Continue) => response.flags = CONTINUE,
             Ok(Reply::Value(value)) => response.val = value,
+            Ok(Reply::Sent) => return Ok(()),
             Err(errno) => response.error = -(errno as i32),
         }
         sys::notification_send(self.0.as_fd(), &response)
+    }
+
+    /// Replies with a new file descriptor of the target's, for `file`. EMFILE when the target may have no more: then it still
+    /// waits for a reply.
+    pub(crate) fn reply_with_file(
+        &self,
+        id: u64,
+        file: BorrowedFd,
+        close_on_exec: bool,
+    ) -> Result<Reply, Errno> {
+        sys::notification_send_file(self.0.as_fd(), id, file, close_on_exec)?;
+        Ok(Reply::Sent)
     }
 
     /// Whether the notification still waits for its reply, so that its pid cannot have been recycled.
@@ -146,6 +159,8 @@ pub(crate) enum Reply {
     Continue,
     /// The call's return value.
     Value(i64),
+    /// It has its answer: [`ListenerFd::reply_with_file`].
+    Sent,
 }
 
 #[cfg(test)]

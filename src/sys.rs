@@ -15,6 +15,8 @@ use libc::{c_int, c_long, c_uint, c_void};
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
+use crate::credentials::Capabilities;
+
 /// `struct seccomp_notif` in 64-bit words: 80 bytes since Linux 5.0, checked by SECCOMP_GET_NOTIF_SIZES at start.
 pub(crate) const NOTIFICATION_WORDS: usize = 10;
 
@@ -61,6 +63,34 @@ pub(crate) fn notification_id_valid(fd: BorrowedFd, id: u64) -> Result<(), Errno
             fd.as_raw_fd(),
             libc::SECCOMP_IOCTL_NOTIF_ID_VALID,
             &raw const id,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Puts `file` into the target of the notification `id` and replies with its number there (SECCOMP_ADDFD_FLAG_SEND,
+/// Linux 5.14).
+pub(crate) fn notification_send_file(
+    listener: BorrowedFd,
+    id: u64,
+    file: BorrowedFd,
+    close_on_exec: bool,
+) -> Result<(), Errno> {
+    const SEND: u32 = 1 << 1;
+    let close_on_exec = if close_on_exec { libc::O_CLOEXEC } else { 0 };
+    let request = libc::seccomp_notif_addfd {
+        id,
+        flags: SEND,
+        srcfd: file.as_raw_fd().cast_unsigned(),
+        newfd: 0,
+        newfd_flags: close_on_exec.cast_unsigned(),
+    };
+    // SAFETY: the ioctl reads one `seccomp_notif_addfd`.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ADDFD,
+            &raw const request,
         )
     };
     Errno::result(result).map(drop)
@@ -311,15 +341,54 @@ pub(crate) fn file_handle(fd: BorrowedFd, identity_only: bool) -> Result<FileHan
     Ok(handle)
 }
 
-/// The effective capabilities of the thread `tid`, as capget(2) tells them.
-pub(crate) fn effective_capabilities(tid: u32) -> Result<u64, Errno> {
+/// The soft and hard RLIMIT_LOCKS of the process of the thread `tid`.
+pub(crate) fn lock_limit(tid: u32) -> Result<(u64, u64), Errno> {
+    let mut limit = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let tid = libc::pid_t::try_from(tid).map_err(|_| Errno::ESRCH)?;
+    // SAFETY: without a new limit the kernel only writes the one `rlimit64`.
+    let result =
+        unsafe { libc::prlimit64(tid, libc::RLIMIT_LOCKS, std::ptr::null(), &raw mut limit) };
+    Errno::result(result)?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Sets RLIMIT_LOCKS of the process of the thread `tid`.
+pub(crate) fn set_lock_limit(tid: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    let tid = libc::pid_t::try_from(tid).map_err(|_| Errno::ESRCH)?;
+    // SAFETY: the kernel only reads the one `rlimit64`.
+    let result = unsafe {
+        libc::prlimit64(
+            tid,
+            libc::RLIMIT_LOCKS,
+            &raw const limit,
+            std::ptr::null_mut(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// The capabilities of the thread `tid`, as capget(2) tells them: without the ambient ones.
+pub(crate) fn capabilities(tid: u32) -> Result<Capabilities, Errno> {
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     let mut header = [LINUX_CAPABILITY_VERSION_3, tid];
     let mut data = [0u32; 6];
     // SAFETY: version 3 reads a header of two words and writes twice three words.
     let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
     Errno::result(result)?;
-    Ok(u64::from(data[3]) << 32 | u64::from(data[0]))
+    let set = |index: usize| u64::from(data[index + 3]) << 32 | u64::from(data[index]);
+    Ok(Capabilities {
+        effective: set(0),
+        permitted: set(1),
+        inheritable: set(2),
+        ambient: 0,
+    })
 }
 
 /// Limits this thread's capabilities to `keep`, for good.
@@ -428,6 +497,14 @@ pub(crate) fn seccomp_knows_wait_killable() -> bool {
         )
     };
     result == -1 && Errno::last() == Errno::EFAULT
+}
+
+/// bind(2) to an address as it is.
+pub(crate) fn bind(socket: BorrowedFd, address: &[u8]) -> Result<(), Errno> {
+    let length = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel reads `length` bytes of `address`, which has as many, and asks for no alignment.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) };
+    Errno::result(result).map(drop)
 }
 
 /// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full.

@@ -20,7 +20,7 @@ mod sys;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
-use probe::Probe;
+use probe::{Probe, SHOW};
 use sys::{Arg, calls};
 
 struct Options {
@@ -56,6 +56,13 @@ fn options() -> Option<Options> {
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if let [_, first, .., line] = arguments.as_slice()
+        && first.as_encoded_bytes() == SHOW
+    {
+        Probe::heir(&line.to_string_lossy()).introduce();
+        return ExitCode::SUCCESS;
+    }
     let Some(options) = options() else {
         sys::write_line(
             b"usage: probe --dir /DIR [--seed N] [--ops M] [--skip GROUP,...] [--only GROUP,...]\n",

@@ -11,6 +11,7 @@ pub(crate) const AT_FLAGS: &[(u32, &str)] = &[
     (0x1000, "AT_EMPTY_PATH"),
     (0x2000, "AT_STATX_FORCE_SYNC"),
     (0x4000, "AT_STATX_DONT_SYNC"),
+    (0x10000, "AT_EXECVE_CHECK"),
 ];
 
 pub(crate) const OPEN_FLAGS: &[(u32, &str)] = &[
@@ -97,6 +98,15 @@ const ERRNO: &[(i32, &str)] = &[
     (libc::EADDRINUSE, "EADDRINUSE"),
     (libc::ESTALE, "ESTALE"),
     (libc::EDQUOT, "EDQUOT"),
+    (libc::ESRCH, "ESRCH"),
+    (libc::E2BIG, "E2BIG"),
+    (libc::ENOEXEC, "ENOEXEC"),
+    (libc::ENOTSOCK, "ENOTSOCK"),
+    (libc::ENOPROTOOPT, "ENOPROTOOPT"),
+    (libc::ENOTCONN, "ENOTCONN"),
+    (libc::ECONNREFUSED, "ECONNREFUSED"),
+    (libc::EDESTADDRREQ, "EDESTADDRREQ"),
+    (libc::EAFNOSUPPORT, "EAFNOSUPPORT"),
 ];
 
 pub(crate) fn errno(number: i32) -> String {
@@ -117,6 +127,24 @@ pub(crate) fn bits(value: u32, names: &[(u32, &str)]) -> String {
         });
     }
     parts.join("|")
+}
+
+pub(crate) fn id(number: u32) -> String {
+    match number {
+        u32::MAX => "-1".to_owned(),
+        number => number.to_string(),
+    }
+}
+
+/// A list of ids, with its middle left out if it is long.
+pub(crate) fn ids(list: &[u32]) -> String {
+    let shown = |part: &[u32]| part.iter().copied().map(id).collect::<Vec<_>>().join(", ");
+    match list {
+        [first @ .., last] if list.len() > 40 => {
+            format!("[{}, ... {last}]({})", shown(&first[..4]), list.len())
+        }
+        list => format!("[{}]", shown(list)),
+    }
 }
 
 fn escape(bytes: &[u8]) -> String {
@@ -163,8 +191,7 @@ impl Printer {
             Arg::Fd(libc::AT_FDCWD) => "AT_FDCWD".to_owned(),
             Arg::Fd(fd) => fd.to_string(),
             Arg::HiddenFd(_) => "fd".to_owned(),
-            Arg::Id(u32::MAX) => "-1".to_owned(),
-            Arg::Id(id) => id.to_string(),
+            Arg::Id(number) => id(*number),
             Arg::Octal(mode) => format!("{mode:#o}"),
             Arg::Number(number) => number.to_string(),
             Arg::Word(word) => format!("{word:#x}"),
@@ -174,7 +201,17 @@ impl Printer {
                 format!("{}{}", self.path(path), memory(*place))
             }
             Arg::Text(text) | Arg::Input(text) => format!("\"{}\"", escape(text)),
-            Arg::Output(length) => format!("[{length}]"),
+            Arg::Output(length, place) => format!("[{length}]{}", memory(*place)),
+            Arg::Named(_, name) => (*name).to_owned(),
+            Arg::Ids(list, place) => format!("{}{}", ids(list), memory(*place)),
+            Arg::Words(words, place) => {
+                let words: Vec<String> = words.iter().map(|word| format!("{word:#x}")).collect();
+                format!("[{}]{}", words.join(", "), memory(*place))
+            }
+            Arg::Strings(list) => {
+                let list: Vec<String> = list.iter().map(|text| self.path(text)).collect();
+                format!("[{}]", list.join(", "))
+            }
             Arg::Stat(Place::Heap) | Arg::Statx(Place::Heap) => "buf".to_owned(),
             Arg::Path(_, place) | Arg::Stat(place) | Arg::Statx(place) => {
                 format!("buf{}", memory(*place))

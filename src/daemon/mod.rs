@@ -1,5 +1,6 @@
 //! The daemon: accepts listeners on the control socket and keeps a worker for each. The only async room.
 
+mod groups;
 mod receive;
 mod socket;
 mod store;

@@ -67,7 +67,7 @@ pub(super) struct Orphan {
     pub(super) handover: Handover,
     pub(super) listener: ListenerFd,
     pub(super) board: Board,
-    pub(super) locks: OwnedFd,
+    pub(super) shared: OwnedFd,
 }
 
 pub(super) async fn receive(connection: &UnixStream) -> Result<Received, ReceiveError> {
@@ -85,12 +85,12 @@ pub(super) async fn receive(connection: &UnixStream) -> Result<Received, Receive
         }
         Said::Orphan(handover) => {
             let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| ReceiveError::NoFd)?;
-            let [fd, board, locks] = fds;
+            let [fd, board, shared] = fds;
             Ok(Received::Orphan(Orphan {
                 handover,
                 listener: listener(fd)?,
                 board: Board::open(board).map_err(ReceiveError::NoBoard)?,
-                locks,
+                shared,
             }))
         }
     }

@@ -17,11 +17,12 @@ use sendfd::SendWithFd;
 use tokio::process::Command;
 use tracing::{error, info, warn};
 
+use super::groups;
 use super::receive::Orphan;
 use crate::board::Board;
 use crate::handover::{Handover, Setup};
+use crate::identity::Table;
 use crate::oci::{ContainerProcessState, UNKNOWN};
-use crate::owner::Locks;
 use crate::seccomp::ListenerFd;
 
 /// Between two attempts to start a worker for the same container, the first one excepted.
@@ -37,7 +38,7 @@ pub(super) struct Workers {
     arguments: [OsString; 5],
     running: Cell<usize>,
     /// By container id, as long as a worker of the container lives.
-    locks: RefCell<HashMap<String, Weak<OwnedFd>>>,
+    shared: RefCell<HashMap<String, Weak<OwnedFd>>>,
 }
 
 impl Workers {
@@ -45,7 +46,7 @@ impl Workers {
         Self {
             arguments: setup.to_arguments(),
             running: Cell::new(0),
-            locks: RefCell::default(),
+            shared: RefCell::default(),
         }
     }
 
@@ -53,21 +54,22 @@ impl Workers {
         self.running.get()
     }
 
-    /// The file in which all workers of the container `id` lock the owners that they change; `otherwise` if none is known.
-    fn locks(
+    /// The memory that all workers of the container `id` share: its table of identities, and what they lock; `otherwise` if
+    /// none is known.
+    fn shared(
         &self,
         id: &str,
         otherwise: impl FnOnce() -> Result<OwnedFd, Errno>,
     ) -> Result<Rc<OwnedFd>, Errno> {
-        let mut locks = self.locks.borrow_mut();
-        locks.retain(|_, fd| fd.strong_count() > 0);
-        if let Some(known) = locks.get(id).and_then(Weak::upgrade) {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|_, fd| fd.strong_count() > 0);
+        if let Some(known) = shared.get(id).and_then(Weak::upgrade) {
             return Ok(known);
         }
         let new = Rc::new(otherwise()?);
         // Containers without a name are not one container.
         if id != UNKNOWN {
-            locks.insert(id.to_owned(), Rc::downgrade(&new));
+            shared.insert(id.to_owned(), Rc::downgrade(&new));
         }
         Ok(new)
     }
@@ -78,9 +80,10 @@ impl Workers {
             id, status, bundle, ..
         } = state;
         info!(container = %id, %status, %bundle, "container");
+        let groups = groups::additional(&status, &bundle).await;
         let handover = Handover::new(id, status, bundle);
         let board = Board::create();
-        self.share_and_keep(handover, listener, board, Locks::create, None)
+        self.share_and_keep(handover, listener, board, || Table::create(groups), None)
             .await;
     }
 
@@ -90,8 +93,8 @@ impl Workers {
             id, status, bundle, ..
         } = &orphan.handover;
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
-        let (board, locks) = (Ok(orphan.board), || Ok(orphan.locks));
-        self.share_and_keep(orphan.handover, orphan.listener, board, locks, Some(link))
+        let (board, shared) = (Ok(orphan.board), || Ok(orphan.shared));
+        self.share_and_keep(orphan.handover, orphan.listener, board, shared, Some(link))
             .await;
     }
 
@@ -100,17 +103,17 @@ impl Workers {
         handover: Handover,
         listener: ListenerFd,
         board: Result<Board, Errno>,
-        locks: impl FnOnce() -> Result<OwnedFd, Errno>,
+        shared: impl FnOnce() -> Result<OwnedFd, Errno>,
         adopted: Option<tokio::net::UnixStream>,
     ) {
-        let shared = board.and_then(|board| Ok((board, self.locks(&handover.id, locks)?)));
-        match shared {
-            Ok((board, locks)) => {
+        let memory = board.and_then(|board| Ok((board, self.shared(&handover.id, shared)?)));
+        match memory {
+            Ok((board, shared)) => {
                 let container = Container {
                     handover,
                     listener,
                     board,
-                    locks,
+                    shared,
                 };
                 self.keep(container, adopted).await;
             }
@@ -181,7 +184,7 @@ impl Workers {
         let fds = [
             container.listener.as_fd().as_raw_fd(),
             container.board.as_fd().as_raw_fd(),
-            container.locks.as_raw_fd(),
+            container.shared.as_raw_fd(),
         ];
         if let Err(error) = ours.send_with_fd(&container.handover.encode(), &fds) {
             // The worker finds its end of the socket closed and says so.
@@ -198,7 +201,7 @@ struct Container {
     handover: Handover,
     listener: ListenerFd,
     board: Board,
-    locks: Rc<OwnedFd>,
+    shared: Rc<OwnedFd>,
 }
 
 /// Waits for the end of a worker that is no child of this process.

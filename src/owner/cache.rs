@@ -10,6 +10,7 @@ use nix::sys::statfs::FsType;
 use nix::time::{ClockId, clock_gettime};
 
 use super::record::Owner;
+use crate::lock::spread;
 
 /// Twice the coarsest tick of a Linux clock (HZ=100), in nanoseconds.
 const SETTLED_AFTER: i64 = 20_000_000;
@@ -68,7 +69,7 @@ impl Version {
     }
 
     fn place(self) -> usize {
-        super::spread(self.device, self.inode) % ENTRIES
+        spread(self.device, self.inode) % ENTRIES
     }
 }
 

@@ -5,7 +5,6 @@
 //! The caller's working directory must be the host's procfs (see [`crate::procfs`]).
 
 mod cache;
-mod lock;
 mod record;
 mod side;
 
@@ -24,7 +23,6 @@ use tracing::{error, warn};
 use xattr::FileExt;
 
 pub(crate) use cache::{OwnerCache, Version};
-pub(crate) use lock::Locks;
 pub(crate) use record::Owner;
 pub(crate) use side::SideStore;
 
@@ -38,16 +36,13 @@ pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
 pub(crate) struct Owners {
     /// `None` when there is none or it could not be opened: daemon or worker have said so.
     side: Option<SideStore>,
-    /// To be held from a load to the store that depends on it.
-    pub(crate) locks: Locks,
     unreadable_reported: AtomicBool,
 }
 
 impl Owners {
-    pub(crate) fn new(side: Option<SideStore>, locks: Locks) -> Self {
+    pub(crate) fn new(side: Option<SideStore>) -> Self {
         Self {
             side,
-            locks,
             unreadable_reported: AtomicBool::new(false),
         }
     }
@@ -122,6 +117,30 @@ impl Owners {
         }
         // First, since it may fail: on a read-only mount, or on an inode that takes no chown at all.
         touch(fd, stat, true)?;
+        self.store_beside(fd, owner)
+    }
+
+    /// Makes `owner` the owner of a file that has just been created, and does nothing beside.
+    pub(crate) fn record(
+        &self,
+        fd: BorrowedFd,
+        stat: &FileStat,
+        owner: Owner,
+    ) -> Result<(), Errno> {
+        if owner.is_unset() {
+            return Ok(());
+        }
+        if carries_xattrs(file_type(stat.st_mode)) {
+            match store_xattr(fd, owner) {
+                Err(Errno::EOPNOTSUPP) => {}
+                result => return result,
+            }
+        }
+        self.store_beside(fd, owner)
+    }
+
+    /// Of an inode that cannot carry the attribute.
+    fn store_beside(&self, fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
         if fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC {
             // procfs takes a chown and goes on showing the process's ids.
             return Ok(());
@@ -167,12 +186,6 @@ impl Owners {
 pub(crate) fn touch(fd: BorrowedFd, stat: &FileStat, notify: bool) -> Result<(), Errno> {
     let uid = notify.then(|| Uid::from_raw(stat.st_uid));
     nix::unistd::fchownat(fd, c"", uid, None, AtFlags::AT_EMPTY_PATH)
-}
-
-/// A number for a place in a table that inodes of all devices spread over evenly.
-fn spread(device: u64, inode: u64) -> usize {
-    let mixed = (inode ^ device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 32) as usize
 }
 
 /// xattr(7): user attributes are for regular files and directories.

@@ -3,9 +3,10 @@
 //! The format is shared with umoci and runROOTLESS: a protobuf message `Resource { uint32 uid = 1; uint32 gid = 2; }`
 //! (github.com/rootless-containers/proto). A missing field is zero, 0xFFFFFFFF is "not set: show the real one".
 
+use nix::sys::stat::FileStat;
 use prost::Message;
 
-use crate::credentials::{EmulatedGid, EmulatedUid};
+use crate::credentials::{EmulatedGid, EmulatedUid, Id};
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 struct Resource {
@@ -30,6 +31,15 @@ pub(crate) struct Owner {
 pub(crate) struct Unreadable(prost::DecodeError);
 
 impl Owner {
+    /// What makes a file of `stat` show `uid` and `gid`. An id that it shows anyway is not recorded: umoci's form, and what
+    /// belongs to root leaves no trace.
+    pub(crate) fn shown_as(uid: EmulatedUid, gid: EmulatedGid, stat: &FileStat) -> Self {
+        Self {
+            uid: Some(uid).filter(|uid| uid.as_raw() != stat.st_uid),
+            gid: Some(gid).filter(|gid| gid.as_raw() != stat.st_gid),
+        }
+    }
+
     /// Neither id is set: as if there were no record.
     pub(crate) fn is_unset(self) -> bool {
         self.uid.is_none() && self.gid.is_none()

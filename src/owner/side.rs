@@ -113,6 +113,7 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Id;
     use crate::credentials::{EmulatedGid, EmulatedUid};
     use std::fs::File;
     use std::os::fd::AsFd;

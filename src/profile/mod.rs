@@ -248,7 +248,7 @@ fn unwoven(
 }
 
 fn is_complement(rows: &[&Row], rule: &Map<String, Value>) -> bool {
-    matches!(rows, [row] if complement(row).is_some_and(|args| rule.get("args") == Some(&args)))
+    matches!(rows, [row] if complement(row).iter().any(|args| rule.get("args") == Some(args)))
 }
 
 /// Whether calls go on to the kernel, noted down or not.
@@ -283,7 +283,7 @@ fn conflicts(row: &Row, rule: &Map<String, Value>) -> bool {
 /// `rule`, narrowed to one row: notify what traps, allow the rest.
 fn rules_for(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
     let mut rules = notifications(row, rule);
-    rules.extend(complement(row).map(|args| {
+    rules.extend(complement(row).into_iter().map(|args| {
         let mut rule = with_names(row, rule);
         rule.insert("args".into(), args);
         Value::Object(rule)
@@ -314,7 +314,7 @@ fn notifications(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
                 with_args(is_not_minus_one(gid)),
             ]
         }
-        Trap::HasEither { arg, bits: [a, b] } if a == b => vec![with_args(masked(arg, a, a))],
+        Trap::Masked { arg, mask, bits } => vec![with_args(masked(arg, mask, bits))],
         Trap::HasEither { arg, bits: [a, b] } => {
             vec![
                 with_args(masked(arg, a, a)),
@@ -324,12 +324,18 @@ fn notifications(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
     }
 }
 
-/// The arguments of the calls that do not trap.
-fn complement(row: &Row) -> Option<Value> {
+/// The arguments of the calls that do not trap, one rule's after the other.
+fn complement(row: &Row) -> Vec<Value> {
     match row.trap {
-        Trap::Always => None,
-        Trap::ChangesOwner { uid, gid } => Some(json!([is_minus_one(uid), is_minus_one(gid)])),
-        Trap::HasEither { arg, bits: [a, b] } => Some(json!([masked(arg, a | b, 0)])),
+        Trap::Always => Vec::new(),
+        Trap::ChangesOwner { uid, gid } => vec![json!([is_minus_one(uid), is_minus_one(gid)])],
+        Trap::HasEither { arg, bits: [a, b] } => vec![json!([masked(arg, a | b, 0)])],
+        // Those that differ in one bit or another.
+        Trap::Masked { arg, mask, bits } => (0..u64::BITS)
+            .map(|shift| 1 << shift)
+            .filter(|bit| mask & bit != 0)
+            .map(|bit| json!([masked(arg, bit, !bits & bit)]))
+            .collect(),
     }
 }
 

@@ -7,7 +7,7 @@ use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl};
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid};
 
-use crate::credentials::{EmulatedGid, EmulatedUid, OwnerChange};
+use crate::credentials::{FileMode, Id, OwnerChange};
 use crate::owner::{Owner, file_type};
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
@@ -67,29 +67,23 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
         return natively(file, change);
     }
     let owners = &call.container.owners;
-    let _lock = owners.locks.lock(&stat)?;
+    let _lock = call.container.locks.lock_file(&stat)?;
     let known = owners.load(file, file_type(stat.st_mode))?;
-    let shown = (
-        known
-            .and_then(|owner| owner.uid)
-            .or(EmulatedUid::new(stat.st_uid)),
-        known
-            .and_then(|owner| owner.gid)
-            .or(EmulatedGid::new(stat.st_gid)),
-    );
-    let (Some(uid), Some(gid)) = shown else {
-        return Err(Errno::EOVERFLOW);
-    };
-    if !call.credentials()?.may_change_owner((uid, gid), change) {
+    let shown = FileMode::new(
+        known.and_then(|owner| owner.uid),
+        known.and_then(|owner| owner.gid),
+        &stat,
+    )
+    .ok_or(Errno::EOVERFLOW)?;
+    let subject = call.subject()?;
+    if !subject.may_change_owner((shown.uid, shown.gid), change) {
         return Err(Errno::EPERM);
     }
-    // An id that the file shows anyway is not recorded: umoci's form, and chown 0:0 leaves no trace on a file of root.
-    let differs_uid = |new: &EmulatedUid| new.as_raw() != stat.st_uid;
-    let differs_gid = |new: &EmulatedGid| new.as_raw() != stat.st_gid;
-    let owner = Owner {
-        uid: Some(change.uid.unwrap_or(uid)).filter(differs_uid),
-        gid: Some(change.gid.unwrap_or(gid)).filter(differs_gid),
-    };
+    let owner = Owner::shown_as(
+        change.uid.unwrap_or(shown.uid),
+        change.gid.unwrap_or(shown.gid),
+        &stat,
+    );
     call.ensure_waiting()?;
     owners.store(file, &stat, known, owner)?;
     Ok(Reply::Value(0))

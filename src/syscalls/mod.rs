@@ -8,7 +8,17 @@
 //!    man page has them, `?` passes the kernel's own errno on, and `Reply::Continue` stands under a `// CONTINUE:` line;
 //! 3. name it in README.md (a test compares) and give the probe in examples/probe a call of it.
 
+mod attribute;
+mod capability;
 mod chown;
+mod exec;
+mod getid;
+mod limit;
+mod make;
+mod open;
+mod setid;
+mod site;
+mod socket;
 mod stat;
 mod view;
 
@@ -35,12 +45,22 @@ pub(crate) enum Trap {
         arg: u32,
         bits: [u64; 2],
     },
+    /// If this argument has these bits of the mask, and only these.
+    Masked {
+        arg: u32,
+        mask: u64,
+        bits: u64,
+    },
 }
 
 /// What a row is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Emulate,
+    /// As `Emulate`, also before the container has been joined: its runtime takes the ids of the container's user.
+    EmulateEarly,
+    /// As `EmulateEarly`, and nothing is asked about files: which root directory the target sees does not matter.
+    EmulateIds,
     /// Only noticed, also before the container has been joined.
     Watch,
 }
@@ -65,6 +85,22 @@ const fn emulated(name: &'static str, trap: Trap, handle: Handler) -> Row {
     }
 }
 
+/// As [`emulated`], also before the container has been joined.
+const fn emulated_early(name: &'static str, trap: Trap, handle: Handler) -> Row {
+    Row {
+        purpose: Purpose::EmulateEarly,
+        ..emulated(name, trap, handle)
+    }
+}
+
+/// As [`emulated_early`], for calls that have to do with ids only.
+const fn emulated_ids(name: &'static str, trap: Trap, handle: Handler) -> Row {
+    Row {
+        purpose: Purpose::EmulateIds,
+        ..emulated(name, trap, handle)
+    }
+}
+
 /// Calls that always go on to the kernel.
 const fn watched(name: &'static str, trap: Trap, handle: Handler) -> Row {
     let purpose = Purpose::Watch;
@@ -80,14 +116,46 @@ const fn changes_owner(uid: u32) -> Trap {
     Trap::ChangesOwner { uid, gid: uid + 1 }
 }
 
-/// CLONE_NEWNS, alone: both bits are the same one.
-const fn new_mount_namespace(arg: u32) -> Trap {
-    let bit = libc::CLONE_NEWNS as u64;
+/// After which the target may see another root, or have other ids.
+const fn new_namespace(arg: u32) -> Trap {
     Trap::HasEither {
         arg,
-        bits: [bit, bit],
+        bits: [libc::CLONE_NEWNS as u64, libc::CLONE_NEWUSER as u64],
     }
 }
+
+const fn creates(flags: u32) -> Trap {
+    // O_TMPFILE without the O_DIRECTORY that is part of it.
+    const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+    Trap::HasEither {
+        arg: flags,
+        bits: [libc::O_CREAT as u64, UNNAMED as u64],
+    }
+}
+
+/// RLIMIT_LOCKS is 10; there are 16 limits.
+const fn of_locks(resource: u32) -> Trap {
+    Trap::Masked {
+        arg: resource,
+        mask: 0b1111,
+        bits: libc::RLIMIT_LOCKS as u64,
+    }
+}
+
+/// PR_SET_KEEPCAPS is 8, PR_CAPBSET_DROP 24, PR_SET_SECUREBITS 28, PR_SET_TIMERSLACK 29, PR_CAP_AMBIENT 47: bit 3 is what
+/// they have in common, and what the frequent ones do not have.
+const ABOUT_CREDENTIALS: Trap = Trap::Masked {
+    arg: 0,
+    mask: 0b1000,
+    bits: 0b1000,
+};
+
+/// What SO_PEERCRED, 17, and SO_PEERGROUPS, 59, have in common.
+const ASKS_FOR_PEER: Trap = Trap::Masked {
+    arg: 2,
+    mask: 0b1_0101,
+    bits: 0b1_0001,
+};
 
 const ASKS_FOR_IDS: Trap = Trap::HasEither {
     arg: 3,
@@ -107,12 +175,74 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("fstat", Trap::Always, stat::fstat),
     emulated("newfstatat", Trap::Always, stat::newfstatat),
     emulated("statx", ASKS_FOR_IDS, stat::statx),
-    // Calls after which a target may see another root directory: left to the kernel, but noticed.
+    // setuid(2) and its relatives
+    emulated_ids("setuid", Trap::Always, setid::setuid),
+    emulated_ids("setgid", Trap::Always, setid::setgid),
+    emulated_ids("setreuid", Trap::Always, setid::setreuid),
+    emulated_ids("setregid", Trap::Always, setid::setregid),
+    emulated_ids("setresuid", Trap::Always, setid::setresuid),
+    emulated_ids("setresgid", Trap::Always, setid::setresgid),
+    emulated_ids("setfsuid", Trap::Always, setid::setfsuid),
+    emulated_ids("setfsgid", Trap::Always, setid::setfsgid),
+    emulated_ids("setgroups", Trap::Always, setid::setgroups),
+    // getuid(2) and its relatives
+    emulated_ids("getuid", Trap::Always, getid::getuid),
+    emulated_ids("geteuid", Trap::Always, getid::geteuid),
+    emulated_ids("getgid", Trap::Always, getid::getgid),
+    emulated_ids("getegid", Trap::Always, getid::getegid),
+    emulated_ids("getresuid", Trap::Always, getid::getresuid),
+    emulated_ids("getresgid", Trap::Always, getid::getresgid),
+    emulated_ids("getgroups", Trap::Always, getid::getgroups),
+    // capget(2), capset(2), prctl(2)
+    emulated_ids("capget", Trap::Always, capability::capget),
+    emulated_ids("capset", Trap::Always, capability::capset),
+    emulated_ids("prctl", ABOUT_CREDENTIALS, capability::prctl),
+    // execve(2), execveat(2)
+    emulated_early("execve", Trap::Always, exec::execve),
+    emulated_early("execveat", Trap::Always, exec::execveat),
+    // getrlimit(2)
+    emulated_ids("getrlimit", of_locks(0), limit::getrlimit),
+    emulated_ids("setrlimit", of_locks(0), limit::setrlimit),
+    emulated_ids("prlimit64", of_locks(1), limit::prlimit64),
+    // open(2), openat2(2)
+    emulated("open", creates(1), open::open),
+    emulated("creat", Trap::Always, open::creat),
+    emulated("openat", creates(2), open::openat),
+    emulated("openat2", Trap::Always, open::openat2),
+    // mkdir(2), mknod(2), symlink(2), bind(2)
+    emulated("mkdir", Trap::Always, make::mkdir),
+    emulated("mkdirat", Trap::Always, make::mkdirat),
+    emulated("mknod", Trap::Always, make::mknod),
+    emulated("mknodat", Trap::Always, make::mknodat),
+    emulated("symlink", Trap::Always, make::symlink),
+    emulated("symlinkat", Trap::Always, make::symlinkat),
+    emulated("bind", Trap::Always, make::bind),
+    // chmod(2), utime(2), utimensat(2), setxattr(2), removexattr(2), access(2)
+    emulated("chmod", Trap::Always, attribute::chmod),
+    emulated("fchmod", Trap::Always, attribute::fchmod),
+    emulated("fchmodat", Trap::Always, attribute::fchmodat),
+    emulated("utime", Trap::Always, attribute::utime),
+    emulated("utimes", Trap::Always, attribute::utimes),
+    emulated("futimesat", Trap::Always, attribute::futimesat),
+    emulated("utimensat", Trap::Always, attribute::utimensat),
+    emulated("setxattr", Trap::Always, attribute::setxattr),
+    emulated("lsetxattr", Trap::Always, attribute::lsetxattr),
+    emulated("fsetxattr", Trap::Always, attribute::fsetxattr),
+    emulated("removexattr", Trap::Always, attribute::removexattr),
+    emulated("lremovexattr", Trap::Always, attribute::lremovexattr),
+    emulated("fremovexattr", Trap::Always, attribute::fremovexattr),
+    emulated("access", Trap::Always, attribute::access),
+    emulated("faccessat", Trap::Always, attribute::faccessat),
+    emulated("faccessat2", Trap::Always, attribute::faccessat2),
+    // getsockopt(2)
+    emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt),
+    // Calls after which a target may see another root directory, or live in another user namespace: left to the kernel, but
+    // noticed.
     watched("chroot", Trap::Always, view::chroot),
     watched("pivot_root", Trap::Always, view::pivot_root),
     watched("setns", Trap::Always, view::setns),
-    watched("unshare", new_mount_namespace(0), view::unshare),
-    watched("clone", new_mount_namespace(0), view::clone),
+    watched("unshare", new_namespace(0), view::unshare),
+    watched("clone", new_namespace(0), view::clone),
     watched("clone3", Trap::Always, view::clone3),
 ];
 

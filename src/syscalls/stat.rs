@@ -12,6 +12,7 @@ use nix::sys::stat::{FileStat, SFlag, fstatat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{AccessFlags, access};
 
+use crate::credentials::Id;
 use crate::name::Name;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::seccomp::Reply;
@@ -205,9 +206,7 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
         Err(Errno::ENOENT) if may_exist_for_target(name, location) => {
             answer_resolved(call, location, form)
         }
-        Err(Errno::EOPNOTSUPP) if call.container.owners.side_store_is_used() => {
-            answer_resolved(call, location, form)
-        }
+        Err(Errno::EOPNOTSUPP) if may_be_elsewhere(call) => answer_resolved(call, location, form),
         // The magic link in front of a relative path counts as one of the forty.
         Err(Errno::ELOOP) => answer_resolved(call, location, form),
         // CONTINUE: no fake owner, or nothing there: the kernel's own answer is the right one.
@@ -241,6 +240,11 @@ fn lookup_flags(follow: bool) -> AtFlags {
     } else {
         AtFlags::AT_SYMLINK_NOFOLLOW
     }
+}
+
+/// Where there are no attributes, an owner may be in the side store, or be a process's.
+fn may_be_elsewhere(call: &Call) -> bool {
+    call.container.owners.side_store_is_used() || call.container.identities.anyone_changed()
 }
 
 /// An inode without the attribute may still have an owner in the side store, unless it is one that carries attributes.
@@ -281,7 +285,11 @@ fn answer_resolved(call: &mut Call, location: &Location, form: &Form) -> Result<
 fn answer_file(call: &mut Call, file: BorrowedFd, form: &Form) -> Result<Reply, Errno> {
     let mut filled = form.fill(file, c"", AtFlags::AT_EMPTY_PATH)?;
     // After the rest, so that an owner that is remembered for this version is not older than it.
-    let Some(owner) = call.container.owners.load(file, filled.file_type())? else {
+    let owner = match call.container.owners.load(file, filled.file_type())? {
+        None => call.process_owner(file)?,
+        owner => owner,
+    };
+    let Some(owner) = owner else {
         // CONTINUE: no fake owner.
         call.thread.expects_owner = false;
         return Ok(Reply::Continue);

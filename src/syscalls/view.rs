@@ -1,4 +1,5 @@
-//! Calls after which a target may see another root directory: chroot(2), pivot_root(2), setns(2), unshare(2), clone(2).
+//! Calls after which a target may see another root directory, or live in another user namespace: chroot(2),
+//! pivot_root(2), setns(2), unshare(2), clone(2).
 //!
 //! The kernel runs them. They are rare, and knowing that one has happened keeps every other call from having to ask.
 
@@ -8,37 +9,41 @@ use crate::seccomp::Reply;
 use crate::target::Call;
 
 pub(super) fn chroot(call: &mut Call) -> Result<Reply, Errno> {
-    notice(call)
+    notice(call, NEW_MOUNTS)
 }
 
 pub(super) fn pivot_root(call: &mut Call) -> Result<Reply, Errno> {
-    notice(call)
+    notice(call, NEW_MOUNTS)
 }
 
 pub(super) fn setns(call: &mut Call) -> Result<Reply, Errno> {
-    notice(call)
+    // setns(2): no type stands for any.
+    notice(call, NEW_MOUNTS | NEW_USERS)
 }
 
 pub(super) fn unshare(call: &mut Call) -> Result<Reply, Errno> {
-    notice(call)
+    notice(call, call.register(0))
 }
 
 pub(super) fn clone(call: &mut Call) -> Result<Reply, Errno> {
-    notice(call)
+    notice(call, call.register(0))
 }
 
 pub(super) fn clone3(call: &mut Call) -> Result<Reply, Errno> {
     // The first member of struct clone_args. What cannot be read the kernel cannot read either.
-    let flags = call.read_u64(0).unwrap_or(0);
-    if flags & u64::from(libc::CLONE_NEWNS.unsigned_abs()) != 0 {
-        return notice(call);
-    }
-    // CONTINUE: an ordinary new process or thread.
-    Ok(Reply::Continue)
+    notice(call, call.read_u64(0).unwrap_or(0))
 }
 
-fn notice(call: &Call) -> Result<Reply, Errno> {
-    call.container.expect_other_views();
+const NEW_MOUNTS: u64 = libc::CLONE_NEWNS.unsigned_abs() as u64;
+const NEW_USERS: u64 = libc::CLONE_NEWUSER.unsigned_abs() as u64;
+
+fn notice(call: &Call, flags: u64) -> Result<Reply, Errno> {
+    if flags & NEW_MOUNTS != 0 {
+        call.container.expect_other_views();
+    }
+    if flags & NEW_USERS != 0 {
+        call.container.identities.expect_nested();
+    }
     // CONTINUE: what the call does is the kernel's business.
     Ok(Reply::Continue)
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
+use crate::identity::Identities;
+use crate::lock::Locks;
 use crate::owner::Owners;
 
 /// One container, or whatever else lives under one seccomp filter.
@@ -13,6 +15,11 @@ pub(crate) struct Container {
     /// The procfs of the pid namespace that notifications name their targets in.
     pub(crate) host_procfs: OwnedFd,
     pub(crate) owners: Owners,
+    pub(crate) identities: Identities,
+    /// To be held from a look to the change that depends on it.
+    pub(crate) locks: Locks,
+    /// Device and inode of the user namespace that was joined.
+    pub(crate) user_namespace: Option<(u64, u64)>,
     /// The root directory that was joined.
     pub(crate) root: Option<OwnedFd>,
     /// The container's procfs shows this process, so that `/proc/self` exists and means the wrong one.
@@ -24,15 +31,28 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(host_procfs: OwnedFd, owners: Owners) -> Self {
+    pub(crate) fn new(
+        host_procfs: OwnedFd,
+        owners: Owners,
+        identities: Identities,
+        locks: Locks,
+    ) -> Self {
         Self {
             host_procfs,
             owners,
+            identities,
+            locks,
+            user_namespace: None,
             root: None,
             shows_worker: false,
             mapped_uids: Vec::new(),
             views_differ: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the container's files can be seen. Before, its runtime is at work on it.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.user_namespace.is_some()
     }
 
     /// Whether a file that shows `uid` belongs to the host user. Others show the overflow uid, which is not mapped.

@@ -41,11 +41,18 @@ pub(crate) fn read_path(pid: u32, address: u64) -> Result<Name, Errno> {
 
 /// Reads one u64, as of a structure's first member.
 pub(crate) fn read_u64(pid: u32, address: u64) -> Result<u64, Errno> {
-    let address = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     let mut bytes = [0; 8];
-    match read(pid, address, &mut bytes)? {
-        8 => Ok(u64::from_ne_bytes(bytes)),
-        _ => Err(Errno::EFAULT),
+    read_exact(pid, address, &mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Fills `bytes`; EFAULT when a part of the memory cannot be read, as with copy_from_user(9).
+pub(crate) fn read_exact(pid: u32, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+    let address = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    if bytes.is_empty() || read(pid, address, bytes)? == bytes.len() {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
     }
 }
 
@@ -60,15 +67,17 @@ fn read(pid: u32, base: usize, bytes: &mut [u8]) -> Result<usize, Errno> {
     }
 }
 
-/// Writes all of `bytes`; EFAULT when a part of the memory is not writable, though the rest may have been written, as
-/// with copy_to_user(9).
-pub(crate) fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-    let remote = [RemoteIoVec {
-        base: usize::try_from(address).map_err(|_| Errno::EFAULT)?,
-        len: bytes.len(),
-    }];
-    let written = process_vm_writev(target(pid)?, &[IoSlice::new(bytes)], &remote)?;
-    if written < bytes.len() {
+/// Writes all of each; EFAULT when a part of the memory is not writable, though what comes before may have been
+/// written, as with copy_to_user(9).
+pub(crate) fn write_each<const N: usize>(pid: u32, parts: [(u64, &[u8]); N]) -> Result<(), Errno> {
+    let local = parts.map(|(_, bytes)| IoSlice::new(bytes));
+    let mut remote = [RemoteIoVec { base: 0, len: 0 }; N];
+    for (remote, (address, bytes)) in remote.iter_mut().zip(parts) {
+        remote.base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+        remote.len = bytes.len();
+    }
+    let written = process_vm_writev(target(pid)?, &local, &remote)?;
+    if written < parts.iter().map(|(_, bytes)| bytes.len()).sum() {
         return Err(Errno::EFAULT);
     }
     Ok(())
@@ -101,6 +110,10 @@ mod tests {
         // SAFETY: the second page of the mapping just made; nothing uses it.
         unsafe { munmap(second, PAGE) }.unwrap();
         page.as_ptr() as usize
+    }
+
+    fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        write_each(pid, [(address, bytes)])
     }
 
     fn me() -> u32 {

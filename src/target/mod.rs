@@ -4,15 +4,16 @@
 //! counts. Everything that is looked up by the target's pid is checked against the notification before it is acted on.
 
 mod container;
+mod identity;
 mod memory;
 mod path;
+mod program;
 mod view;
 mod walk;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -21,7 +22,7 @@ pub(crate) use container::{Container, uid_map};
 pub(crate) use path::{Dirfd, Location, Reached};
 pub(crate) use view::View;
 
-use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, OwnerChange};
+use crate::credentials::{EmulatedGid, EmulatedUid, Id, OwnerChange};
 use crate::name::Name;
 use crate::owner::{Owner, OwnerCache};
 use crate::procfs;
@@ -95,8 +96,8 @@ impl Call<'_> {
     /// chown(2)'s pair of ids, in which −1 leaves one as it is.
     pub(crate) fn owner_change(&self, uid: usize, gid: usize) -> OwnerChange {
         OwnerChange {
-            uid: EmulatedUid::new(self.unsigned(uid)),
-            gid: EmulatedGid::new(self.unsigned(gid)),
+            uid: self.uid(uid),
+            gid: self.gid(gid),
         }
     }
 
@@ -105,8 +106,21 @@ impl Call<'_> {
         memory::read_path(self.pid(), self.register(index))
     }
 
+    pub(crate) fn uid(&self, index: usize) -> Option<EmulatedUid> {
+        EmulatedUid::new(self.unsigned(index))
+    }
+
+    pub(crate) fn gid(&self, index: usize) -> Option<EmulatedGid> {
+        EmulatedGid::new(self.unsigned(index))
+    }
+
     pub(crate) fn read_u64(&self, index: usize) -> Result<u64, Errno> {
         memory::read_u64(self.pid(), self.register(index))
+    }
+
+    /// Bytes from where register `index` points; EFAULT if there are fewer.
+    pub(crate) fn read(&self, index: usize, bytes: &mut [u8]) -> Result<(), Errno> {
+        memory::read_exact(self.pid(), self.register(index), bytes)
     }
 
     /// Writes a structure where register `index` points.
@@ -114,11 +128,20 @@ impl Call<'_> {
     /// The target's thread is named by its pid, which must not have been recycled. Pids are given out in turn, and no
     /// machine makes even the 300 processes of the smallest pid namespace within this time; asking costs half a microsecond.
     pub(crate) fn write(&self, index: usize, bytes: &[u8]) -> Result<(), Errno> {
+        self.write_each([(index, bytes)])
+    }
+
+    /// As [`Call::write`], several at once: EFAULT at the first that cannot be written.
+    pub(crate) fn write_each<const N: usize>(
+        &self,
+        parts: [(usize, &[u8]); N],
+    ) -> Result<(), Errno> {
         const TOO_SHORT_TO_RECYCLE_A_PID: Duration = Duration::from_micros(200);
         if self.received.elapsed() > TOO_SHORT_TO_RECYCLE_A_PID {
             self.ensure_waiting()?;
         }
-        memory::write(self.pid(), self.register(index), bytes)
+        let parts = parts.map(|(index, bytes)| (self.register(index), bytes));
+        memory::write_each(self.pid(), parts)
     }
 
     /// ESRCH once the target no longer waits: then its pid may name somebody else, and nobody gets the errno.
@@ -128,15 +151,6 @@ impl Call<'_> {
         } else {
             Err(Errno::ESRCH)
         }
-    }
-
-    /// The target's credentials.
-    pub(crate) fn credentials(&self) -> Result<Credentials, Errno> {
-        Ok(Credentials {
-            fsuid: EmulatedUid::ROOT,
-            fsgid: EmulatedGid::ROOT,
-            effective_capabilities: sys::effective_capabilities(self.pid())?,
-        })
     }
 
     /// A duplicate of the target's open file `fd`.
@@ -220,14 +234,3 @@ impl FdDirectories {
 
 /// nix's AT_FDCWD: the service threads' working directory, the host's procfs.
 pub(crate) const PROCFS: BorrowedFd<'static> = nix::fcntl::AT_FDCWD;
-
-/// The text of a file of procfs.
-pub(crate) fn read_file<P: NixPath + ?Sized>(
-    directory: impl AsFd,
-    name: &P,
-) -> Result<String, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let file = openat(directory, name, flags, Mode::empty())?;
-    std::io::read_to_string(std::fs::File::from(file))
-        .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO))
-}

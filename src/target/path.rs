@@ -166,6 +166,19 @@ impl Call<'_> {
         openat2(&base, location.path, how)
     }
 
+    /// As openat2(2) resolves: with the flags of its `resolve`.
+    pub(crate) fn resolve_with(
+        &self,
+        location: &Location,
+        resolve: ResolveFlag,
+    ) -> Result<OwnedFd, Errno> {
+        let how = OpenHow::new()
+            .flags(O_PATH)
+            .resolve(resolve | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let base = self.open_base(location.dirfd)?;
+        openat2(&base, location.path, how)
+    }
+
     /// The directory, or for AT_EMPTY_PATH the file, that `dirfd` means.
     pub(super) fn open_base(&self, dirfd: Dirfd) -> Result<OwnedFd, Errno> {
         let name = self.base_name(dirfd).ok_or(Errno::EBADF)?;

@@ -60,6 +60,18 @@ impl Call<'_> {
         Ok(())
     }
 
+    /// Runs `work` in the target's working directory.
+    pub(crate) fn in_working_directory<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        nix::unistd::chdir(&procfs::target(self.pid(), "cwd"))?;
+        let result = work();
+        // Held open and a directory: there is no way for this to fail.
+        nix::unistd::fchdir(&self.container.host_procfs)?;
+        result
+    }
+
     /// Lets this thread see the container's own root again: a root directory keeps its mount busy.
     pub(crate) fn leave_view(&mut self) {
         if !std::mem::take(&mut self.thread.away) {

@@ -12,9 +12,9 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::path::O_PATH;
-use super::{Call, Location, PROCFS, read_file};
+use super::{Call, Location, PROCFS};
 use crate::owner::file_type;
-use crate::procfs;
+use crate::procfs::{self, Status};
 
 /// MAXSYMLINKS of the kernel.
 const MAX_LINKS: usize = 40;
@@ -99,11 +99,7 @@ impl Call<'_> {
                     return Ok(false);
                 };
                 // A thread's number is a name of its process, too: /proc/TID is not listed but there.
-                let tgid = |of: &OwnedFd| {
-                    read_file(of, c"status")
-                        .ok()
-                        .and_then(|status| innermost(&status, "Tgid:").map(str::to_owned))
-                };
+                let tgid = |of: &OwnedFd| Status::in_directory(of).ok()?.tgid();
                 return Ok(tgid(&own) == tgid(&process));
             }
             process = above;
@@ -142,12 +138,12 @@ impl Call<'_> {
             // lchown and lstat of the link itself.
             walk.push(link.as_bytes())?;
         }
-        let status = self.read_status()?;
-        let process = innermost(&status, "NStgid:").ok_or(Errno::ENOENT)?;
+        let status = Status::of(self.pid())?;
+        let process = status.own_tgid().ok_or(Errno::ENOENT)?;
         let own = match name {
-            b"self" => process.to_owned(),
+            b"self" => process.to_string(),
             _ => {
-                let thread = innermost(&status, "NSpid:").ok_or(Errno::ENOENT)?;
+                let thread = status.own_tid().ok_or(Errno::ENOENT)?;
                 format!("{process}/task/{thread}")
             }
         };
@@ -155,23 +151,8 @@ impl Call<'_> {
     }
 
     pub(super) fn host_tgid(&self) -> Result<u32, Errno> {
-        let status = self.read_status()?;
-        let tgid = innermost(&status, "Tgid:").and_then(|tgid| tgid.parse().ok());
-        tgid.ok_or(Errno::ENOENT)
+        Status::of(self.pid())?.tgid().ok_or(Errno::ENOENT)
     }
-
-    fn read_status(&self) -> Result<String, Errno> {
-        read_file(PROCFS, &procfs::target(self.pid(), "status"))
-    }
-}
-
-/// The last number of a line of /proc/PID/status: the id in the innermost pid namespace.
-fn innermost<'a>(status: &'a str, field: &str) -> Option<&'a str> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(field))?
-        .split_ascii_whitespace()
-        .next_back()
 }
 
 fn root() -> Result<OwnedFd, Errno> {
@@ -290,13 +271,5 @@ mod tests {
             let before = components(other.to_bytes()).count();
             assert_eq!(taken(other), (None, before), "{other:?}");
         }
-    }
-
-    #[test]
-    fn a_status_field_ends_in_the_innermost_id() {
-        let status = "Name:\tx\nNStgid:\t812\t7\t1\nNSpid:\t813\t8\t2\n";
-        assert_eq!(innermost(status, "NStgid:"), Some("1"));
-        assert_eq!(innermost(status, "NSpid:"), Some("2"));
-        assert_eq!(innermost(status, "NSsid:"), None);
     }
 }

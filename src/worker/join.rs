@@ -9,15 +9,15 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, Gid, Uid, access};
 use tracing::{debug, warn};
 
 use super::serve::Server;
-use crate::credentials::capability;
+use crate::credentials::{Id, Ids, capability};
 use crate::procfs;
 use crate::seccomp::Notification;
 use crate::sys;
-use crate::target::{PROCFS, View, read_file, uid_map};
+use crate::target::{PROCFS, View, uid_map};
 
 /// What a worker needs of the container's capabilities; all others are dropped.
 const KEPT_CAPABILITIES: u64 = capability::CHOWN
@@ -27,14 +27,17 @@ const KEPT_CAPABILITIES: u64 = capability::CHOWN
     | capability::FSETID
     | capability::SETFCAP
     | capability::SYS_CHROOT
+    | capability::SYS_NICE
     | capability::SYS_PTRACE;
 
 /// The result of trying to join.
 #[derive(Debug)]
 pub(super) enum Join {
     Done(View),
-    /// The target cannot be looked into yet (runtimes are non-dumpable before exec), or it needs no emulation.
+    /// The target cannot be looked into yet: runtimes are non-dumpable before exec.
     NotYet,
+    /// It needs no emulation, or none can be had.
+    Never,
 }
 
 /// Joins the container of the notification's target, if that can be done now.
@@ -52,13 +55,17 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     }
     // In our own user namespace nothing is emulated.
     if doors.leads_elsewhere() == Ok(false) {
-        return Join::NotYet;
+        return Join::Never;
     }
     let host_procfs = server.container.host_procfs.as_fd();
     let entered = doors.enter(host_procfs).and_then(|()| {
         // Ours now, and not the target's, which may live in a namespace below.
-        server.container.mapped_uids = uid_map(&read_file(PROCFS, &procfs::own("uid_map"))?)?;
+        server.container.mapped_uids = uid_map(&procfs::read(&procfs::own("uid_map"))?)?;
+        server.container.identities.initial.uid = Ids::all(own_id(Uid::effective().as_raw())?);
+        server.container.identities.initial.gid = Ids::all(own_id(Gid::effective().as_raw())?);
         server.container.shows_worker = access(c"/proc/self", AccessFlags::F_OK).is_ok();
+        let namespace = fstat(open_own("ns/user")?)?;
+        server.container.user_namespace = Some((namespace.st_dev, namespace.st_ino));
         View::current()
     });
     server.container.root = Some(doors.root);
@@ -66,7 +73,8 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         Ok(view) => Join::Done(view),
         Err(errno) => {
             warn!(pid = notification.pid, %errno, "cannot join the container: its calls go to the kernel");
-            Join::NotYet
+            server.container.user_namespace = None;
+            Join::Never
         }
     }
 }
@@ -122,4 +130,9 @@ fn open_own(what: &str) -> Result<OwnedFd, Errno> {
 fn is_own_namespace(namespace: BorrowedFd, name: &str) -> Result<bool, Errno> {
     let (own, other) = (fstat(open_own(name)?)?, fstat(namespace)?);
     Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+}
+
+/// What the host user's id is called in the container.
+fn own_id<T: Id>(id: u32) -> Result<T, Errno> {
+    T::new(id).ok_or(Errno::EOVERFLOW)
 }

@@ -25,7 +25,8 @@ use super::serve::Server;
 use crate::board::Board;
 use crate::error::Error;
 use crate::handover::FDS;
-use crate::owner::Locks;
+use crate::identity::Table;
+use crate::lock::Locks;
 use crate::procfs;
 use crate::seccomp::ListenerFd;
 use crate::sys;
@@ -41,6 +42,7 @@ pub(super) struct TakenOver {
     pub(super) listener: ListenerFd,
     pub(super) board: Board,
     pub(super) locks: Locks,
+    pub(super) identities: Table,
 }
 
 #[derive(Debug)]
@@ -49,9 +51,9 @@ pub(super) struct Link {
     daemon: Option<UnixStream>,
     /// The daemon's own words, to be said to the next one.
     message: Vec<u8>,
-    /// The container's locks as they came: nothing is ever locked through this open file description, which outlives us in the
-    /// daemon.
-    locks: OwnedFd,
+    /// The container's shared memory as it came: nothing is ever locked through this open file description, which
+    /// outlives us in the daemon.
+    shared: OwnedFd,
     searched: Option<Instant>,
     /// Where the next one will listen; the directory is held open, since the container's root will be ours.
     socket: Option<(OwnedFd, OsString)>,
@@ -72,7 +74,7 @@ impl Link {
         message.truncate(length);
         message.shrink_to_fit();
         let mut received = sys::adopt_received_fds(&fds[..count]).into_iter();
-        let (Some(listener), Some(board), Some(locks)) =
+        let (Some(listener), Some(board), Some(shared)) =
             (received.next(), received.next(), received.next())
         else {
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
@@ -80,12 +82,13 @@ impl Link {
         let taken_over = TakenOver {
             listener: ListenerFd::new(listener).map_err(system)?,
             board: Board::open(board).map_err(system)?,
-            locks: Locks::new(reopened(&locks).map_err(failed)?),
+            locks: Locks::new(reopened(&shared).map_err(failed)?),
+            identities: Table::open(shared.as_fd()).map_err(system)?,
         };
         let link = Self {
             daemon: Some(daemon),
             message,
-            locks,
+            shared,
             searched: None,
             socket: socket.and_then(hold),
         };
@@ -126,7 +129,7 @@ impl Link {
         let fds = [
             server.listener.as_fd().as_raw_fd(),
             server.board.as_fd().as_raw_fd(),
-            self.locks.as_raw_fd(),
+            self.shared.as_raw_fd(),
         ];
         match hand_over(directory, name, &self.message, &fds) {
             Ok(daemon) => {

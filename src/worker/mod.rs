@@ -2,7 +2,7 @@
 //!
 //! A process of its own, because joining a user namespace takes a single-threaded caller, and so that one container's
 //! hang or crash stays its own. It is started by the daemon with a socket as its standard input, on which the
-//! listener, the [board](crate::board) and the locks of its container arrive. Once it has joined a container, the file system around it belongs to that
+//! listener, the [board](crate::board) and the memory that its container's workers share arrive. Once it has joined a container, the file system around it belongs to that
 //! container: it never executes a program, loads a library, uses NSS or reads configuration again.
 
 mod join;
@@ -18,11 +18,14 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
+use nix::unistd::Uid;
 use tracing::{debug, info, warn};
 
 use crate::board::SLOTS;
+use crate::credentials::{Credentials, EmulatedGid, EmulatedUid};
 use crate::error::Error;
 use crate::handover::Setup;
+use crate::identity::Identities;
 use crate::owner::{Owners, SideStore};
 use crate::seccomp::{ListenerFd, Notification, ReceiveError};
 use crate::sys;
@@ -41,16 +44,18 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
             listener,
             board,
             locks,
+            identities,
         },
     ) = Link::take_over(setup.socket.as_deref())?;
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
     let side = setup.store.as_deref().and_then(open_side_store);
-    let mut server = Server::new(
-        listener,
-        board,
-        Container::new(host_procfs, Owners::new(side, locks)),
-    );
+    // Until the container is joined, and it is known what the host user's ids are called in it.
+    let groups = identities.initial_groups();
+    let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
+    let identities = Identities::new(identities, initial);
+    let container = Container::new(host_procfs, Owners::new(side), identities, locks);
+    let mut server = Server::new(listener, board, container);
     let Some(first) = until_joined(&mut server)? else {
         return Ok(());
     };
@@ -128,7 +133,12 @@ fn until_joined(server: &mut Server) -> Result<Option<First>, Error> {
                     view,
                 }));
             }
-            Join::NotYet => server.serve_unjoined(slot, &notification, &mut thread),
+            // A daemon of the real root has containers in which the kernel knows more ids than one.
+            Join::NotYet => {
+                let emulates = !Uid::effective().is_root();
+                server.serve_unjoined(slot, &notification, &mut thread, emulates);
+            }
+            Join::Never => server.serve_unjoined(slot, &notification, &mut thread, false),
         }
         left_over.retain(|other| *other != slot);
     }

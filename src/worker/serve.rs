@@ -66,20 +66,29 @@ impl Server {
         self.reply(slot, call, found, reply);
     }
 
-    /// Answers a call of a target whose container has not been joined.
+    /// Answers a call of a target whose container has not been joined; `emulates`: it may turn out to be one.
     pub(super) fn serve_unjoined(
         &self,
         slot: usize,
         call: &Notification,
         thread: &mut ThreadState,
+        emulates: bool,
     ) {
         let found = self.dispatch.find(call);
-        if let Some((_, row)) = found.filter(|(_, row)| row.purpose == Purpose::Watch) {
-            // Noticed now, or missed for good. Its answer is to continue, as for all others.
-            let _ = self.handle(row, call, thread);
-        }
-        // CONTINUE: a runtime on its way into the container, or nothing to emulate.
-        self.reply(slot, call, found, Ok(Reply::Continue));
+        let reply = match found.map(|(_, row)| (row, row.purpose)) {
+            // A runtime on its way into the container takes the ids of the container's user.
+            Some((row, Purpose::EmulateEarly | Purpose::EmulateIds)) if emulates => {
+                self.handle(row, call, thread)
+            }
+            Some((row, Purpose::Watch)) => {
+                // Noticed now, or missed for good. Its answer is to continue, as for all others.
+                let _ = self.handle(row, call, thread);
+                Ok(Reply::Continue)
+            }
+            // CONTINUE: nothing to emulate, or not yet.
+            _ => Ok(Reply::Continue),
+        };
+        self.reply(slot, call, found, reply);
     }
 
     /// Answers a call that a dead worker left; one that has killed several is given up.
@@ -112,11 +121,13 @@ impl Server {
             thread,
             received: Instant::now(),
         };
-        match call.share_view() {
+        let shared = match row.purpose {
+            Purpose::EmulateIds => Ok(()),
+            Purpose::Emulate | Purpose::EmulateEarly => call.share_view(),
             // What is only watched goes on to the kernel, whatever goes wrong here.
-            Err(errno) if row.purpose == Purpose::Emulate => return Err(errno),
-            _ => {}
-        }
+            Purpose::Watch => call.share_view().or(Ok(())),
+        };
+        shared?;
         let reply = (row.handle)(&mut call);
         call.leave_view();
         reply
@@ -135,7 +146,7 @@ impl Server {
         }
         let outcome = match reply {
             Ok(Reply::Continue) => Outcome::Continued,
-            Ok(Reply::Value(_)) => Outcome::Answered,
+            Ok(Reply::Value(_) | Reply::Sent) => Outcome::Answered,
             Err(_) => Outcome::Failed,
         };
         self.board.count(found.map(|(index, _)| index), outcome);

@@ -1,11 +1,17 @@
 //! The tricky cases, each written down by hand. One file per question; each group works in a directory of its own and
 //! can be left out by name.
 
+mod capabilities;
+mod credentials;
 mod descriptors;
+mod exec;
 mod mounts;
 mod owners;
 mod paths;
 mod processes;
+mod programs;
+mod securebits;
+mod threads;
 
 pub(crate) use owners::IDS;
 pub(crate) use paths::padded;
@@ -18,4 +24,10 @@ pub(crate) fn run(p: &mut Probe) {
     descriptors::run(p);
     processes::run(p);
     mounts::run(p);
+    credentials::run(p);
+    capabilities::run(p);
+    securebits::run(p);
+    threads::run(p);
+    exec::run(p);
+    programs::run(p);
 }

@@ -3,7 +3,7 @@
 use super::descriptors::by_descriptor;
 use super::processes::enter_root;
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Probe};
-use crate::sys::{Arg, Place, Sharing, calls};
+use crate::sys::{Arg, Birth, Place, calls};
 
 pub(super) fn run(p: &mut Probe) {
     p.group("bind", bind);
@@ -15,7 +15,14 @@ pub(super) fn run(p: &mut Probe) {
     p.group("thread-mounts", thread_mounts);
 }
 
-fn mount(p: &mut Probe, source: &str, target: &str, kind: &str, flags: u64, options: &str) {
+pub(super) fn mount(
+    p: &mut Probe,
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: u64,
+    options: &str,
+) {
     let text = |value: &str| match value {
         "" => Arg::Path(Vec::new(), Place::Null),
         value => Arg::Text(value.into()),
@@ -31,7 +38,7 @@ fn mount(p: &mut Probe, source: &str, target: &str, kind: &str, flags: u64, opti
 }
 
 /// A mount namespace of the caller's own, from which nothing gets out.
-fn own_mounts(p: &mut Probe) {
+pub(super) fn own_mounts(p: &mut Probe) {
     p.call(calls::UNSHARE, &[Arg::Number(libc::CLONE_NEWNS.into())]);
     mount(p, "", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
 }
@@ -56,7 +63,7 @@ fn bind(p: &mut Probe) {
     }
     p.chown("b/f", 1, 1);
     p.open("b", libc::O_PATH, 0, Some(200));
-    p.child("bind mounts", Sharing::Nothing, |p| {
+    p.child("bind mounts", Birth::Fork, |p| {
         own_mounts(p);
         mount(p, "a", "b", "", libc::MS_BIND, "");
         mount(p, "a/f", "c", "", libc::MS_BIND, "");
@@ -110,7 +117,7 @@ fn tmpfs(p: &mut Probe) {
     p.mkdir("t", 0o755);
     p.create(b"t/f", 0o644, 0);
     p.chown("t/f", 1, 1);
-    p.child("a fresh tmpfs", Sharing::Nothing, |p| {
+    p.child("a fresh tmpfs", Birth::Fork, |p| {
         own_mounts(p);
         mount(p, "tmpfs", "t", "tmpfs", 0, "mode=0755");
         let files = populate(p, "t");
@@ -141,7 +148,7 @@ fn overlay(p: &mut Probe) {
     populate(p, "lower");
     p.chown("lower/d", 5, 5);
     p.chown("lower/d/f", 6, 6);
-    p.child("an overlay", Sharing::Nothing, |p| {
+    p.child("an overlay", Birth::Fork, |p| {
         own_mounts(p);
         mount(
             p,
@@ -177,7 +184,7 @@ fn overlay_lower_links(p: &mut Probe) {
     for (file, id) in special.iter().zip(5..) {
         p.lchown(&format!("lower/{file}"), id, id + 10);
     }
-    p.child("an overlay", Sharing::Nothing, |p| {
+    p.child("an overlay", Birth::Fork, |p| {
         own_mounts(p);
         mount(
             p,
@@ -206,7 +213,7 @@ fn moved_proc(p: &mut Probe) {
     p.create(b"jail/f", 0o644, 0);
     p.open("f", libc::O_RDONLY, 0, Some(200));
     p.open("jail", libc::O_PATH, 0, Some(201));
-    p.child("the procfs in another place", Sharing::Nothing, |p| {
+    p.child("the procfs in another place", Birth::Fork, |p| {
         own_mounts(p);
         mount(p, "/proc", "p", "", libc::MS_BIND | libc::MS_REC, "");
         for path in [
@@ -249,7 +256,7 @@ fn moved_proc(p: &mut Probe) {
 fn pivot(p: &mut Probe) {
     p.mkdir("new", 0o755);
     p.open(".", libc::O_PATH, 0, Some(200));
-    p.child("another root by pivot_root", Sharing::Nothing, |p| {
+    p.child("another root by pivot_root", Birth::Fork, |p| {
         own_mounts(p);
         mount(p, "tmpfs", "new", "tmpfs", 0, "mode=0755");
         p.chdir("new");
@@ -277,7 +284,7 @@ fn pivot(p: &mut Probe) {
 fn thread_mounts(p: &mut Probe) {
     p.mkdir("t", 0o755);
     p.create(b"t/f", 0o644, 0);
-    p.child("a process of its own", Sharing::Nothing, |p| {
+    p.child("a process of its own", Birth::Fork, |p| {
         p.thread("a thread with mounts of its own", |p| {
             own_mounts(p);
             mount(p, "tmpfs", "t", "tmpfs", 0, "mode=0755");

@@ -1,7 +1,7 @@
 //! What a change of owner does to a file: to which inodes it sticks, and what else moves with it.
 
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Probe};
-use crate::sys::{Arg, calls};
+use crate::sys::{Arg, Place, calls};
 
 /// Ids around every border that a signed, a 16-bit or a lossy conversion could have.
 pub(crate) const IDS: [u32; 12] = [
@@ -20,7 +20,7 @@ pub(crate) const IDS: [u32; 12] = [
 ];
 
 pub(super) fn run(p: &mut Probe) {
-    p.group("ids", ids);
+    p.group("owner-ids", ids);
     p.group("kinds", kinds);
     p.group("setid", setid);
     p.group("links", links);
@@ -46,7 +46,7 @@ fn ids(p: &mut Probe) {
     p.chown("f", 0, 0);
     // Only the lower half of the register is the id or the fd.
     let high = |low: u32| Arg::Word(0xdead_beef_0000_0000 | u64::from(low));
-    let name = || Arg::Path(b"f".to_vec(), crate::sys::Place::Heap);
+    let name = || Arg::Path(b"f".to_vec(), Place::Heap);
     p.call(calls::CHOWN, &[name(), high(42), high(43)]);
     p.stat("f");
     p.call(calls::LCHOWN, &[name(), high(KEEP), high(44)]);
@@ -65,10 +65,7 @@ fn ids(p: &mut Probe) {
     p.stat("f");
     p.open("f", libc::O_RDWR, 0, Some(200));
     p.call(calls::FCHOWN, &[high(200), high(46), high(47)]);
-    p.call(
-        calls::FSTAT,
-        &[high(200), Arg::Stat(crate::sys::Place::Heap)],
-    );
+    p.call(calls::FSTAT, &[high(200), Arg::Stat(Place::Heap)]);
 }
 
 fn kinds(p: &mut Probe) {
@@ -347,7 +344,7 @@ fn capability(p: &mut Probe) {
         );
         p.call(
             calls::GETXATTR,
-            &[file, name, Arg::Output(64), Arg::Number(64)],
+            &[file, name, Arg::Output(64, Place::Heap), Arg::Number(64)],
         );
     };
     p.create(b"f", 0o755, 3);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::descriptors::by_descriptor;
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Probe};
-use crate::sys::{self, Arg, Place, Sharing, calls};
+use crate::sys::{self, Arg, Birth, Place, calls};
 
 pub(super) fn run(p: &mut Probe) {
     p.group("threads", threads);
@@ -94,57 +94,49 @@ fn threads(p: &mut Probe) {
         by_descriptor(p, 200, 510);
     });
     as_somebody(p, 600);
-    p.child(
-        "a process whose first thread has ended",
-        Sharing::Nothing,
-        |p| {
-            let mut left = p.clone();
-            std::thread::spawn(move || {
-                while !std::fs::read("/proc/self/stat")
-                    .is_ok_and(|stat| stat.windows(3).any(|part| part == b") Z"))
-                {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                left.chdir("b");
-                as_somebody(&mut left, 700);
-                sys::exit(0);
-            });
-            sys::exit_thread();
-        },
-    );
+    p.child("a process whose first thread has ended", Birth::Fork, |p| {
+        let mut left = p.clone();
+        std::thread::spawn(move || {
+            while !std::fs::read("/proc/self/stat")
+                .is_ok_and(|stat| stat.windows(3).any(|part| part == b") Z"))
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            left.chdir("b");
+            as_somebody(&mut left, 700);
+            sys::exit(0);
+        });
+        sys::exit_thread();
+    });
     p.list(b".");
 }
 
 fn children(p: &mut Probe) {
     two_homes(p);
-    p.child("fork", Sharing::Nothing, |p| {
+    p.child("fork", Birth::Fork, |p| {
         p.chdir("b");
         p.open("f", libc::O_RDONLY, 0, Some(200));
         as_somebody(p, 100);
-        p.child("fork in a fork", Sharing::Nothing, |p| {
+        p.child("fork in a fork", Birth::Fork, |p| {
             p.chdir("../a");
             as_somebody(p, 150);
         });
     });
     as_somebody(p, 200);
-    p.child("vfork", Sharing::Memory, |p| {
+    p.child("vfork", Birth::Vfork, |p| {
         p.chdir("b");
         p.close(200);
         as_somebody(p, 300);
     });
     as_somebody(p, 400);
-    p.child(
-        "a child in a pid namespace of its own",
-        Sharing::Nothing,
-        |p| {
-            unshare(p, libc::CLONE_NEWPID);
-            p.chdir("b");
-            p.child("its first process", Sharing::Nothing, |p| {
-                // This procfs shows the outer namespace, in which `self` is nobody.
-                as_somebody(p, 500);
-            });
-        },
-    );
+    p.child("a child in a pid namespace of its own", Birth::Fork, |p| {
+        unshare(p, libc::CLONE_NEWPID);
+        p.chdir("b");
+        p.child("its first process", Birth::Fork, |p| {
+            // This procfs shows the outer namespace, in which `self` is nobody.
+            as_somebody(p, 500);
+        });
+    });
     p.list(b".");
 }
 
@@ -227,11 +219,11 @@ fn inside(p: &mut Probe, id: u32) {
 
 fn chroot(p: &mut Probe) {
     jail(p);
-    p.child("in a chroot", Sharing::Nothing, |p| {
+    p.child("in a chroot", Birth::Fork, |p| {
         enter_root(p, "jail");
         p.chdir("/");
         inside(p, 1000);
-        p.child("in a chroot in it", Sharing::Nothing, |p| {
+        p.child("in a chroot in it", Birth::Fork, |p| {
             enter_root(p, "d");
             inside(p, 2000);
             p.chdir("/");
@@ -241,27 +233,23 @@ fn chroot(p: &mut Probe) {
     });
     p.child(
         "in a chroot, with the working directory outside",
-        Sharing::Nothing,
+        Birth::Fork,
         |p| {
             enter_root(p, "jail");
             inside(p, 4000);
         },
     );
-    p.child("in a chroot, made by vfork", Sharing::Memory, |p| {
+    p.child("in a chroot, made by vfork", Birth::Vfork, |p| {
         enter_root(p, "jail");
         inside(p, 5000);
     });
-    p.child(
-        "in a chroot whose directory is gone",
-        Sharing::Nothing,
-        |p| {
-            p.mkdir("gone", 0o755);
-            enter_root(p, "gone");
-            p.rmdir("gone");
-            inside(p, 6000);
-        },
-    );
-    p.child("in a chroot and out again", Sharing::Nothing, |p| {
+    p.child("in a chroot whose directory is gone", Birth::Fork, |p| {
+        p.mkdir("gone", 0o755);
+        enter_root(p, "gone");
+        p.rmdir("gone");
+        inside(p, 6000);
+    });
+    p.child("in a chroot and out again", Birth::Fork, |p| {
         enter_root(p, "jail");
         p.call(calls::FCHDIR, &[Arg::Fd(201)]);
         enter_root(p, ".");

@@ -44,11 +44,15 @@ impl Probe {
         change(self);
         let read = self.quiet(
             calls::READ,
-            &[Arg::Fd(inotify), Arg::Output(16384), Arg::Number(16384)],
+            &[
+                Arg::Fd(inotify),
+                Arg::Output(16384, Place::Heap),
+                Arg::Number(16384),
+            ],
         );
         self.quiet(calls::CLOSE, &[Arg::Fd(inotify)]);
         let shown = match added.result {
-            Ok(_) => events(read.output()),
+            Ok(_) => events(read.output(1)),
             Err(errno) => print::errno(errno),
         };
         self.say(&format!("events: {shown}"));

@@ -1,11 +1,17 @@
 //! The probe's hand: one method per system call, each of which makes the call, prints it as one line, and says what came
 //! of it. After a successful change of owner the line also shows the file, looked up in the same way.
 
+mod credentials;
 mod effects;
+mod exec;
 mod tasks;
 
+pub(crate) use credentials::*;
+pub(crate) use exec::SHOW;
+pub(crate) use tasks::Worker;
+
 use crate::print::{self, AT_FLAGS, OPEN_FLAGS, Printer, RENAME_FLAGS};
-use crate::sys::{self, Answer, Arg, Memory, Place, Syscall, calls};
+use crate::sys::{self, Answer, Arg, Memory, Place, Syscall, UNTOUCHED, calls};
 
 pub(crate) const CWD: i32 = libc::AT_FDCWD;
 pub(crate) const NOFOLLOW: u32 = 0x100;
@@ -64,6 +70,14 @@ impl Probe {
 
     pub(crate) fn directory(&self) -> &[u8] {
         &self.printer.directory
+    }
+
+    /// As [`Probe::new`], for a program that a probe has started from its line `line`.
+    pub(crate) fn heir(line: &str) -> Probe {
+        Probe {
+            lineage: format!("{line}."),
+            ..Probe::new(Vec::new(), Vec::new(), Vec::new())
+        }
     }
 
     /// An absolute path below the working directory.
@@ -129,6 +143,35 @@ impl Probe {
             print::answer(&answer, args)
         ));
         answer.result.is_ok()
+    }
+
+    /// Makes a call that is no part of the comparison, with ids for arguments.
+    pub(crate) fn quietly_set(&mut self, syscall: Syscall, ids: &[u32]) {
+        let args: Vec<Arg> = ids.iter().copied().map(Arg::Id).collect();
+        self.quiet(syscall, &args);
+    }
+
+    /// Makes a call and prints it with the words that it wrote, be it in vain or not.
+    pub(crate) fn peek(&mut self, syscall: Syscall, args: &[Arg]) {
+        let answer = self.quiet(syscall, args);
+        let untouched = u32::from_ne_bytes([UNTOUCHED; 4]);
+        let mut written = String::new();
+        for index in 0..args.len() {
+            for word in answer.words(index) {
+                written += &if word == untouched {
+                    " .".to_owned()
+                } else {
+                    format!(" {}", print::id(word))
+                };
+            }
+        }
+        let shown: Vec<String> = args.iter().map(|arg| self.printer.arg(arg)).collect();
+        self.say(&format!(
+            "{}({}) = {}, wrote{written}",
+            syscall.name,
+            shown.join(", "),
+            print::answer(&answer, args)
+        ));
     }
 
     fn seen(&mut self, syscall: Syscall, args: &[Arg]) -> String {

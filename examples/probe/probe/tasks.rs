@@ -1,18 +1,22 @@
 //! Who makes the calls: another process or another thread.
 
+use std::io::Read;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
 use super::Probe;
-use crate::sys::{self, Sharing};
+use crate::sys::{self, Birth};
 
 impl Probe {
     /// Lets a child process make the calls. Its lines are numbered below the one that started it.
-    pub(crate) fn child(&mut self, what: &str, sharing: Sharing, work: impl Fn(&mut Probe)) {
+    pub(crate) fn child(&mut self, what: &str, birth: Birth, work: impl Fn(&mut Probe)) {
         self.say(what);
         let before = (
             std::mem::take(&mut self.lineage),
             std::mem::take(&mut self.line),
         );
         self.lineage = format!("{}{}.", before.0, before.1);
-        let status = sys::in_child(sharing, || work(self));
+        let status = sys::in_child(birth, || work(self));
         (self.lineage, self.line) = before;
         if status != 0 {
             self.say(&format!("the child ended with status {status:#x}"));
@@ -25,5 +29,86 @@ impl Probe {
         std::thread::scope(|scope| {
             scope.spawn(|| work(self));
         });
+    }
+
+    /// Lets a child process make the calls of `there`, and while it stands still afterwards, makes those of `here`, which
+    /// learn its process id.
+    pub(crate) fn beside(
+        &mut self,
+        what: &str,
+        there: impl Fn(&mut Probe),
+        here: impl FnOnce(&mut Probe, i32),
+    ) {
+        self.say(what);
+        let before = (
+            std::mem::take(&mut self.lineage),
+            std::mem::take(&mut self.line),
+        );
+        self.lineage = format!("{}{}.", before.0, before.1);
+        let (mut ready, done) = std::io::pipe().expect("a pipe");
+        let (mut released, release) = std::io::pipe().expect("a pipe");
+        let mut release = Some(release);
+        let mut done = Some(done);
+        let pid = sys::spawn(Birth::Fork, || {
+            drop(release.take());
+            there(self);
+            drop(done.take());
+            released.read_to_end(&mut Vec::new()).expect("a pipe");
+        });
+        drop(done);
+        ready.read_to_end(&mut Vec::new()).expect("a pipe");
+        (self.lineage, self.line) = before;
+        here(self, pid);
+        drop(release);
+        let status = sys::wait(pid);
+        if status != 0 {
+            self.say(&format!("the child ended with status {status:#x}"));
+        }
+    }
+}
+
+/// A thread of this process that makes calls when it is told to, one at a time with all others.
+pub(crate) struct Worker {
+    tell: Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Worker {
+    /// Starts one; it comes into the world as who starts it is.
+    pub(crate) fn start() -> Worker {
+        let (tell, told) = channel::<Job>();
+        let thread = std::thread::spawn(move || {
+            for job in told {
+                job();
+            }
+        });
+        Worker { tell, thread }
+    }
+
+    /// Has it make the calls of `work`, and waits.
+    pub(crate) fn does<T: Send + 'static>(
+        &self,
+        p: &mut Probe,
+        who: &str,
+        work: impl FnOnce(&mut Probe) -> T + Send + 'static,
+    ) -> T {
+        p.say(who);
+        let mut lent = p.clone();
+        let (reply, answer) = channel();
+        let job = Box::new(move || {
+            let result = work(&mut lent);
+            reply.send((lent, result)).expect("somebody who waits");
+        });
+        self.tell.send(job).expect("a thread that lives");
+        let (back, result) = answer.recv().expect("a thread that lives");
+        *p = back;
+        result
+    }
+
+    pub(crate) fn end(self) {
+        drop(self.tell);
+        self.thread.join().expect("a thread that ends well");
     }
 }

@@ -6,6 +6,7 @@ use crate::probe::{CWD, KEEP, Path};
 use crate::sys::Place;
 
 /// splitmix64: small, and the same everywhere.
+#[derive(Clone)]
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {

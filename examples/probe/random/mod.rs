@@ -1,13 +1,14 @@
 //! The long seeded series. It keeps no model of the files: whatever the calls made of the tree, the next call meets it,
 //! and the errors are as much of the comparison as the successes.
 
+mod credentials;
 mod draw;
 
 use draw::{DESCRIPTORS, Dice, GONE, HOMES, UP};
 
 use crate::print::RENAME_FLAGS;
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Path, Probe};
-use crate::sys::{Arg, Place, Sharing, calls};
+use crate::sys::{Arg, Birth, Place, calls};
 
 /// What symlinks lead to. Nothing here leads out of the working directory.
 const TARGETS: [&[u8]; 14] = [
@@ -55,6 +56,7 @@ pub(crate) fn run(p: &mut Probe, seed: u64, operations: u64) {
         }
         series.list();
     });
+    credentials::run(p, seed, operations);
 }
 
 impl Series<'_> {
@@ -357,8 +359,8 @@ impl Series<'_> {
         };
         match self.dice.below(3) {
             0 => self.p.thread("thread", work),
-            1 => self.p.child("fork", Sharing::Nothing, work),
-            _ => self.p.child("vfork", Sharing::Memory, work),
+            1 => self.p.child("fork", Birth::Fork, work),
+            _ => self.p.child("vfork", Birth::Vfork, work),
         }
     }
 

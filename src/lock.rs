@@ -1,4 +1,4 @@
-//! Locks over load and store: two changes of one file at once must not undo each other.
+//! Locks that the workers of one container share: two changes of one thing at once must not undo each other.
 //!
 //! The kernel holds the inode's lock over chown(2); an extended attribute has no compare-and-set. Threads of a worker
 //! exclude each other by a mutex, workers of one container (run and exec) by a lock on a byte of a memfd that the daemon
@@ -9,11 +9,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::FileStat;
 
 /// Files share a lock by chance only.
 const STRIPES: usize = 512;
+/// The container's table of identities.
+const IDENTITIES: usize = STRIPES;
 
 #[derive(Debug)]
 pub(crate) struct Locks {
@@ -22,24 +23,27 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    /// The file that all workers of a container lock bytes of.
-    pub(crate) fn create() -> Result<OwnedFd, Errno> {
-        memfd_create(c"subuidless-locks", MFdFlags::MFD_CLOEXEC)
-    }
-
     /// `memfd` must be an open file description that nobody else has: locks last as long as it does, so that a killed
     /// worker's are gone with it.
     pub(crate) fn new(memfd: OwnedFd) -> Self {
         Self {
             memfd,
-            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            stripes: (0..=IDENTITIES).map(|_| Mutex::new(())).collect(),
         }
     }
 
     /// Excludes all others from the owner of the file that `stat` is of.
-    pub(crate) fn lock(&self, stat: &FileStat) -> Result<Guard<'_>, Errno> {
-        let stripe = super::spread(stat.st_dev, stat.st_ino) % STRIPES;
-        // Nothing can be half done under this mutex: what it protects is on disk.
+    pub(crate) fn lock_file(&self, stat: &FileStat) -> Result<Guard<'_>, Errno> {
+        self.lock(spread(stat.st_dev, stat.st_ino) % STRIPES)
+    }
+
+    /// Excludes all others from adding to the table of identities.
+    pub(crate) fn lock_identities(&self) -> Result<Guard<'_>, Errno> {
+        self.lock(IDENTITIES)
+    }
+
+    fn lock(&self, stripe: usize) -> Result<Guard<'_>, Errno> {
+        // Nothing can be half done under this mutex: what it protects is on disk, or counts once it is complete.
         let thread = self.stripes[stripe]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -53,6 +57,11 @@ impl Locks {
     }
 }
 
+/// A number for a place in a table that inodes of all devices spread over evenly.
+pub(crate) fn spread(device: u64, inode: u64) -> usize {
+    let mixed = (inode ^ device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize
+}
 /// Held from the load to the end of the store.
 #[derive(Debug)]
 pub(crate) struct Guard<'a> {
@@ -95,7 +104,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = File::create(directory.path().join("file")).unwrap();
         let stat = nix::sys::stat::fstat(&file).unwrap();
-        let memfd = Locks::create().unwrap();
+        let memfd = nix::sys::memfd::memfd_create(c"locks", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
+            .unwrap();
         // A description of its own, as another worker has that opens the memfd anew.
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memfd));
         let again = File::options().read(true).write(true).open(path).unwrap();
@@ -105,7 +115,7 @@ mod tests {
             for locks in openers.iter().cycle().take(4) {
                 scope.spawn(|| {
                     for _ in 0..2000 {
-                        let _guard = locks.lock(&stat).unwrap();
+                        let _guard = locks.lock_file(&stat).unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         inside.fetch_sub(1, Ordering::SeqCst);
                     }

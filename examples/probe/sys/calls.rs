@@ -1,0 +1,85 @@
+//! The calls of the probe. An architecture without one of them answers ENOSYS, in the oracle as well.
+
+use super::Syscall;
+
+macro_rules! every_architecture {
+    ($($constant:ident $name:ident $number:ident;)*) => {$(
+        pub(crate) const $constant: Syscall = Syscall { name: stringify!($name), number: libc::$number };
+    )*};
+}
+
+macro_rules! x86_only {
+    ($($constant:ident $name:ident $number:ident;)*) => {$(
+        #[cfg(target_arch = "x86_64")]
+        pub(crate) const $constant: Syscall = Syscall { name: stringify!($name), number: libc::$number };
+        #[cfg(not(target_arch = "x86_64"))]
+        pub(crate) const $constant: Syscall = Syscall { name: stringify!($name), number: -1 };
+    )*};
+}
+
+x86_only! {
+    CHOWN chown SYS_chown;
+    LCHOWN lchown SYS_lchown;
+    STAT stat SYS_stat;
+    LSTAT lstat SYS_lstat;
+}
+
+every_architecture! {
+    FCHOWN fchown SYS_fchown;
+    FCHOWNAT fchownat SYS_fchownat;
+    FSTAT fstat SYS_fstat;
+    NEWFSTATAT newfstatat SYS_newfstatat;
+    STATX statx SYS_statx;
+    FCHMOD fchmod SYS_fchmod;
+    FCHMODAT fchmodat SYS_fchmodat;
+    LINKAT linkat SYS_linkat;
+    RENAMEAT2 renameat2 SYS_renameat2;
+    UNLINKAT unlinkat SYS_unlinkat;
+    MKDIRAT mkdirat SYS_mkdirat;
+    SYMLINKAT symlinkat SYS_symlinkat;
+    MKNODAT mknodat SYS_mknodat;
+    OPENAT openat SYS_openat;
+    CLOSE close SYS_close;
+    DUP3 dup3 SYS_dup3;
+    TRUNCATE truncate SYS_truncate;
+    FTRUNCATE ftruncate SYS_ftruncate;
+    WRITE write SYS_write;
+    READ read SYS_read;
+    CHDIR chdir SYS_chdir;
+    FCHDIR fchdir SYS_fchdir;
+    CHROOT chroot SYS_chroot;
+    UMASK umask SYS_umask;
+    SOCKET socket SYS_socket;
+    BIND bind SYS_bind;
+    EVENTFD2 eventfd2 SYS_eventfd2;
+    MEMFD_CREATE memfd_create SYS_memfd_create;
+    SETXATTR setxattr SYS_setxattr;
+    GETXATTR getxattr SYS_getxattr;
+    INOTIFY_INIT1 inotify_init1 SYS_inotify_init1;
+    INOTIFY_ADD_WATCH inotify_add_watch SYS_inotify_add_watch;
+    UNSHARE unshare SYS_unshare;
+    MOUNT mount SYS_mount;
+    UMOUNT2 umount2 SYS_umount2;
+    PIVOT_ROOT pivot_root SYS_pivot_root;
+    SETUID setuid SYS_setuid;
+    SETGID setgid SYS_setgid;
+    SETREUID setreuid SYS_setreuid;
+    SETREGID setregid SYS_setregid;
+    SETRESUID setresuid SYS_setresuid;
+    SETRESGID setresgid SYS_setresgid;
+    SETFSUID setfsuid SYS_setfsuid;
+    SETFSGID setfsgid SYS_setfsgid;
+    SETGROUPS setgroups SYS_setgroups;
+    GETUID getuid SYS_getuid;
+    GETEUID geteuid SYS_geteuid;
+    GETGID getgid SYS_getgid;
+    GETEGID getegid SYS_getegid;
+    GETRESUID getresuid SYS_getresuid;
+    GETRESGID getresgid SYS_getresgid;
+    GETGROUPS getgroups SYS_getgroups;
+    CAPGET capget SYS_capget;
+    CAPSET capset SYS_capset;
+    PRCTL prctl SYS_prctl;
+    EXECVE execve SYS_execve;
+    EXECVEAT execveat SYS_execveat;
+}

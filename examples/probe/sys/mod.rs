@@ -1,0 +1,214 @@
+//! The probe's only unsafe room: a system call with typed arguments, made raw, so that no libc wrapper checks, follows
+//! or rewrites anything on the way. Good and bad memory is laid out here (see [`Place`]); what a call means, and how it
+//! is printed, is the business of the other rooms.
+
+pub(crate) mod calls;
+mod memory;
+mod tasks;
+
+use libc::c_long;
+
+pub(crate) use memory::Memory;
+pub(crate) use tasks::{
+    Birth, Everywhere, everywhere, exit, exit_thread, in_child, process_id, spawn, thread_id, wait,
+};
+
+/// A system call that [`invoke`] may make. Only this room can make one up: `invoke` is sound for the calls listed in
+/// [`calls`], which touch no memory but what their arguments name.
+#[derive(Clone, Copy)]
+pub(crate) struct Syscall {
+    pub(crate) name: &'static str,
+    number: c_long,
+}
+
+/// Where the memory of an argument lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Heap,
+    /// Ends with the last byte of a mapped page; the next page is PROT_NONE.
+    PageEnd,
+    /// As `PageEnd`, but a string has no NUL and a buffer is cut off in its middle.
+    Cut,
+    ReadOnly,
+    Unmapped,
+    Null,
+    One,
+    /// An address of the kernel's half.
+    Kernel,
+    /// An address that no x86-64 page can have.
+    NonCanonical,
+}
+
+/// One argument of a system call. The variant decides how it is passed and how it is printed.
+#[derive(Clone)]
+pub(crate) enum Arg {
+    Fd(i32),
+    /// A file descriptor whose number is left out of the output.
+    HiddenFd(i32),
+    Id(u32),
+    Octal(u32),
+    Number(i64),
+    /// A number that has a name.
+    Named(i64, &'static str),
+    /// A register as it is, the upper half included.
+    Word(u64),
+    Bits(u32, &'static [(u32, &'static str)]),
+    /// The mask of statx(2); it says which of the fields are printed.
+    Mask(u32),
+    Path(Vec<u8>, Place),
+    /// A string that is neither replaced nor shortened in the output, such as a link's target.
+    Text(Vec<u8>),
+    /// Bytes that the kernel reads.
+    Input(Vec<u8>),
+    /// Bytes that the kernel writes; they are not printed.
+    Output(usize, Place),
+    /// Ids that the kernel reads.
+    Ids(Vec<u32>, Place),
+    /// Words of 32 bits that the kernel reads and may change.
+    Words(Vec<u32>, Place),
+    /// The arguments or the environment of a program.
+    Strings(Vec<Vec<u8>>),
+    Stat(Place),
+    Statx(Place),
+}
+
+/// What [`Arg::Output`] holds before the call.
+pub(crate) const UNTOUCHED: u8 = 0xa5;
+
+impl Arg {
+    /// How many bytes the kernel may write here, and where they lie.
+    fn written(&self) -> Option<(usize, Place)> {
+        match self {
+            Arg::Stat(place) => Some((size_of::<libc::stat>(), *place)),
+            Arg::Statx(place) => Some((size_of::<libc::statx>(), *place)),
+            Arg::Output(length, place) => Some((*length, *place)),
+            Arg::Words(words, place) => Some((size_of_val(words.as_slice()), *place)),
+            _ => None,
+        }
+    }
+}
+
+/// What the kernel answered, and what it wrote to the call's buffers.
+pub(crate) struct Answer {
+    pub(crate) result: Result<i64, i32>,
+    written: [Vec<u8>; 6],
+}
+
+impl Answer {
+    /// The buffer of the argument `index`, of the length that the call returned.
+    pub(crate) fn output(&self, index: usize) -> &[u8] {
+        let length = self
+            .result
+            .ok()
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(0);
+        let bytes = &self.written[index];
+        &bytes[..length.min(bytes.len())]
+    }
+
+    /// The buffer of the argument `index`, as words; none if it lay in memory that is not there.
+    pub(crate) fn words(&self, index: usize) -> Vec<u32> {
+        let (words, _) = self.written[index].as_chunks::<4>();
+        words.iter().map(|word| u32::from_ne_bytes(*word)).collect()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let written = self.written.iter().find(|bytes| !bytes.is_empty());
+        written.map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn stat(&self) -> libc::stat {
+        assert!(self.bytes().len() >= size_of::<libc::stat>());
+        // SAFETY: the buffer is long enough, and every bit pattern is a valid `stat`.
+        unsafe { std::ptr::read_unaligned(self.bytes().as_ptr().cast()) }
+    }
+
+    pub(crate) fn statx(&self) -> libc::statx {
+        assert!(self.bytes().len() >= size_of::<libc::statx>());
+        // SAFETY: the buffer is long enough, and every bit pattern is a valid `statx`.
+        unsafe { std::ptr::read_unaligned(self.bytes().as_ptr().cast()) }
+    }
+}
+
+/// Makes one system call.
+pub(crate) fn invoke(memory: Memory, syscall: Syscall, args: &[Arg]) -> Answer {
+    let mut words = [0_i64; 6];
+    let mut heap: [Vec<u8>; 6] = Default::default();
+    let mut strings = Vec::new();
+    for (index, arg) in args.iter().enumerate() {
+        let mut put = |contents: &[u8], place| {
+            signed(memory.lay_out(index, contents, place, &mut heap[index]))
+        };
+        words[index] = match arg {
+            Arg::Fd(fd) | Arg::HiddenFd(fd) => i64::from(*fd),
+            Arg::Id(bits) | Arg::Octal(bits) | Arg::Bits(bits, _) | Arg::Mask(bits) => {
+                i64::from(*bits)
+            }
+            Arg::Number(number) | Arg::Named(number, _) => *number,
+            Arg::Word(word) => i64::from_ne_bytes(word.to_ne_bytes()),
+            // A string that is cut has its bytes up to the very end of the page.
+            Arg::Path(path, Place::Cut) => put(path, Place::PageEnd),
+            Arg::Path(path, place) => put(&terminated(path), *place),
+            Arg::Text(text) => put(&terminated(text), Place::Heap),
+            Arg::Input(bytes) => put(bytes, Place::Heap),
+            Arg::Ids(ids, place) | Arg::Words(ids, place) => put(&bytes_of(ids), *place),
+            Arg::Strings(list) => {
+                let first = strings.len();
+                strings.extend(list.iter().map(|string| terminated(string)));
+                let addresses = strings[first..]
+                    .iter()
+                    .map(|string: &Vec<u8>| string.as_ptr().expose_provenance().to_ne_bytes());
+                let table: Vec<u8> = addresses.chain([[0; 8]]).flatten().collect();
+                put(&table, Place::Heap)
+            }
+            Arg::Output(length, place) => put(&vec![UNTOUCHED; *length], *place),
+            Arg::Stat(place) => put(&[0; size_of::<libc::stat>()], *place),
+            Arg::Statx(place) => put(&[0; size_of::<libc::statx>()], *place),
+        };
+    }
+    let [a, b, c, d, e, f] = words;
+    // SAFETY: each pointer among the words leads to the matching `heap` buffer, to `strings` or to the pages of
+    // `memory`, all of which outlive the call and are as long as the kernel is told, or to an address that no Rust
+    // object has.
+    let value = unsafe { libc::syscall(syscall.number, a, b, c, d, e, f) };
+    let result = if value == -1 { Err(errno()) } else { Ok(value) };
+    let mut written: [Vec<u8>; 6] = Default::default();
+    for (index, arg) in args.iter().enumerate() {
+        written[index] = match arg.written() {
+            Some((_, Place::Heap)) => std::mem::take(&mut heap[index]),
+            Some((length, Place::PageEnd)) => memory.copy_of_page_end(index, length),
+            _ => Vec::new(),
+        };
+    }
+    Answer { result, written }
+}
+
+fn terminated(string: &[u8]) -> Vec<u8> {
+    [string, b"\0"].concat()
+}
+
+fn bytes_of(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+fn signed(address: usize) -> i64 {
+    i64::from_ne_bytes((address as u64).to_ne_bytes())
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Writes a line to standard output at once: children and threads share no buffer, and a crash loses nothing.
+pub(crate) fn write_line(line: &[u8]) {
+    let mut rest = line;
+    while !rest.is_empty() {
+        // SAFETY: the pointer and the length are those of one slice.
+        let written = unsafe { libc::write(1, rest.as_ptr().cast(), rest.len()) };
+        match usize::try_from(written) {
+            Ok(written) => rest = &rest[written..],
+            // Nobody reads any more: there is no one to tell.
+            Err(_) => exit(141),
+        }
+    }
+}

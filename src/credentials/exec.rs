@@ -1,0 +1,146 @@
+//! What execve(2) makes of credentials: fs/exec.c, bprm_fill_uid; security/commoncap.c, cap_bprm_creds_from_file.
+
+use super::{Capabilities, Credentials, EmulatedGid, EmulatedUid, Ids, securebits};
+
+/// The file capabilities of a program (capabilities(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FileCapabilities {
+    pub(crate) permitted: u64,
+    pub(crate) inheritable: u64,
+    pub(crate) effective: bool,
+}
+
+impl FileCapabilities {
+    /// Decodes `security.capability` (linux/capability.h, struct vfs_cap_data): revision 2, and 3 without its root id.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        const REVISION_MASK: u32 = 0xff00_0000;
+        const REVISION_2: u32 = 0x0200_0000;
+        const REVISION_3: u32 = 0x0300_0000;
+        const EFFECTIVE: u32 = 1;
+        let word = |index: usize| {
+            let bytes = bytes.get(index * 4..index * 4 + 4)?;
+            bytes.try_into().ok().map(u32::from_le_bytes)
+        };
+        let magic = word(0)?;
+        if !matches!(magic & REVISION_MASK, REVISION_2 | REVISION_3) {
+            return None;
+        }
+        let set = |low, high| Some(u64::from(word(high)?) << 32 | u64::from(word(low)?));
+        Some(Self {
+            permitted: set(1, 3)?,
+            inheritable: set(2, 4)?,
+            effective: magic & EFFECTIVE != 0,
+        })
+    }
+}
+
+/// What decides of a program that is executed; set-user-ID and the like are left out where the mount or no_new_privs
+/// forbid them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) set_uid: Option<EmulatedUid>,
+    pub(crate) set_gid: Option<EmulatedGid>,
+    pub(crate) capabilities: Option<FileCapabilities>,
+}
+
+/// What decides of the thread that executes, beside its credentials.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Circumstances {
+    pub(crate) kernel: Capabilities,
+    pub(crate) bounding: u64,
+    pub(crate) no_new_privs: bool,
+}
+
+impl Credentials {
+    /// Whether execve(2) of a program without set-ID bits and capabilities changes nothing.
+    pub(crate) fn survive_exec(&self) -> bool {
+        // With a real id of its own, no_new_privs and the ambient set come into play.
+        let settled = |ids: [u32; 4]| ids.iter().all(|id| *id == ids[0]);
+        settled(raw(self.uid))
+            && settled(raw(self.gid))
+            && self.securebits & securebits::KEEP_CAPS == 0
+            && match self.capabilities {
+                // The kernel knows what happens to root's, since to it everybody is root.
+                None => self.is_root() && self.securebits & securebits::NOROOT == 0,
+                Some(sets) => {
+                    !self.is_root()
+                        && sets.permitted == sets.ambient
+                        && sets.effective == sets.ambient
+                }
+            }
+    }
+
+    /// kernel/groups.c, in_group_p
+    fn is_in_group(&self, gid: EmulatedGid) -> bool {
+        self.gid.fs == gid || self.groups.binary_search(&gid).is_ok()
+    }
+
+    fn is_root(&self) -> bool {
+        let root = EmulatedUid::ROOT;
+        self.uid.real == root || self.uid.effective == root
+    }
+
+    /// The credentials after `program` has been executed.
+    pub(crate) fn after_exec(&self, program: &Program, now: &Circumstances) -> Self {
+        let old = self.capabilities.unwrap_or(now.kernel);
+        let (mut euid, mut egid) = (
+            program.set_uid.unwrap_or(self.uid.effective),
+            program.set_gid.unwrap_or(self.gid.effective),
+        );
+        let (mut permitted, mut effective) = match program.capabilities {
+            Some(file) => (
+                now.bounding & file.permitted | old.inheritable & file.inheritable,
+                file.effective,
+            ),
+            None => (0, false),
+        };
+        let root = EmulatedUid::ROOT;
+        let is_set_root = self.uid.real != root && euid == root;
+        let mixed = program.capabilities.is_some() && is_set_root;
+        let mut whole = false;
+        if self.securebits & securebits::NOROOT == 0 && !mixed {
+            if euid == root || self.uid.real == root {
+                permitted = now.bounding | old.inheritable;
+                whole = true;
+            }
+            effective |= euid == root;
+        }
+        // Linux 6.17. Before, ids that differed from the real ones counted as changed, too.
+        let changes_ids = euid != self.uid.effective || !self.is_in_group(egid);
+        if (changes_ids || permitted & !old.permitted != 0) && now.no_new_privs {
+            (euid, egid) = (self.uid.real, self.gid.real);
+            permitted &= old.permitted;
+            whole = false;
+        }
+        let ambient = match changes_ids || program.capabilities.is_some() {
+            true => 0,
+            false => old.ambient,
+        };
+        permitted |= ambient;
+        let sets = Capabilities {
+            permitted,
+            effective: if effective { permitted } else { ambient },
+            inheritable: old.inheritable,
+            ambient,
+        };
+        // Of a program that root executes the kernel, which sees root as well, makes the same.
+        let is_kernels = whole && effective && ambient == old.ambient;
+        Self {
+            uid: Ids {
+                real: self.uid.real,
+                ..Ids::all(euid)
+            },
+            gid: Ids {
+                real: self.gid.real,
+                ..Ids::all(egid)
+            },
+            groups: self.groups.clone(),
+            securebits: self.securebits & !securebits::KEEP_CAPS,
+            capabilities: (!is_kernels).then_some(sets),
+        }
+    }
+}
+
+fn raw<T: super::Id>(ids: Ids<T>) -> [u32; 4] {
+    [ids.real, ids.effective, ids.saved, ids.fs].map(super::Id::as_raw)
+}

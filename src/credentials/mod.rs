@@ -1,0 +1,150 @@
+//! Ids and credentials as a target sees them. Pure: no system calls.
+//!
+//! nix's `Uid` and `Gid` are always ids of the host; [`EmulatedUid`] and [`EmulatedGid`] are what the container sees.
+//! [`Credentials`] is what credentials(7) says a thread has; `set` holds the calls that change it, `exec` what execve(2)
+//! makes of it, `access` what it may do to files.
+
+mod access;
+mod exec;
+mod set;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use access::{Access, FileMode, OwnerChange, Subject};
+pub(crate) use exec::{Circumstances, FileCapabilities, Program};
+pub(crate) use set::{Change, MAX_GROUPS};
+
+/// A user id inside the container; never the syscalls' −1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct EmulatedUid(u32);
+
+/// A group id inside the container; never the syscalls' −1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct EmulatedGid(u32);
+
+/// (uid_t) −1: "leave it" in chown(2), "not set" in `user.rootlesscontainers`.
+const UNCHANGED: u32 = u32::MAX;
+
+/// What the two kinds of ids have in common.
+pub(crate) trait Id: Copy + Eq {
+    /// `None` for −1.
+    fn new(id: u32) -> Option<Self>;
+    fn as_raw(self) -> u32;
+}
+
+impl Id for EmulatedUid {
+    fn new(id: u32) -> Option<Self> {
+        (id != UNCHANGED).then_some(Self(id))
+    }
+
+    fn as_raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl EmulatedUid {
+    pub(crate) const ROOT: Self = Self(0);
+}
+
+impl Id for EmulatedGid {
+    fn new(id: u32) -> Option<Self> {
+        (id != UNCHANGED).then_some(Self(id))
+    }
+
+    fn as_raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl EmulatedGid {
+    pub(crate) const ROOT: Self = Self(0);
+}
+
+/// Sets of capabilities, as bits of capget(2).
+pub(crate) mod capability {
+    pub(crate) const CHOWN: u64 = 1 << 0;
+    pub(crate) const DAC_OVERRIDE: u64 = 1 << 1;
+    pub(crate) const DAC_READ_SEARCH: u64 = 1 << 2;
+    pub(crate) const FOWNER: u64 = 1 << 3;
+    pub(crate) const FSETID: u64 = 1 << 4;
+    pub(crate) const SETGID: u64 = 1 << 6;
+    pub(crate) const SETUID: u64 = 1 << 7;
+    pub(crate) const SETPCAP: u64 = 1 << 8;
+    pub(crate) const LINUX_IMMUTABLE: u64 = 1 << 9;
+    pub(crate) const SYS_CHROOT: u64 = 1 << 18;
+    pub(crate) const SYS_PTRACE: u64 = 1 << 19;
+    pub(crate) const SYS_ADMIN: u64 = 1 << 21;
+    pub(crate) const SYS_NICE: u64 = 1 << 23;
+    pub(crate) const MKNOD: u64 = 1 << 27;
+    pub(crate) const SETFCAP: u64 = 1 << 31;
+    pub(crate) const MAC_OVERRIDE: u64 = 1 << 32;
+}
+
+/// securebits, as prctl(2) takes and gives them.
+pub(crate) mod securebits {
+    pub(crate) const NOROOT: u32 = 1 << 0;
+    pub(crate) const NO_SETUID_FIXUP: u32 = 1 << 2;
+    pub(crate) const KEEP_CAPS: u32 = 1 << 4;
+    pub(crate) const KEEP_CAPS_LOCKED: u32 = 1 << 5;
+    pub(crate) const NO_CAP_AMBIENT_RAISE: u32 = 1 << 6;
+}
+
+/// The four ids of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Ids<T> {
+    pub(crate) real: T,
+    pub(crate) effective: T,
+    pub(crate) saved: T,
+    pub(crate) fs: T,
+}
+
+impl<T: Id> Ids<T> {
+    pub(crate) fn all(id: T) -> Self {
+        Self {
+            real: id,
+            effective: id,
+            saved: id,
+            fs: id,
+        }
+    }
+}
+
+/// The capability sets of a thread, but for the bounding set, which is always the kernel's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Capabilities {
+    pub(crate) permitted: u64,
+    pub(crate) effective: u64,
+    pub(crate) inheritable: u64,
+    pub(crate) ambient: u64,
+}
+
+/// The credentials of a thread.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Credentials {
+    pub(crate) uid: Ids<EmulatedUid>,
+    pub(crate) gid: Ids<EmulatedGid>,
+    /// Supplementary groups, in the kernel's order: sorted.
+    pub(crate) groups: Vec<EmulatedGid>,
+    pub(crate) securebits: u32,
+    /// `None`: those that the kernel itself has for the thread.
+    pub(crate) capabilities: Option<Capabilities>,
+}
+
+impl Credentials {
+    /// Those of a thread that has never changed them.
+    pub(crate) fn initial(uid: EmulatedUid, gid: EmulatedGid, groups: Vec<EmulatedGid>) -> Self {
+        Self {
+            uid: Ids::all(uid),
+            gid: Ids::all(gid),
+            groups: sorted(groups),
+            securebits: 0,
+            capabilities: None,
+        }
+    }
+}
+
+/// The kernel sorts supplementary groups (kernel/groups.c, groups_sort).
+fn sorted(mut groups: Vec<EmulatedGid>) -> Vec<EmulatedGid> {
+    groups.sort_unstable();
+    groups
+}

@@ -1,0 +1,76 @@
+//! The supplementary groups that a container's user is to have.
+//!
+//! Runtimes skip setgroups(2) where the kernel denies it, as it does in a user namespace with one mapped id, and say
+//! nothing: only the bundle's config.json tells what was wished for.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tracing::warn;
+
+use crate::credentials::{EmulatedGid, Id};
+
+/// The bundle may lie on a file system that does not answer; its container waits meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// podman's largest are some tens of KiB.
+const MAX_CONFIG: u64 = 16 * 1024 * 1024;
+
+#[derive(Debug, Default, Deserialize)]
+struct Config {
+    #[serde(default)]
+    process: Option<Process>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Process {
+    #[serde(default)]
+    user: Option<User>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct User {
+    #[serde(default, rename = "additionalGids")]
+    additional_gids: Option<Vec<u32>>,
+}
+
+/// process.user.additionalGids of a container that is being created.
+pub(super) async fn additional(status: &str, bundle: &str) -> Vec<EmulatedGid> {
+    let bundle = PathBuf::from(bundle);
+    // An exec has the groups of its container. Its own are nowhere to be read.
+    if status != "creating" || !bundle.is_absolute() {
+        return Vec::new();
+    }
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let config = bundle.join("config.json");
+    let path = config.clone();
+    // A thread of its own, which may hang for ever without anybody waiting for it.
+    let started = std::thread::Builder::new()
+        .name("config.json".to_owned())
+        .spawn(move || {
+            // Nobody may be listening any more.
+            let _ = tell.send(read(&path));
+        });
+    let problem = match started {
+        Err(error) => error.to_string(),
+        Ok(_) => match tokio::time::timeout(PATIENCE, told).await {
+            Ok(Ok(Ok(groups))) => return groups,
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(_)) | Err(_) => "it cannot be read in time".to_owned(),
+        },
+    };
+    warn!(config = %config.display(), problem, "cannot read the container's additionalGids: it starts without");
+    Vec::new()
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<EmulatedGid>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(MAX_CONFIG)
+        .read_to_end(&mut bytes)?;
+    let config: Config = serde_json::from_slice(&bytes)?;
+    let user = config.process.unwrap_or_default().user.unwrap_or_default();
+    let gids = user.additional_gids.unwrap_or_default();
+    Ok(gids.into_iter().filter_map(EmulatedGid::new).collect())
+}

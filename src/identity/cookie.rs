@@ -1,0 +1,214 @@
+//! What a process carries of its identity: 64 bits in its soft RLIMIT_LOCKS, and a few in a thread's timer slack. Pure.
+//!
+//! RLIMIT_LOCKS means nothing since Linux 2.4.25, prlimit(2) sets it from outside, and fork and exec hand it on. It belongs
+//! to the process. Where the threads of one differ, each bears its own [`Tag`]: its timer slack is the usual 50 µs and as
+//! many nanoseconds more as its record's number says (16 µs at the most), and clone and exec hand that on, too.
+
+/// The number of a record in the container's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Index(u16);
+
+impl Index {
+    /// No record: the credentials that every process starts with.
+    pub(crate) const INITIAL: Self = Self((1 << INDEX_BITS) - 1);
+
+    pub(crate) fn new(number: usize) -> Option<Self> {
+        u16::try_from(number)
+            .ok()
+            .filter(|number| usize::from(*number) < MAX_RECORDS)
+            .map(Self)
+    }
+
+    /// The low bits of `bits`.
+    fn from_bits(bits: u64) -> Self {
+        let [low, high, ..] = (bits & INDEX_MASK).to_le_bytes();
+        Self(u16::from_le_bytes([low, high]))
+    }
+
+    pub(crate) fn number(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// More would not fit into a cookie, and nobody has as many users in one container.
+pub(crate) const MAX_RECORDS: usize = (1 << INDEX_BITS) - 1;
+
+const INDEX_BITS: u32 = 14;
+const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
+const FINGERPRINT_BITS: u32 = 20;
+const FINGERPRINT_MASK: u64 = (1 << FINGERPRINT_BITS) - 1;
+const AFTER: u32 = INDEX_BITS;
+const FINGERPRINT: u32 = AFTER + INDEX_BITS;
+const THREADS: u64 = 1 << (FINGERPRINT + FINGERPRINT_BITS);
+const PENDING: u64 = THREADS << 1;
+const UNCHECKED: u64 = PENDING << 1;
+const MARK: u32 = 52;
+/// No limit that anybody would set begins like this.
+const OURS: u64 = 0x5b1;
+
+/// What the soft limit says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cookie {
+    pub(crate) record: Index,
+    /// Threads may differ: those that bear a tag have its record.
+    pub(crate) threads_differ: bool,
+    pub(crate) exec: Option<PendingExec>,
+}
+
+/// An execve(2) that was let go on, and changes the credentials if it succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PendingExec {
+    /// Of the program that called it.
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) record: Index,
+    /// The program could not be looked at before: whether it is a set-user-ID one is seen afterwards.
+    pub(crate) unchecked: bool,
+}
+
+/// Tells one program's memory from another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// Of addresses that differ from program to program, and from run to run where they are random.
+    pub(crate) fn of(addresses: &[u64]) -> Self {
+        let mixed = addresses.iter().fold(0u64, |hash, address| {
+            (hash ^ address)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29)
+        });
+        Self(mixed >> (u64::BITS - FINGERPRINT_BITS))
+    }
+}
+
+impl Cookie {
+    pub(crate) const INITIAL: Self = Self::plain(Index::INITIAL);
+
+    pub(crate) const fn plain(record: Index) -> Self {
+        Self {
+            record,
+            threads_differ: false,
+            exec: None,
+        }
+    }
+
+    /// `None` for a limit that is none of ours.
+    pub(crate) fn decode(limit: u64) -> Option<Self> {
+        if limit >> MARK != OURS {
+            return None;
+        }
+        let index = |shift: u32| Index::from_bits(limit >> shift);
+        let exec = (limit & PENDING != 0).then(|| PendingExec {
+            fingerprint: Fingerprint(limit >> FINGERPRINT & FINGERPRINT_MASK),
+            record: index(AFTER),
+            unchecked: limit & UNCHECKED != 0,
+        });
+        Some(Self {
+            record: index(0),
+            threads_differ: limit & THREADS != 0,
+            exec,
+        })
+    }
+
+    pub(crate) fn encode(self) -> u64 {
+        let mut limit = OURS << MARK | u64::from(self.record.0);
+        if self.threads_differ {
+            limit |= THREADS;
+        }
+        if let Some(exec) = self.exec {
+            limit |=
+                PENDING | u64::from(exec.record.0) << AFTER | exec.fingerprint.0 << FINGERPRINT;
+            if exec.unchecked {
+                limit |= UNCHECKED;
+            }
+        }
+        limit
+    }
+}
+
+/// The usual timer slack, in nanoseconds (prctl(2), PR_SET_TIMERSLACK).
+pub(crate) const USUAL_SLACK: u64 = 50_000;
+
+/// The record of one thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(pub(crate) Index);
+
+impl Tag {
+    /// `None` for a slack that says nothing.
+    pub(crate) fn decode(slack: u64) -> Option<Self> {
+        let number = slack.checked_sub(USUAL_SLACK + 1)?;
+        (number <= INDEX_MASK).then(|| Self(Index::from_bits(number)))
+    }
+
+    /// In nanoseconds.
+    pub(crate) fn encode(self) -> u64 {
+        USUAL_SLACK + 1 + u64::from(self.0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(number: usize) -> Index {
+        Index::new(number).unwrap()
+    }
+
+    #[test]
+    fn cookies_survive_the_round_trip() {
+        for record in [index(0), index(MAX_RECORDS - 1), Index::INITIAL] {
+            for threads_differ in [false, true] {
+                for exec in [
+                    None,
+                    Some((0, index(7), false)),
+                    Some((u64::MAX, Index::INITIAL, true)),
+                ] {
+                    let exec = exec.map(|(address, record, unchecked)| PendingExec {
+                        fingerprint: Fingerprint::of(&[address]),
+                        record,
+                        unchecked,
+                    });
+                    let cookie = Cookie {
+                        record,
+                        threads_differ,
+                        exec,
+                    };
+                    assert_eq!(Cookie::decode(cookie.encode()), Some(cookie));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn limits_that_people_set_are_no_cookies() {
+        for limit in [
+            0,
+            1,
+            1024,
+            u64::MAX,
+            u64::MAX >> 1,
+            i64::MAX as u64,
+            1 << 63,
+        ] {
+            assert_eq!(Cookie::decode(limit), None, "{limit:#x}");
+        }
+    }
+
+    #[test]
+    fn a_tag_never_keeps_a_thread_waiting_for_long_and_the_usual_slack_is_none() {
+        for slack in [0, 1, 49_999, USUAL_SLACK, 1_000_000, u64::MAX] {
+            assert_eq!(Tag::decode(slack), None, "{slack}");
+        }
+        for record in [index(0), index(MAX_RECORDS - 1), Index::INITIAL] {
+            assert!(Tag(record).encode() < USUAL_SLACK + 17_000);
+            assert_eq!(Tag::decode(Tag(record).encode()), Some(Tag(record)));
+        }
+    }
+
+    #[test]
+    fn programs_have_different_fingerprints() {
+        let of = |start: u64| Fingerprint::of(&[0x40_0000, start, 0x7fff_0000_0000]);
+        let different = (0..1000).filter(|page| of(page * 4096) != of(0)).count();
+        assert!(different > 990);
+    }
+}

@@ -1,0 +1,238 @@
+//! The records that cookies name: one table for each container, in memory that all of its workers share.
+//!
+//! Records are only ever added, each set of credentials once, so that a number means the same for ever and reading takes
+//! no lock. The daemon holds the memory, too: a worker's death loses nothing.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
+use nix::unistd::ftruncate;
+
+use super::cookie::{Index, MAX_RECORDS};
+use super::record;
+use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Ids};
+use crate::lock::Locks;
+use crate::sys::SharedWords;
+
+const COUNT: usize = 0;
+const USED: usize = 1;
+const FLAGS: usize = 2;
+const OFFSETS: usize = 16;
+/// The first record: what processes start with.
+const FIRST: usize = 0;
+const DATA: usize = OFFSETS + MAX_RECORDS;
+/// Enough for a hundred lists of 65,536 groups, or for as many short ones as there are numbers. Pages that nobody has
+/// written take no memory.
+const WORDS: usize = DATA + (1 << 22);
+
+/// Some process may have other credentials than the initial ones.
+const CHANGED: u64 = 1;
+/// Some process may live in a user namespace below the container's.
+const NESTED: u64 = 2;
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    memory: SharedWords,
+    /// What is in the table, as far as this process has looked.
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    numbers: HashMap<Credentials, Index>,
+    looked_at: usize,
+}
+
+impl Table {
+    /// The memory of a new table, for a container whose processes start with `groups`. The locks of its container are on the
+    /// same file.
+    pub(crate) fn create(groups: Vec<EmulatedGid>) -> Result<OwnedFd, Errno> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let memfd = memfd_create(c"subuidless-identities", flags)?;
+        let length = WORDS * size_of::<AtomicU64>();
+        ftruncate(&memfd, length.try_into().map_err(|_| Errno::EOVERFLOW)?)?;
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals))?;
+        // Nobody else has it yet: no lock is needed.
+        let start = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
+        Self::open(memfd.as_fd())?.push(&start)?;
+        Ok(memfd)
+    }
+
+    /// The supplementary groups that the container's processes start with.
+    pub(crate) fn initial_groups(&self) -> Vec<EmulatedGid> {
+        let first = Index::new(FIRST).and_then(|first| self.get(first));
+        first.map_or_else(Vec::new, |first| first.groups)
+    }
+
+    /// The table in a memfd that [`Table::create`] made; EINVAL for others, which could fault under our hands.
+    pub(crate) fn open(memfd: BorrowedFd) -> Result<Self, Errno> {
+        let seals = SealFlag::from_bits_retain(fcntl(memfd, FcntlArg::F_GET_SEALS)?);
+        let length = usize::try_from(fstat(memfd)?.st_size).unwrap_or_default();
+        if !seals.contains(SealFlag::F_SEAL_SHRINK) || length < WORDS * size_of::<AtomicU64>() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self {
+            memory: SharedWords::map(memfd.as_fd(), WORDS)?,
+            known: Mutex::default(),
+        })
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.memory.words()[index]
+    }
+
+    pub(super) fn anyone_changed(&self) -> bool {
+        self.word(FLAGS).load(Ordering::Relaxed) & CHANGED != 0
+    }
+
+    pub(super) fn set_changed(&self) {
+        self.word(FLAGS).fetch_or(CHANGED, Ordering::SeqCst);
+    }
+
+    pub(super) fn anyone_nested(&self) -> bool {
+        self.word(FLAGS).load(Ordering::Relaxed) & NESTED != 0
+    }
+
+    pub(super) fn set_nested(&self) {
+        self.word(FLAGS).fetch_or(NESTED, Ordering::SeqCst);
+    }
+
+    /// The words of a record; `None` for a number that was never given out.
+    fn record(&self, index: Index) -> Option<&[AtomicU64]> {
+        if index.number() >= self.count() {
+            return None;
+        }
+        let offset = self.word(OFFSETS + index.number()).load(Ordering::Relaxed);
+        let start = DATA.checked_add(usize::try_from(offset).ok()?)?;
+        self.memory.words().get(start..)
+    }
+
+    fn count(&self) -> usize {
+        usize::try_from(self.word(COUNT).load(Ordering::Acquire)).unwrap_or(0)
+    }
+
+    pub(super) fn get(&self, index: Index) -> Option<Credentials> {
+        record::decode(self.record(index)?)
+    }
+
+    /// Only the ids, which is what is asked for most.
+    pub(super) fn ids(&self, index: Index) -> Option<(Ids<EmulatedUid>, Ids<EmulatedGid>)> {
+        record::decode_ids(self.record(index)?)
+    }
+
+    /// The number of `credentials`, new or known. EAGAIN when the table is full: setuid(2) has it for want of resources.
+    pub(super) fn add(&self, credentials: &Credentials, locks: &Locks) -> Result<Index, Errno> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = known.numbers.get(credentials) {
+            return Ok(*index);
+        }
+        let _lock = locks.lock_identities()?;
+        for number in known.looked_at..self.count() {
+            let index = Index::new(number).ok_or(Errno::EAGAIN)?;
+            if let Some(credentials) = self.get(index) {
+                known.numbers.insert(credentials, index);
+            }
+            known.looked_at = number + 1;
+        }
+        if let Some(index) = known.numbers.get(credentials) {
+            return Ok(*index);
+        }
+        let index = self.push(credentials)?;
+        known.numbers.insert(credentials.clone(), index);
+        known.looked_at = index.number() + 1;
+        Ok(index)
+    }
+
+    /// Appends a record; nobody else may be at it.
+    fn push(&self, credentials: &Credentials) -> Result<Index, Errno> {
+        let number = self.count();
+        let index = Index::new(number).ok_or(Errno::EAGAIN)?;
+        let used = self.word(USED).load(Ordering::Relaxed);
+        let words = record::encode(credentials);
+        let start = DATA + usize::try_from(used).map_err(|_| Errno::EAGAIN)?;
+        let room = self.memory.words().get(start..start + words.len());
+        for (to, from) in room.ok_or(Errno::EAGAIN)?.iter().zip(&words) {
+            to.store(*from, Ordering::Relaxed);
+        }
+        self.word(OFFSETS + number).store(used, Ordering::Relaxed);
+        let used = used + words.len() as u64;
+        self.word(USED).store(used, Ordering::Relaxed);
+        // Only now does the record exist, complete.
+        self.word(COUNT).store(number as u64 + 1, Ordering::Release);
+        Ok(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::{Capabilities, Id};
+    use std::os::fd::AsRawFd;
+
+    fn locks(memfd: &OwnedFd) -> Locks {
+        let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+        let own = std::fs::File::options().read(true).write(true).open(path);
+        Locks::new(own.unwrap().into())
+    }
+
+    fn credentials(number: u32) -> Credentials {
+        let (uid, gid) = (
+            EmulatedUid::new(number).unwrap(),
+            EmulatedGid::new(number + 1).unwrap(),
+        );
+        let groups = (0..number % 5).map(|group| EmulatedGid::new(group).unwrap());
+        Credentials {
+            capabilities: number.is_multiple_of(2).then_some(Capabilities {
+                permitted: u64::from(number),
+                ..Capabilities::default()
+            }),
+            ..Credentials::initial(uid, gid, groups.collect())
+        }
+    }
+
+    #[test]
+    fn two_openers_that_add_at_the_same_time_agree_on_every_number() {
+        let memfd = Table::create(Vec::new()).unwrap();
+        let tables = [
+            Table::open(memfd.as_fd()).unwrap(),
+            Table::open(memfd.as_fd()).unwrap(),
+        ];
+        let locks = [locks(&memfd), locks(&memfd)];
+        std::thread::scope(|scope| {
+            for (table, locks) in tables.iter().zip(&locks) {
+                scope.spawn(move || {
+                    for number in 0..500 {
+                        let index = table.add(&credentials(number), locks).unwrap();
+                        assert_eq!(table.get(index), Some(credentials(number)));
+                    }
+                });
+            }
+        });
+        for number in 0..500 {
+            let [a, b] = [0, 1].map(|n| tables[n].add(&credentials(number), &locks[n]).unwrap());
+            assert_eq!(a, b);
+        }
+        assert_eq!(tables[0].count(), 501);
+    }
+
+    #[test]
+    fn a_full_table_takes_no_more_and_keeps_what_it_has() {
+        let memfd = Table::create(Vec::new()).unwrap();
+        let table = Table::open(memfd.as_fd()).unwrap();
+        let locks = locks(&memfd);
+        for number in 1..MAX_RECORDS {
+            let number = u32::try_from(number).unwrap();
+            table.add(&credentials(number), &locks).unwrap();
+        }
+        assert_eq!(table.add(&credentials(1 << 20), &locks), Err(Errno::EAGAIN));
+        assert!(table.add(&credentials(3), &locks).is_ok());
+        assert_eq!(table.get(Index::INITIAL), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! capget(2), capset(2), and what prctl(2) does to credentials.
+//!
+//! What a target gives up, the kernel's own sets give up, too: emulated sets are never larger than those, so what is
+//! allowed here goes on to the kernel, which allows it as well.
+
+use nix::errno::Errno;
+
+use crate::credentials::{Capabilities, Credentials, capability};
+use crate::identity::Identities;
+use crate::procfs::Status;
+use crate::seccomp::Reply;
+use crate::target::Call;
+
+/// linux/capability.h
+const VERSION_1: u32 = 0x1998_0330;
+const VERSION_2: u32 = 0x2007_1026;
+const VERSION_3: u32 = 0x2008_0522;
+/// CAP_CHECKPOINT_RESTORE, the last one that is known; the kernel passes over bits above.
+const ALL: u64 = (1 << 41) - 1;
+
+/// How many 32-bit parts a header's version has; `None`: unknown, which the kernel answers best.
+fn parts(version: u32) -> Option<usize> {
+    match version {
+        VERSION_1 => Some(1),
+        VERSION_2 | VERSION_3 => Some(2),
+        _ => None,
+    }
+}
+
+/// Version and pid.
+fn header(call: &Call) -> Result<(Option<usize>, i32), Errno> {
+    let mut bytes = [0; 8];
+    call.read(0, &mut bytes)?;
+    let [a, b, c, d, e, f, g, h] = bytes;
+    let version = u32::from_ne_bytes([a, b, c, d]);
+    Ok((parts(version), i32::from_ne_bytes([e, f, g, h])))
+}
+
+fn is_own(call: &Call, pid: u32) -> Result<bool, Errno> {
+    Ok(pid == 0 || Some(pid) == Status::of(call.pid())?.own_tid())
+}
+
+pub(super) fn capget(call: &mut Call) -> Result<Reply, Errno> {
+    if !call.container.identities.anyone_changed() || call.is_nested() {
+        // CONTINUE: the kernel knows.
+        return Ok(Reply::Continue);
+    }
+    let Ok((Some(parts), pid)) = header(call) else {
+        // CONTINUE: an unknown version, whose header the kernel mends, or a bad pointer.
+        return Ok(Reply::Continue);
+    };
+    let credentials = match u32::try_from(pid) {
+        Ok(pid) if !is_own(call, pid)? => call.credentials_of(pid),
+        Ok(_) => Some(call.credentials()?),
+        Err(_) => None,
+    };
+    let own = credentials.and_then(|credentials| credentials.capabilities);
+    let Some(sets) = own.filter(|_| call.register(1) != 0) else {
+        // CONTINUE: the kernel's own sets are in force, a question for the version, or a pid that is none.
+        return Ok(Reply::Continue);
+    };
+    // Lower halves first.
+    let halves = [sets.effective, sets.permitted, sets.inheritable].map(|set| set.to_ne_bytes());
+    let bytes: Vec<u8> = (0..parts)
+        .flat_map(|part| halves.map(|set| set.as_chunks::<4>().0[part]))
+        .flatten()
+        .collect();
+    call.write(1, &bytes)?;
+    Ok(Reply::Value(0))
+}
+
+pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {
+    if call.is_nested() || call.credentials()?.capabilities.is_none() {
+        // CONTINUE: the kernel's own sets are in force.
+        return Ok(Reply::Continue);
+    }
+    let (parts, pid) = match header(call) {
+        Ok((Some(parts), pid)) => (parts, pid),
+        // A runtime on its way into the container keeps its memory to itself. What it is left with, the kernel knows.
+        Err(Errno::EPERM) => return leave_to_kernel(call),
+        // CONTINUE: an unknown version, whose header the kernel mends, or a bad pointer.
+        _ => return Ok(Reply::Continue),
+    };
+    if !u32::try_from(pid).is_ok_and(|pid| is_own(call, pid) == Ok(true)) {
+        return Err(Errno::EPERM);
+    }
+    let mut bytes = [0; 24];
+    let bytes = &mut bytes[..12 * parts];
+    call.read(1, bytes)?;
+    let word = |index: usize| {
+        bytes
+            .as_chunks::<4>()
+            .0
+            .get(index)
+            .map_or(0, |word| u64::from(u32::from_ne_bytes(*word)))
+    };
+    let set = |index: usize| (word(index) | word(index + 3) << 32) & ALL;
+    let new = Capabilities {
+        effective: set(0),
+        permitted: set(1),
+        inheritable: set(2),
+        ambient: 0,
+    };
+    let bounding = call.circumstances()?.bounding;
+    call.change_credentials(|credentials| credentials.capset(new, bounding))?;
+    // CONTINUE: what was given up is given up for real.
+    Ok(Reply::Continue)
+}
+
+fn leave_to_kernel(call: &Call) -> Result<Reply, Errno> {
+    let credentials = Credentials {
+        capabilities: None,
+        ..call.credentials()?
+    };
+    call.ensure_waiting()?;
+    let container = call.container;
+    container
+        .identities
+        .assign(call.pid(), &credentials, &container.locks)?;
+    // CONTINUE: the kernel's own sets are in force from now on.
+    Ok(Reply::Continue)
+}
+
+pub(super) fn prctl(call: &mut Call) -> Result<Reply, Errno> {
+    if call.is_nested() {
+        // CONTINUE: another user namespace, whose capabilities are the kernel's.
+        return Ok(Reply::Continue);
+    }
+    match call.int(0) {
+        libc::PR_SET_KEEPCAPS => keep_capabilities(call),
+        libc::PR_SET_SECUREBITS => set_securebits(call),
+        libc::PR_CAP_AMBIENT => ambient(call),
+        libc::PR_CAPBSET_DROP => drop_bounding(call),
+        libc::PR_SET_TIMERSLACK if Identities::is_tagged(call.pid())? => Ok(Reply::Value(0)),
+        // CONTINUE: has nothing to do with credentials.
+        _ => Ok(Reply::Continue),
+    }
+}
+
+fn keep_capabilities(call: &Call) -> Result<Reply, Errno> {
+    let keep = match call.register(1) {
+        0 => false,
+        1 => true,
+        // CONTINUE: EINVAL.
+        _ => return Ok(Reply::Continue),
+    };
+    call.change_credentials(|credentials| credentials.set_keep_capabilities(keep))?;
+    // CONTINUE: PR_GET_KEEPCAPS asks the kernel.
+    Ok(Reply::Continue)
+}
+
+fn set_securebits(call: &Call) -> Result<Reply, Errno> {
+    let Ok(bits) = u32::try_from(call.register(1)) else {
+        return Err(Errno::EPERM);
+    };
+    call.change_credentials(|credentials| credentials.set_securebits(bits))?;
+    // CONTINUE: PR_GET_SECUREBITS asks the kernel.
+    Ok(Reply::Continue)
+}
+
+/// prctl(2), PR_CAPBSET_DROP: takes CAP_SETPCAP, which the target may have for the kernel only.
+fn drop_bounding(call: &Call) -> Result<Reply, Errno> {
+    let own = call.credentials()?.capabilities;
+    let refused = own.is_some_and(|sets| sets.effective & capability::SETPCAP == 0);
+    if refused && call.register(1) < 64 && ALL >> call.register(1) & 1 == 1 {
+        return Err(Errno::EPERM);
+    }
+    // CONTINUE: the bounding set is the kernel's.
+    Ok(Reply::Continue)
+}
+
+fn ambient(call: &Call) -> Result<Reply, Errno> {
+    const IS_SET: i32 = 1;
+    const RAISE: i32 = 2;
+    const LOWER: i32 = 3;
+    const CLEAR_ALL: i32 = 4;
+    let known = call.register(2) < 64 && ALL >> call.register(2) & 1 == 1;
+    let well_formed = call.register(3) == 0 && call.register(4) == 0;
+    let Some(sets) = call.credentials()?.capabilities else {
+        // CONTINUE: the kernel's own sets are in force.
+        return Ok(Reply::Continue);
+    };
+    let bit = if known { 1 << call.register(2) } else { 0 };
+    match call.int(1) {
+        CLEAR_ALL if call.register(2) == 0 && well_formed => {
+            call.change_credentials(|credentials| {
+                credentials.lower_ambient(u64::MAX);
+                Ok(())
+            })?;
+        }
+        IS_SET if known && well_formed => {
+            return Ok(Reply::Value(i64::from(sets.ambient & bit != 0)));
+        }
+        RAISE if known && well_formed => {
+            call.change_credentials(|credentials| credentials.raise_ambient(bit))?;
+        }
+        LOWER if known && well_formed => {
+            call.change_credentials(|credentials| {
+                credentials.lower_ambient(bit);
+                Ok(())
+            })?;
+        }
+        _ => {}
+    }
+    // CONTINUE: EINVAL, or what the kernel does as well.
+    Ok(Reply::Continue)
+}

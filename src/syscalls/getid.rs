@@ -1,0 +1,98 @@
+//! getuid(2), getgid(2), getresuid(2), getgroups(2), and their relatives.
+//!
+//! As long as nobody in the container has changed ids the kernel knows them, too.
+
+use nix::errno::Errno;
+
+use crate::credentials::{EmulatedGid, EmulatedUid, Id, Ids};
+use crate::seccomp::Reply;
+use crate::target::Call;
+
+pub(super) fn getuid(call: &mut Call) -> Result<Reply, Errno> {
+    answer(call, |uid, _| uid.real.as_raw())
+}
+
+pub(super) fn geteuid(call: &mut Call) -> Result<Reply, Errno> {
+    answer(call, |uid, _| uid.effective.as_raw())
+}
+
+pub(super) fn getgid(call: &mut Call) -> Result<Reply, Errno> {
+    answer(call, |_, gid| gid.real.as_raw())
+}
+
+pub(super) fn getegid(call: &mut Call) -> Result<Reply, Errno> {
+    answer(call, |_, gid| gid.effective.as_raw())
+}
+
+pub(super) fn getresuid(call: &mut Call) -> Result<Reply, Errno> {
+    answer_three(call, |call| Ok(raw(call.ids()?.0)))
+}
+
+pub(super) fn getresgid(call: &mut Call) -> Result<Reply, Errno> {
+    answer_three(call, |call| Ok(raw(call.ids()?.1)))
+}
+
+pub(super) fn getgroups(call: &mut Call) -> Result<Reply, Errno> {
+    if call.is_nested() || !call.container.is_joined() {
+        // CONTINUE: another user namespace, whose ids are the kernel's, or a runtime, whose memory is closed.
+        return Ok(Reply::Continue);
+    }
+    let identities = &call.container.identities;
+    // Also where nobody has changed anything: the kernel would tell the host user's own groups.
+    let groups = if identities.anyone_changed() {
+        call.credentials()?.groups
+    } else {
+        identities.initial.groups.clone()
+    };
+    let room = usize::try_from(call.int(0)).map_err(|_| Errno::EINVAL)?;
+    if room > 0 {
+        if groups.len() > room {
+            return Err(Errno::EINVAL);
+        }
+        call.write(1, &gid_bytes(&groups))?;
+    }
+    let count = i64::try_from(groups.len()).map_err(|_| Errno::EINVAL)?;
+    Ok(Reply::Value(count))
+}
+
+/// As the kernel writes a list of groups.
+pub(super) fn gid_bytes(groups: &[EmulatedGid]) -> Vec<u8> {
+    groups
+        .iter()
+        .flat_map(|gid| gid.as_raw().to_ne_bytes())
+        .collect()
+}
+
+fn is_the_kernels(call: &Call) -> bool {
+    !call.container.identities.anyone_changed() || call.is_nested()
+}
+
+fn answer(
+    call: &Call,
+    pick: impl FnOnce(Ids<EmulatedUid>, Ids<EmulatedGid>) -> u32,
+) -> Result<Reply, Errno> {
+    if is_the_kernels(call) {
+        // CONTINUE: nobody has changed ids, or not in this user namespace.
+        return Ok(Reply::Continue);
+    }
+    let (uid, gid) = call.ids()?;
+    Ok(Reply::Value(pick(uid, gid).into()))
+}
+
+/// Real, effective, saved.
+fn raw<T: Id>(ids: Ids<T>) -> [u32; 3] {
+    [ids.real, ids.effective, ids.saved].map(Id::as_raw)
+}
+
+fn answer_three(
+    call: &Call,
+    ids: impl FnOnce(&Call) -> Result<[u32; 3], Errno>,
+) -> Result<Reply, Errno> {
+    if is_the_kernels(call) {
+        // CONTINUE: nobody has changed ids, or not in this user namespace.
+        return Ok(Reply::Continue);
+    }
+    let [real, effective, saved] = ids(call)?.map(u32::to_ne_bytes);
+    call.write_each([(0, &real[..]), (1, &effective), (2, &saved)])?;
+    Ok(Reply::Value(0))
+}

@@ -1,0 +1,224 @@
+//! open(2), openat2(2) and creat(2), as far as they create files.
+//!
+//! BPF sees the flags, so that only calls with O_CREAT or O_TMPFILE come here, and every openat2(2).
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, ResolveFlag, openat as open_at};
+use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::UnlinkatFlags;
+
+use super::site::{Site, may_inherit};
+use crate::credentials::Access;
+use crate::identity::Index;
+use crate::name::Name;
+use crate::seccomp::Reply;
+use crate::target::{Call, Dirfd, Location};
+
+/// What open(2) is asked for.
+struct Open {
+    dirfd: Dirfd,
+    path: Name,
+    flags: OFlag,
+    mode: u32,
+    resolve: ResolveFlag,
+}
+
+pub(super) fn open(call: &mut Call) -> Result<Reply, Errno> {
+    let (flags, mode) = (call.int(1), call.unsigned(2));
+    open_path(call, Dirfd::Cwd, 0, flags, mode)
+}
+
+pub(super) fn creat(call: &mut Call) -> Result<Reply, Errno> {
+    let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+    let mode = call.unsigned(1);
+    open_path(call, Dirfd::Cwd, 0, flags, mode)
+}
+
+pub(super) fn openat(call: &mut Call) -> Result<Reply, Errno> {
+    let (flags, mode) = (call.int(2), call.unsigned(3));
+    open_path(call, call.dirfd(0), 1, flags, mode)
+}
+
+pub(super) fn openat2(call: &mut Call) -> Result<Reply, Errno> {
+    let mut how = [0; 24];
+    if call.register(3) != how.len() as u64 {
+        // CONTINUE: an openat2(2) of another size than the one that is known.
+        return Ok(Reply::Continue);
+    }
+    call.read(2, &mut how)?;
+    let words = how.as_chunks::<8>().0;
+    let word = |index: usize| words.get(index).copied().map_or(0, u64::from_ne_bytes);
+    let known = (i32::try_from(word(0)), u32::try_from(word(1)));
+    let (Ok(flags), Ok(mode)) = known else {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
+    };
+    let Ok(path) = call.path(1) else {
+        // CONTINUE: the kernel finds the same fault.
+        return Ok(Reply::Continue);
+    };
+    let wanted = Open {
+        dirfd: call.dirfd(0),
+        path,
+        flags: OFlag::from_bits_retain(flags),
+        mode,
+        resolve: ResolveFlag::from_bits_retain(word(2)),
+    };
+    open_wanted(call, wanted)
+}
+
+/// `path` is an argument number.
+fn open_path(
+    call: &mut Call,
+    dirfd: Dirfd,
+    path: usize,
+    flags: i32,
+    mode: u32,
+) -> Result<Reply, Errno> {
+    let Ok(path) = call.path(path) else {
+        // CONTINUE: the kernel finds the same fault.
+        return Ok(Reply::Continue);
+    };
+    // fs/open.c, build_open_how: unknown flags and bits are passed over.
+    let wanted = Open {
+        dirfd,
+        path,
+        flags: OFlag::from_bits_retain(flags),
+        mode: mode & 0o7777,
+        resolve: ResolveFlag::empty(),
+    };
+    open_wanted(call, wanted)
+}
+
+fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
+    let flags = wanted.flags;
+    if flags.contains(OFlag::O_PATH) {
+        // CONTINUE: creates nothing.
+        return Ok(Reply::Continue);
+    }
+    if flags.contains(OFlag::O_TMPFILE) {
+        return open_unnamed(call, &wanted);
+    }
+    if !flags.contains(OFlag::O_CREAT) || flags.contains(OFlag::O_DIRECTORY) {
+        // CONTINUE: creates nothing, or EINVAL.
+        return Ok(Reply::Continue);
+    }
+    let follows = !flags.intersects(OFlag::O_EXCL | OFlag::O_NOFOLLOW);
+    let path = wanted.path.as_c_str();
+    let Some(site) = Site::find(call, wanted.dirfd, path, follows, wanted.resolve)? else {
+        // CONTINUE: the kernel creates, or says why not.
+        return Ok(Reply::Continue);
+    };
+    create(call, site, &wanted, follows)
+}
+
+/// MAXSYMLINKS of the kernel.
+const MAX_LINKS: usize = 40;
+
+fn create(call: &Call, mut site: Site, wanted: &Open, follows: bool) -> Result<Reply, Errno> {
+    for _ in 0..MAX_LINKS {
+        if site.slash {
+            // CONTINUE: EISDIR, or why the path cannot be walked.
+            return Ok(Reply::Continue);
+        }
+        match site.present() {
+            Ok(None) => return create_here(call, &site, wanted),
+            Ok(Some(SFlag::S_IFLNK)) if follows && wanted.resolve.is_empty() => {
+                match site.through_link(call)? {
+                    Some(next) => site = next,
+                    // CONTINUE: leads to something that is there, or nowhere.
+                    None => return Ok(Reply::Continue),
+                }
+            }
+            Ok(Some(_)) if !wanted.flags.contains(OFlag::O_EXCL) => {
+                return open_present(call, &site, wanted);
+            }
+            // CONTINUE: EEXIST, or why it cannot be looked up.
+            _ => return Ok(Reply::Continue),
+        }
+    }
+    // CONTINUE: ELOOP.
+    Ok(Reply::Continue)
+}
+
+/// What is there already is opened by the kernel: a fifo may wait there for its other end.
+fn open_present(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let Ok(file) = open_at(&site.directory, &site.name, flags, Mode::empty()) else {
+        // CONTINUE: gone meanwhile.
+        return Ok(Reply::Continue);
+    };
+    let shown = call.file_mode(file.as_fd())?;
+    let mut access = match wanted.flags & OFlag::O_ACCMODE {
+        OFlag::O_WRONLY => Access::WRITE,
+        OFlag::O_RDWR => Access::READ_WRITE,
+        _ => Access::READ,
+    };
+    if wanted.flags.contains(OFlag::O_TRUNC) {
+        access = access.and(Access::WRITE);
+    }
+    if shown.is_directory() || site.subject.may(access, shown) {
+        // CONTINUE: allowed, or EISDIR.
+        return Ok(Reply::Continue);
+    }
+    Err(Errno::EACCES)
+}
+
+fn create_here(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
+    site.prepare(call)?;
+    let flags = wanted.flags | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let mode = Mode::from_bits_truncate(site.mode(wanted.mode));
+    let file = match open_at(&site.directory, &site.name, flags, mode) {
+        // CONTINUE: somebody was faster.
+        Err(Errno::EEXIST) => return Ok(Reply::Continue),
+        result => result?,
+    };
+    let handed_over = site
+        .own(call, file.as_fd())
+        .and_then(|()| hand_over(call, &file, wanted));
+    // EMFILE, ENOSPC: the kernel would have noticed before.
+    handed_over.inspect_err(|_| site.remove(UnlinkatFlags::NoRemoveDir))
+}
+
+fn hand_over(call: &Call, file: &OwnedFd, wanted: &Open) -> Result<Reply, Errno> {
+    let close_on_exec = wanted.flags.contains(OFlag::O_CLOEXEC);
+    call.listener
+        .reply_with_file(call.notification.id, file.as_fd(), close_on_exec)
+}
+
+/// O_TMPFILE: the path is the directory's.
+fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
+    let location = Location {
+        dirfd: wanted.dirfd,
+        path: wanted.path.as_c_str(),
+        follow: !wanted.flags.contains(OFlag::O_NOFOLLOW),
+        empty_path: false,
+    };
+    let who = call.who_among_files()?;
+    let is_initial = who == Index::INITIAL;
+    if call.is_nested()
+        || !wanted.resolve.is_empty()
+        || (is_initial && !may_inherit(call, &location, location.path, false))
+    {
+        // CONTINUE: the kernel's own owner is the right one.
+        return Ok(Reply::Continue);
+    }
+    let Ok(directory) = call.resolve(&location) else {
+        // CONTINUE: the kernel says why.
+        return Ok(Reply::Continue);
+    };
+    let subject = call.subject_of(who)?;
+    let site = Site::in_directory(call, subject, directory, Name::default(), false)?;
+    if !site.shown.is_directory() {
+        // CONTINUE: ENOTDIR.
+        return Ok(Reply::Continue);
+    }
+    site.prepare(call)?;
+    let flags = wanted.flags | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(site.mode(wanted.mode));
+    let file = open_at(&site.directory, c".", flags, mode)?;
+    site.own(call, file.as_fd())?;
+    hand_over(call, &file, wanted)
+}

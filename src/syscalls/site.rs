@@ -1,0 +1,268 @@
+//! Where something is to be created, and who owns it then.
+//!
+//! To the kernel all new files are the host user's. That is right for the container's root, unless a set-group-ID directory
+//! hands down a fake group: then the kernel creates. For all others a [`Site`] is found, the file is created there
+//! with the target's umask, and gets its owner. Whatever cannot succeed goes on to the kernel, which knows the errno.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, umask};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::attribute::is_read_only;
+use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
+use crate::identity::Index;
+use crate::name::Name;
+use crate::owner::{Owner, file_type};
+use crate::seccomp::Reply;
+use crate::target::{Call, Dirfd, Location};
+
+/// A place where something is to be created.
+pub(super) struct Site {
+    pub(super) directory: OwnedFd,
+    pub(super) name: Name,
+    /// The path ends in a slash: only directories may be created so.
+    pub(super) slash: bool,
+    pub(super) shown: FileMode,
+    pub(super) subject: Subject,
+}
+
+/// What a path names, split at its last component; `None` for what cannot be created.
+fn split(path: &CStr) -> Option<(Name, Name, bool)> {
+    let bytes = path.to_bytes();
+    let end = bytes.iter().rposition(|byte| *byte != b'/')? + 1;
+    let start = bytes[..end]
+        .iter()
+        .rposition(|byte| *byte == b'/')
+        .map_or(0, |slash| slash + 1);
+    let last = &bytes[start..end];
+    if matches!(last, b"." | b"..") {
+        return None;
+    }
+    let name = |bytes: &[u8]| Name::new(bytes.to_vec());
+    Some((name(&bytes[..start]), name(last), end < bytes.len()))
+}
+
+impl Site {
+    /// Where `path` is to be created, if that has to happen here; `None`: the kernel does it as well.
+    pub(super) fn find(
+        call: &mut Call,
+        dirfd: Dirfd,
+        path: &CStr,
+        follows: bool,
+        resolve: ResolveFlag,
+    ) -> Result<Option<Self>, Errno> {
+        let Some((prefix, name, slash)) = split(path) else {
+            return Ok(None);
+        };
+        let location = directory_of(dirfd, &prefix);
+        let who = call.who_among_files()?;
+        let is_initial = who == Index::INITIAL;
+        if call.is_nested() || (is_initial && !may_inherit(call, &location, path, follows)) {
+            return Ok(None);
+        }
+        let directory = if resolve.is_empty() {
+            call.resolve(&location)
+        } else {
+            call.resolve_with(&location, resolve)
+        };
+        match directory {
+            Ok(directory) => {
+                let subject = call.subject_of(who)?;
+                Self::in_directory(call, subject, directory, name, slash).map(Some)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    pub(super) fn in_directory(
+        call: &Call,
+        subject: Subject,
+        directory: OwnedFd,
+        name: Name,
+        slash: bool,
+    ) -> Result<Self, Errno> {
+        let shown = call.file_mode(directory.as_fd())?;
+        Ok(Self {
+            directory,
+            name,
+            slash,
+            shown,
+            subject,
+        })
+    }
+
+    fn hands_down_group(&self) -> bool {
+        self.shown.mode & libc::S_ISGID != 0
+    }
+
+    /// The group of what is created: fs/inode.c, inode_init_owner.
+    fn group(&self) -> EmulatedGid {
+        if self.hands_down_group() {
+            self.shown.gid
+        } else {
+            self.subject.gid
+        }
+    }
+
+    /// fs/inode.c, mode_strip_sgid.
+    pub(super) fn mode(&self, mode: u32) -> u32 {
+        let both = libc::S_ISGID | libc::S_IXGRP;
+        let strips = self.hands_down_group()
+            && mode & both == both
+            && !self.subject.may_set_group_id(self.shown.gid);
+        if strips { mode & !libc::S_ISGID } else { mode }
+    }
+
+    /// What stands there now.
+    pub(super) fn present(&self) -> Result<Option<SFlag>, Errno> {
+        match fstatat(&self.directory, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(file_type(stat.st_mode))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Whether the target may create here, and is still there to see it; then its umask is this thread's.
+    pub(super) fn prepare(&self, call: &Call) -> Result<(), Errno> {
+        if !self.subject.may(Access::ENTER_TO_CREATE, self.shown) {
+            let read_only = is_read_only(self.directory.as_fd());
+            return Err(if read_only {
+                Errno::EROFS
+            } else {
+                Errno::EACCES
+            });
+        }
+        umask(Mode::from_bits_truncate(call.umask()?));
+        call.ensure_waiting()
+    }
+
+    /// Gives what has just been created its owner. Without one it must not stay.
+    pub(super) fn own(&self, call: &Call, file: BorrowedFd) -> Result<(), Errno> {
+        let stat = fstat(file)?;
+        let owner = Owner::shown_as(self.subject.uid, self.group(), &stat);
+        call.container.owners.record(file, &stat, owner)
+    }
+
+    pub(super) fn remove(&self, flags: UnlinkatFlags) {
+        // It is our own, and has just been made: what fails now leaves it behind, as a crash would.
+        let _ = unlinkat(&self.directory, &self.name, flags);
+    }
+
+    /// Creates something that is not opened.
+    pub(super) fn make(
+        &self,
+        call: &Call,
+        create: impl FnOnce(BorrowedFd, &Name) -> Result<(), Errno>,
+    ) -> Result<Reply, Errno> {
+        match self.present() {
+            Ok(None) => {}
+            // CONTINUE: EEXIST, or why it cannot be looked up.
+            _ => return Ok(Reply::Continue),
+        }
+        self.prepare(call)?;
+        match create(self.directory.as_fd(), &self.name) {
+            // CONTINUE: somebody was faster.
+            Err(Errno::EEXIST) => return Ok(Reply::Continue),
+            result => result?,
+        }
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let made = openat(&self.directory, &self.name, flags, Mode::empty())?;
+        self.own(call, made.as_fd()).inspect_err(|_| {
+            self.remove(UnlinkatFlags::NoRemoveDir);
+            self.remove(UnlinkatFlags::RemoveDir);
+        })?;
+        Ok(Reply::Value(0))
+    }
+
+    /// Where the link that stands here leads, if that can be created.
+    pub(super) fn through_link(&self, call: &Call) -> Result<Option<Self>, Errno> {
+        let Ok(text) = readlinkat(&self.directory, &self.name) else {
+            return Ok(None);
+        };
+        let text = Name::new(text.into_encoded_bytes());
+        let Some((prefix, name, slash)) = split(text.as_c_str()) else {
+            return Ok(None);
+        };
+        let prefix = match prefix.as_c_str() {
+            path if path.is_empty() => c".",
+            path => path,
+        };
+        // Nothing is created in procfs, so its links that are magic lead nowhere from here.
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        match openat2(&self.directory, prefix, how) {
+            Ok(directory) => {
+                let subject = self.subject.clone();
+                Self::in_directory(call, subject, directory, name, slash).map(Some)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// The directory in front of the last component.
+fn directory_of(dirfd: Dirfd, prefix: &Name) -> Location<'_> {
+    let path = match prefix.as_c_str() {
+        path if path.is_empty() => c".",
+        path => path,
+    };
+    Location {
+        dirfd,
+        path,
+        follow: true,
+        empty_path: false,
+    }
+}
+
+/// Whether a file that the container's root creates may belong to another group. Nearly always one getxattr(2) denies it.
+pub(super) fn may_inherit(
+    call: &mut Call,
+    directory: &Location,
+    path: &CStr,
+    follows: bool,
+) -> bool {
+    let reached = match call.name(directory) {
+        Some(reached) if !call.container.shows_worker => reached,
+        _ => return true,
+    };
+    let has_group = match call.glance(&reached, true) {
+        Ok(owner) => owner.is_some_and(|owner| owner.gid.is_some()),
+        Err(_) => false,
+    };
+    // open(2) creates what a dangling link leads to.
+    let is_link = || {
+        let location = Location { path, ..*directory };
+        call.name(&location)
+            .is_none_or(|reached| readlink(reached.as_c_str()).is_ok())
+    };
+    has_group || (follows && is_link())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_split_at_its_last_component() {
+        let split = |path: &CStr| {
+            split(path).map(|(prefix, name, slash)| {
+                let text = |name: &Name| name.as_c_str().to_str().unwrap().to_owned();
+                (text(&prefix), text(&name), slash)
+            })
+        };
+        let some =
+            |prefix: &str, name: &str, slash| Some((prefix.to_owned(), name.to_owned(), slash));
+        assert_eq!(split(c"a"), some("", "a", false));
+        assert_eq!(split(c"/a"), some("/", "a", false));
+        assert_eq!(split(c"a/b//"), some("a/", "b", true));
+        assert_eq!(split(c"//a//b"), some("//a//", "b", false));
+        for none in [c"", c"/", c"//", c".", c"a/..", c"a/./"] {
+            assert_eq!(split(none), None, "{none:?}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! getsockopt(2): SO_PEERCRED and SO_PEERGROUPS of unix(7).
+//!
+//! The kernel says which process the peer is. Its ids are those that it has *now*, not at the time of its connect(2).
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::socket::{getsockopt as get_option, sockopt::PeerCredentials};
+use nix::sys::stat::fstatat;
+
+use super::getid::gid_bytes;
+use crate::credentials::{Credentials, Id};
+use crate::identity::Found;
+use crate::procfs::{self, Status};
+use crate::seccomp::Reply;
+use crate::target::{Call, PROCFS};
+
+/// asm-generic/socket.h
+const SO_PEERCRED: i32 = 17;
+const SO_PEERGROUPS: i32 = 59;
+
+pub(super) fn getsockopt(call: &mut Call) -> Result<Reply, Errno> {
+    let option = call.int(2);
+    if call.int(1) != libc::SOL_SOCKET || !matches!(option, SO_PEERCRED | SO_PEERGROUPS) {
+        // CONTINUE: nothing about ids.
+        return Ok(Reply::Continue);
+    }
+    let Some((pid, credentials)) = peer(call) else {
+        // CONTINUE: no peer, none that lives, or none of this container: the kernel knows as much.
+        return Ok(Reply::Continue);
+    };
+    let mut length = [0; 4];
+    call.read(4, &mut length)?;
+    let room = usize::try_from(i32::from_ne_bytes(length)).map_err(|_| Errno::EINVAL)?;
+    if option == SO_PEERGROUPS {
+        return write_groups(call, &gid_bytes(&credentials.groups), room);
+    }
+    let ids = [
+        pid,
+        credentials.uid.effective.as_raw(),
+        credentials.gid.effective.as_raw(),
+    ];
+    let bytes: Vec<u8> = ids.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let bytes = &bytes[..room.min(bytes.len())];
+    call.write(3, bytes)?;
+    write_length(call, bytes.len())
+}
+
+/// net/core/sock.c, SO_PEERGROUPS
+fn write_groups(call: &Call, groups: &[u8], room: usize) -> Result<Reply, Errno> {
+    if room < groups.len() {
+        write_length(call, groups.len())?;
+        return Err(Errno::ERANGE);
+    }
+    call.write(3, groups)?;
+    write_length(call, groups.len())
+}
+
+fn write_length(call: &Call, length: usize) -> Result<Reply, Errno> {
+    let length = i32::try_from(length).map_err(|_| Errno::EINVAL)?;
+    call.write(4, &length.to_ne_bytes())?;
+    Ok(Reply::Value(0))
+}
+
+/// The peer's id in the target's pid namespace, and its credentials.
+fn peer(call: &Call) -> Option<(u32, Credentials)> {
+    let container = call.container;
+    let socket = call.duplicate(call.int(0)).ok()?;
+    let peer = get_option(&socket.as_fd(), PeerCredentials).ok()?;
+    let pid = u32::try_from(peer.pid()).ok().filter(|pid| *pid != 0)?;
+    let namespace = fstatat(PROCFS, &procfs::target(pid, "ns/user"), AtFlags::empty()).ok()?;
+    if Some((namespace.st_dev, namespace.st_ino)) != container.user_namespace || call.is_nested() {
+        return None;
+    }
+    let found = container.identities.find(pid).ok()?;
+    let (Found::Record(index) | Found::Unchecked(index)) = found;
+    // Its number at the depth at which the target's own last one stands.
+    let depth = Status::of(call.pid()).ok()?.tgids().len();
+    let numbers = Status::of(pid).ok()?.tgids();
+    let shown = depth
+        .checked_sub(1)
+        .and_then(|last| numbers.get(last).copied());
+    Some((shown.unwrap_or(0), container.identities.get(index)))
+}

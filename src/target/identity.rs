@@ -1,0 +1,271 @@
+//! Who a target is: its emulated credentials, and how a call changes them.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlink};
+use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use super::{Call, Location, PROCFS};
+use crate::credentials::{
+    Capabilities, Change, Circumstances, Credentials, EmulatedGid, EmulatedUid, FileMode, Ids,
+    Subject,
+};
+use crate::identity::{Found, Identities, Index};
+use crate::owner::{Owner, Version, carries_xattrs, file_type};
+use crate::procfs::{self, Status};
+use crate::sys;
+
+impl Call<'_> {
+    /// Whether nothing of a container's identities applies, because the target lives in a user namespace below.
+    pub(crate) fn is_nested(&self) -> bool {
+        let container = self.container;
+        container.identities.anyone_nested()
+            && container.user_namespace.is_some_and(|own| {
+                fstatat(
+                    PROCFS,
+                    &procfs::target(self.pid(), "ns/user"),
+                    AtFlags::empty(),
+                )
+                .is_ok_and(|stat| (stat.st_dev, stat.st_ino) != own)
+            })
+    }
+
+    /// The number of the target's record.
+    pub(crate) fn who(&self) -> Result<Index, Errno> {
+        let identities = &self.container.identities;
+        match identities.find(self.pid())? {
+            Found::Record(index) => Ok(index),
+            Found::Unchecked(index) if !self.container.is_joined() => Ok(index),
+            Found::Unchecked(index) => {
+                // The file is known by now, and so is what it was executed as.
+                let program = self.program_executed()?;
+                let before = identities.get(index);
+                let after = before.after_exec(&program, &self.circumstances()?);
+                self.ensure_waiting()?;
+                identities.assign(self.pid(), &after, &self.container.locks)?;
+                match identities.find(self.pid())? {
+                    Found::Record(index) | Found::Unchecked(index) => Ok(index),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn credentials(&self) -> Result<Credentials, Errno> {
+        Ok(self.container.identities.get(self.who()?))
+    }
+
+    pub(crate) fn ids(&self) -> Result<(Ids<EmulatedUid>, Ids<EmulatedGid>), Errno> {
+        Ok(self.container.identities.ids(self.who()?))
+    }
+
+    /// What the kernel knows of the target beside ids.
+    pub(crate) fn circumstances(&self) -> Result<Circumstances, Errno> {
+        let status = Status::of(self.pid())?;
+        let kernel = status.capabilities().ok_or(Errno::ESRCH)?;
+        Ok(Circumstances {
+            kernel,
+            bounding: status.bounding().ok_or(Errno::ESRCH)?,
+            no_new_privs: status.no_new_privs(),
+        })
+    }
+
+    /// The capabilities that the kernel has for the target.
+    pub(crate) fn kernel_capabilities(&self) -> Result<Capabilities, Errno> {
+        let sets = sys::capabilities(self.pid())?;
+        if sets.inheritable == 0 {
+            // Nothing is ambient that is not inheritable.
+            return Ok(sets);
+        }
+        Ok(self.circumstances()?.kernel)
+    }
+
+    /// Runs `change` on the target's credentials, and records what has become of them.
+    pub(crate) fn change_credentials<T>(
+        &self,
+        change: impl FnOnce(&mut Change) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let before = self.credentials()?;
+        let mut credentials = Change::of(before.clone(), || self.kernel_capabilities())?;
+        let result = change(&mut credentials)?;
+        let after = credentials.finish();
+        if after != before {
+            self.ensure_waiting()?;
+            self.container
+                .identities
+                .assign(self.pid(), &after, &self.container.locks)?;
+        }
+        Ok(result)
+    }
+
+    /// The target as one who asks something of a file.
+    pub(crate) fn subject(&self) -> Result<Subject, Errno> {
+        let initial = !self.container.identities.anyone_changed();
+        self.subject_of(if initial { Index::INITIAL } else { self.who()? })
+    }
+
+    /// The target, whose record is known to be `who`.
+    pub(crate) fn subject_of(&self, who: Index) -> Result<Subject, Errno> {
+        let credentials = self.container.identities.get(who);
+        let capabilities = match credentials.capabilities {
+            Some(sets) => sets.effective,
+            None => sys::capabilities(self.pid())?.effective,
+        };
+        Ok(Subject {
+            uid: credentials.uid.fs,
+            gid: credentials.gid.fs,
+            groups: credentials.groups,
+            capabilities,
+        })
+    }
+
+    /// The target as access(2) sees it.
+    pub(crate) fn subject_by_real_ids(&self) -> Result<Subject, Errno> {
+        let credentials = self.credentials()?;
+        let sets = match credentials.capabilities {
+            Some(sets) => sets,
+            None => self.kernel_capabilities()?,
+        };
+        Ok(credentials.by_real_ids(sets))
+    }
+
+    /// Who the target is among files: [`Index::INITIAL`] for one that has the container's own ids, as which the kernel
+    /// creates files.
+    pub(crate) fn who_among_files(&self) -> Result<Index, Errno> {
+        if self.container.identities.anyone_changed() {
+            self.who()
+        } else {
+            Ok(Index::INITIAL)
+        }
+    }
+
+    /// The shown owner and the mode of an open file.
+    pub(crate) fn file_mode(&self, file: BorrowedFd) -> Result<FileMode, Errno> {
+        let stat = fstat(file)?;
+        let owner = self.container.owners.load(file, file_type(stat.st_mode))?;
+        FileMode::new(
+            owner.and_then(|owner| owner.uid),
+            owner.and_then(|owner| owner.gid),
+            &stat,
+        )
+        .ok_or(Errno::EOVERFLOW)
+    }
+
+    /// The same of a file that is only named. It costs two system calls, mostly, and the two may see different files where
+    /// somebody exchanges them.
+    pub(crate) fn mode_of(&mut self, location: &Location) -> Result<FileMode, Errno> {
+        match self.glance_at_mode(location) {
+            Some(mode) => Ok(mode),
+            None => self.file_mode(self.resolve(location)?.as_fd()),
+        }
+    }
+
+    fn glance_at_mode(&mut self, location: &Location) -> Option<FileMode> {
+        let reached = self
+            .name(location)
+            .filter(|_| !self.container.shows_worker)?;
+        let follow = location.follow || location.is_empty();
+        let flags = match follow {
+            true => AtFlags::empty(),
+            false => AtFlags::AT_SYMLINK_NOFOLLOW,
+        };
+        let stat = fstatat(PROCFS, reached.as_c_str(), flags).ok()?;
+        let kept_beside = !carries_xattrs(file_type(stat.st_mode));
+        if kept_beside && self.container.owners.side_store_is_used() {
+            return None;
+        }
+        let owner = match self.thread.owners.get(Version::of(&stat)) {
+            _ if kept_beside => None,
+            Some(owner) => Some(owner),
+            None => self.glance(&reached, follow).ok()?,
+        };
+        let (uid, gid) = (
+            owner.and_then(|owner| owner.uid),
+            owner.and_then(|owner| owner.gid),
+        );
+        FileMode::new(uid, gid, &stat)
+    }
+
+    /// The target's umask(2).
+    pub(crate) fn umask(&self) -> Result<u32, Errno> {
+        Status::of(self.pid())?.umask().ok_or(Errno::ESRCH)
+    }
+
+    /// The credentials of another process, by the number that it has for the target.
+    pub(crate) fn credentials_of(&self, pid: u32) -> Option<Credentials> {
+        let directory = format!("/proc/{pid}");
+        record_in(directory.as_bytes()).map(|index| self.container.identities.get(index))
+    }
+
+    /// The owner of a file that has no other one because it belongs to a process, in whose directory of procfs it lies:
+    /// the process's effective ids (proc_pid(5)).
+    pub(crate) fn process_owner(&self, file: BorrowedFd) -> Result<Option<Owner>, Errno> {
+        if !self.container.identities.anyone_changed()
+            || fstatfs(file)?.filesystem_type() != PROC_SUPER_MAGIC
+        {
+            return Ok(None);
+        }
+        let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
+        let Some(index) = process_directory(&path).and_then(record_in) else {
+            return Ok(None);
+        };
+        let (uid, gid) = self.container.identities.ids(index);
+        let stat = fstat(file)?;
+        Ok(Some(Owner::shown_as(uid.effective, gid.effective, &stat))
+            .filter(|owner| !owner.is_unset()))
+    }
+}
+
+/// The record of a process that has a directory in a procfs.
+///
+/// It may be the container's, whose numbers mean nothing here: what is written in the directory itself says it all.
+fn record_in(directory: &[u8]) -> Option<Index> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = openat(PROCFS, directory, flags, Mode::empty()).ok()?;
+    let limits = procfs::read_at(&directory, c"limits").ok()?;
+    lock_limit(&limits).map(Identities::of_limit)
+}
+
+/// `/proc/PID` of a path in there.
+fn process_directory(path: &[u8]) -> Option<&[u8]> {
+    let mut end = 0;
+    for component in path.split(|byte| *byte == b'/') {
+        end += component.len();
+        if !component.is_empty() && component.iter().all(u8::is_ascii_digit) {
+            return Some(&path[..end]);
+        }
+        end += 1;
+    }
+    None
+}
+
+/// The soft RLIMIT_LOCKS in the text of /proc/PID/limits.
+fn lock_limit(limits: &str) -> Option<u64> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max file locks"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_the_first_number_in_a_path_of_procfs() {
+        let of = |path: &'static str| process_directory(path.as_bytes());
+        assert_eq!(of("/proc/12/task/13/fd"), Some(&b"/proc/12"[..]));
+        assert_eq!(of("/proc/1"), Some(&b"/proc/1"[..]));
+        assert_eq!(of("/proc/sys/kernel"), None);
+    }
+
+    #[test]
+    fn the_limit_is_found_among_others() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+            Max file locks            6589973123456789     unlimited            locks\n";
+        assert_eq!(lock_limit(limits), Some(6_589_973_123_456_789));
+        let none = "Max file locks            unlimited            unlimited            locks\n";
+        assert_eq!(lock_limit(none), None);
+    }
+}

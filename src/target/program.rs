@@ -1,0 +1,120 @@
+//! What a file makes of who executes it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use super::{Call, Location, PROCFS};
+use crate::credentials::{FileCapabilities, Program};
+use crate::owner::file_type;
+use crate::procfs;
+use crate::sys;
+
+/// The kernel follows so many interpreters (fs/exec.c, exec_binprm).
+const MAX_INTERPRETERS: usize = 5;
+/// BINPRM_BUF_SIZE: what the kernel reads of a file to know its kind.
+const FIRST_BYTES: usize = 256;
+
+impl Call<'_> {
+    /// What executing `file` changes, itself or the interpreter that it names.
+    pub(crate) fn program(&self, file: OwnedFd) -> Result<Program, Errno> {
+        let mut file = file;
+        for _ in 0..MAX_INTERPRETERS {
+            match interpreter(file.as_fd())? {
+                Some(path) => {
+                    let location = Location {
+                        dirfd: super::Dirfd::Cwd,
+                        path: path.as_c_str(),
+                        follow: true,
+                        empty_path: false,
+                    };
+                    file = self.resolve(&location)?;
+                }
+                None => return self.program_itself(file.as_fd()),
+            }
+        }
+        Err(Errno::ELOOP)
+    }
+
+    /// The program that the target runs.
+    pub(super) fn program_executed(&self) -> Result<Program, Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let exe = procfs::target(self.pid(), "exe");
+        let file = openat(PROCFS, &exe, flags, Mode::empty())?;
+        self.program_itself(file.as_fd())
+    }
+
+    fn program_itself(&self, file: BorrowedFd) -> Result<Program, Errno> {
+        let mut program = Program::default();
+        let stat = fstat(file)?;
+        if file_type(stat.st_mode) != SFlag::S_IFREG {
+            return Ok(program);
+        }
+        let set_uid = stat.st_mode & libc::S_ISUID != 0;
+        let set_gid = stat.st_mode & libc::S_ISGID != 0 && stat.st_mode & libc::S_IXGRP != 0;
+        let mut bytes = [0; 64];
+        let name = procfs::own_fd(file);
+        let capabilities = sys::getxattr(name.as_c_str(), c"security.capability", &mut bytes, true);
+        program.capabilities = capabilities
+            .ok()
+            .and_then(|length| FileCapabilities::decode(&bytes[..length]));
+        if !set_uid && !set_gid && program.capabilities.is_none() {
+            return Ok(program);
+        }
+        // Files of other host users are root's at most outside of this namespace: the kernel does not take them over either.
+        if fstatvfs(file)?.flags().contains(FsFlags::ST_NOSUID)
+            || !self.container.is_mapped(stat.st_uid)
+        {
+            return Ok(Program::default());
+        }
+        let shown = self.file_mode(file)?;
+        program.set_uid = set_uid.then_some(shown.uid);
+        program.set_gid = set_gid.then_some(shown.gid);
+        Ok(program)
+    }
+}
+
+/// The interpreter that the first line of a script names (execve(2)).
+fn interpreter(file: BorrowedFd) -> Result<Option<crate::name::Name>, Errno> {
+    let name = procfs::own_fd(file);
+    // Never waits: what is no regular file is none to execute.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    if file_type(fstat(file)?.st_mode) != SFlag::S_IFREG {
+        return Ok(None);
+    }
+    let opened = openat(PROCFS, &name, flags, Mode::empty())?;
+    let mut bytes = [0; FIRST_BYTES];
+    let length = nix::sys::uio::pread(&opened, &mut bytes, 0)?;
+    Ok(shebang(&bytes[..length]).map(|path| crate::name::Name::new(path.to_vec())))
+}
+
+fn shebang(bytes: &[u8]) -> Option<&[u8]> {
+    let line = bytes.strip_prefix(b"#!")?;
+    let line = line.split(|byte| *byte == b'\n').next()?;
+    line.split(|byte| matches!(byte, b' ' | b'\t' | 0))
+        .find(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interpreter_is_the_first_word_behind_the_shebang() {
+        let of = |text: &'static str| {
+            shebang(text.as_bytes()).map(|path| String::from_utf8_lossy(path).into_owned())
+        };
+        assert_eq!(of("#!/bin/sh\nrest"), Some("/bin/sh".to_owned()));
+        assert_eq!(
+            of("#! \t/usr/bin/env python3 -u\n"),
+            Some("/usr/bin/env".to_owned())
+        );
+        assert_eq!(of("#!/bin/true"), Some("/bin/true".to_owned()));
+        for none in ["", "#", "#!", "#!\n/bin/sh", "\x7fELF"] {
+            assert_eq!(of(none), None, "{none:?}");
+        }
+    }
+}
