@@ -17,11 +17,21 @@ use common::{
 /// Functions for scripts: `make_users`, `list`, `patiently`, `processes`.
 const COMMON: &str = include_str!("users/common.sh");
 
+/// What the daemon complained of.
+fn complaints(daemon: &Daemon) -> Vec<String> {
+    let mut lines = daemon.lines(&[" WARN "]);
+    lines.extend(daemon.lines(&["ERROR"]));
+    lines
+}
+
 /// Runs `script` in two Debians with users.
 fn with_users(script: &str) -> String {
     let place = Place::new();
     let daemon = Daemon::start(&place);
-    Pair::debian(&place, &daemon).bash(&format!("{COMMON}{}make_users\n{script}", debian_owners()))
+    let script = format!("{COMMON}{}make_users\n{script}", debian_owners());
+    let seen = Pair::debian(&place, &daemon).bash(&script);
+    assert_eq!(complaints(&daemon), [""; 0]);
+    seen
 }
 
 /// The same, in Debians where packages have been installed.
@@ -29,7 +39,9 @@ fn with_packages(names: &str, script: &str) -> String {
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let pair = installed(&place, &daemon, names);
-    pair.bash(&format!("{COMMON}make_users\n{script}"))
+    let seen = pair.bash(&format!("{COMMON}make_users\n{script}"));
+    assert_eq!(complaints(&daemon), [""; 0]);
+    seen
 }
 
 /// With packages installed, which leave the same behind.
@@ -196,7 +208,9 @@ fn static_program(compiler: &[&str], name: &str, source: &str) -> String {
     let program = compile(&place, compiler, name, source);
     let pair = Pair::small(&place, &daemon)
         .with(|bundle| bundle.with_mount(&program, "/ids", &["bind", "ro"]));
-    pair.sh("chmod 1777 /tmp; exec /ids")
+    let seen = pair.sh("chmod 1777 /tmp; exec /ids");
+    assert_eq!(complaints(&daemon), [""; 0]);
+    seen
 }
 
 #[test]
@@ -224,7 +238,9 @@ fn daemon_of(names: &str, script: &str) -> String {
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let pair = installed(&place, &daemon, names);
-    pair.bash(&format!("{COMMON}port={}\n{script}", free_port()))
+    let seen = pair.bash(&format!("{COMMON}port={}\n{script}", free_port()));
+    assert_eq!(complaints(&daemon), [""; 0]);
+    seen
 }
 
 #[test]
@@ -278,6 +294,7 @@ fn postgresql_runs_as_the_user_that_its_package_made_and_knows_its_peers() {
         container.stop();
         seen
     });
+    assert_eq!(complaints(&daemon), [""; 0]);
     assert!(seen.contains("\n1\n"), "{seen}");
     assert!(seen.contains("alice|alice\n"), "{seen}");
     assert!(seen.contains("10000\n"), "{seen}");
@@ -314,6 +331,7 @@ fn process_user(runtime: Runtime) {
         let expected = format!("uid={} gid={}", user["uid"], user["gid"]);
         assert!(seen.starts_with(&expected), "{seen}");
     }
+    assert_eq!(complaints(&daemon), [""; 0]);
 }
 
 #[test]
@@ -346,6 +364,7 @@ fn podman(runtime: &str) {
         Podman::of_user(&place, &daemon, runtime)
     };
     assert_same_lines(oracle.as_bytes(), &ours.sh(script).bytes());
+    assert_eq!(complaints(&daemon), [""; 0]);
 }
 
 #[test]
