@@ -118,7 +118,7 @@ fn start_stop_daemon_sets_ids_and_groups() {
         start-stop-daemon --start -c bob -g mail --umask 077 --exec /usr/local/bin/me
         start-stop-daemon --start -c alice --background --make-pidfile --pidfile /run/sleep.pid --exec /bin/sleep -- 1000
         pid=$(cat /run/sleep.pid)
-        until [ $(cat /proc/$pid/comm) = sleep ]; do sleep 0.1; done
+        patiently grep -q sleep /proc/$pid/comm
         stat -c '%U:%G %n' /proc/$pid/ /run/sleep.pid | sed s:/[0-9]*/:/PID/:
         start-stop-daemon --status -u alice --name sleep; echo $?
         start-stop-daemon --status -u bob --name sleep || echo $?
