@@ -4,7 +4,7 @@
 //! target connect SOCKET      connects to SOCKET and passes the connection on through standard input, itself a socket
 //! target filtered FILE       loads a filter that notifies chown and stat, and passes the listener on through standard
 //!                            input; for each byte that comes there: chowns FILE to 42:43 and answers with a line
-//! target steady DIR THREADS  chowns files in DIR and looks at them in each thread, until there is a file DIR/stop
+//! target steady DIR THREADS  chowns and creates files in DIR, as other users, in each thread, until there is a file DIR/stop
 //! target stuck DIR           mounts a file system on DIR that never answers, and has a process wait for it
 //! ```
 
@@ -18,7 +18,7 @@ use std::error::Error;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Uid, setfsuid};
 use sendfd::SendWithFd;
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
@@ -106,7 +107,11 @@ fn steady_thread(directory: &Path, stop: &Path, number: u32) -> Outcome {
     let link = directory.join(format!("link-{number}"));
     fs::write(&file, "")?;
     symlink(&file, &link)?;
+    let everybodys = directory.join(format!("everybodys-{number}"));
+    fs::create_dir(&everybodys)?;
+    fs::set_permissions(&everybodys, fs::Permissions::from_mode(0o777))?;
     for round in 0.. {
+        create_as(&everybodys.join("own"), 1000 + number)?;
         chown(&link, Some(round), Some(number))?;
         lchown(&link, Some(number), Some(round))?;
         let (seen, seen_link) = (fs::metadata(&link)?, fs::symlink_metadata(&link)?);
@@ -122,6 +127,21 @@ fn steady_thread(directory: &Path, stop: &Path, number: u32) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Creates and removes a file as another user, whom only this thread becomes.
+fn create_as(file: &Path, user: u32) -> Outcome {
+    let before = setfsuid(Uid::from_raw(user));
+    // Tried again, the call may find the file that it has made before its worker was killed.
+    let created = fs::write(file, "");
+    let between = setfsuid(Uid::from_raw(0));
+    created?;
+    let owner = fs::metadata(file)?.uid();
+    fs::remove_file(file)?;
+    if (before.as_raw(), between.as_raw(), owner) == (0, user, user) {
+        return Ok(());
+    }
+    Err(format!("as {user}: {before}, then {between}, and a file of {owner}").into())
 }
 
 /// FUSE by hand (linux/fuse.h): answers FUSE_INIT, which mounting takes, and nothing else.

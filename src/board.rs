@@ -19,9 +19,11 @@ use crate::sys::{NOTIFICATION_WORDS, SharedWords};
 /// As many calls can be served at the same time; further ones wait in the kernel.
 pub(crate) const SLOTS: usize = 256;
 
-/// Words of a slot: the notification, how often it was taken up, and room for the cache line.
+/// Words of a slot: the notification, how often it was taken up, how far that got, and room for the cache line.
 const SLOT_WORDS: usize = 16;
 const ATTEMPTS: usize = NOTIFICATION_WORDS;
+const STEP: usize = ATTEMPTS + 1;
+const STEP_VALUE: usize = ATTEMPTS + 2;
 const HEADER_WORDS: usize = 128;
 const FIRST_SYSCALL: usize = 16;
 const WORDS: usize = HEADER_WORDS + SLOTS * SLOT_WORDS;
@@ -54,6 +56,52 @@ pub(crate) enum Outcome {
     Continued,
     Answered,
     Failed,
+}
+
+/// How far a call has got that must not be done twice.
+///
+/// What changes something and could not be repeated is noted down first. A worker that takes up the call of a dead one
+/// finds the note, and finishes what may have been done already instead of beginning anew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Journal<'a>(&'a [AtomicU64]);
+
+/// A note of a [`Journal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A file is created where none was.
+    Creating,
+    /// The target gets this record, and its call this value.
+    Assigning { record: u16, value: u32 },
+}
+
+impl Journal<'_> {
+    const CREATING: u64 = 1;
+    const ASSIGNING: u64 = 2;
+
+    pub(crate) fn note(self, step: Step) {
+        let (kind, value) = match step {
+            Step::Creating => (Self::CREATING, 0),
+            Step::Assigning { record, value } => {
+                (Self::ASSIGNING | u64::from(record) << 8, u64::from(value))
+            }
+        };
+        self.0[STEP_VALUE].store(value, Ordering::Relaxed);
+        // A killed process has stored what came first in the program: the note is complete once it is there.
+        self.0[STEP].store(kind, Ordering::Release);
+    }
+
+    pub(crate) fn noted(self) -> Option<Step> {
+        let word = self.0[STEP].load(Ordering::Acquire);
+        let [kind, low, high, ..] = word.to_le_bytes();
+        match u64::from(kind) {
+            Self::CREATING => Some(Step::Creating),
+            Self::ASSIGNING => Some(Step::Assigning {
+                record: u16::from_le_bytes([low, high]),
+                value: u32::try_from(self.0[STEP_VALUE].load(Ordering::Relaxed)).ok()?,
+            }),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -108,8 +156,15 @@ impl Board {
         self.slot_words(slot)[ATTEMPTS].fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// What is noted about the call in `slot`.
+    pub(crate) fn journal(&self, slot: usize) -> Journal<'_> {
+        Journal(self.slot_words(slot))
+    }
+
     /// The call in `slot` has been answered.
     pub(crate) fn finish(&self, slot: usize) {
+        // First what must not be taken for a note about the next call.
+        self.slot_words(slot)[STEP].store(0, Ordering::Release);
         clear(self.slot(slot));
         self.slot_words(slot)[ATTEMPTS].store(0, Ordering::Relaxed);
     }
@@ -160,7 +215,17 @@ mod tests {
         assert_eq!(board.attempt(3), 1);
         assert_eq!(other.slot(3)[0].load(Ordering::Relaxed), 42);
         assert_eq!(other.attempt(3), 2);
+        let step = Step::Assigning {
+            record: 0x3fff,
+            value: u32::MAX,
+        };
+        assert_eq!(other.journal(3).noted(), None);
+        board.journal(3).note(step);
+        assert_eq!(other.journal(3).noted(), Some(step));
+        other.journal(3).note(Step::Creating);
+        assert_eq!(board.journal(3).noted(), Some(Step::Creating));
         other.finish(3);
+        assert_eq!(board.journal(3).noted(), None);
         assert_eq!(board.slot(3)[0].load(Ordering::Relaxed), 0);
         assert_eq!(board.attempt(3), 1);
 

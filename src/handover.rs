@@ -24,27 +24,30 @@ const WORKER: &str = "worker";
 pub(crate) struct Setup {
     pub(crate) log_level: String,
     pub(crate) log_format: String,
-    /// Directory of the side store; none: owners of special inodes are not kept.
-    pub(crate) store: Option<PathBuf>,
+    /// Directory of the side store in memory; none: owners of special inodes are not kept.
+    pub(crate) recent: Option<PathBuf>,
+    /// Its directory on disk; none: they are kept until the next boot.
+    pub(crate) lasting: Option<PathBuf>,
     /// The daemon's socket, on which the next daemon will listen, too.
     pub(crate) socket: Option<PathBuf>,
 }
 
 impl Setup {
-    pub(crate) fn to_arguments(&self) -> [OsString; 5] {
+    pub(crate) fn to_arguments(&self) -> [OsString; 6] {
         let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default().into_os_string();
         [
             WORKER.into(),
             self.log_level.clone().into(),
             self.log_format.clone().into(),
-            path(&self.store),
+            path(&self.recent),
+            path(&self.lasting),
             path(&self.socket),
         ]
     }
 
     /// `None` for the command line of anything but a worker.
     pub(crate) fn from_arguments(arguments: &[OsString]) -> Option<Self> {
-        let [worker, log_level, log_format, store, socket] = arguments else {
+        let [worker, log_level, log_format, recent, lasting, socket] = arguments else {
             return None;
         };
         let text = |word: &OsStr| word.to_str().map(str::to_owned);
@@ -53,7 +56,8 @@ impl Setup {
         Some(Self {
             log_level: text(log_level)?,
             log_format: text(log_format)?,
-            store: path(store),
+            recent: path(recent),
+            lasting: path(lasting),
             socket: path(socket),
         })
     }
@@ -109,13 +113,14 @@ mod tests {
         let setup = Setup {
             log_level: "info".into(),
             log_format: "json".into(),
-            store: None,
+            recent: None,
+            lasting: Some("/state".into()),
             socket: Some(OsStr::from_bytes(b"/a \xff/s").into()),
         };
         assert_eq!(Setup::from_arguments(&setup.to_arguments()), Some(setup));
         assert_eq!(Setup::from_arguments(&["worker".into()]), None);
         assert_eq!(
-            Setup::from_arguments(&["serve", "", "", "", ""].map(OsString::from)),
+            Setup::from_arguments(&["serve", "", "", "", "", ""].map(OsString::from)),
             None
         );
     }

@@ -4,11 +4,13 @@
 //! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
 //! top floor down; each imports from lower floors only:
 //!
-//! `cli` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`, `identity` >
-//! `procfs`, `lock` > `sys` > `credentials`, `name`, `handover`, `oci`, `error`.
+//! `cli` > `sweep` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`, `identity` >
+//! `procfs`, `lock` > `sys` > `credentials`,
+//! `acl`, `name`, `handover`, `oci`, `error`.
 //!
 //! Start reading in `syscalls`.
 
+mod acl;
 mod board;
 mod bundle;
 mod cli;
@@ -24,6 +26,7 @@ mod owner;
 mod procfs;
 mod profile;
 mod seccomp;
+mod sweep;
 #[expect(
     unsafe_code,
     reason = "the only unsafe room: the system calls that no crate wraps"

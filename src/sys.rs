@@ -197,6 +197,40 @@ pub(crate) fn getxattr(
     usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
 }
 
+/// listxattr(2), llistxattr(2) when `follow` is false.
+pub(crate) fn listxattr(path: &CStr, list: &mut [u8], follow: bool) -> Result<usize, Errno> {
+    let call = if follow {
+        libc::listxattr
+    } else {
+        libc::llistxattr
+    };
+    // SAFETY: the path ends in NUL; the kernel writes at most `list.len()` bytes into `list`.
+    let length = unsafe { call(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// setxattr(2), with the caller's flags.
+pub(crate) fn setxattr(path: &CStr, name: &CStr, value: &[u8], flags: c_int) -> Result<(), Errno> {
+    // SAFETY: both strings end in NUL; the kernel reads `value.len()` bytes of `value`.
+    let result = unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            flags,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// removexattr(2)
+pub(crate) fn removexattr(path: &CStr, name: &CStr) -> Result<(), Errno> {
+    // SAFETY: both strings end in NUL.
+    let result = unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
 /// getxattrat(2) (Linux 6.13).
 pub(crate) fn getxattrat(
     dirfd: BorrowedFd,
@@ -458,16 +492,28 @@ impl Drop for SharedWords {
     }
 }
 
+/// What an LMDB environment keeps when the machine goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Nothing, and its files may be broken: for a directory that does not outlive the boot.
+    None,
+    /// Every transaction that was committed.
+    Full,
+}
+
 /// Opens the LMDB environment in `directory`.
 pub(crate) fn open_lmdb(
     directory: &Path,
     map_size: usize,
+    durability: Durability,
 ) -> heed::Result<heed::Env<heed::WithoutTls>> {
     let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_size).max_readers(1024);
-    // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by a directory for each
-    // boot; it never makes memory unsound.
-    unsafe { options.flags(heed::EnvFlags::NO_SYNC) };
+    if durability == Durability::None {
+        // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by a directory for each
+        // boot; it never makes memory unsound.
+        unsafe { options.flags(heed::EnvFlags::NO_SYNC) };
+    }
     // SAFETY: LMDB's map must not be changed but through LMDB; the directory is private to the user (0700).
     unsafe { options.open(directory) }
 }

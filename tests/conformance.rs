@@ -4,9 +4,8 @@ mod common;
 
 use common::{Bundle, Daemon, Place, Runtime, assert_same_lines, example};
 
-/// Groups of the probe that are left out: symlinks in lower layers of an overlay belong to issue #5, and an anonymous inode is
-/// the real root's, whom only the oracle maps.
-const SKIPPED: &str = "overlay-lower-links,shared-inode";
+/// A group of the probe that is left out: an anonymous inode is the real root's, whom only the oracle maps.
+const SKIPPED: &str = "shared-inode";
 
 const OPERATIONS: &str = "3000";
 
@@ -54,12 +53,6 @@ fn the_probe_prints_what_it_prints_as_root_with_seed_3() {
 #[test]
 fn the_probe_prints_what_it_prints_as_root_under_runc() {
     compare_seed(Runtime::Runc, "4");
-}
-
-#[test]
-#[ignore = "#5: owners of symlinks and special files in the lower layers of an overlay"]
-fn the_probe_prints_what_it_prints_as_root_about_links_in_lower_layers() {
-    compare(Runtime::Crun, &["--only", "overlay-lower-links"]);
 }
 
 const ROUNDS: &str = "2000";

@@ -20,11 +20,14 @@ pub(crate) const OPEN_FLAGS: &[(u32, &str)] = &[
     (0o100, "O_CREAT"),
     (0o200, "O_EXCL"),
     (0o1000, "O_TRUNC"),
+    (0o2000, "O_APPEND"),
     (0o4000, "O_NONBLOCK"),
+    (0o100_000, "O_LARGEFILE"),
     (0o200_000, "O_DIRECTORY"),
     (0o400_000, "O_NOFOLLOW"),
     (0o2_000_000, "O_CLOEXEC"),
     (0o10_000_000, "O_PATH"),
+    (0o20_000_000, "__O_TMPFILE"),
 ];
 
 pub(crate) const RENAME_FLAGS: &[(u32, &str)] = &[(1, "RENAME_NOREPLACE"), (2, "RENAME_EXCHANGE")];

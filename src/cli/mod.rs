@@ -1,6 +1,7 @@
 //! The command line: argv in, output and exit codes out. No emulation.
 
 mod bundle;
+mod owners;
 mod profile;
 mod serve;
 mod worker;
@@ -42,6 +43,9 @@ enum Subcommands {
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
     Bundle(bundle::Arguments),
+    /// Look after the owners that are kept beside the files
+    #[command(subcommand)]
+    Owners(owners::Command),
 }
 
 /// How to log, always to standard error.
@@ -108,6 +112,7 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(arguments) => serve::run(arguments),
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
+        Subcommands::Owners(command) => owners::run(command),
     })
 }
 

@@ -13,6 +13,10 @@ pub(super) struct Arguments {
     /// Where to listen [default: $XDG_RUNTIME_DIR/subuidless.sock]
     socket: Option<PathBuf>,
 
+    /// Where owners lie that files cannot carry, on a local disk [default: $XDG_STATE_HOME/subuidless]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+
     #[command(flatten)]
     logging: Logging,
 }
@@ -22,6 +26,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
     let (log_level, log_format) = arguments.logging.words();
     daemon::run(daemon::Options {
         socket: arguments.socket,
+        store: arguments.store,
         log_level,
         log_format,
     })

@@ -3,7 +3,7 @@
 mod groups;
 mod receive;
 mod socket;
-mod store;
+pub(crate) mod store;
 mod workers;
 
 use std::path::PathBuf;
@@ -21,6 +21,7 @@ use crate::handover::Setup;
 use crate::sys;
 use receive::Received;
 use socket::ControlSocket;
+use store::{Keeper, Places};
 use workers::Workers;
 
 /// What `subuidless serve` is asked to do.
@@ -28,6 +29,8 @@ use workers::Workers;
 pub(crate) struct Options {
     /// Where to listen; `None`: `$XDG_RUNTIME_DIR/subuidless.sock`, or the socket that systemd passes.
     pub(crate) socket: Option<PathBuf>,
+    /// Where the lasting side store lies; `None`: `$XDG_STATE_HOME/subuidless`.
+    pub(crate) store: Option<PathBuf>,
     /// For the workers, which log as the daemon does.
     pub(crate) log_level: String,
     pub(crate) log_format: String,
@@ -71,10 +74,13 @@ fn check_kernel() -> Result<(), Error> {
 
 async fn serve(options: Options) -> Result<(), Error> {
     let socket = ControlSocket::open(options.socket)?;
+    let places = Places::prepare(options.store);
+    let keeper = Keeper::start(&places);
     let workers = Rc::new(Workers::new(&Setup {
         log_level: options.log_level,
         log_format: options.log_format,
-        store: store::directory(),
+        recent: places.recent,
+        lasting: places.lasting,
         socket: Some(socket.path().to_owned()),
     }));
     let mut terminate = watch(SignalKind::terminate())?;
@@ -105,6 +111,9 @@ async fn serve(options: Options) -> Result<(), Error> {
         workers = workers.running(),
         "stopping: workers of running containers go on"
     );
+    if let Some(keeper) = keeper {
+        keeper.stop();
+    }
     Ok(())
 }
 

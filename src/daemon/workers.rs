@@ -35,7 +35,7 @@ const PATIENCE: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Workers {
     /// The command line of all workers.
-    arguments: [OsString; 5],
+    arguments: [OsString; 6],
     running: Cell<usize>,
     /// By container id, as long as a worker of the container lives.
     shared: RefCell<HashMap<String, Weak<OwnedFd>>>,

@@ -25,6 +25,15 @@ impl Index {
         Self(u16::from_le_bytes([low, high]))
     }
 
+    /// For keeping it somewhere.
+    pub(crate) fn as_raw(self) -> u16 {
+        self.0
+    }
+
+    pub(crate) fn from_raw(raw: u16) -> Self {
+        Self::from_bits(raw.into())
+    }
+
     pub(crate) fn number(self) -> usize {
         usize::from(self.0)
     }

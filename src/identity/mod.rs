@@ -92,14 +92,8 @@ impl Identities {
         Cookie::decode(soft).map_or(Index::INITIAL, |cookie| cookie.record)
     }
 
-    /// From now on the thread `tid` has `credentials`.
-    pub(crate) fn assign(
-        &self,
-        tid: u32,
-        credentials: &Credentials,
-        locks: &Locks,
-    ) -> Result<(), Errno> {
-        let record = self.number(credentials, locks)?;
+    /// From now on the thread `tid` has the credentials of `record`.
+    pub(crate) fn assign(&self, tid: u32, record: Index) -> Result<(), Errno> {
         let (cookie, hard) = read_cookie(tid)?;
         if is_alone(tid)? {
             write_cookie(tid, Cookie::plain(record), hard)?;
@@ -152,7 +146,8 @@ impl Identities {
         Ok(read_cookie(tid)?.0.threads_differ && read_tag(tid).is_some())
     }
 
-    fn number(&self, credentials: &Credentials, locks: &Locks) -> Result<Index, Errno> {
+    /// The record of `credentials`, new or known.
+    pub(crate) fn number(&self, credentials: &Credentials, locks: &Locks) -> Result<Index, Errno> {
         if *credentials == self.initial {
             return Ok(Index::INITIAL);
         }

@@ -136,6 +136,7 @@ mod tests {
     const OWNER: Owner = Owner {
         uid: Some(EmulatedUid::ROOT),
         gid: None,
+        device: None,
     };
 
     fn version(inode: u64, changed: i64) -> Version {

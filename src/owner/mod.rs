@@ -4,6 +4,7 @@
 //! functions work on an open file, usually an O_PATH fd: what was resolved once is what is read and changed.
 //! The caller's working directory must be the host's procfs (see [`crate::procfs`]).
 
+mod attribute;
 mod cache;
 mod record;
 mod side;
@@ -22,11 +23,33 @@ use nix::unistd::Uid;
 use tracing::{error, warn};
 use xattr::FileExt;
 
+pub(crate) use attribute::{Attribute, shown};
 pub(crate) use cache::{OwnerCache, Version};
-pub(crate) use record::Owner;
-pub(crate) use side::SideStore;
+pub(crate) use record::{Device, Owner};
+pub(crate) use side::{Key, SideStore};
 
 use crate::{procfs, sys};
+
+/// Opens the side store, as far as it can be opened; a log line says what cannot.
+pub(crate) fn open_side_store(recent: &Path, lasting: Option<&Path>) -> Option<SideStore> {
+    let mut store = SideStore::open(recent)
+        .inspect_err(|error| {
+            warn!(
+                directory = %recent.display(), %error,
+                "cannot open the side store: owners of symlinks, fifos, sockets and devices are not kept"
+            );
+        })
+        .ok()?;
+    if let Some(directory) = lasting
+        && let Err(error) = store.open_lasting(directory)
+    {
+        error!(
+            directory = %directory.display(), %error,
+            "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
+        );
+    }
+    Some(store)
+}
 
 /// The attribute that holds the owner; the field's common name, shared with umoci.
 pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
@@ -146,6 +169,10 @@ impl Owners {
             return Ok(());
         }
         let Some(side) = &self.side else {
+            if owner.device.is_some() {
+                // A socket that nothing is known of would be a lie.
+                return Err(Errno::EPERM);
+            }
             warn!("no side store: the owner of an inode without extended attributes is not kept");
             return Ok(());
         };
@@ -153,7 +180,7 @@ impl Owners {
         if owner.is_unset() {
             side.remove(&key).map_err(store_failed)
         } else {
-            side.store(&key, owner).map_err(store_failed)
+            side.store(&key, &owner.encode()).map_err(store_failed)
         }
     }
 

@@ -3,7 +3,7 @@
 //! The format is shared with umoci and runROOTLESS: a protobuf message `Resource { uint32 uid = 1; uint32 gid = 2; }`
 //! (github.com/rootless-containers/proto). A missing field is zero, 0xFFFFFFFF is "not set: show the real one".
 
-use nix::sys::stat::FileStat;
+use nix::sys::stat::{FileStat, SFlag};
 use prost::Message;
 
 use crate::credentials::{EmulatedGid, EmulatedUid, Id};
@@ -14,15 +14,31 @@ struct Resource {
     uid: u32,
     #[prost(uint32, tag = "2")]
     gid: u32,
+    /// Ours, and in the side store only: S_IFCHR or S_IFBLK.
+    #[prost(uint32, tag = "1001")]
+    device_type: u32,
+    #[prost(uint32, tag = "1002")]
+    device_number: u32,
 }
 
 const NOT_SET: u32 = u32::MAX;
 
 /// The fake owner of a file; `None` shows the real id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) uid: Option<EmulatedUid>,
     pub(crate) gid: Option<EmulatedGid>,
+    /// The device that the file, a socket, stands for.
+    pub(crate) device: Option<Device>,
+}
+
+/// A character or block device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// S_IFCHR or S_IFBLK.
+    pub(crate) kind: SFlag,
+    /// As mknod(2) takes it, and stat(2) gives it.
+    pub(crate) number: u32,
 }
 
 /// Bytes that are no `Resource` message.
@@ -37,27 +53,41 @@ impl Owner {
         Self {
             uid: Some(uid).filter(|uid| uid.as_raw() != stat.st_uid),
             gid: Some(gid).filter(|gid| gid.as_raw() != stat.st_gid),
+            device: None,
         }
     }
 
-    /// Neither id is set: as if there were no record.
+    /// Nothing is set: as if there were no record.
     pub(crate) fn is_unset(self) -> bool {
-        self.uid.is_none() && self.gid.is_none()
+        self == Self::default()
     }
 
     pub(crate) fn encode(self) -> Vec<u8> {
         Resource {
             uid: self.uid.map_or(NOT_SET, EmulatedUid::as_raw),
             gid: self.gid.map_or(NOT_SET, EmulatedGid::as_raw),
+            device_type: self.device.map_or(0, |device| device.kind.bits()),
+            device_number: self.device.map_or(0, |device| device.number),
         }
         .encode_to_vec()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let Resource { uid, gid } = Resource::decode(bytes).map_err(Unreadable)?;
+        let Resource {
+            uid,
+            gid,
+            device_type,
+            device_number,
+        } = Resource::decode(bytes).map_err(Unreadable)?;
+        let kind = SFlag::from_bits_truncate(device_type);
+        let is_device = matches!(kind, SFlag::S_IFCHR | SFlag::S_IFBLK);
         Ok(Self {
             uid: EmulatedUid::new(uid),
             gid: EmulatedGid::new(gid),
+            device: is_device.then_some(Device {
+                kind,
+                number: device_number,
+            }),
         })
     }
 }
@@ -70,6 +100,7 @@ mod tests {
         Owner {
             uid: EmulatedUid::new(uid),
             gid: EmulatedGid::new(gid),
+            device: None,
         }
     }
 
@@ -98,6 +129,22 @@ mod tests {
             assert_eq!(Owner::decode(&bytes), Ok(owner(id, 3)));
             assert_eq!(Owner::decode(&owner(3, id).encode()), Ok(owner(3, id)));
         }
+    }
+
+    #[test]
+    fn a_device_survives_the_round_trip_and_an_attribute_makes_none() {
+        let device = Owner {
+            device: Some(Device {
+                kind: SFlag::S_IFBLK,
+                number: 0xfff0_0103,
+            }),
+            ..owner(0, 6)
+        };
+        assert_eq!(Owner::decode(&device.encode()), Ok(device));
+        assert!(!device.is_unset());
+        // A file type that is no device's.
+        let strange = [&owner(1, 2).encode()[..], &[0xc8, 0x3e, 0x80, 0x80, 0x01]].concat();
+        assert_eq!(Owner::decode(&strange), Ok(owner(1, 2)));
     }
 
     #[test]

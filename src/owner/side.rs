@@ -1,43 +1,212 @@
-//! The side store: owners of inodes that cannot carry the extended attribute.
+//! The side store: what inodes cannot carry in an extended attribute.
 //!
-//! `user.*` attributes exist on regular files and directories only (xattr(7)), and not on every file system. The
-//! other owners live in an LMDB environment that all workers of a user share: reads take no lock, a killed writer
-//! leaves nothing half done. The key is the file system and the file handle, which carries the inode's generation, so
-//! that a recycled inode number inherits nothing.
+//! `user.*` attributes exist on regular files and directories only (xattr(7)), and not on every file system. Everything
+//! else lives in two LMDB environments that all workers of a user share: reads take no lock, a killed writer leaves
+//! nothing half done. The *recent* one lies in memory (tmpfs) and runs without fsync: a write costs microseconds. The daemon
+//! moves what is in there to the *lasting* one on disk, with fsync, every second; so after a power cut as much is there
+//! as of an extended attribute, which nobody syncs either. What is in the recent one counts, a removal included.
 //!
-//! For now the store lasts until the next boot: LMDB runs without fsync, which is safe against kill -9 but not
-//! against a power cut, so each boot begins with a directory of its own.
+//! The key is the file system and the file handle, which carries the inode's generation, so that a recycled inode number
+//! inherits nothing. An overlay gives no such handle, and another file system id with every mount: through it an inode is
+//! known by its number and its time of birth in nanoseconds, by which it is entered, too, when it is seen without.
 
+use std::collections::HashSet;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use heed::types::Bytes;
 use nix::errno::Errno;
+use nix::sys::statfs::{self, FsType, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 
-use super::record::Owner;
-use crate::sys;
+use crate::sys::{self, Durability};
 
 /// Address space only; the file grows as entries come.
 const MAP_SIZE: usize = 1 << 30;
 
+/// In front of a value in the recent store: it is to be moved to the lasting one.
+const LASTING: u8 = b'l';
+/// It is not, since its file system is gone after a boot.
+const PASSING: u8 = b'p';
+
+/// The form of keys and values in the lasting store.
+const FORMAT: &str = "1\n";
+
+/// How many entries are moved at once.
+const BATCH: usize = 4096;
+
 #[derive(Debug)]
 pub(crate) struct SideStore {
+    recent: Environment,
+    lasting: Option<Environment>,
+}
+
+/// Why the lasting store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0} (moving the directory away begins a new one)")]
+    Database(#[from] heed::Error),
+    #[error("it was written by a newer version of subuidless: format {0}")]
+    Newer(String),
+}
+
+impl SideStore {
+    pub(crate) fn open(recent: &Path) -> heed::Result<Self> {
+        Ok(Self {
+            recent: Environment::open(recent, Durability::None)?,
+            lasting: None,
+        })
+    }
+
+    /// Adds what outlives the boot.
+    pub(crate) fn open_lasting(&mut self, directory: &Path) -> Result<(), Unusable> {
+        let file = directory.join("format");
+        match std::fs::read_to_string(&file) {
+            Ok(format) if format == FORMAT => {}
+            Ok(format) => return Err(Unusable::Newer(format.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::write(&file, FORMAT)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.lasting = Some(Environment::open(directory, Durability::Full)?);
+        Ok(())
+    }
+
+    /// Whether nothing is stored at all: then no file needs a look-up. Costs no system call.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.recent.is_empty() && self.lasting.as_ref().is_none_or(Environment::is_empty)
+    }
+
+    pub(crate) fn load(&self, key: &Key) -> heed::Result<Option<Vec<u8>>> {
+        for bytes in key.to_look_up() {
+            if let Some(value) = self.get(bytes)? {
+                return Ok(Some(value).filter(|value| !value.is_empty()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Empty: it was removed.
+    fn get(&self, bytes: &[u8]) -> heed::Result<Option<Vec<u8>>> {
+        // In this order: what is moved is in both for a while.
+        match self.recent.get(bytes)? {
+            Some(value) => Ok(Some(value.get(1..).unwrap_or_default().to_vec())),
+            None => match &self.lasting {
+                Some(lasting) if !lasting.is_empty() => lasting.get(bytes),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    pub(crate) fn store(&self, key: &Key, value: &[u8]) -> heed::Result<()> {
+        let lasts = if key.passes { PASSING } else { LASTING };
+        let value = [&[lasts], value].concat();
+        self.recent.change(|owners, transaction| {
+            key.to_enter()
+                .try_for_each(|bytes| owners.put(transaction, bytes, &value))
+        })
+    }
+
+    /// An entry that says so, since there may be one below that counts otherwise.
+    pub(crate) fn remove(&self, key: &Key) -> heed::Result<()> {
+        self.store(key, &[])
+    }
+
+    /// Moves what is recent to where it lasts; the number of entries moved.
+    pub(crate) fn settle(&self) -> heed::Result<usize> {
+        let Some(lasting) = &self.lasting else {
+            return Ok(0);
+        };
+        let moved = self
+            .recent
+            .entries(BATCH, |value| value.first() != Some(&PASSING))?;
+        if moved.is_empty() {
+            return Ok(0);
+        }
+        lasting.change(|owners, transaction| {
+            moved.iter().try_for_each(|(key, value)| {
+                let value = value.get(1..).unwrap_or_default();
+                if value.is_empty() && !Key::overlays(key) {
+                    owners.delete(transaction, key).map(drop)
+                } else {
+                    owners.put(transaction, key, value)
+                }
+            })
+        })?;
+        self.recent.change(|owners, transaction| {
+            for (key, value) in &moved {
+                // Not what has been changed meanwhile.
+                if owners.get(transaction, key)? == Some(value.as_slice()) {
+                    owners.delete(transaction, key)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(moved.len())
+    }
+
+    /// Removes what is of an inode that is not `present`, of these `file_systems` ([`Key::file_system`]), unless it is only
+    /// a rehearsal; how many entries there were, and how many of them are gone.
+    pub(crate) fn sweep(
+        &self,
+        file_systems: &HashSet<Vec<u8>>,
+        present: &HashSet<Key>,
+        dry_run: bool,
+    ) -> heed::Result<(usize, usize)> {
+        let Some(lasting) = &self.lasting else {
+            return Ok((0, 0));
+        };
+        let known: HashSet<&[u8]> = present.iter().map(|key| key.own.as_slice()).collect();
+        let all = lasting.entries(usize::MAX, |_| true)?;
+        // Entries by birth name no file system, so nobody can say that all there is has been looked at.
+        let is_gone = |bytes: &[u8]| {
+            bytes.first() == Some(&BY_HANDLE)
+                && bytes
+                    .get(..FILE_SYSTEM)
+                    .is_some_and(|id| file_systems.contains(id))
+                && !known.contains(bytes)
+        };
+        let gone: Vec<_> = all.iter().filter(|(bytes, _)| is_gone(bytes)).collect();
+        if !dry_run {
+            lasting.change(|owners, transaction| {
+                gone.iter()
+                    .try_for_each(|(bytes, _)| owners.delete(transaction, bytes).map(drop))
+            })?;
+        }
+        Ok((all.len(), gone.len()))
+    }
+}
+
+#[derive(Debug)]
+struct Environment {
     environment: heed::Env<heed::WithoutTls>,
     owners: heed::Database<Bytes, Bytes>,
     /// The last transaction seen, shifted left by one; bit 0: it left the store empty.
     emptiness: AtomicU64,
 }
 
-impl SideStore {
-    pub(crate) fn open(directory: &Path) -> heed::Result<Self> {
-        let environment = sys::open_lmdb(directory, MAP_SIZE)?;
+impl Environment {
+    fn open(directory: &Path, durability: Durability) -> heed::Result<Self> {
+        let environment = sys::open_lmdb(directory, MAP_SIZE, durability)?;
         // Slots of readers that were killed.
         environment.clear_stale_readers()?;
-        let mut transaction = environment.write_txn()?;
-        let owners = environment.create_database(&mut transaction, None)?;
-        transaction.commit()?;
+        let snapshot = environment.read_txn()?;
+        let known = environment.open_database(&snapshot, None)?;
+        snapshot.commit()?;
+        let owners = match known {
+            Some(owners) => owners,
+            None => {
+                let mut transaction = environment.write_txn()?;
+                let owners = environment.create_database(&mut transaction, None)?;
+                transaction.commit()?;
+                owners
+            }
+        };
         Ok(Self {
             environment,
             owners,
@@ -45,8 +214,7 @@ impl SideStore {
         })
     }
 
-    /// Whether nothing is stored at all: then no file needs a look-up. Costs no system call.
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         let transaction = self.environment.info().last_txn_id as u64;
         let known = self.emptiness.load(Ordering::Relaxed);
         if known >> 1 == transaction {
@@ -62,79 +230,220 @@ impl SideStore {
         empty
     }
 
-    pub(crate) fn load(&self, key: &Key) -> heed::Result<Option<Vec<u8>>> {
+    fn get(&self, key: &[u8]) -> heed::Result<Option<Vec<u8>>> {
         let snapshot = self.environment.read_txn()?;
-        Ok(self.owners.get(&snapshot, &key.0)?.map(<[u8]>::to_vec))
+        Ok(self.owners.get(&snapshot, key)?.map(<[u8]>::to_vec))
     }
 
-    pub(crate) fn store(&self, key: &Key, owner: Owner) -> heed::Result<()> {
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&heed::Database<Bytes, Bytes>, &mut heed::RwTxn) -> heed::Result<T>,
+    ) -> heed::Result<T> {
         let mut transaction = self.environment.write_txn()?;
-        self.owners.put(&mut transaction, &key.0, &owner.encode())?;
-        transaction.commit()
+        let result = change(&self.owners, &mut transaction)?;
+        transaction.commit()?;
+        Ok(result)
     }
 
-    pub(crate) fn remove(&self, key: &Key) -> heed::Result<()> {
-        let mut transaction = self.environment.write_txn()?;
-        self.owners.delete(&mut transaction, &key.0)?;
-        transaction.commit()
+    fn entries(
+        &self,
+        most: usize,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> heed::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let snapshot = self.environment.read_txn()?;
+        let entries = self.owners.iter(&snapshot)?;
+        entries
+            .filter(|entry| entry.as_ref().map_or(true, |(_, value)| wanted(value)))
+            .take(most)
+            .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
+            .collect()
     }
 }
 
 /// What identifies an inode for as long as it exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Key(Vec<u8>);
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// By handle, or by number and birth on an overlay and where there are no handles.
+    own: Vec<u8>,
+    /// By number and birth, for an overlay to see.
+    by_birth: Option<Vec<u8>>,
+    /// Where the other view of the inode, with or without an overlay, may have entered something.
+    other: Option<Vec<u8>>,
+    /// The file system is gone after a boot.
+    passes: bool,
+}
+
+/// The bytes of a key by handle that name the file system.
+const FILE_SYSTEM: usize = 9;
+
+/// By file handle.
+const BY_HANDLE: u8 = b'h';
+/// By device, inode and birth, where there are no handles: good for one mount.
+const BY_INODE: u8 = b'i';
+/// By inode and birth, entered through an overlay.
+const BY_BIRTH_IN_OVERLAY: u8 = b'o';
+/// By inode and birth, entered without one.
+const BY_BIRTH: u8 = b'b';
+
+/// File systems that begin anew with every boot.
+const PASSING_FILE_SYSTEMS: [FsType; 5] = [
+    statfs::TMPFS_MAGIC,
+    statfs::PROC_SUPER_MAGIC,
+    statfs::DEVPTS_SUPER_MAGIC,
+    statfs::SYSFS_MAGIC,
+    FsType(0x8584_58f6), // RAMFS_MAGIC
+];
 
 impl Key {
     /// The key of the file behind `fd`.
-    ///
-    /// File systems without handles (procfs, devpts, pipes) fall back to device, inode and birth time.
     pub(crate) fn of(fd: BorrowedFd) -> Result<Self, Errno> {
-        let mut key = Vec::with_capacity(64);
-        let handle = sys::file_handle(fd, true).or_else(|_| sys::file_handle(fd, false));
-        if let Ok(handle) = handle {
-            key.push(b'h');
-            key.extend(fstatvfs(fd)?.filesystem_id().to_ne_bytes());
-            key.extend(handle.handle_type.to_ne_bytes());
-            key.extend(handle.bytes());
-        } else {
-            let mask = libc::STATX_INO | libc::STATX_BTIME;
-            let file = sys::statx(fd, c"", libc::AT_EMPTY_PATH, mask)?;
-            key.push(b'i');
-            key.extend(file.stx_dev_major.to_ne_bytes());
-            key.extend(file.stx_dev_minor.to_ne_bytes());
-            key.extend(file.stx_ino.to_ne_bytes());
-            key.extend(file.stx_btime.tv_sec.to_ne_bytes());
-            key.extend(file.stx_btime.tv_nsec.to_ne_bytes());
+        let file_system = fstatfs(fd)?.filesystem_type();
+        let mask = libc::STATX_INO | libc::STATX_BTIME;
+        let file = sys::statx(fd, c"", libc::AT_EMPTY_PATH, mask)?;
+        let birth = [
+            file.stx_ino.to_ne_bytes(),
+            file.stx_btime.tv_sec.to_ne_bytes(),
+            u64::from(file.stx_btime.tv_nsec).to_ne_bytes(),
+        ]
+        .concat();
+        let with = |kind: u8| [&[kind], birth.as_slice()].concat();
+        if file_system == statfs::OVERLAYFS_SUPER_MAGIC {
+            return Ok(Self {
+                own: with(BY_BIRTH_IN_OVERLAY),
+                by_birth: None,
+                other: Some(with(BY_BIRTH)),
+                passes: false,
+            });
         }
-        Ok(Self(key))
+        let handle = sys::file_handle(fd, true).or_else(|_| sys::file_handle(fd, false));
+        let Ok(handle) = handle else {
+            // procfs, devpts, pipes
+            let device = libc::makedev(file.stx_dev_major, file.stx_dev_minor);
+            return Ok(Self {
+                own: [&with(BY_INODE)[..], &device.to_ne_bytes()].concat(),
+                by_birth: None,
+                other: None,
+                passes: true,
+            });
+        };
+        let mut own = Vec::with_capacity(64);
+        own.push(BY_HANDLE);
+        own.extend(fstatvfs(fd)?.filesystem_id().to_ne_bytes());
+        own.extend(handle.handle_type.to_ne_bytes());
+        own.extend(handle.bytes());
+        let is_born = file.stx_mask & libc::STATX_BTIME != 0;
+        Ok(Self {
+            own,
+            by_birth: is_born.then(|| with(BY_BIRTH)),
+            other: is_born.then(|| with(BY_BIRTH_IN_OVERLAY)),
+            passes: PASSING_FILE_SYSTEMS.contains(&file_system),
+        })
+    }
+
+    fn to_enter(&self) -> impl Iterator<Item = &[u8]> {
+        [Some(&self.own), self.by_birth.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(Vec::as_slice)
+    }
+
+    fn to_look_up(&self) -> impl Iterator<Item = &[u8]> {
+        [Some(&self.own), self.other.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(Vec::as_slice)
+    }
+
+    fn overlays(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&BY_BIRTH_IN_OVERLAY)
+    }
+
+    /// The file system that the inode is on, as far as the key says.
+    pub(crate) fn file_system(&self) -> &[u8] {
+        self.own.get(..FILE_SYSTEM).unwrap_or(&self.own)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::Id;
-    use crate::credentials::{EmulatedGid, EmulatedUid};
     use std::fs::File;
     use std::os::fd::AsFd;
+
+    fn opened(recent: &Path, lasting: &Path) -> SideStore {
+        let mut store = SideStore::open(recent).unwrap();
+        store.open_lasting(lasting).unwrap();
+        store
+    }
+
+    /// Of a file that outlives a boot, whatever the test's directory is on.
+    fn lasting_key(number: u8) -> Key {
+        Key {
+            own: [&[BY_HANDLE], [number; FILE_SYSTEM].as_slice()].concat(),
+            by_birth: None,
+            other: None,
+            passes: false,
+        }
+    }
 
     #[test]
     fn what_one_opener_stores_another_one_sees_and_an_empty_store_says_so() {
         let directory = tempfile::tempdir().unwrap();
-        let one = SideStore::open(directory.path()).unwrap();
-        assert!(one.is_empty());
+        let store = SideStore::open(directory.path()).unwrap();
+        assert!(store.is_empty());
         let file = File::create(directory.path().join("file")).unwrap();
         let key = Key::of(file.as_fd()).unwrap();
-        let owner = Owner {
-            uid: EmulatedUid::new(4_294_967_294),
-            gid: EmulatedGid::new(0),
+        store.store(&key, b"value").unwrap();
+        assert!(!store.is_empty());
+        assert_eq!(store.load(&key).unwrap().unwrap(), b"value");
+        store.remove(&key).unwrap();
+        assert_eq!(store.load(&key).unwrap(), None);
+    }
+
+    #[test]
+    fn what_has_settled_is_there_after_a_boot_and_what_was_removed_is_not() {
+        let [recent, lasting, next] = [0; 3].map(|_| tempfile::tempdir().unwrap());
+        let store = opened(recent.path(), lasting.path());
+        let [a, b] = [1, 2].map(lasting_key);
+        let c = Key {
+            passes: true,
+            ..lasting_key(3)
         };
-        one.store(&key, owner).unwrap();
-        assert!(!one.is_empty());
-        assert_eq!(one.load(&key).unwrap(), Some(owner.encode()));
-        one.remove(&key).unwrap();
-        assert!(one.is_empty());
-        assert_eq!(one.load(&key).unwrap(), None);
+        store.store(&a, b"a").unwrap();
+        store.store(&b, b"b").unwrap();
+        store.store(&c, b"c").unwrap();
+        assert_eq!(store.settle().unwrap(), 2);
+        assert_eq!(store.settle().unwrap(), 0);
+        store.remove(&a).unwrap();
+        assert_eq!(store.load(&a).unwrap(), None);
+        assert_eq!(store.load(&b).unwrap().unwrap(), b"b");
+        store.store(&b, b"new").unwrap();
+        assert_eq!(store.load(&b).unwrap().unwrap(), b"new");
+        assert_eq!(store.settle().unwrap(), 2);
+        drop(store);
+        let store = opened(next.path(), lasting.path());
+        assert_eq!(store.load(&a).unwrap(), None);
+        assert_eq!(store.load(&b).unwrap().unwrap(), b"new");
+        assert_eq!(store.load(&c).unwrap(), None);
+        let here = HashSet::from([b.file_system().to_vec()]);
+        let sweep = |present: &[&Key], dry_run| {
+            let present = present.iter().map(|key| (*key).clone()).collect();
+            store.sweep(&here, &present, dry_run).unwrap()
+        };
+        assert_eq!(sweep(&[&b], false), (1, 0));
+        assert_eq!(sweep(&[], true), (1, 1));
+        assert!(!store.is_empty());
+        assert_eq!(sweep(&[&a], false), (1, 1));
+        assert!(store.is_empty());
+    }
+
+    #[test]
+    fn a_store_of_a_newer_version_is_left_alone() {
+        let [recent, lasting] = [0; 2].map(|_| tempfile::tempdir().unwrap());
+        std::fs::write(lasting.path().join("format"), "2\n").unwrap();
+        let mut store = SideStore::open(recent.path()).unwrap();
+        let refused = store.open_lasting(lasting.path());
+        assert!(matches!(refused, Err(Unusable::Newer(format)) if format == "2"));
     }
 
     #[test]

@@ -315,12 +315,10 @@ fn notifications(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
             ]
         }
         Trap::Masked { arg, mask, bits } => vec![with_args(masked(arg, mask, bits))],
-        Trap::HasEither { arg, bits: [a, b] } => {
-            vec![
-                with_args(masked(arg, a, a)),
-                with_args(masked(arg, a | b, b)),
-            ]
-        }
+        // One after the other, each without those before: no call matches twice.
+        Trap::HasAny { arg, bits } => each_bit(bits)
+            .map(|bit| with_args(masked(arg, bits & (bit | (bit - 1)), bit)))
+            .collect(),
     }
 }
 
@@ -329,14 +327,18 @@ fn complement(row: &Row) -> Vec<Value> {
     match row.trap {
         Trap::Always => Vec::new(),
         Trap::ChangesOwner { uid, gid } => vec![json!([is_minus_one(uid), is_minus_one(gid)])],
-        Trap::HasEither { arg, bits: [a, b] } => vec![json!([masked(arg, a | b, 0)])],
+        Trap::HasAny { arg, bits } => vec![json!([masked(arg, bits, 0)])],
         // Those that differ in one bit or another.
-        Trap::Masked { arg, mask, bits } => (0..u64::BITS)
-            .map(|shift| 1 << shift)
-            .filter(|bit| mask & bit != 0)
+        Trap::Masked { arg, mask, bits } => each_bit(mask)
             .map(|bit| json!([masked(arg, bit, !bits & bit)]))
             .collect(),
     }
+}
+
+fn each_bit(bits: u64) -> impl Iterator<Item = u64> {
+    (0..u64::BITS)
+        .map(|shift| 1 << shift)
+        .filter(move |bit| bits & bit != 0)
 }
 
 /// Filters compare 64 bits: a −1 that was sign-extended into the upper half traps, too, and is handled like any other.

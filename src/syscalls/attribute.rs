@@ -1,117 +1,16 @@
-//! chmod(2), utime(2), utimensat(2), setxattr(2), removexattr(2), and their relatives: who may do it.
-//!
-//! To the kernel everybody owns everything. So whoever has other ids than the container's root is checked here, and what
-//! is allowed goes on to the kernel.
+//! chmod(2), utime(2), utimensat(2), access(2), and their relatives.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod as change_mode_of, fchmodat as change_mode_at};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use crate::credentials::{Access, FileMode, Subject, capability};
-use crate::identity::Index;
-use crate::name::Name;
+use super::permission::{Named, allow, check};
+use crate::credentials::Access;
 use crate::procfs;
 use crate::seccomp::Reply;
-use crate::target::{Call, Dirfd, Location, PROCFS};
-
-/// Where a call names its file; numbers are those of arguments.
-#[derive(Clone, Copy)]
-struct Named {
-    dirfd: Dirfd,
-    /// `None`: the file is `dirfd` itself.
-    path: Option<usize>,
-    flags: AtFlags,
-}
-
-impl Named {
-    fn path(path: usize) -> Self {
-        Self::at(Dirfd::Cwd, path, AtFlags::empty())
-    }
-
-    fn link(path: usize) -> Self {
-        Self::at(Dirfd::Cwd, path, AtFlags::AT_SYMLINK_NOFOLLOW)
-    }
-
-    fn at(dirfd: Dirfd, path: usize, flags: AtFlags) -> Self {
-        Self {
-            dirfd,
-            path: Some(path),
-            flags,
-        }
-    }
-
-    fn fd(call: &Call, fd: usize) -> Self {
-        Self {
-            dirfd: Dirfd::from_fd(call.int(fd)),
-            path: None,
-            flags: AtFlags::AT_EMPTY_PATH,
-        }
-    }
-}
-
-/// The capabilities with which root is not held up by owners and modes.
-const OVER_FILES: u64 = capability::DAC_OVERRIDE | capability::FOWNER | capability::FSETID;
-
-/// Lets the call go on, if `decide` allows it to the target.
-///
-/// The file is looked at by its name: it may be another one by the time the kernel gets there, as between two calls of the
-/// target's own.
-fn check(
-    call: &mut Call,
-    named: Named,
-    decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
-) -> Result<Reply, Errno> {
-    let who = call.who_among_files()?;
-    let subject = call.subject_of(who)?;
-    if (who == Index::INITIAL && subject.has(OVER_FILES)) || call.is_nested() {
-        // CONTINUE: the kernel checks the container's root rightly.
-        return Ok(Reply::Continue);
-    }
-    let Ok(path) = named
-        .path
-        .map_or(Ok(Name::default()), |path| call.path(path))
-    else {
-        // CONTINUE: the kernel finds the same fault.
-        return Ok(Reply::Continue);
-    };
-    let location = Location {
-        dirfd: named.dirfd,
-        path: path.as_c_str(),
-        follow: !named.flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
-        empty_path: named.flags.contains(AtFlags::AT_EMPTY_PATH),
-    };
-    let Ok(mode) = call.mode_of(&location) else {
-        // CONTINUE: the kernel says why.
-        return Ok(Reply::Continue);
-    };
-    match decide(call, &subject, mode, &location) {
-        // A read-only mount is noticed first (mnt_want_write).
-        Err(_)
-            if call
-                .resolve(&location)
-                .is_ok_and(|file| is_read_only(file.as_fd())) =>
-        {
-            Err(Errno::EROFS)
-        }
-        result => result,
-    }
-}
-
-pub(super) fn is_read_only(file: BorrowedFd) -> bool {
-    fstatvfs(file).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY))
-}
-
-fn allow(allowed: bool, errno: Errno) -> Result<Reply, Errno> {
-    if allowed {
-        // CONTINUE: allowed to the target, and to everybody as far as the kernel is concerned.
-        Ok(Reply::Continue)
-    } else {
-        Err(errno)
-    }
-}
+use crate::target::{Abi, Call, PROCFS};
 
 // ---- chmod(2)
 
@@ -207,14 +106,31 @@ pub(super) fn futimesat(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn utimensat(call: &mut Call) -> Result<Reply, Errno> {
+    let is_short = call.abi != Abi::Native;
+    change_times_at(call, is_short)
+}
+
+/// utimensat(2) of i386 with the times of 64-bit architectures.
+pub(super) fn utimensat_time64(call: &mut Call) -> Result<Reply, Errno> {
+    change_times_at(call, false)
+}
+
+/// `is_short`: struct timespec has 32-bit members.
+fn change_times_at(call: &mut Call, is_short: bool) -> Result<Reply, Errno> {
     let flags = AtFlags::from_bits_retain(call.int(3));
     let mut times = given(call, 2);
     if times == Times::Given {
         let mut bytes = [0; 32];
-        call.read(2, &mut bytes)?;
-        let nanoseconds = [8, 24].map(|start| {
+        let bytes = if is_short {
+            &mut bytes[..16]
+        } else {
+            &mut bytes
+        };
+        call.read(2, bytes)?;
+        // The nanoseconds' lower half, of the second member.
+        let nanoseconds = [bytes.len() / 4, bytes.len() / 4 * 3].map(|start| {
             let bytes = bytes[start..].first_chunk().copied().unwrap_or_default();
-            i64::from_ne_bytes(bytes)
+            i64::from(i32::from_le_bytes(bytes))
         });
         times = match nanoseconds {
             [libc::UTIME_NOW, libc::UTIME_NOW] => Times::Now,
@@ -231,58 +147,6 @@ fn path_or_fd(call: &Call, flags: AtFlags) -> Named {
         0 => Named::fd(call, 0),
         _ => Named::at(call.dirfd(0), 1, flags),
     }
-}
-
-// ---- setxattr(2), removexattr(2)
-
-/// `name` is an argument number. fs/xattr.c, xattr_permission; fs/posix_acl.c; security/commoncap.c.
-fn change_attribute(call: &mut Call, named: Named, name: usize) -> Result<Reply, Errno> {
-    check(call, named, |call, subject, file, _| {
-        let Ok(name) = call.path(name) else {
-            // CONTINUE: the kernel finds the same fault.
-            return Ok(Reply::Continue);
-        };
-        let name = name.as_c_str().to_bytes();
-        if name.starts_with(b"user.") {
-            const STICKY: u32 = 0o1000;
-            if file.is_directory() && file.mode & STICKY != 0 && !subject.owns(file) {
-                return Err(Errno::EPERM);
-            }
-            return allow(subject.may(Access::WRITE, file), Errno::EACCES);
-        }
-        let allowed = if name == b"security.capability" {
-            subject.has(capability::SETFCAP)
-        } else if name.starts_with(b"system.posix_acl_") {
-            subject.owns(file)
-        } else {
-            subject.has(capability::SYS_ADMIN)
-        };
-        allow(allowed, Errno::EPERM)
-    })
-}
-
-pub(super) fn setxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, Named::path(0), 1)
-}
-
-pub(super) fn lsetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, Named::link(0), 1)
-}
-
-pub(super) fn fsetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, Named::fd(call, 0), 1)
-}
-
-pub(super) fn removexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, Named::path(0), 1)
-}
-
-pub(super) fn lremovexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, Named::link(0), 1)
-}
-
-pub(super) fn fremovexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change_attribute(call, Named::fd(call, 0), 1)
 }
 
 // ---- access(2)

@@ -102,7 +102,7 @@ pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {
         ambient: 0,
     };
     let bounding = call.circumstances()?.bounding;
-    call.change_credentials(|credentials| credentials.capset(new, bounding))?;
+    call.change_credentials(|credentials| credentials.capset(new, bounding).map(|()| 0))?;
     // CONTINUE: what was given up is given up for real.
     Ok(Reply::Continue)
 }
@@ -112,11 +112,12 @@ fn leave_to_kernel(call: &Call) -> Result<Reply, Errno> {
         capabilities: None,
         ..call.credentials()?
     };
-    call.ensure_waiting()?;
     let container = call.container;
-    container
+    let record = container
         .identities
-        .assign(call.pid(), &credentials, &container.locks)?;
+        .number(&credentials, &container.locks)?;
+    call.ensure_waiting()?;
+    container.identities.assign(call.pid(), record)?;
     // CONTINUE: the kernel's own sets are in force from now on.
     Ok(Reply::Continue)
 }
@@ -144,7 +145,7 @@ fn keep_capabilities(call: &Call) -> Result<Reply, Errno> {
         // CONTINUE: EINVAL.
         _ => return Ok(Reply::Continue),
     };
-    call.change_credentials(|credentials| credentials.set_keep_capabilities(keep))?;
+    call.change_credentials(|credentials| credentials.set_keep_capabilities(keep).map(|()| 0))?;
     // CONTINUE: PR_GET_KEEPCAPS asks the kernel.
     Ok(Reply::Continue)
 }
@@ -153,7 +154,7 @@ fn set_securebits(call: &Call) -> Result<Reply, Errno> {
     let Ok(bits) = u32::try_from(call.register(1)) else {
         return Err(Errno::EPERM);
     };
-    call.change_credentials(|credentials| credentials.set_securebits(bits))?;
+    call.change_credentials(|credentials| credentials.set_securebits(bits).map(|()| 0))?;
     // CONTINUE: PR_GET_SECUREBITS asks the kernel.
     Ok(Reply::Continue)
 }
@@ -185,19 +186,19 @@ fn ambient(call: &Call) -> Result<Reply, Errno> {
         CLEAR_ALL if call.register(2) == 0 && well_formed => {
             call.change_credentials(|credentials| {
                 credentials.lower_ambient(u64::MAX);
-                Ok(())
+                Ok(0)
             })?;
         }
         IS_SET if known && well_formed => {
             return Ok(Reply::Value(i64::from(sets.ambient & bit != 0)));
         }
         RAISE if known && well_formed => {
-            call.change_credentials(|credentials| credentials.raise_ambient(bit))?;
+            call.change_credentials(|credentials| credentials.raise_ambient(bit).map(|()| 0))?;
         }
         LOWER if known && well_formed => {
             call.change_credentials(|credentials| {
                 credentials.lower_ambient(bit);
-                Ok(())
+                Ok(0)
             })?;
         }
         _ => {}

@@ -79,11 +79,14 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     if !subject.may_change_owner((shown.uid, shown.gid), change) {
         return Err(Errno::EPERM);
     }
-    let owner = Owner::shown_as(
-        change.uid.unwrap_or(shown.uid),
-        change.gid.unwrap_or(shown.gid),
-        &stat,
-    );
+    let owner = Owner {
+        device: known.and_then(|owner| owner.device),
+        ..Owner::shown_as(
+            change.uid.unwrap_or(shown.uid),
+            change.gid.unwrap_or(shown.gid),
+            &stat,
+        )
+    };
     call.ensure_waiting()?;
     owners.store(file, &stat, known, owner)?;
     Ok(Reply::Value(0))

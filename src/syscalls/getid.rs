@@ -49,18 +49,11 @@ pub(super) fn getgroups(call: &mut Call) -> Result<Reply, Errno> {
         if groups.len() > room {
             return Err(Errno::EINVAL);
         }
-        call.write(1, &gid_bytes(&groups))?;
+        let bytes = call.id_bytes(groups.iter().map(|gid| gid.as_raw()));
+        call.write(1, &bytes)?;
     }
     let count = i64::try_from(groups.len()).map_err(|_| Errno::EINVAL)?;
     Ok(Reply::Value(count))
-}
-
-/// As the kernel writes a list of groups.
-pub(super) fn gid_bytes(groups: &[EmulatedGid]) -> Vec<u8> {
-    groups
-        .iter()
-        .flat_map(|gid| gid.as_raw().to_ne_bytes())
-        .collect()
 }
 
 fn is_the_kernels(call: &Call) -> bool {
@@ -76,7 +69,7 @@ fn answer(
         return Ok(Reply::Continue);
     }
     let (uid, gid) = call.ids()?;
-    Ok(Reply::Value(pick(uid, gid).into()))
+    Ok(Reply::Value(call.shown_id(pick(uid, gid)).into()))
 }
 
 /// Real, effective, saved.
@@ -92,7 +85,7 @@ fn answer_three(
         // CONTINUE: nobody has changed ids, or not in this user namespace.
         return Ok(Reply::Continue);
     }
-    let [real, effective, saved] = ids(call)?.map(u32::to_ne_bytes);
+    let [real, effective, saved] = ids(call)?.map(|id| call.id_bytes([id]));
     call.write_each([(0, &real[..]), (1, &effective), (2, &saved)])?;
     Ok(Reply::Value(0))
 }

@@ -6,9 +6,14 @@ use nix::errno::Errno;
 
 use crate::seccomp::Reply;
 use crate::sys;
-use crate::target::Call;
+use crate::target::{Abi, Call};
 
 pub(super) fn getrlimit(call: &mut Call) -> Result<Reply, Errno> {
+    answer(call, 0, None, Some(1))
+}
+
+/// getrlimit(2) of i386, which once had a smaller infinity.
+pub(super) fn ugetrlimit(call: &mut Call) -> Result<Reply, Errno> {
     answer(call, 0, None, Some(1))
 }
 
@@ -34,13 +39,10 @@ fn answer(
         return Ok(Reply::Continue);
     }
     let (_, hard) = sys::lock_limit(call.pid())?;
+    // prlimit64 has the same structure everywhere.
+    let is_short = call.abi != Abi::Native && resource == 0;
     if let Some(new) = new {
-        let mut bytes = [0; 16];
-        call.read(new, &mut bytes)?;
-        let [soft, max] = [0, 8].map(|start| {
-            let bytes = bytes[start..].first_chunk().copied().unwrap_or_default();
-            u64::from_ne_bytes(bytes)
-        });
+        let [soft, max] = read_limit(call, new, is_short)?;
         // kernel/sys.c, do_prlimit
         if soft > max {
             return Err(Errno::EINVAL);
@@ -50,7 +52,34 @@ fn answer(
         }
     }
     if let Some(old) = old {
-        call.write(old, &[hard.to_ne_bytes(), hard.to_ne_bytes()].concat())?;
+        let bytes = match is_short {
+            true => u32::try_from(hard)
+                .unwrap_or(u32::MAX)
+                .to_ne_bytes()
+                .repeat(2),
+            false => hard.to_ne_bytes().repeat(2),
+        };
+        call.write(old, &bytes)?;
     }
     Ok(Reply::Value(0))
+}
+
+/// Soft and hard; COMPAT_RLIM_INFINITY is infinity.
+fn read_limit(call: &Call, index: usize, is_short: bool) -> Result<[u64; 2], Errno> {
+    let mut bytes = [0; 16];
+    if is_short {
+        call.read(index, &mut bytes[..8])?;
+        let [a, b, c, d, e, f, g, h, ..] = bytes;
+        return Ok(
+            [[a, b, c, d], [e, f, g, h]].map(|limit| match u32::from_ne_bytes(limit) {
+                u32::MAX => u64::MAX,
+                limit => limit.into(),
+            }),
+        );
+    }
+    call.read(index, &mut bytes)?;
+    Ok([0, 8].map(|start| {
+        let bytes = bytes[start..].first_chunk().copied().unwrap_or_default();
+        u64::from_ne_bytes(bytes)
+    }))
 }

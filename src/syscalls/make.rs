@@ -9,8 +9,9 @@ use nix::sys::stat::{Mode, SFlag, mkdirat as make_directory_at, mknodat as make_
 use nix::unistd::symlinkat as make_link_at;
 
 use super::site::Site;
+use crate::credentials::capability;
 use crate::name::Name;
-use crate::owner::file_type;
+use crate::owner::{Device, file_type};
 use crate::seccomp::Reply;
 use crate::sys;
 use crate::target::{Call, Dirfd};
@@ -51,11 +52,16 @@ pub(super) fn mknodat(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 fn make_node(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<Reply, Errno> {
+    let number = call.unsigned(mode + 1);
     let mode = call.unsigned(mode);
     let kind = match file_type(mode) {
         kind if kind.is_empty() => SFlag::S_IFREG,
         kind @ (SFlag::S_IFREG | SFlag::S_IFIFO | SFlag::S_IFSOCK) => kind,
-        // CONTINUE: devices, and types that there are none of.
+        // A whiteout of overlayfs is none of a driver's: the kernel lets everybody make one.
+        kind @ (SFlag::S_IFCHR | SFlag::S_IFBLK) if kind == SFlag::S_IFBLK || number != 0 => {
+            return make_device(call, dirfd, path, mode, Device { kind, number });
+        }
+        // CONTINUE: a whiteout, or a type that there is none of.
         _ => return Ok(Reply::Continue),
     };
     match site(call, dirfd, path)? {
@@ -66,6 +72,40 @@ fn make_node(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<
             })
         }
         // CONTINUE: the kernel creates, or says why not.
+        _ => Ok(Reply::Continue),
+    }
+}
+
+/// A placeholder: a socket, which open(2) refuses with ENXIO, as it does a device without a driver. What it stands for is
+/// recorded in the side store, where no other reader of `user.rootlesscontainers` looks.
+fn make_device(
+    call: &mut Call,
+    dirfd: Dirfd,
+    path: usize,
+    mode: u32,
+    device: Device,
+) -> Result<Reply, Errno> {
+    let who = call.who_among_files()?;
+    let Ok(path) = call.path(path) else {
+        // CONTINUE: the kernel finds the same fault.
+        return Ok(Reply::Continue);
+    };
+    if call.is_nested() || !call.subject_of(who)?.has(capability::MKNOD) {
+        // CONTINUE: EPERM, or what comes before it.
+        return Ok(Reply::Continue);
+    }
+    match Site::at(call, who, dirfd, path.as_c_str(), ResolveFlag::empty())? {
+        Some(site) if !site.slash => {
+            let site = Site {
+                device: Some(device),
+                ..site
+            };
+            let mode = Mode::from_bits_truncate(site.mode(mode) & 0o7777);
+            site.make(call, |directory, name| {
+                make_node_at(directory, name, SFlag::S_IFSOCK, mode, 0)
+            })
+        }
+        // CONTINUE: the kernel says why not.
         _ => Ok(Reply::Continue),
     }
 }

@@ -13,20 +13,23 @@ mod capability;
 mod chown;
 mod exec;
 mod getid;
+mod i386;
 mod limit;
 mod make;
 mod open;
+mod permission;
 mod setid;
 mod site;
 mod socket;
 mod stat;
 mod view;
+mod xattr;
 
 use libseccomp::{ScmpArch, ScmpSyscall};
 use nix::errno::Errno;
 
 use crate::seccomp::{Notification, Reply};
-use crate::target::Call;
+use crate::target::{Abi, Call};
 
 /// Answers one call. `Err` is the errno that the target gets.
 pub(crate) type Handler = fn(&mut Call) -> Result<Reply, Errno>;
@@ -40,10 +43,10 @@ pub(crate) enum Trap {
         uid: u32,
         gid: u32,
     },
-    /// If the mask in this argument has any of these two bits.
-    HasEither {
+    /// If the mask in this argument has any of these bits.
+    HasAny {
         arg: u32,
-        bits: [u64; 2],
+        bits: u64,
     },
     /// If this argument has these bits of the mask, and only these.
     Masked {
@@ -118,18 +121,18 @@ const fn changes_owner(uid: u32) -> Trap {
 
 /// After which the target may see another root, or have other ids.
 const fn new_namespace(arg: u32) -> Trap {
-    Trap::HasEither {
+    Trap::HasAny {
         arg,
-        bits: [libc::CLONE_NEWNS as u64, libc::CLONE_NEWUSER as u64],
+        bits: libc::CLONE_NEWNS as u64 | libc::CLONE_NEWUSER as u64,
     }
 }
 
 const fn creates(flags: u32) -> Trap {
     // O_TMPFILE without the O_DIRECTORY that is part of it.
     const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
-    Trap::HasEither {
+    Trap::HasAny {
         arg: flags,
-        bits: [libc::O_CREAT as u64, UNNAMED as u64],
+        bits: (libc::O_CREAT | UNNAMED) as u64,
     }
 }
 
@@ -157,9 +160,10 @@ const ASKS_FOR_PEER: Trap = Trap::Masked {
     bits: 0b1_0001,
 };
 
-const ASKS_FOR_IDS: Trap = Trap::HasEither {
+/// The type, too: a device may be a placeholder.
+const ASKS_FOR_OWNER: Trap = Trap::HasAny {
     arg: 3,
-    bits: [libc::STATX_UID as u64, libc::STATX_GID as u64],
+    bits: (libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_UID | libc::STATX_GID) as u64,
 };
 
 /// Every syscall that is answered or watched.
@@ -174,7 +178,7 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("lstat", Trap::Always, stat::lstat),
     emulated("fstat", Trap::Always, stat::fstat),
     emulated("newfstatat", Trap::Always, stat::newfstatat),
-    emulated("statx", ASKS_FOR_IDS, stat::statx),
+    emulated("statx", ASKS_FOR_OWNER, stat::statx),
     // setuid(2) and its relatives
     emulated_ids("setuid", Trap::Always, setid::setuid),
     emulated_ids("setgid", Trap::Always, setid::setgid),
@@ -217,7 +221,7 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("symlink", Trap::Always, make::symlink),
     emulated("symlinkat", Trap::Always, make::symlinkat),
     emulated("bind", Trap::Always, make::bind),
-    // chmod(2), utime(2), utimensat(2), setxattr(2), removexattr(2), access(2)
+    // chmod(2), utime(2), utimensat(2), access(2), getxattr(2), listxattr(2), setxattr(2), removexattr(2)
     emulated("chmod", Trap::Always, attribute::chmod),
     emulated("fchmod", Trap::Always, attribute::fchmod),
     emulated("fchmodat", Trap::Always, attribute::fchmodat),
@@ -225,17 +229,53 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("utimes", Trap::Always, attribute::utimes),
     emulated("futimesat", Trap::Always, attribute::futimesat),
     emulated("utimensat", Trap::Always, attribute::utimensat),
-    emulated("setxattr", Trap::Always, attribute::setxattr),
-    emulated("lsetxattr", Trap::Always, attribute::lsetxattr),
-    emulated("fsetxattr", Trap::Always, attribute::fsetxattr),
-    emulated("removexattr", Trap::Always, attribute::removexattr),
-    emulated("lremovexattr", Trap::Always, attribute::lremovexattr),
-    emulated("fremovexattr", Trap::Always, attribute::fremovexattr),
+    emulated("getxattr", Trap::Always, xattr::getxattr),
+    emulated("lgetxattr", Trap::Always, xattr::lgetxattr),
+    emulated("fgetxattr", Trap::Always, xattr::fgetxattr),
+    emulated("listxattr", Trap::Always, xattr::listxattr),
+    emulated("llistxattr", Trap::Always, xattr::llistxattr),
+    emulated("flistxattr", Trap::Always, xattr::flistxattr),
+    emulated("setxattr", Trap::Always, xattr::setxattr),
+    emulated("lsetxattr", Trap::Always, xattr::lsetxattr),
+    emulated("fsetxattr", Trap::Always, xattr::fsetxattr),
+    emulated("removexattr", Trap::Always, xattr::removexattr),
+    emulated("lremovexattr", Trap::Always, xattr::lremovexattr),
+    emulated("fremovexattr", Trap::Always, xattr::fremovexattr),
     emulated("access", Trap::Always, attribute::access),
     emulated("faccessat", Trap::Always, attribute::faccessat),
     emulated("faccessat2", Trap::Always, attribute::faccessat2),
     // getsockopt(2)
     emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt),
+    // What i386 calls these: with ids of 32 bits, and structures of its own.
+    emulated("chown32", changes_owner(1), chown::chown),
+    emulated("lchown32", changes_owner(1), chown::lchown),
+    emulated("fchown32", changes_owner(1), chown::fchown),
+    emulated("stat64", Trap::Always, stat::stat64),
+    emulated("lstat64", Trap::Always, stat::lstat64),
+    emulated("fstat64", Trap::Always, stat::fstat64),
+    emulated("fstatat64", Trap::Always, stat::fstatat64),
+    emulated_ids("setuid32", Trap::Always, setid::setuid),
+    emulated_ids("setgid32", Trap::Always, setid::setgid),
+    emulated_ids("setreuid32", Trap::Always, setid::setreuid),
+    emulated_ids("setregid32", Trap::Always, setid::setregid),
+    emulated_ids("setresuid32", Trap::Always, setid::setresuid),
+    emulated_ids("setresgid32", Trap::Always, setid::setresgid),
+    emulated_ids("setfsuid32", Trap::Always, setid::setfsuid),
+    emulated_ids("setfsgid32", Trap::Always, setid::setfsgid),
+    emulated_ids("setgroups32", Trap::Always, setid::setgroups),
+    emulated_ids("getuid32", Trap::Always, getid::getuid),
+    emulated_ids("geteuid32", Trap::Always, getid::geteuid),
+    emulated_ids("getgid32", Trap::Always, getid::getgid),
+    emulated_ids("getegid32", Trap::Always, getid::getegid),
+    emulated_ids("getresuid32", Trap::Always, getid::getresuid),
+    emulated_ids("getresgid32", Trap::Always, getid::getresgid),
+    emulated_ids("getgroups32", Trap::Always, getid::getgroups),
+    emulated_ids("ugetrlimit", of_locks(0), limit::ugetrlimit),
+    emulated(
+        "utimensat_time64",
+        Trap::Always,
+        attribute::utimensat_time64,
+    ),
     // Calls after which a target may see another root directory, or live in another user namespace: left to the kernel, but
     // noticed.
     watched("chroot", Trap::Always, view::chroot),
@@ -246,41 +286,66 @@ pub(crate) static TABLE: &[Row] = &[
     watched("clone3", Trap::Always, view::clone3),
 ];
 
-/// The architectures whose calls are answered. Calls of others (i386, x32) are left to the kernel.
-const ARCHITECTURES: [(u32, ScmpArch); 2] = [
-    (AUDIT_ARCH_X86_64, ScmpArch::X8664),
-    (AUDIT_ARCH_AARCH64, ScmpArch::Aarch64),
+/// The architectures whose calls are answered, as a notification names them and as libseccomp does. Calls of others (32-bit
+/// ARM) are left to the kernel.
+const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
+    (AUDIT_ARCH_X86_64, ScmpArch::X8664, Abi::Native),
+    (AUDIT_ARCH_AARCH64, ScmpArch::Aarch64, Abi::Native),
+    // x32 calls bear the x86-64 architecture, and a bit in their number; their structures are those of x86-64.
+    (AUDIT_ARCH_X86_64 | X32, ScmpArch::X32, Abi::Native),
+    (AUDIT_ARCH_I386, ScmpArch::X86, Abi::I386),
 ];
 
 /// linux/audit.h
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
+const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+/// Not linux/audit.h's: tells x32 from x86-64 here.
+const X32: u32 = 1 << 16;
+/// asm/unistd.h, __X32_SYSCALL_BIT
+const X32_SYSCALL_BIT: i32 = 0x4000_0000;
+
+/// A row, and how its calls are to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    /// Its place in the table.
+    pub(crate) index: usize,
+    pub(crate) row: &'static Row,
+    pub(crate) abi: Abi,
+}
 
 /// From a notification's architecture and number to the row.
 #[derive(Debug)]
 pub(crate) struct Dispatch {
-    by_architecture: Vec<(u32, Vec<Option<u8>>)>,
+    by_architecture: Vec<(u32, Vec<Option<Found>>)>,
 }
 
 impl Dispatch {
     pub(crate) fn new() -> Self {
         let by_architecture = ARCHITECTURES
             .iter()
-            .map(|&(audit, arch)| (audit, rows_by_number(arch)))
+            .map(|&(audit, arch, abi)| (audit, rows_by_number(arch, abi)))
             .collect();
         Self { by_architecture }
     }
 
-    /// The row of a call and its place in the table. x32 calls bear the x86-64 architecture but bit 30 in their
-    /// number, so they find no row.
-    pub(crate) fn find(&self, notification: &Notification) -> Option<(usize, &'static Row)> {
+    pub(crate) fn find(&self, notification: &Notification) -> Option<Found> {
+        let (arch, number) = match (notification.arch, notification.syscall) {
+            (AUDIT_ARCH_X86_64, number) if number > 0 && number & X32_SYSCALL_BIT != 0 => {
+                (AUDIT_ARCH_X86_64 | X32, number & !X32_SYSCALL_BIT)
+            }
+            known => known,
+        };
         let (_, rows) = self
             .by_architecture
             .iter()
-            .find(|(audit, _)| *audit == notification.arch)?;
-        let number = usize::try_from(notification.syscall).ok()?;
-        let index = usize::from((*rows.get(number)?)?);
-        Some((index, &TABLE[index]))
+            .find(|(audit, _)| *audit == arch)?;
+        *rows.get(usize::try_from(number).ok()?)?
+    }
+
+    /// Whether calls of this architecture are answered.
+    pub(crate) fn knows(&self, arch: u32) -> bool {
+        self.by_architecture.iter().any(|(audit, _)| *audit == arch)
     }
 }
 
@@ -290,14 +355,26 @@ fn number(name: &str, arch: ScmpArch) -> Option<usize> {
     usize::try_from(i32::from(syscall)).ok()
 }
 
-fn rows_by_number(arch: ScmpArch) -> Vec<Option<u8>> {
+fn rows_by_number(arch: ScmpArch, abi: Abi) -> Vec<Option<Found>> {
     let mut rows = Vec::new();
-    for (row, index) in TABLE.iter().zip(0u8..) {
+    for (index, row) in TABLE.iter().enumerate() {
         if let Some(number) = number(row.name, arch) {
+            let number = match arch {
+                ScmpArch::X32 => number & !(X32_SYSCALL_BIT.unsigned_abs() as usize),
+                _ => number,
+            };
             if rows.len() <= number {
                 rows.resize(number + 1, None);
             }
-            rows[number] = Some(index);
+            // chown on i386 is the call with 16-bit ids, where there is a chown32.
+            let is_short = TABLE
+                .iter()
+                .any(|wide| wide.name.strip_suffix("32") == Some(row.name));
+            let abi = match abi {
+                Abi::I386 if is_short => Abi::I386ShortIds,
+                abi => abi,
+            };
+            rows[number] = Some(Found { index, row, abi });
         }
     }
     rows
@@ -320,16 +397,25 @@ mod tests {
     #[test]
     fn every_name_is_known_to_libseccomp_and_stands_once() {
         for (index, row) in TABLE.iter().enumerate() {
-            assert!(number(row.name, ScmpArch::X8664).is_some(), "{}", row.name);
+            let known = |arch| number(row.name, arch).is_some();
+            assert!(
+                known(ScmpArch::X8664) || known(ScmpArch::X86),
+                "{}",
+                row.name
+            );
             assert!(TABLE[..index].iter().all(|other| other.name != row.name));
         }
-        assert!(TABLE.len() < usize::from(u8::MAX));
+    }
+
+    fn name(dispatch: &Dispatch, arch: u32, syscall: i32) -> Option<(&'static str, Abi)> {
+        let found = dispatch.find(&call(arch, syscall))?;
+        Some((found.row.name, found.abi))
     }
 
     #[test]
     fn numbers_are_those_of_the_architecture_that_the_call_came_from() {
         let dispatch = Dispatch::new();
-        let name = |arch, syscall| dispatch.find(&call(arch, syscall)).map(|(_, row)| row.name);
+        let name = |arch, syscall| name(&dispatch, arch, syscall).map(|(name, _)| name);
         assert_eq!(name(AUDIT_ARCH_X86_64, 92), Some("chown"));
         assert_eq!(name(AUDIT_ARCH_X86_64, 262), Some("newfstatat"));
         assert_eq!(name(AUDIT_ARCH_AARCH64, 54), Some("fchownat"));
@@ -343,16 +429,19 @@ mod tests {
 
     #[test]
     fn i386_and_x32_calls_are_never_taken_for_x86_64_ones() {
-        const AUDIT_ARCH_I386: u32 = 0x4000_0003;
-        const X32_BIT: i32 = 0x4000_0000;
         let dispatch = Dispatch::new();
-        for number in 0..512 {
-            assert!(dispatch.find(&call(AUDIT_ARCH_I386, number)).is_none());
-            assert!(
-                dispatch
-                    .find(&call(AUDIT_ARCH_X86_64, X32_BIT | number))
-                    .is_none()
-            );
-        }
+        let i386 = |number| name(&dispatch, AUDIT_ARCH_I386, number);
+        assert_eq!(i386(182), Some(("chown", Abi::I386ShortIds)));
+        assert_eq!(i386(212), Some(("chown32", Abi::I386)));
+        assert_eq!(i386(195), Some(("stat64", Abi::I386)));
+        assert_eq!(i386(106), Some(("stat", Abi::I386)));
+        assert_eq!(i386(23), Some(("setuid", Abi::I386ShortIds)));
+        assert_eq!(i386(92), None);
+        let x32 = |number| name(&dispatch, AUDIT_ARCH_X86_64, X32_SYSCALL_BIT | number);
+        assert_eq!(x32(92), Some(("chown", Abi::Native)));
+        // Where x86-64 has execve, x32 has nothing.
+        assert_eq!(x32(59), None);
+        assert_eq!(x32(520), Some(("execve", Abi::Native)));
+        assert_eq!(name(&dispatch, AUDIT_ARCH_X86_64, 520), None);
     }
 }

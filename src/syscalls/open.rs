@@ -10,6 +10,7 @@ use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
 use super::site::{Site, may_inherit};
+use crate::board::Step;
 use crate::credentials::Access;
 use crate::identity::Index;
 use crate::name::Name;
@@ -125,6 +126,10 @@ fn create(call: &Call, mut site: Site, wanted: &Open, follows: bool) -> Result<R
         }
         match site.present() {
             Ok(None) => return create_here(call, &site, wanted),
+            // By a worker that was killed then.
+            Ok(Some(SFlag::S_IFREG)) if call.journal.noted() == Some(Step::Creating) => {
+                return finish_creation(call, &site, wanted);
+            }
             Ok(Some(SFlag::S_IFLNK)) if follows && wanted.resolve.is_empty() => {
                 match site.through_link(call)? {
                     Some(next) => site = next,
@@ -180,6 +185,15 @@ fn create_here(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> 
         .and_then(|()| hand_over(call, &file, wanted));
     // EMFILE, ENOSPC: the kernel would have noticed before.
     handed_over.inspect_err(|_| site.remove(UnlinkatFlags::NoRemoveDir))
+}
+
+/// The file is there, and the target is still without it.
+fn finish_creation(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
+    let creation = OFlag::O_CREAT | OFlag::O_EXCL;
+    let flags = wanted.flags.difference(creation) | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = open_at(&site.directory, &site.name, flags, Mode::empty())?;
+    site.own(call, file.as_fd())?;
+    hand_over(call, &file, wanted)
 }
 
 fn hand_over(call: &Call, file: &OwnedFd, wanted: &Open) -> Result<Reply, Errno> {

@@ -51,11 +51,16 @@ pub(super) fn setfsgid(call: &mut Call) -> Result<Reply, Errno> {
 pub(super) fn setgroups(call: &mut Call) -> Result<Reply, Errno> {
     let wanted = call.unsigned(0) as usize;
     let read = || -> Result<Vec<EmulatedGid>, Errno> {
-        let mut bytes = vec![0; wanted * size_of::<u32>()];
+        let size = call.id_size();
+        let mut bytes = vec![0; wanted * size];
         call.read(1, &mut bytes)?;
-        let gids = bytes.as_chunks::<4>().0.iter().copied();
+        let ids = bytes.chunks_exact(size).map(|id| match *id {
+            [a, b] => low_to_high(u16::from_ne_bytes([a, b])),
+            [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]),
+            _ => u32::MAX,
+        });
         // kernel/groups.c, groups_from_user: an id that is none is EINVAL.
-        gids.map(|gid| EmulatedGid::new(u32::from_ne_bytes(gid)).ok_or(Errno::EINVAL))
+        ids.map(|id| EmulatedGid::new(id).ok_or(Errno::EINVAL))
             .collect()
     };
     change(call, |credentials| {
@@ -68,6 +73,11 @@ pub(super) fn setgroups(call: &mut Call) -> Result<Reply, Errno> {
         credentials.setgroups(read()?);
         Ok(())
     })
+}
+
+/// linux/highuid.h, low2highgid
+fn low_to_high(id: u16) -> u32 {
+    if id == u16::MAX { u32::MAX } else { id.into() }
 }
 
 fn change(
@@ -86,5 +96,5 @@ fn change_and_tell(
         return Ok(Reply::Continue);
     }
     let value = call.change_credentials(change)?;
-    Ok(Reply::Value(value.into()))
+    Ok(Reply::Value(call.shown_id(value).into()))
 }

@@ -12,11 +12,12 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, umask};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::attribute::is_read_only;
+use super::permission::is_read_only;
+use crate::board::Step;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
 use crate::identity::Index;
 use crate::name::Name;
-use crate::owner::{Owner, file_type};
+use crate::owner::{Device, Owner, file_type};
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
 
@@ -28,6 +29,8 @@ pub(super) struct Site {
     pub(super) slash: bool,
     pub(super) shown: FileMode,
     pub(super) subject: Subject,
+    /// What is created stands for this.
+    pub(super) device: Option<Device>,
 }
 
 /// What a path names, split at its last component; `None` for what cannot be created.
@@ -55,7 +58,7 @@ impl Site {
         follows: bool,
         resolve: ResolveFlag,
     ) -> Result<Option<Self>, Errno> {
-        let Some((prefix, name, slash)) = split(path) else {
+        let Some((prefix, _, _)) = split(path) else {
             return Ok(None);
         };
         let location = directory_of(dirfd, &prefix);
@@ -64,6 +67,21 @@ impl Site {
         if call.is_nested() || (is_initial && !may_inherit(call, &location, path, follows)) {
             return Ok(None);
         }
+        Self::at(call, who, dirfd, path, resolve)
+    }
+
+    /// Where `path` is to be created, which the kernel would not do; `None`: it says why.
+    pub(super) fn at(
+        call: &Call,
+        who: Index,
+        dirfd: Dirfd,
+        path: &CStr,
+        resolve: ResolveFlag,
+    ) -> Result<Option<Self>, Errno> {
+        let Some((prefix, name, slash)) = split(path) else {
+            return Ok(None);
+        };
+        let location = directory_of(dirfd, &prefix);
         let directory = if resolve.is_empty() {
             call.resolve(&location)
         } else {
@@ -92,6 +110,7 @@ impl Site {
             slash,
             shown,
             subject,
+            device: None,
         })
     }
 
@@ -137,13 +156,18 @@ impl Site {
             });
         }
         umask(Mode::from_bits_truncate(call.umask()?));
-        call.ensure_waiting()
+        call.ensure_waiting()?;
+        call.journal.note(Step::Creating);
+        Ok(())
     }
 
     /// Gives what has just been created its owner. Without one it must not stay.
     pub(super) fn own(&self, call: &Call, file: BorrowedFd) -> Result<(), Errno> {
         let stat = fstat(file)?;
-        let owner = Owner::shown_as(self.subject.uid, self.group(), &stat);
+        let owner = Owner {
+            device: self.device,
+            ..Owner::shown_as(self.subject.uid, self.group(), &stat)
+        };
         call.container.owners.record(file, &stat, owner)
     }
 
@@ -159,15 +183,18 @@ impl Site {
         create: impl FnOnce(BorrowedFd, &Name) -> Result<(), Errno>,
     ) -> Result<Reply, Errno> {
         match self.present() {
-            Ok(None) => {}
+            Ok(None) => {
+                self.prepare(call)?;
+                match create(self.directory.as_fd(), &self.name) {
+                    // CONTINUE: somebody was faster.
+                    Err(Errno::EEXIST) => return Ok(Reply::Continue),
+                    result => result?,
+                }
+            }
+            // By a worker that was killed then.
+            Ok(Some(_)) if call.journal.noted() == Some(Step::Creating) => {}
             // CONTINUE: EEXIST, or why it cannot be looked up.
             _ => return Ok(Reply::Continue),
-        }
-        self.prepare(call)?;
-        match create(self.directory.as_fd(), &self.name) {
-            // CONTINUE: somebody was faster.
-            Err(Errno::EEXIST) => return Ok(Reply::Continue),
-            result => result?,
         }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let made = openat(&self.directory, &self.name, flags, Mode::empty())?;

@@ -9,7 +9,6 @@ use nix::fcntl::AtFlags;
 use nix::sys::socket::{getsockopt as get_option, sockopt::PeerCredentials};
 use nix::sys::stat::fstatat;
 
-use super::getid::gid_bytes;
 use crate::credentials::{Credentials, Id};
 use crate::identity::Found;
 use crate::procfs::{self, Status};
@@ -34,7 +33,11 @@ pub(super) fn getsockopt(call: &mut Call) -> Result<Reply, Errno> {
     call.read(4, &mut length)?;
     let room = usize::try_from(i32::from_ne_bytes(length)).map_err(|_| Errno::EINVAL)?;
     if option == SO_PEERGROUPS {
-        return write_groups(call, &gid_bytes(&credentials.groups), room);
+        return write_groups(
+            call,
+            &call.id_bytes(credentials.groups.iter().map(|gid| gid.as_raw())),
+            room,
+        );
     }
     let ids = [
         pid,

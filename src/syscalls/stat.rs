@@ -12,12 +12,13 @@ use nix::sys::stat::{FileStat, SFlag, fstatat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{AccessFlags, access};
 
+use super::i386;
 use crate::credentials::Id;
 use crate::name::Name;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::seccomp::Reply;
 use crate::sys;
-use crate::target::{Call, Dirfd, Location, PROCFS};
+use crate::target::{Abi, Call, Dirfd, Location, PROCFS};
 
 pub(super) fn stat(call: &mut Call) -> Result<Reply, Errno> {
     answer_path(
@@ -49,6 +50,31 @@ pub(super) fn newfstatat(call: &mut Call) -> Result<Reply, Errno> {
     answer_path(call, call.dirfd(0), 1, flags, &Form::Stat { buffer: 2 })
 }
 
+pub(super) fn stat64(call: &mut Call) -> Result<Reply, Errno> {
+    let form = Form::Stat64 { buffer: 1 };
+    answer_path(call, Dirfd::Cwd, 0, AtFlags::empty(), &form)
+}
+
+pub(super) fn lstat64(call: &mut Call) -> Result<Reply, Errno> {
+    let form = Form::Stat64 { buffer: 1 };
+    answer_path(call, Dirfd::Cwd, 0, AtFlags::AT_SYMLINK_NOFOLLOW, &form)
+}
+
+pub(super) fn fstat64(call: &mut Call) -> Result<Reply, Errno> {
+    let location = Location {
+        dirfd: Dirfd::from_fd(call.int(0)),
+        path: c"",
+        follow: true,
+        empty_path: true,
+    };
+    answer(call, &location, &Form::Stat64 { buffer: 1 })
+}
+
+pub(super) fn fstatat64(call: &mut Call) -> Result<Reply, Errno> {
+    let flags = AtFlags::from_bits_retain(call.int(3));
+    answer_path(call, call.dirfd(0), 1, flags, &Form::Stat64 { buffer: 2 })
+}
+
 pub(super) fn statx(call: &mut Call) -> Result<Reply, Errno> {
     let form = Form::Statx {
         flags: call.int(2),
@@ -74,6 +100,10 @@ enum Form {
     Stat {
         buffer: usize,
     },
+    /// `struct stat64` of i386.
+    Stat64 {
+        buffer: usize,
+    },
     Statx {
         flags: i32,
         mask: u32,
@@ -90,7 +120,9 @@ enum Filled {
 impl Form {
     fn fill(&self, dirfd: BorrowedFd, path: &CStr, flags: AtFlags) -> Result<Filled, Errno> {
         match self {
-            Self::Stat { .. } => fstatat(dirfd, path, flags).map(Filled::Stat),
+            Self::Stat { .. } | Self::Stat64 { .. } => {
+                fstatat(dirfd, path, flags).map(Filled::Stat)
+            }
             Self::Statx {
                 flags: asked, mask, ..
             } => {
@@ -103,29 +135,59 @@ impl Form {
     }
 
     fn write(&self, call: &Call, filled: &mut Filled, owner: Owner) -> Result<Reply, Errno> {
-        let (uid, gid) = (
-            owner.uid.map(|uid| uid.as_raw()),
-            owner.gid.map(|gid| gid.as_raw()),
-        );
-        let bytes = match filled {
-            Filled::Stat(stat) => {
-                stat.st_uid = uid.unwrap_or(stat.st_uid);
-                stat.st_gid = gid.unwrap_or(stat.st_gid);
-                sys::stat_bytes(stat)
+        filled.show(owner);
+        let (Self::Stat { buffer } | Self::Stat64 { buffer } | Self::Statx { buffer, .. }) = self;
+        let packed;
+        let bytes = match (&*filled, self) {
+            (Filled::Stat(stat), Self::Stat64 { .. }) => {
+                packed = i386::stat64(stat);
+                &packed
             }
-            Filled::Statx(statx) => {
-                statx.stx_uid = uid.unwrap_or(statx.stx_uid);
-                statx.stx_gid = gid.unwrap_or(statx.stx_gid);
-                sys::statx_bytes(statx)
+            (Filled::Stat(stat), _) if call.abi != Abi::Native => {
+                packed = i386::stat(stat)?;
+                &packed
             }
+            (Filled::Stat(stat), _) => sys::stat_bytes(stat),
+            (Filled::Statx(statx), _) => sys::statx_bytes(statx),
         };
-        let (Self::Stat { buffer } | Self::Statx { buffer, .. }) = self;
         call.write(*buffer, bytes)?;
         Ok(Reply::Value(0))
     }
 }
 
+/// What stands for a device is a socket.
+fn is_socket(mode: u32) -> bool {
+    file_type(mode) == SFlag::S_IFSOCK
+}
+
 impl Filled {
+    /// Puts the fake owner in the place of the real one.
+    fn show(&mut self, owner: Owner) {
+        let uid = owner.uid.map(|uid| uid.as_raw());
+        let gid = owner.gid.map(|gid| gid.as_raw());
+        match self {
+            Self::Stat(stat) => {
+                if let Some(device) = owner.device.filter(|_| is_socket(stat.st_mode)) {
+                    stat.st_mode = stat.st_mode & !libc::S_IFMT | device.kind.bits();
+                    stat.st_rdev = device.number.into();
+                }
+                stat.st_uid = uid.unwrap_or(stat.st_uid);
+                stat.st_gid = gid.unwrap_or(stat.st_gid);
+            }
+            Self::Statx(statx) => {
+                if let Some(device) = owner.device.filter(|_| is_socket(statx.stx_mode.into())) {
+                    let mode = u32::from(statx.stx_mode) & !libc::S_IFMT | device.kind.bits();
+                    // S_IFMT and the permissions are 16 bits.
+                    statx.stx_mode = u16::try_from(mode).unwrap_or(statx.stx_mode);
+                    statx.stx_rdev_major = libc::major(device.number.into());
+                    statx.stx_rdev_minor = libc::minor(device.number.into());
+                }
+                statx.stx_uid = uid.unwrap_or(statx.stx_uid);
+                statx.stx_gid = gid.unwrap_or(statx.stx_gid);
+            }
+        }
+    }
+
     fn file_type(&self) -> SFlag {
         match self {
             Self::Stat(stat) => file_type(stat.st_mode),

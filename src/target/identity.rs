@@ -8,6 +8,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::{Call, Location, PROCFS};
+use crate::board::Step;
 use crate::credentials::{
     Capabilities, Change, Circumstances, Credentials, EmulatedGid, EmulatedUid, FileMode, Ids,
     Subject,
@@ -43,8 +44,9 @@ impl Call<'_> {
                 let program = self.program_executed()?;
                 let before = identities.get(index);
                 let after = before.after_exec(&program, &self.circumstances()?);
+                let record = identities.number(&after, &self.container.locks)?;
                 self.ensure_waiting()?;
-                identities.assign(self.pid(), &after, &self.container.locks)?;
+                identities.assign(self.pid(), record)?;
                 match identities.find(self.pid())? {
                     Found::Record(index) | Found::Unchecked(index) => Ok(index),
                 }
@@ -81,22 +83,33 @@ impl Call<'_> {
         Ok(self.circumstances()?.kernel)
     }
 
-    /// Runs `change` on the target's credentials, and records what has become of them.
-    pub(crate) fn change_credentials<T>(
+    /// Runs `change` on the target's credentials, and records what has become of them. The result is the call's value.
+    pub(crate) fn change_credentials(
         &self,
-        change: impl FnOnce(&mut Change) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
+        change: impl FnOnce(&mut Change) -> Result<u32, Errno>,
+    ) -> Result<u32, Errno> {
+        let container = self.container;
+        if let Some(Step::Assigning { record, value }) = self.journal.noted() {
+            // By a worker that was killed then: a swap of ids done twice would be none.
+            container
+                .identities
+                .assign(self.pid(), Index::from_raw(record))?;
+            return Ok(value);
+        }
         let before = self.credentials()?;
         let mut credentials = Change::of(before.clone(), || self.kernel_capabilities())?;
-        let result = change(&mut credentials)?;
+        let value = change(&mut credentials)?;
         let after = credentials.finish();
         if after != before {
+            let record = container.identities.number(&after, &container.locks)?;
             self.ensure_waiting()?;
-            self.container
-                .identities
-                .assign(self.pid(), &after, &self.container.locks)?;
+            self.journal.note(Step::Assigning {
+                record: record.as_raw(),
+                value,
+            });
+            container.identities.assign(self.pid(), record)?;
         }
-        Ok(result)
+        Ok(value)
     }
 
     /// The target as one who asks something of a file.

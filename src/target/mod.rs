@@ -22,6 +22,7 @@ pub(crate) use container::{Container, uid_map};
 pub(crate) use path::{Dirfd, Location, Reached};
 pub(crate) use view::View;
 
+use crate::board::Journal;
 use crate::credentials::{EmulatedGid, EmulatedUid, Id, OwnerChange};
 use crate::name::Name;
 use crate::owner::{Owner, OwnerCache};
@@ -54,12 +55,25 @@ impl ThreadState {
     }
 }
 
+/// How a call's arguments and structures are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abi {
+    /// As this program's own.
+    Native,
+    I386,
+    /// i386's first calls, with ids of 16 bits.
+    I386ShortIds,
+}
+
 /// One call of a target: its arguments with their types, and the ways to what they point at.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) notification: &'a Notification,
+    pub(crate) abi: Abi,
     pub(crate) listener: &'a ListenerFd,
     pub(crate) container: &'a Container,
+    /// What must not be done twice.
+    pub(crate) journal: Journal<'a>,
     pub(crate) thread: &'a mut ThreadState,
     /// When the notification was taken up; the target was waiting then.
     pub(crate) received: Instant,
@@ -107,11 +121,45 @@ impl Call<'_> {
     }
 
     pub(crate) fn uid(&self, index: usize) -> Option<EmulatedUid> {
-        EmulatedUid::new(self.unsigned(index))
+        EmulatedUid::new(self.id(index))
     }
 
     pub(crate) fn gid(&self, index: usize) -> Option<EmulatedGid> {
-        EmulatedGid::new(self.unsigned(index))
+        EmulatedGid::new(self.id(index))
+    }
+
+    /// linux/highuid.h, low2highuid: (uid16_t) −1 is −1.
+    fn id(&self, index: usize) -> u32 {
+        match (self.abi, self.unsigned(index)) {
+            (Abi::I386ShortIds, id) if id & 0xffff == 0xffff => u32::MAX,
+            (Abi::I386ShortIds, id) => id & 0xffff,
+            (_, id) => id,
+        }
+    }
+
+    /// An id as this call gives it: linux/highuid.h, high2lowuid.
+    pub(crate) fn shown_id(&self, id: u32) -> u32 {
+        const OVERFLOW: u32 = 65534;
+        match self.abi {
+            Abi::I386ShortIds if id > 0xffff => OVERFLOW,
+            _ => id,
+        }
+    }
+
+    /// The bytes of ids as this call writes them.
+    pub(crate) fn id_bytes(&self, ids: impl IntoIterator<Item = u32>) -> Vec<u8> {
+        let length = self.id_size();
+        ids.into_iter()
+            .flat_map(|id| self.shown_id(id).to_ne_bytes().into_iter().take(length))
+            .collect()
+    }
+
+    /// The size of an id in memory, in bytes.
+    pub(crate) fn id_size(&self) -> usize {
+        match self.abi {
+            Abi::I386ShortIds => size_of::<u16>(),
+            _ => size_of::<u32>(),
+        }
     }
 
     pub(crate) fn read_u64(&self, index: usize) -> Result<u64, Errno> {

@@ -11,7 +11,6 @@ mod pool;
 mod serve;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -19,14 +18,14 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Uid;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::board::SLOTS;
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid};
 use crate::error::Error;
 use crate::handover::Setup;
 use crate::identity::Identities;
-use crate::owner::{Owners, SideStore};
+use crate::owner::{Owners, open_side_store};
 use crate::seccomp::{ListenerFd, Notification, ReceiveError};
 use crate::sys;
 use crate::target::{Container, ThreadState, View};
@@ -49,7 +48,10 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     ) = Link::take_over(setup.socket.as_deref())?;
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
-    let side = setup.store.as_deref().and_then(open_side_store);
+    let side = setup
+        .recent
+        .as_deref()
+        .and_then(|recent| open_side_store(recent, setup.lasting.as_deref()));
     // Until the container is joined, and it is known what the host user's ids are called in it.
     let groups = identities.initial_groups();
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
@@ -85,17 +87,6 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
         what: "opening /proc",
         errno,
     })
-}
-
-fn open_side_store(directory: &Path) -> Option<SideStore> {
-    SideStore::open(directory)
-        .inspect_err(|error| {
-            warn!(
-                directory = %directory.display(), %error,
-                "cannot open the side store: owners of symlinks, fifos, sockets and devices are not kept"
-            );
-        })
-        .ok()
 }
 
 /// Serves alone, one call after the other, until a target is one of a container that can be joined.

@@ -7,7 +7,7 @@ use tracing::{Level, debug, enabled, error};
 
 use crate::board::{Board, Outcome};
 use crate::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
-use crate::syscalls::{Dispatch, Purpose, Row};
+use crate::syscalls::{Dispatch, Found, Purpose};
 use crate::target::{Call, Container, ThreadState};
 
 /// A call that has killed this many workers is not tried again.
@@ -55,10 +55,12 @@ impl Server {
     pub(super) fn serve(&self, slot: usize, call: &Notification, thread: &mut ThreadState) {
         let found = self.dispatch.find(call);
         let reply = match found {
-            Some((_, row)) => self.handle(row, call, thread),
+            Some(found) => self.handle(found, slot, call, thread),
             None => {
-                // It may have been a chroot(2).
-                self.container.expect_other_views();
+                if !self.dispatch.knows(call.arch) {
+                    // It may have been a chroot(2).
+                    self.container.expect_other_views();
+                }
                 // CONTINUE: another architecture's call, or one that a foreign profile sends us.
                 Ok(Reply::Continue)
             }
@@ -75,14 +77,14 @@ impl Server {
         emulates: bool,
     ) {
         let found = self.dispatch.find(call);
-        let reply = match found.map(|(_, row)| (row, row.purpose)) {
+        let reply = match found.map(|found| (found, found.row.purpose)) {
             // A runtime on its way into the container takes the ids of the container's user.
-            Some((row, Purpose::EmulateEarly | Purpose::EmulateIds)) if emulates => {
-                self.handle(row, call, thread)
+            Some((found, Purpose::EmulateEarly | Purpose::EmulateIds)) if emulates => {
+                self.handle(found, slot, call, thread)
             }
-            Some((row, Purpose::Watch)) => {
+            Some((found, Purpose::Watch)) => {
                 // Noticed now, or missed for good. Its answer is to continue, as for all others.
-                let _ = self.handle(row, call, thread);
+                let _ = self.handle(found, slot, call, thread);
                 Ok(Reply::Continue)
             }
             // CONTINUE: nothing to emulate, or not yet.
@@ -110,14 +112,17 @@ impl Server {
 
     fn handle(
         &self,
-        row: &Row,
+        Found { row, abi, .. }: Found,
+        slot: usize,
         notification: &Notification,
         thread: &mut ThreadState,
     ) -> Result<Reply, Errno> {
         let mut call = Call {
             notification,
+            abi,
             listener: &self.listener,
             container: &self.container,
+            journal: self.board.journal(slot),
             thread,
             received: Instant::now(),
         };
@@ -137,7 +142,7 @@ impl Server {
         &self,
         slot: usize,
         call: &Notification,
-        found: Option<(usize, &Row)>,
+        found: Option<Found>,
         reply: Result<Reply, Errno>,
     ) {
         if self.container.views_differ() {
@@ -149,10 +154,10 @@ impl Server {
             Ok(Reply::Value(_) | Reply::Sent) => Outcome::Answered,
             Err(_) => Outcome::Failed,
         };
-        self.board.count(found.map(|(index, _)| index), outcome);
+        self.board.count(found.map(|found| found.index), outcome);
         if enabled!(Level::DEBUG) {
             // Before the reply: it may be the one that ends the last target, and with it this process.
-            let syscall = found.map_or("?", |(_, row)| row.name);
+            let syscall = found.map_or("?", |found| found.row.name);
             debug!(
                 syscall,
                 pid = call.pid,

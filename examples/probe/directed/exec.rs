@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStringExt;
 
 use crate::probe::*;
-use crate::sys::{Arg, Birth, Place, calls};
+use crate::sys::{Birth, calls};
 
 pub(super) fn run(p: &mut Probe) {
     p.group("exec", exec);
@@ -37,14 +37,6 @@ const FILES: [(u32, u32, u32); 21] = [
 
 pub(super) type Caller = (&'static str, fn(&mut Probe));
 
-pub(super) fn somebody(p: &mut Probe, groups: &[u32], gids: [u32; 3], uids: [u32; 3]) {
-    let length = i64::try_from(groups.len()).expect("a short list");
-    let list = Arg::Ids(groups.to_vec(), Place::Heap);
-    p.quiet(calls::SETGROUPS, &[Arg::Number(length), list]);
-    p.quietly_set(calls::SETRESGID, &gids);
-    p.quietly_set(calls::SETRESUID, &uids);
-}
-
 fn inherit_and_raise(p: &mut Probe) {
     let own = p.own_capabilities();
     p.capset(Sets {
@@ -52,39 +44,39 @@ fn inherit_and_raise(p: &mut Probe) {
         ..own
     });
     p.prctl(PR_SET_KEEPCAPS, &[1]);
-    somebody(p, &[], [1000; 3], [1000; 3]);
+    p.somebody(&[], [1000; 3], [1000; 3]);
     p.prctl(PR_CAP_AMBIENT, &[AMBIENT_RAISE, 5]);
 }
 
 pub(super) const CALLERS: [Caller; 18] = [
     ("root", |_| ()),
-    ("a user", |p| somebody(p, &[], [1000; 3], [1000; 3])),
+    ("a user", |p| p.somebody(&[], [1000; 3], [1000; 3])),
     ("one of the group", |p| {
-        somebody(p, &[5, 998], [1000; 3], [1000; 3]);
+        p.somebody(&[5, 998], [1000; 3], [1000; 3]);
     }),
-    ("the owner", |p| somebody(p, &[], [998; 3], [999; 3])),
+    ("the owner", |p| p.somebody(&[], [998; 3], [999; 3])),
     ("one whose ids differ", |p| {
-        somebody(p, &[7], [31, 32, 33], [21, 22, 23]);
+        p.somebody(&[7], [31, 32, 33], [21, 22, 23]);
     }),
     ("a program of root's, for a user", |p| {
-        somebody(p, &[], [1000, 0, 0], [1000, 0, 0]);
+        p.somebody(&[], [1000, 0, 0], [1000, 0, 0]);
     }),
     ("root as somebody else for a while", |p| {
-        somebody(p, &[], [0, 1000, 0], [0, 1000, 0]);
+        p.somebody(&[], [0, 1000, 0], [0, 1000, 0]);
     }),
     ("root on files only", |p| {
-        somebody(p, &[], [1000, 1000, 1000], [1000, 1000, 0]);
+        p.somebody(&[], [1000, 1000, 1000], [1000, 1000, 0]);
     }),
     ("another on files", |p| {
         p.quietly_set(calls::SETFSGID, &[1000]);
         p.quietly_set(calls::SETFSUID, &[1000]);
     }),
     ("a user without new privileges", |p| {
-        somebody(p, &[], [1000; 3], [1000; 3]);
+        p.somebody(&[], [1000; 3], [1000; 3]);
         p.prctl(PR_SET_NO_NEW_PRIVS, &[1, 0, 0, 0]);
     }),
     ("ids that differ, without new privileges", |p| {
-        somebody(p, &[7], [31, 32, 33], [21, 22, 23]);
+        p.somebody(&[7], [31, 32, 33], [21, 22, 23]);
         p.prctl(PR_SET_NO_NEW_PRIVS, &[1, 0, 0, 0]);
     }),
     ("root with bits for its capabilities", |p| {
@@ -97,7 +89,7 @@ pub(super) const CALLERS: [Caller; 18] = [
     }),
     ("a user with kept capabilities", |p| {
         p.prctl(PR_SET_KEEPCAPS, &[1]);
-        somebody(p, &[], [1000; 3], [1000; 3]);
+        p.somebody(&[], [1000; 3], [1000; 3]);
         let own = p.own_capabilities();
         p.capset(Sets {
             effective: own.permitted,
@@ -115,14 +107,14 @@ pub(super) const CALLERS: [Caller; 18] = [
         p.prctl(PR_SET_NO_NEW_PRIVS, &[1, 0, 0, 0]);
     }),
     ("real root without capabilities and new privileges", |p| {
-        somebody(p, &[], [0, 1000, 1000], [0, 1000, 1000]);
+        p.somebody(&[], [0, 1000, 1000], [0, 1000, 1000]);
         p.capset(Sets::default());
         p.prctl(PR_SET_NO_NEW_PRIVS, &[1, 0, 0, 0]);
     }),
     ("a user with other rules", |p| {
         // NO_SETUID_FIXUP
         p.prctl(PR_SET_SECUREBITS, &[4]);
-        somebody(p, &[], [1000; 3], [1000; 3]);
+        p.somebody(&[], [1000; 3], [1000; 3]);
     }),
 ];
 

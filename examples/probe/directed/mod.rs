@@ -1,11 +1,15 @@
 //! The tricky cases, each written down by hand. One file per question; each group works in a directory of its own and
 //! can be left out by name.
 
+mod binding;
 mod capabilities;
+mod creation;
 mod credentials;
 mod descriptors;
 mod exec;
+mod making;
 mod mounts;
+mod opening;
 mod owners;
 mod paths;
 mod processes;
@@ -30,4 +34,8 @@ pub(crate) fn run(p: &mut Probe) {
     threads::run(p);
     exec::run(p);
     programs::run(p);
+    creation::run(p);
+    making::run(p);
+    opening::run(p);
+    binding::run(p);
 }

@@ -1,7 +1,7 @@
 //! To which programs set-user-ID bits apply and to which not, however they are named, and what an exec that fails leaves
 //! alone.
 
-use super::exec::{CALLERS, give, install, somebody};
+use super::exec::{CALLERS, give, install};
 use super::mounts::{mount, own_mounts};
 use crate::probe::*;
 use crate::sys::{Arg, Birth, Place, calls};
@@ -32,7 +32,7 @@ fn ways(p: &mut Probe) {
     let as_user = |p: &mut Probe, work: &dyn Fn(&mut Probe)| {
         for birth in [Birth::Fork, Birth::Vfork] {
             p.child("a user", birth, |p| {
-                somebody(p, &[4], [1000; 3], [1000; 3]);
+                p.somebody(&[4], [1000; 3], [1000; 3]);
                 work(p);
             });
         }
@@ -213,7 +213,7 @@ fn fails(p: &mut Probe) {
         give(p, "program", (999, 998, mode));
         who(p, &|p| p.execve("program"));
         p.child("one of the group", Birth::Fork, |p| {
-            somebody(p, &[998], [41, 42, 43], [51, 52, 53]);
+            p.somebody(&[998], [41, 42, 43], [51, 52, 53]);
             p.state();
             p.execve("program");
         });

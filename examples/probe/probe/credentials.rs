@@ -94,6 +94,15 @@ impl Probe {
         self.state();
     }
 
+    /// Turns into somebody with these groups and ids, without a word. Root may turn into anybody.
+    pub(crate) fn somebody(&mut self, groups: &[u32], gids: [u32; 3], uids: [u32; 3]) {
+        let length = i64::try_from(groups.len()).expect("a short list");
+        let list = Arg::Ids(groups.to_vec(), Place::Heap);
+        self.quiet(calls::SETGROUPS, &[Arg::Number(length), list]);
+        self.quietly_set(calls::SETRESGID, &gids);
+        self.quietly_set(calls::SETRESUID, &uids);
+    }
+
     /// Has libc make the call in every thread.
     pub(crate) fn everywhere(&mut self, call: &Everywhere) {
         let result = match sys::everywhere(call) {

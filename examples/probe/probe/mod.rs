@@ -1,11 +1,13 @@
 //! The probe's hand: one method per system call, each of which makes the call, prints it as one line, and says what came
 //! of it. After a successful change of owner the line also shows the file, looked up in the same way.
 
+mod creation;
 mod credentials;
 mod effects;
 mod exec;
 mod tasks;
 
+pub(crate) use creation::*;
 pub(crate) use credentials::*;
 pub(crate) use exec::SHOW;
 pub(crate) use tasks::Worker;
@@ -404,10 +406,7 @@ impl Probe {
 
     /// Binds a Unix socket to a path, as long as an address may be.
     pub(crate) fn bind(&mut self, file: &[u8]) {
-        let family = libc::sa_family_t::try_from(libc::AF_UNIX)
-            .expect("a small number")
-            .to_ne_bytes();
-        let address = [&family, &file[..file.len().min(107)], b"\0".as_slice()].concat();
+        let address = unix_address(&file[..file.len().min(107)]);
         let length = i64::try_from(address.len()).expect("a short address");
         let kind = [libc::AF_UNIX, libc::SOCK_STREAM, 0].map(|word| Arg::Number(word.into()));
         let Ok(socket) = self.quiet(calls::SOCKET, &kind).result.map(fd) else {

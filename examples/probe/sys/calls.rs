@@ -22,6 +22,13 @@ x86_only! {
     LCHOWN lchown SYS_lchown;
     STAT stat SYS_stat;
     LSTAT lstat SYS_lstat;
+    OPEN open SYS_open;
+    CREAT creat SYS_creat;
+    MKDIR mkdir SYS_mkdir;
+    MKNOD mknod SYS_mknod;
+    SYMLINK symlink SYS_symlink;
+    CHMOD chmod SYS_chmod;
+    ACCESS access SYS_access;
 }
 
 every_architecture! {
@@ -82,4 +89,24 @@ every_architecture! {
     PRCTL prctl SYS_prctl;
     EXECVE execve SYS_execve;
     EXECVEAT execveat SYS_execveat;
+    OPENAT2 openat2 SYS_openat2;
+    FCNTL fcntl SYS_fcntl;
+    LSEEK lseek SYS_lseek;
+    GETSOCKNAME getsockname SYS_getsockname;
+    LISTEN listen SYS_listen;
+    CONNECT connect SYS_connect;
+    ACCEPT4 accept4 SYS_accept4;
+    PIPE2 pipe2 SYS_pipe2;
+    SOCKETPAIR socketpair SYS_socketpair;
+    GETSOCKOPT getsockopt SYS_getsockopt;
+    GETRLIMIT getrlimit SYS_getrlimit;
+    SETRLIMIT setrlimit SYS_setrlimit;
+    PRLIMIT64 prlimit64 SYS_prlimit64;
+    FACCESSAT faccessat SYS_faccessat;
+    FACCESSAT2 faccessat2 SYS_faccessat2;
+    FCHMODAT2 fchmodat2 SYS_fchmodat2;
+    UTIMENSAT utimensat SYS_utimensat;
+    FSETXATTR fsetxattr SYS_fsetxattr;
+    LSETXATTR lsetxattr SYS_lsetxattr;
+    REMOVEXATTR removexattr SYS_removexattr;
 }

@@ -95,7 +95,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The buffer of the argument `index`, of the length that the call returned.
+    /// The buffer of the argument `index`, as long as the call returned.
     pub(crate) fn output(&self, index: usize) -> &[u8] {
         let length = self
             .result
@@ -110,6 +110,11 @@ impl Answer {
     pub(crate) fn words(&self, index: usize) -> Vec<u32> {
         let (words, _) = self.written[index].as_chunks::<4>();
         words.iter().map(|word| u32::from_ne_bytes(*word)).collect()
+    }
+
+    /// The whole buffer of the argument `index`.
+    pub(crate) fn bytes_of(&self, index: usize) -> &[u8] {
+        &self.written[index]
     }
 
     fn bytes(&self) -> &[u8] {

@@ -1,0 +1,95 @@
+//! The structures of i386 programs: arch/x86/include/asm/compat.h, arch/x86/kernel/sys_ia32.c. Pure.
+
+use nix::errno::Errno;
+use nix::sys::stat::FileStat;
+
+/// linux/highuid.h: what an id of more than 16 bits is shown as.
+const OVERFLOW_ID: u16 = 65534;
+
+/// `struct compat_stat`, of stat, lstat and fstat; EOVERFLOW for what does not fit (fs/stat.c, cp_compat_stat).
+pub(super) fn stat(stat: &FileStat) -> Result<Vec<u8>, Errno> {
+    const MAX_SIZE: i64 = i32::MAX as i64;
+    if stat.st_size > MAX_SIZE {
+        return Err(Errno::EOVERFLOW);
+    }
+    let inode = u32::try_from(stat.st_ino).map_err(|_| Errno::EOVERFLOW)?;
+    let links = u16::try_from(stat.st_nlink).map_err(|_| Errno::EOVERFLOW)?;
+    let mut bytes = Vec::with_capacity(64);
+    bytes.extend(low(stat.st_dev));
+    bytes.extend(inode.to_le_bytes());
+    let [a, b, ..] = stat.st_mode.to_le_bytes();
+    bytes.extend([a, b]);
+    bytes.extend(links.to_le_bytes());
+    for id in [stat.st_uid, stat.st_gid] {
+        bytes.extend(u16::try_from(id).unwrap_or(OVERFLOW_ID).to_le_bytes());
+    }
+    bytes.extend(low(stat.st_rdev));
+    bytes.extend(low(stat.st_size.cast_unsigned()));
+    bytes.extend(low(stat.st_blksize.cast_unsigned()));
+    bytes.extend(low(stat.st_blocks.cast_unsigned()));
+    bytes.extend(times(stat));
+    bytes.extend([0; 8]);
+    Ok(bytes)
+}
+
+/// `struct stat64`, of stat64, lstat64, fstat64 and fstatat64.
+pub(super) fn stat64(stat: &FileStat) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(96);
+    bytes.extend(stat.st_dev.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(low(stat.st_ino));
+    bytes.extend(stat.st_mode.to_le_bytes());
+    bytes.extend(low(stat.st_nlink));
+    bytes.extend(stat.st_uid.to_le_bytes());
+    bytes.extend(stat.st_gid.to_le_bytes());
+    bytes.extend(stat.st_rdev.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(stat.st_size.to_le_bytes());
+    bytes.extend(low(stat.st_blksize.cast_unsigned()));
+    bytes.extend(stat.st_blocks.to_le_bytes());
+    bytes.extend(times(stat));
+    bytes.extend(stat.st_ino.to_le_bytes());
+    bytes
+}
+
+/// The lower 32 bits.
+fn low(value: u64) -> [u8; 4] {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    [a, b, c, d]
+}
+
+/// Access, modification, change: seconds and nanoseconds.
+fn times(stat: &FileStat) -> impl Iterator<Item = u8> {
+    [
+        stat.st_atime,
+        stat.st_atime_nsec,
+        stat.st_mtime,
+        stat.st_mtime_nsec,
+        stat.st_ctime,
+        stat.st_ctime_nsec,
+    ]
+    .into_iter()
+    .flat_map(|time| low(time.cast_unsigned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structures_have_the_sizes_and_places_that_i386_programs_expect() {
+        let mut of = nix::sys::stat::stat("/").unwrap();
+        (of.st_ino, of.st_uid, of.st_gid, of.st_size) = (0x1234, 70_000, 7, 4096);
+        let old = stat(&of).unwrap();
+        assert_eq!(old.len(), 64);
+        assert_eq!(old[12..16], [0xfe, 0xff, 7, 0]);
+        let new = stat64(&of);
+        assert_eq!(new.len(), 96);
+        assert_eq!(new[24..28], 70_000u32.to_le_bytes());
+        assert_eq!(new[44..52], 4096u64.to_le_bytes());
+        assert_eq!(new[88..], 0x1234u64.to_le_bytes());
+        of.st_ino = 1 << 32;
+        assert_eq!(stat(&of), Err(Errno::EOVERFLOW));
+        assert_eq!(stat64(&of)[12..16], [0; 4]);
+    }
+}

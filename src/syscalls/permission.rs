@@ -1,0 +1,112 @@
+//! Who may do what to a file.
+//!
+//! To the kernel everybody owns everything. So whoever has other ids than the container's root is checked here, and what
+//! is allowed goes on to the kernel.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use crate::credentials::{FileMode, Subject, capability};
+use crate::identity::Index;
+use crate::name::Name;
+use crate::seccomp::Reply;
+use crate::target::{Call, Dirfd, Location};
+
+/// Where a call names its file; numbers are those of arguments.
+#[derive(Clone, Copy)]
+pub(super) struct Named {
+    pub(super) dirfd: Dirfd,
+    /// `None`: the file is `dirfd` itself.
+    pub(super) path: Option<usize>,
+    pub(super) flags: AtFlags,
+}
+
+impl Named {
+    pub(super) fn path(path: usize) -> Self {
+        Self::at(Dirfd::Cwd, path, AtFlags::empty())
+    }
+
+    pub(super) fn link(path: usize) -> Self {
+        Self::at(Dirfd::Cwd, path, AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
+    pub(super) fn at(dirfd: Dirfd, path: usize, flags: AtFlags) -> Self {
+        Self {
+            dirfd,
+            path: Some(path),
+            flags,
+        }
+    }
+
+    pub(super) fn fd(call: &Call, fd: usize) -> Self {
+        Self {
+            dirfd: Dirfd::from_fd(call.int(fd)),
+            path: None,
+            flags: AtFlags::AT_EMPTY_PATH,
+        }
+    }
+}
+
+/// The capabilities with which root is not held up by owners and modes.
+const OVER_FILES: u64 = capability::DAC_OVERRIDE | capability::FOWNER | capability::FSETID;
+
+/// Lets the call go on, if `decide` allows it to the target.
+///
+/// The file is looked at by its name: it may be another one by the time the kernel gets there, as between two calls of the
+/// target's own.
+pub(super) fn check(
+    call: &mut Call,
+    named: Named,
+    decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
+) -> Result<Reply, Errno> {
+    let who = call.who_among_files()?;
+    let subject = call.subject_of(who)?;
+    if (who == Index::INITIAL && subject.has(OVER_FILES)) || call.is_nested() {
+        // CONTINUE: the kernel checks the container's root rightly.
+        return Ok(Reply::Continue);
+    }
+    let Ok(path) = named
+        .path
+        .map_or(Ok(Name::default()), |path| call.path(path))
+    else {
+        // CONTINUE: the kernel finds the same fault.
+        return Ok(Reply::Continue);
+    };
+    let location = Location {
+        dirfd: named.dirfd,
+        path: path.as_c_str(),
+        follow: !named.flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
+        empty_path: named.flags.contains(AtFlags::AT_EMPTY_PATH),
+    };
+    let Ok(mode) = call.mode_of(&location) else {
+        // CONTINUE: the kernel says why.
+        return Ok(Reply::Continue);
+    };
+    match decide(call, &subject, mode, &location) {
+        // A read-only mount is noticed first (mnt_want_write).
+        Err(_)
+            if call
+                .resolve(&location)
+                .is_ok_and(|file| is_read_only(file.as_fd())) =>
+        {
+            Err(Errno::EROFS)
+        }
+        result => result,
+    }
+}
+
+pub(super) fn is_read_only(file: BorrowedFd) -> bool {
+    fstatvfs(file).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY))
+}
+
+pub(super) fn allow(allowed: bool, errno: Errno) -> Result<Reply, Errno> {
+    if allowed {
+        // CONTINUE: allowed to the target, and to everybody as far as the kernel is concerned.
+        Ok(Reply::Continue)
+    } else {
+        Err(errno)
+    }
+}
