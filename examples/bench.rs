@@ -1,13 +1,14 @@
 //! What `scripts/bench` measures with: a supervisor that does nothing, and a loop over one system call.
 //!
 //! ```text
-//! bench null-supervisor CMD...           runs CMD; its hooked calls are received and continued, as fast as it gets
+//! bench null-supervisor PROFILE CMD...   runs CMD; the calls that PROFILE notifies are received and continued, as fast
+//!                                        as it gets
 //! bench loop KIND[,KIND...] N [PATH...]  for each kind and path: N calls; prints `kind path nanoseconds-per-call`
 //! ```
 //!
-//! The null supervisor notifies the calls that subuidless notifies and is the floor that nothing which answers by
-//! notification can pass under. The loop makes raw calls, because libc would choose another one; the figure is the
-//! median of eleven rounds, and a call that fails ends it. Kinds: see [`KINDS`].
+//! The null supervisor notifies what `subuidless profile` says and is the floor that nothing which answers by notification
+//! can pass under. The loop makes raw calls, because libc would choose another one; the figure is the median of eleven
+//! rounds, and a call that fails ends it. Kinds: see [`KINDS`]; those that create leave what they make beside the path.
 
 #![allow(
     clippy::print_stdout,
@@ -19,20 +20,25 @@
     reason = "raw system calls are what is measured; the product's own live in src/sys.rs"
 )]
 
-use std::ffi::{CString, OsString, c_char, c_int, c_long, c_ulong};
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_long, c_ulong};
 use std::fs::File;
 use std::io::{self, Error};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, execv, fork};
+use serde::Deserialize;
 
-const USAGE: &str = "usage: bench null-supervisor CMD... | bench loop KIND[,KIND...] N [PATH...]";
+const USAGE: &str =
+    "usage: bench null-supervisor PROFILE CMD... | bench loop KIND[,KIND...] N [PATH...]";
 const ROUNDS: usize = 11;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -40,8 +46,8 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = match arguments.split_first() {
-        Some((verb, command)) if verb == "null-supervisor" && !command.is_empty() => {
-            null_supervisor(command)
+        Some((verb, rest)) if verb == "null-supervisor" && rest.len() >= 2 => {
+            null_supervisor(Path::new(&rest[0]), &rest[1..])
         }
         Some((verb, rest)) if verb == "loop" && rest.len() >= 2 => measure(rest),
         _ => Err(USAGE.into()),
@@ -54,17 +60,6 @@ fn main() -> ExitCode {
 
 // ---- null-supervisor
 
-const HOOKED: [&str; 9] = [
-    "chown",
-    "lchown",
-    "fchown",
-    "fchownat",
-    "stat",
-    "lstat",
-    "fstat",
-    "newfstatat",
-    "statx",
-];
 const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: u64 = 1;
 /// Linux 6.6, `_IOW('!', 4, __u64)`; newer than libc's headers.
 const SECCOMP_IOCTL_NOTIF_SET_FLAGS: c_ulong = 0x4008_2104;
@@ -72,11 +67,12 @@ const SECCOMP_IOCTL_NOTIF_RECV: c_ulong = 0xc050_2100;
 const SECCOMP_IOCTL_NOTIF_SEND: c_ulong = 0xc018_2101;
 
 /// Only the thread that starts the command gets the filter, so this thread can serve it with no fd sent anywhere.
-fn null_supervisor(command: &[OsString]) -> Result<ExitCode, AnyError> {
+fn null_supervisor(profile: &Path, command: &[OsString]) -> Result<ExitCode, AnyError> {
+    let profile: Profile = serde_json::from_reader(File::open(profile)?)?;
     let (send_fd, listener) = mpsc::channel();
     let command = command.to_vec();
     std::thread::spawn(move || {
-        let code = load_filter()
+        let code = load_filter(&profile)
             .and_then(|fd| Ok(send_fd.send(fd)?))
             .and_then(|()| Ok(Command::new(&command[0]).args(&command[1..]).status()?))
             .map(|status| status.code().unwrap_or(128 + status.signal().unwrap_or(0)))
@@ -93,13 +89,62 @@ fn null_supervisor(command: &[OsString]) -> Result<ExitCode, AnyError> {
     }
 }
 
-fn load_filter() -> Result<RawFd, AnyError> {
+/// As much of `linux.seccomp` as says what is notified.
+#[derive(Deserialize)]
+struct Profile {
+    syscalls: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    names: Vec<String>,
+    action: String,
+    #[serde(default)]
+    args: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    index: u32,
+    value: u64,
+    #[serde(default)]
+    value_two: u64,
+    op: String,
+}
+
+fn load_filter(profile: &Profile) -> Result<RawFd, AnyError> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
-    for name in HOOKED {
-        filter.add_rule(ScmpAction::Notify, ScmpSyscall::from_name(name)?)?;
+    let notified = |rule: &&Rule| rule.action == "SCMP_ACT_NOTIFY";
+    for rule in profile.syscalls.iter().filter(notified) {
+        let conditions: Result<Vec<_>, _> = rule.args.iter().map(Condition::compare).collect();
+        let conditions = conditions?;
+        for name in &rule.names {
+            // Newer than the library: then it is newer than what the jobs call, too.
+            let Ok(syscall) = ScmpSyscall::from_name(name) else {
+                continue;
+            };
+            filter.add_rule_conditional(ScmpAction::Notify, syscall, &conditions)?;
+        }
     }
     filter.load()?;
     Ok(filter.get_notify_fd()?)
+}
+
+impl Condition {
+    fn compare(&self) -> Result<ScmpArgCompare, AnyError> {
+        let (op, datum) = match self.op.as_str() {
+            "SCMP_CMP_NE" => (ScmpCompareOp::NotEqual, self.value),
+            "SCMP_CMP_LT" => (ScmpCompareOp::Less, self.value),
+            "SCMP_CMP_LE" => (ScmpCompareOp::LessOrEqual, self.value),
+            "SCMP_CMP_EQ" => (ScmpCompareOp::Equal, self.value),
+            "SCMP_CMP_GE" => (ScmpCompareOp::GreaterEqual, self.value),
+            "SCMP_CMP_GT" => (ScmpCompareOp::Greater, self.value),
+            "SCMP_CMP_MASKED_EQ" => (ScmpCompareOp::MaskedEqual(self.value), self.value_two),
+            other => return Err(format!("no comparison {other}").into()),
+        };
+        Ok(ScmpArgCompare::new(self.index, op, datum))
+    }
 }
 
 /// Before Linux 6.6 this is EINVAL, and each call costs ten times as much.
@@ -171,6 +216,7 @@ struct Subject {
     file: File,
     zero: File,
     null: File,
+    peer: UnixStream,
     answer: [u64; 4096],
     turn: u32,
     sum: u64,
@@ -178,7 +224,7 @@ struct Subject {
 
 type Kind = (&'static str, fn(&mut Subject) -> c_long);
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 30] = [
     ("stat-abs", |s| s.newfstatat(libc::AT_FDCWD, Name::Path, 0)),
     ("stat-rel", |s| {
         s.newfstatat(s.directory.as_raw_fd(), Name::Last, 0)
@@ -195,6 +241,27 @@ const KINDS: [Kind; 11] = [
         s.fchownat(42 + s.turn)
     }),
     ("chown-same", |s| s.fchownat(42)),
+    ("chmod", Subject::chmod),
+    ("utimens", Subject::utimens),
+    ("access", Subject::access),
+    ("getuid", |_| getuid()),
+    ("geteuid", |_| geteuid()),
+    ("getresuid", Subject::getresuid),
+    ("getgroups", Subject::getgroups),
+    ("capget", Subject::capget),
+    // To and fro, for who has 0 as the saved id.
+    ("setresuid", Subject::setresuid),
+    ("setresuid-same", |s| s.set_euid(0)),
+    ("setgroups", Subject::setgroups),
+    ("peercred", Subject::peercred),
+    ("locks-limit", Subject::locks_limit),
+    ("create", Subject::create),
+    ("open-existing", Subject::open_existing),
+    ("mkdir", Subject::mkdir),
+    ("symlink", Subject::symlink),
+    ("mkfifo", Subject::mkfifo),
+    // A child that becomes /bin/true, with all that its start costs.
+    ("exec", |_| exec()),
     ("getpid", |_| getpid()),
     ("getppid", |_| getppid()),
     ("spin", Subject::spin),
@@ -238,7 +305,8 @@ fn median_of_rounds(
     calls: usize,
     subject: &mut Subject,
 ) -> io::Result<f64> {
-    let each = (calls / ROUNDS).max(1);
+    // Even: what goes to and fro ends where it began.
+    let each = (calls / ROUNDS / 2).max(1) * 2;
     let mut rounds = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         let start = Instant::now();
@@ -265,6 +333,7 @@ impl Subject {
             file: File::open(path)?,
             zero: File::open("/dev/zero")?,
             null: File::options().write(true).open("/dev/null")?,
+            peer: UnixStream::pair()?.0,
             answer: [0; 4096],
             turn: 0,
             sum: 0,
@@ -301,6 +370,121 @@ impl Subject {
         unsafe { libc::syscall(libc::SYS_fchownat, libc::AT_FDCWD, path, id, id, 0) }
     }
 
+    fn chmod(&mut self) -> c_long {
+        let path = self.path.as_ptr();
+        self.turn ^= 1;
+        // SAFETY: `path` ends with NUL and lives on.
+        unsafe { libc::syscall(libc::SYS_fchmodat, libc::AT_FDCWD, path, 0o644 + self.turn) }
+    }
+
+    fn utimens(&mut self) -> c_long {
+        let (path, now) = (self.path.as_ptr(), std::ptr::null::<u8>());
+        // SAFETY: `path` ends with NUL and lives on; no times means now.
+        unsafe { libc::syscall(libc::SYS_utimensat, libc::AT_FDCWD, path, now, 0) }
+    }
+
+    fn access(&mut self) -> c_long {
+        let path = self.path.as_ptr();
+        // SAFETY: `path` ends with NUL and lives on.
+        unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::R_OK) }
+    }
+
+    fn getresuid(&mut self) -> c_long {
+        let ids = self.answer.as_mut_ptr();
+        // SAFETY: `ids` has room for all three, in one place.
+        unsafe { libc::syscall(libc::SYS_getresuid, ids, ids, ids) }
+    }
+
+    fn getgroups(&mut self) -> c_long {
+        let groups = self.answer.as_mut_ptr();
+        // SAFETY: `groups` has room for more than 1024 ids.
+        unsafe { libc::syscall(libc::SYS_getgroups, 1024, groups) }
+    }
+
+    fn capget(&mut self) -> c_long {
+        const VERSION_3_OF_THIS_PROCESS: [u32; 2] = [0x2008_0522, 0];
+        let (header, sets) = (VERSION_3_OF_THIS_PROCESS.as_ptr(), self.answer.as_mut_ptr());
+        // SAFETY: the kernel writes two `struct __user_cap_data_struct`, for which `sets` has room.
+        unsafe { libc::syscall(libc::SYS_capget, header, sets) }
+    }
+
+    fn setresuid(&mut self) -> c_long {
+        self.turn ^= 1;
+        self.set_euid(1000 * self.turn)
+    }
+
+    fn set_euid(&mut self, euid: u32) -> c_long {
+        // SAFETY: takes numbers; the bare call changes this thread only, and there is no other.
+        unsafe { libc::syscall(libc::SYS_setresuid, -1, euid, -1) }
+    }
+
+    fn setgroups(&mut self) -> c_long {
+        const GROUPS: [u32; 3] = [4, 24, 100_000];
+        // SAFETY: as many groups as are said.
+        unsafe { libc::syscall(libc::SYS_setgroups, GROUPS.len(), GROUPS.as_ptr()) }
+    }
+
+    fn peercred(&mut self) -> c_long {
+        let (socket, answer) = (self.peer.as_raw_fd(), self.answer.as_mut_ptr());
+        let mut size = size_of::<libc::ucred>();
+        // SAFETY: `answer` is larger than the `size` that the kernel may write.
+        unsafe {
+            libc::syscall(
+                libc::SYS_getsockopt,
+                socket,
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                answer,
+                &raw mut size,
+            )
+        }
+    }
+
+    fn locks_limit(&mut self) -> c_long {
+        let (none, limits) = (std::ptr::null::<u8>(), self.answer.as_mut_ptr());
+        // SAFETY: sets nothing, and `limits` has room for a `struct rlimit64`.
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_LOCKS, none, limits) }
+    }
+
+    /// A name that is new in the directory.
+    fn new_name(&mut self, kind: char) -> CString {
+        self.turn += 1;
+        let name = format!("{kind}{}", self.turn);
+        CString::new(name).expect("a letter and a number")
+    }
+
+    fn create(&mut self) -> c_long {
+        let name = self.new_name('c');
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_CLOEXEC;
+        open_and_close(self.directory.as_raw_fd(), &name, flags)
+    }
+
+    fn open_existing(&mut self) -> c_long {
+        let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC;
+        open_and_close(libc::AT_FDCWD, &self.path, flags)
+    }
+
+    fn mkdir(&mut self) -> c_long {
+        let name = self.new_name('d');
+        let (directory, name) = (self.directory.as_raw_fd(), name.as_ptr());
+        // SAFETY: `name` ends with NUL and lives on.
+        unsafe { libc::syscall(libc::SYS_mkdirat, directory, name, 0o755) }
+    }
+
+    fn symlink(&mut self) -> c_long {
+        let name = self.new_name('l');
+        let (directory, name) = (self.directory.as_raw_fd(), name.as_ptr());
+        // SAFETY: both strings end with NUL and live on.
+        unsafe { libc::syscall(libc::SYS_symlinkat, c"target".as_ptr(), directory, name) }
+    }
+
+    fn mkfifo(&mut self) -> c_long {
+        let name = self.new_name('f');
+        let (directory, name) = (self.directory.as_raw_fd(), name.as_ptr());
+        // SAFETY: `name` ends with NUL and lives on.
+        unsafe { libc::syscall(libc::SYS_mknodat, directory, name, libc::S_IFIFO | 0o644, 0) }
+    }
+
     /// A program that works on what it reads: three calls and 32 KiB of arithmetic, none of them hooked.
     fn spin(&mut self) -> c_long {
         let buffer = self.answer.as_mut_ptr();
@@ -328,4 +512,42 @@ fn getpid() -> c_long {
 fn getppid() -> c_long {
     // SAFETY: takes nothing and cannot fail.
     unsafe { libc::syscall(libc::SYS_getppid) }
+}
+
+fn getuid() -> c_long {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::syscall(libc::SYS_getuid) }
+}
+
+fn geteuid() -> c_long {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::syscall(libc::SYS_geteuid) }
+}
+
+fn open_and_close(directory: RawFd, name: &CStr, flags: c_int) -> c_long {
+    let name = name.as_ptr();
+    // SAFETY: `name` ends with NUL and lives on.
+    let fd = unsafe { libc::syscall(libc::SYS_openat, directory, name, flags, 0o644) };
+    if fd < 0 {
+        return fd;
+    }
+    // SAFETY: the call before has opened it, and nobody else knows it.
+    unsafe { libc::syscall(libc::SYS_close, fd) }
+}
+
+fn exec() -> c_long {
+    const PROGRAM: &CStr = c"/bin/true";
+    // SAFETY: there is one thread, and the child only calls execv or _exit.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => {
+            let _ = execv(PROGRAM, &[PROGRAM]);
+            // SAFETY: ends this process and nothing else.
+            unsafe { libc::_exit(127) }
+        }
+        Ok(ForkResult::Parent { child }) => match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, 0)) => 0,
+            _ => -1,
+        },
+        Err(_) => -1,
+    }
 }

@@ -1,9 +1,12 @@
 # shellcheck shell=bash
 # Functions that the scripts beside this file share; to be sourced, does nothing by itself.
-# Names that it sets: REPO (the checkout), DEMO_USER.
+# Names that it sets: REPO (the checkout), DEMO_USER, INSTALLED.
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DEMO_USER=subuidless-demo
+# What containers install: packages that change ids, and give files to users of their own.
+# shellcheck disable=SC2034  # for who sources this
+INSTALLED=(nginx openssh-client openssh-server postgresql python3-minimal sudo)
 
 say() { if [[ -t 2 ]]; then printf '\n\033[1m==> %s\033[0m\n' "$*"; else printf '\n==> %s\n' "$*"; fi >&2; }
 die() { printf '%s: error: %s\n' "${0##*/}" "$*" >&2; exit 1; }

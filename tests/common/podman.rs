@@ -9,6 +9,7 @@ use super::daemon::Daemon;
 use super::place::{Place, set_mode};
 use super::program::tool;
 use super::run::{Ran, run};
+use super::runtime::{IN_UNIFIED, has_cgroup2};
 
 /// Shell scripts in which `podman` is `"$@"`, with `$OPTIONS` for `run` and `$MARK` for `--env`.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl<'a> Podman<'a> {
             podman: words([&tool("podman"), Path::new("--runtime"), &tool(runtime)]),
             options,
         };
-        if !is_unified() {
+        if !has_cgroup2() {
             // podman's own mount namespace keeps this.
             podman
                 .sh("\"$@\" unshare mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup")
@@ -74,8 +75,8 @@ impl<'a> Podman<'a> {
             shell: |place| {
                 let mut command = place.as_root("unshare");
                 command.args(["-m", "--"]);
-                if !is_unified() {
-                    command.args(["sh", "-c", "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup && exec \"$@\"", "--"]);
+                if !has_cgroup2() {
+                    command.args(["sh", "-c", IN_UNIFIED, "--"]);
                 }
                 command.arg("sh");
                 command
@@ -101,10 +102,6 @@ fn words<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
         .into_iter()
         .map(|path| path.to_str().expect("a path of ours is UTF-8").to_owned())
         .collect()
-}
-
-fn is_unified() -> bool {
-    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// Makes small.tar, where the user is at home: a root file system of busybox, with some users.

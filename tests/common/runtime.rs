@@ -19,8 +19,9 @@ pub(crate) enum Runtime {
     Runc,
 }
 
-/// crun wants a cgroup2 file system at /sys/fs/cgroup; on a hybrid host it lies below, and a mount namespace helps.
-const IN_UNIFIED: &str = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup && exec \"$@\"";
+/// crun and podman want a cgroup2 file system at /sys/fs/cgroup; on a hybrid host it lies below, and a mount namespace helps.
+pub(super) const IN_UNIFIED: &str =
+    "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup && exec \"$@\"";
 
 impl Runtime {
     pub(crate) fn name(self) -> &'static str {
@@ -97,7 +98,7 @@ fn state(place: &Place, runtime: Runtime, owned: Owned) -> std::path::PathBuf {
     }
 }
 
-fn has_cgroup2() -> bool {
+pub(super) fn has_cgroup2() -> bool {
     statfs("/sys/fs/cgroup").is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 

@@ -25,7 +25,7 @@ END
     chmod 755 /usr/local/bin/me
 }
 
-# Owners and modes of what lies below a directory, but for what the host's root has mounted.
+# Owners and modes of what lies below a directory, but for what the host's root has mounted (the packages' key).
 list() {
     find "$1" -xdev \( -path /tmp -o -path /proc -o -path /packages.gpg \) -prune -o -printf '%p %M %U:%G %l\n' | LC_ALL=C sort
 }

@@ -13,7 +13,7 @@ END
 request() {
     exec 3<>"/dev/tcp/127.0.0.1/$port"
     printf '%s %s HTTP/1.0\r\nHost: localhost\r\nContent-Length: %s\r\n\r\n%s' "$1" "$2" "$(printf %s "${3-}" | wc -c)" "${3-}" >&3
-    tr -d '\r' <&3 | sed -n '1p; /^$/,$p'
+    timeout 20 tr -d '\r' <&3 | sed -n '1p; /^$/,$p'
     exec 3>&-
 }
 answers() { (request GET /page) >/dev/null; }

@@ -1,10 +1,10 @@
-# shellcheck shell=sh disable=SC2086,SC3043 # OPTIONS are several words; dash knows local
+# shellcheck shell=sh disable=SC2016,SC2086,SC3043 # the containers' shells expand; OPTIONS are several words; dash knows local
 # Containers of podman's, which is "$@", as users of all sorts; small.tar is their image.
 # What is printed leaves out additional groups, which a podman with one mapped id ignores, and names, which only root's
 # podman gives to unknown ids.
 
 me='id -u; id -g; (id -u; id -g); touch /tmp/f; stat -c "%u:%g %a" /tmp/f; chown 5 /tmp/f 2>&1; rm /tmp/f; stat -c %u:%g /proc/self/'
-files='until ls /tmp/by-* >/dev/null 2>&1; do sleep 0.1; done; stat -c "%u:%g %n" /tmp/* /proc/1/'
+files='for n in $(seq 100); do ls /tmp/by-* >/dev/null 2>&1 && break; sleep 0.1; done; stat -c "%u:%g %n" /tmp/* /proc/1/'
 
 # Now and then podman loses the output of a container that ends at once.
 said() {
