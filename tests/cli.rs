@@ -486,7 +486,7 @@ fn a_command_line_that_is_wrong_says_what_is_right() {
 #[test]
 fn a_worker_started_by_hand_says_that_it_is_not_meant_to_be() {
     let place = Place::new();
-    let command_line = ["worker", "info", "text", "", ""];
+    let command_line = ["worker", "info", "text", "", "", ""];
     let message = run(&mut place.subuidless(command_line)).error();
     assert!(
         message.contains("started by `subuidless serve` only"),

@@ -513,6 +513,35 @@ fn no_link_to_the_workers_own_directories_leads_out_of_the_container() {
 }
 
 #[test]
+fn nothing_is_created_outside_by_way_of_a_second_procfs_that_shows_the_worker() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let outside = place.path("home/outside");
+    fs::create_dir(&outside).unwrap();
+    place.give_to_user(&outside);
+    // With another group than the kernel's a worker creates for the container.
+    let bundle = Bundle::new(&place, &daemon)
+        .with_mount(Path::new("/proc"), "/hostproc", &["rbind"])
+        .with_config(|config| config["process"]["user"] = serde_json::json!({"uid": 0, "gid": 5}));
+    let script = format!(
+        "cd /work; : >inside; stat -c %u:%g inside
+         for process in /hostproc/[0-9]*; do
+             # Others of the same user namespace are as open to it as without a worker.
+             grep -q ^subuidless: $process/cmdline 2>/dev/null || continue
+             for link in cwd root fd/3 fd/4 fd/5 fd/6 fd/7 fd/8 fd/9 fd/10 fd/11 fd/12; do
+                 way=$process/$link/../../../../../../../..{outside}
+                 (: >$way/file; mkdir $way/directory; ln -s x $way/link; mkfifo $way/fifo; chown 7:7 $way
+                  chmod 7777 $way; stat $way && echo seen) 2>/dev/null ||:
+             done
+         done",
+        outside = outside.display()
+    );
+    assert_eq!(bundle.sh(&script), "0:5\n");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(xattr::get(&outside, XATTR).unwrap(), None);
+}
+
+#[test]
 fn a_file_system_without_user_attributes_keeps_owners_too() {
     let place = Place::new();
     let daemon = Daemon::start(&place);
