@@ -5,6 +5,7 @@
 //! target filtered FILE       loads a filter that notifies chown and stat, and passes the listener on through standard
 //!                            input; for each byte that comes there: chowns FILE to 42:43 and answers with a line
 //! target steady DIR THREADS  chowns and creates files in DIR, as other users, in each thread, until there is a file DIR/stop
+//! target identity            starts threads before anything else, and then says who it is, and becomes uid 7 if it can
 //! target stuck DIR           mounts a file system on DIR that never answers, and has a process wait for it
 //! ```
 
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{Uid, setfsuid};
+use nix::unistd::{Gid, Uid, getresgid, getresuid, setfsuid, setgid, setuid};
 use sendfd::SendWithFd;
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ["connect", socket] => connect(socket),
         ["filtered", file] => filtered(Path::new(file)),
         ["steady", directory, threads] => steady(Path::new(directory), threads),
+        ["identity"] => identity(),
         ["stuck", directory] => stuck(Path::new(directory)),
         _ => Err("usage: see the source".into()),
     };
@@ -48,6 +50,24 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As Go programs do: nothing is asked of anybody before there are several threads.
+fn identity() -> Outcome {
+    for _ in 0..3 {
+        std::thread::spawn(std::thread::park);
+    }
+    println!("{} {}", getresuid()?.effective, getresgid()?.effective);
+    let created = fs::write("/etc/created", "").map_err(|error| error.kind());
+    println!("{created:?}");
+    println!("{:?}", setuid(Uid::from_raw(0)));
+    // libc has all threads do it.
+    let changed = setgid(Gid::from_raw(7)).and_then(|()| setuid(Uid::from_raw(7)));
+    println!("{changed:?} {}", Uid::effective());
+    println!("{:?}", setuid(Uid::from_raw(0)));
+    let child = std::process::Command::new("/bin/id").arg("-u").output()?;
+    print!("{}", String::from_utf8(child.stdout)?);
+    Ok(())
 }
 
 fn standard_input() -> std::io::Result<UnixStream> {

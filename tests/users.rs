@@ -10,8 +10,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use common::{
-    Daemon, Packages, Pair, Place, Podman, Running, Runtime, assert_same_lines, debian_owners,
-    free_port, oracle_twice, run, small_image, tool,
+    Bundle, Daemon, Packages, Pair, Place, Podman, Running, Runtime, assert_same_lines,
+    debian_owners, example, free_port, oracle_twice, run, small_image, tool,
 };
 
 /// Functions for scripts: `make_users`, `list`, `patiently`, `processes`.
@@ -342,6 +342,28 @@ fn the_user_of_config_json_is_who_crun_starts() {
 #[test]
 fn the_user_of_config_json_is_who_runc_starts() {
     process_user(Runtime::Runc);
+}
+
+#[test]
+fn a_program_that_has_threads_at_once_is_who_the_runtime_made_it() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let program = example("target");
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        for uid in [0, 999] {
+            let change = |config: &mut Value| config["process"]["user"]["uid"] = json!(uid);
+            let oracle = Bundle::oracle(&place).with_program(&program);
+            let ours = Bundle::new(&place, &daemon).with_program(&program);
+            let [oracle, ours] = [oracle, ours.under(runtime, &daemon)].map(|bundle| {
+                bundle
+                    .with_config(change)
+                    .run(&["/target", "identity"])
+                    .ok()
+            });
+            assert!(oracle.starts_with(&format!("{uid} 0\n")), "{oracle}");
+            assert_same_lines(oracle.as_bytes(), ours.as_bytes());
+        }
+    }
 }
 
 /// The same podman commands by root and by the user, whose containers have one mapped id.
