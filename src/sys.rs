@@ -445,6 +445,14 @@ pub(crate) fn owning_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
     owned_fd(c_long::from(result))
 }
 
+/// The id that the process `pid` of our own pid namespace has in the pid namespace `fd` (ioctl_ns(2), Linux 6.11).
+pub(crate) fn process_id_in(fd: BorrowedFd, pid: u32) -> Result<u32, Errno> {
+    const NS_GET_TGID_IN_PIDNS: libc::Ioctl = 0x8004_b709;
+    // SAFETY: the ioctl takes its argument by value.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_TGID_IN_PIDNS, pid) };
+    u32::try_from(Errno::result(result)?).map_err(|_| Errno::ESRCH)
+}
+
 /// Memory shared with another process, seen as atomic words.
 #[derive(Debug)]
 pub(crate) struct SharedWords {

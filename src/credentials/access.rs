@@ -17,6 +17,8 @@ pub(crate) struct Subject {
     pub(crate) groups: Vec<EmulatedGid>,
     /// Effective capabilities.
     pub(crate) capabilities: u64,
+    /// By its real ids it would be the same.
+    pub(crate) is_real: bool,
 }
 
 /// What a permission check looks at: the owner that is shown, and the mode.
@@ -75,6 +77,18 @@ impl Access {
 }
 
 impl Credentials {
+    /// Who asks, if `capabilities` are effective.
+    pub(crate) fn subject(self, capabilities: u64) -> Subject {
+        let is_user = self.uid.real != EmulatedUid::ROOT && capabilities == 0;
+        Subject {
+            uid: self.uid.fs,
+            gid: self.gid.fs,
+            groups: self.groups,
+            capabilities,
+            is_real: is_user && (self.uid.real, self.gid.real) == (self.uid.fs, self.gid.fs),
+        }
+    }
+
     /// Who asks by access(2): fs/open.c, access_override_creds.
     pub(crate) fn by_real_ids(self, sets: Capabilities) -> Subject {
         let capabilities = if self.securebits & securebits::NO_SETUID_FIXUP != 0 {
@@ -89,6 +103,7 @@ impl Credentials {
             gid: self.gid.real,
             groups: self.groups,
             capabilities,
+            is_real: true,
         }
     }
 }

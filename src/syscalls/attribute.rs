@@ -179,7 +179,7 @@ fn may_access(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno
     }
     check(call, named, |call, effective, file, _| {
         let access = Access::from_bits(mode);
-        let allowed = if by_effective_ids {
+        let allowed = if by_effective_ids || effective.is_real {
             effective.may(access, file)
         } else {
             call.subject_by_real_ids()?.may(access, file)

@@ -5,14 +5,15 @@
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::socket::{getsockopt as get_option, sockopt::PeerCredentials};
-use nix::sys::stat::fstatat;
+use nix::sys::stat::{Mode, fstatat};
 
 use crate::credentials::{Credentials, Id};
 use crate::identity::Identities;
 use crate::procfs::{self, Status};
 use crate::seccomp::Reply;
+use crate::sys;
 use crate::target::{Call, PROCFS};
 
 /// asm-generic/socket.h
@@ -23,6 +24,10 @@ pub(super) fn getsockopt(call: &mut Call) -> Result<Reply, Errno> {
     let option = call.int(2);
     if call.int(1) != libc::SOL_SOCKET || !matches!(option, SO_PEERCRED | SO_PEERGROUPS) {
         // CONTINUE: nothing about ids.
+        return Ok(Reply::Continue);
+    }
+    if option == SO_PEERCRED && !call.container.identities.anyone_changed() {
+        // CONTINUE: the kernel knows.
         return Ok(Reply::Continue);
     }
     let Some((pid, credentials)) = peer(call) else {
@@ -77,11 +82,28 @@ fn peer(call: &Call) -> Option<(u32, Credentials)> {
         return None;
     }
     let index = Identities::peek(pid).ok()?;
-    // Its number at the depth at which the target's own last one stands.
-    let depth = Status::of(call.pid()).ok()?.tgids().len();
-    let numbers = Status::of(pid).ok()?.tgids();
-    let shown = depth
-        .checked_sub(1)
-        .and_then(|last| numbers.get(last).copied());
-    Some((shown.unwrap_or(0), container.identities.get(index)))
+    let shown = number_for(call, pid).unwrap_or(0);
+    Some((shown, container.identities.get(index)))
+}
+
+/// The number that the process `pid` has for the target; none if it cannot see it.
+fn number_for(call: &Call, pid: u32) -> Option<u32> {
+    let name = procfs::target(call.pid(), "ns/pid");
+    let namespace = openat(
+        PROCFS,
+        &name,
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    match sys::process_id_in(namespace.as_fd(), pid) {
+        Ok(number) => Some(number),
+        // Before Linux 6.11: its number at the depth at which the target's own last one stands.
+        Err(Errno::ENOTTY) => {
+            let depth = Status::of(call.pid()).ok()?.tgids().len();
+            let numbers = Status::of(pid).ok()?.tgids();
+            numbers.get(depth.checked_sub(1)?).copied()
+        }
+        Err(_) => None,
+    }
 }

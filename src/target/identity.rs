@@ -135,12 +135,7 @@ impl Call<'_> {
             Some(sets) => sets.effective,
             None => sys::capabilities(self.pid())?.effective,
         };
-        Ok(Subject {
-            uid: credentials.uid.fs,
-            gid: credentials.gid.fs,
-            groups: credentials.groups,
-            capabilities,
-        })
+        Ok(credentials.subject(capabilities))
     }
 
     /// The target as access(2) sees it.
