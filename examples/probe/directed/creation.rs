@@ -169,32 +169,6 @@ pub(super) fn acl(owner: u16, group: u16, mask: Option<u16>, other: u16) -> Vec<
     [2_u32.to_le_bytes().as_slice(), &entries.concat()].concat()
 }
 
-pub(super) fn set_attribute(p: &mut Probe, file: &str, name: &str, value: Vec<u8>) {
-    let length = i64::try_from(value.len()).expect("a short value");
-    p.call(
-        calls::SETXATTR,
-        &[
-            Arg::Text(file.into()),
-            Arg::Text(name.into()),
-            Arg::Input(value),
-            Arg::Number(length),
-            Arg::Number(0),
-        ],
-    );
-}
-
-pub(super) fn get_attribute(p: &mut Probe, file: &str, name: &str) {
-    p.peek(
-        calls::GETXATTR,
-        &[
-            Arg::Text(file.into()),
-            Arg::Text(name.into()),
-            Arg::Output(64, Place::Heap),
-            Arg::Number(64),
-        ],
-    );
-}
-
 /// A default ACL takes the place of the umask, and is handed down.
 fn default_acl(p: &mut Probe) {
     let lists = [
@@ -211,10 +185,10 @@ fn default_acl(p: &mut Probe) {
         ] {
             let home = format!("{list}-{kind}");
             p.mkdir(&home, 0o755);
-            set_attribute(p, &home, "system.posix_acl_default", value.clone());
+            p.set_attribute(&home, "system.posix_acl_default", value);
             p.chown(&home, uid, gid);
             p.chmod(&home, mode);
-            get_attribute(p, &home, "system.posix_acl_default");
+            p.get_attribute(&home, "system.posix_acl_default");
             for (who, prepare) in CALLERS {
                 for mask in [0o022, 0o077] {
                     p.child(who, Birth::Fork, |p| {
@@ -236,10 +210,10 @@ fn default_acl(p: &mut Probe) {
                         p.socket(libc::SOCK_STREAM, 201);
                         p.bind_to(201, name("bind").as_bytes());
                         for what in ["creat", "open", "tmpfile", "mkdir", "fifo", "bind"] {
-                            get_attribute(p, &name(what), "system.posix_acl_access");
+                            p.get_attribute(&name(what), "system.posix_acl_access");
                         }
                         for what in ["mkdir", "mkdir/mkdir"] {
-                            get_attribute(p, &name(what), "system.posix_acl_default");
+                            p.get_attribute(&name(what), "system.posix_acl_default");
                         }
                     });
                 }

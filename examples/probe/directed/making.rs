@@ -1,7 +1,7 @@
 //! Makers of files that meet something on their way: a name that is taken, a link, a directory that is not there, a pointer
 //! that is no good, another mount or root.
 
-use super::creation::{CALLERS, HOMES, homes, set_attribute};
+use super::creation::{CALLERS, HOMES, homes};
 use super::mounts::{mount, own_mounts};
 use super::processes::enter_root;
 use crate::probe::*;
@@ -12,6 +12,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("create-links", links);
     p.group("create-pointers", pointers);
     p.group("create-elsewhere", elsewhere);
+    p.group("create-devices", devices);
 }
 
 /// Root, a user, and root that is somebody else on files.
@@ -141,9 +142,6 @@ fn names(p: &mut Probe) {
             p.make_node("d/kind", kind | 0o644, 0);
         }
         p.make_node("d/whiteout", S_IFCHR | 0o600, 0);
-        p.make_node("d/block", S_IFBLK | 0o600, 0);
-        p.make_node("d/null", S_IFCHR | 0o600, 0x103);
-        p.make_node("f", S_IFCHR | 0o600, 0x103);
         p.make_node("f", S_IFDIR | 0o600, 0);
         p.chdir("d/slash");
         p.make_directory("../gone", 0o755);
@@ -228,7 +226,7 @@ fn pointers(p: &mut Probe) {
             p.make_directory_at(-1, place, 0o755);
             p.make_node(place, S_IFREG, 0);
             p.make_node(place, S_IFDIR, 0);
-            p.make_node_at(-1, place, S_IFCHR, 0x103);
+            p.make_node_at(-1, place, S_IFIFO, 0);
             p.make_link(b"x", place);
             p.make_link_at(b"x", -1, place);
             p.call(
@@ -307,12 +305,8 @@ fn elsewhere(p: &mut Probe) {
         p.mkdir("t/setgid", 0o755);
         p.chown("t/setgid", 999, 50);
         p.chmod("t/setgid", 0o2777);
-        set_attribute(
-            p,
-            "t/setgid",
-            "system.posix_acl_default",
-            super::creation::acl(7, 5, None, 0),
-        );
+        let list = super::creation::acl(7, 5, None, 0);
+        p.set_attribute("t/setgid", "system.posix_acl_default", &list);
         three(p, |p| {
             for home in ["b", "t", "t/setgid", "open"] {
                 files(p, home);
@@ -366,5 +360,25 @@ fn elsewhere(p: &mut Probe) {
         p.openat(200, "closed", libc::O_CREAT | libc::O_RDWR, 0o666);
     });
     p.creat("open/by-the-first", 0o666);
+    p.list(b".");
+}
+
+/// The oracle is no place for devices: its capability to make them is one of a user namespace only.
+fn devices(p: &mut Probe) {
+    p.chmod(".", 0o777);
+    homes(p);
+    p.create(b"f", 0o666, 0);
+    three(p, |p| {
+        for home in ["own", "roots", "open", "setgid-open"] {
+            let name = |what: &str| format!("{home}/{what}");
+            p.make_node(&name("null"), S_IFCHR | 0o666, 0x103);
+            p.make_node_at(CWD, &name("loop"), S_IFBLK | 0o660, 0x700);
+            p.make_node(&name("block"), S_IFBLK | 0o600, 0);
+            p.creat(&name("null"), 0o600);
+        }
+        p.make_node("f", S_IFCHR | 0o600, 0x103);
+        p.make_node_at(-1, "f", S_IFCHR | 0o600, 0x103);
+        p.make_node_at(-1, Place::Null, S_IFCHR | 0o600, 0x103);
+    });
     p.list(b".");
 }

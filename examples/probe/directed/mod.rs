@@ -7,11 +7,14 @@ mod creation;
 mod credentials;
 mod descriptors;
 mod exec;
+mod limits;
 mod making;
 mod mounts;
 mod opening;
 mod owners;
 mod paths;
+mod peers;
+mod permissions;
 mod processes;
 mod programs;
 mod securebits;
@@ -38,4 +41,7 @@ pub(crate) fn run(p: &mut Probe) {
     making::run(p);
     opening::run(p);
     binding::run(p);
+    permissions::run(p);
+    peers::run(p);
+    limits::run(p);
 }

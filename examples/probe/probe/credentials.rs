@@ -15,6 +15,7 @@ macro_rules! prctl_options {
 }
 
 prctl_options! {
+    PR_SET_DUMPABLE 4;
     PR_GET_KEEPCAPS 7;
     PR_SET_KEEPCAPS 8;
     PR_CAPBSET_READ 23;

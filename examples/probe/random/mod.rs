@@ -1,6 +1,7 @@
 //! The long seeded series. It keeps no model of the files: whatever the calls made of the tree, the next call meets it,
 //! and the errors are as much of the comparison as the successes.
 
+mod creation;
 mod credentials;
 mod draw;
 
@@ -57,6 +58,7 @@ pub(crate) fn run(p: &mut Probe, seed: u64, operations: u64) {
         series.list();
     });
     credentials::run(p, seed, operations);
+    creation::run(p, seed, operations);
 }
 
 impl Series<'_> {

@@ -29,6 +29,8 @@ x86_only! {
     SYMLINK symlink SYS_symlink;
     CHMOD chmod SYS_chmod;
     ACCESS access SYS_access;
+    UTIME utime SYS_utime;
+    UTIMES utimes SYS_utimes;
 }
 
 every_architecture! {
@@ -107,6 +109,5 @@ every_architecture! {
     FCHMODAT2 fchmodat2 SYS_fchmodat2;
     UTIMENSAT utimensat SYS_utimensat;
     FSETXATTR fsetxattr SYS_fsetxattr;
-    LSETXATTR lsetxattr SYS_lsetxattr;
     REMOVEXATTR removexattr SYS_removexattr;
 }

@@ -10,7 +10,8 @@ use libc::c_long;
 
 pub(crate) use memory::Memory;
 pub(crate) use tasks::{
-    Birth, Everywhere, everywhere, exit, exit_thread, in_child, process_id, spawn, thread_id, wait,
+    Birth, Everywhere, everywhere, exit, exit_thread, in_child, parent_id, process_id, spawn,
+    thread_id, wait,
 };
 
 /// A system call that [`invoke`] may make. Only this room can make one up: `invoke` is sound for the calls listed in
