@@ -17,8 +17,6 @@ pub(crate) struct Subject {
     pub(crate) groups: Vec<EmulatedGid>,
     /// Effective capabilities.
     pub(crate) capabilities: u64,
-    /// By its real ids it would be the same.
-    pub(crate) is_real: bool,
 }
 
 /// What a permission check looks at: the owner that is shown, and the mode.
@@ -79,13 +77,11 @@ impl Access {
 impl Credentials {
     /// Who asks, if `capabilities` are effective.
     pub(crate) fn subject(self, capabilities: u64) -> Subject {
-        let is_user = self.uid.real != EmulatedUid::ROOT && capabilities == 0;
         Subject {
             uid: self.uid.fs,
             gid: self.gid.fs,
             groups: self.groups,
             capabilities,
-            is_real: is_user && (self.uid.real, self.gid.real) == (self.uid.fs, self.gid.fs),
         }
     }
 
@@ -103,7 +99,6 @@ impl Credentials {
             gid: self.gid.real,
             groups: self.groups,
             capabilities,
-            is_real: true,
         }
     }
 }

@@ -225,7 +225,6 @@ fn without_cap_chown_an_owner_may_only_keep_the_uid_and_give_its_own_groups() {
         gid: gid(8),
         groups: vec![gid(20)],
         capabilities: 0,
-        is_real: true,
     };
     let change = |uid, gid| OwnerChange { uid, gid };
     let own = (uid(7), gid(9));
@@ -250,7 +249,6 @@ fn the_first_class_that_fits_decides_what_a_mode_allows() {
         gid: gid(8),
         groups: Vec::new(),
         capabilities: 0,
-        is_real: true,
     };
     let file = |owner, group, mode| FileMode {
         uid: uid(owner),

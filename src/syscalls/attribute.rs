@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod as change_mode_of, fchmodat as change_mode_at};
 
-use super::permission::{Named, allow, check, check_change};
+use super::permission::{Named, allow, check_as, check_change};
 use crate::credentials::Access;
 use crate::procfs;
 use crate::seccomp::Reply;
@@ -139,10 +139,21 @@ fn change_times_at(call: &mut Call, is_short: bool) -> Result<Reply, Errno> {
         times = match nanoseconds {
             [libc::UTIME_NOW, libc::UTIME_NOW] => Times::Now,
             [libc::UTIME_OMIT, libc::UTIME_OMIT] => Times::Kept,
+            _ if !nanoseconds.iter().copied().all(is_valid) => {
+                // CONTINUE: EINVAL.
+                return Ok(Reply::Continue);
+            }
             _ => Times::Given,
         };
     }
     change_times(call, path_or_fd(call, flags), times)
+}
+
+fn is_valid(nanoseconds: i64) -> bool {
+    matches!(
+        nanoseconds,
+        0..1_000_000_000 | libc::UTIME_NOW | libc::UTIME_OMIT
+    )
 }
 
 /// `dirfd` and path in the first two arguments; without a path `dirfd` is the file.
@@ -177,13 +188,12 @@ fn may_access(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno
         // CONTINUE: whether the file exists is all that is asked, or EINVAL.
         return Ok(Reply::Continue);
     }
-    check(call, named, |call, effective, file, _| {
-        let access = Access::from_bits(mode);
-        let allowed = if by_effective_ids || effective.is_real {
-            effective.may(access, file)
-        } else {
-            call.subject_by_real_ids()?.may(access, file)
-        };
-        allow(allowed, Errno::EACCES)
+    let subject = if by_effective_ids {
+        call.subject()?
+    } else {
+        call.subject_by_real_ids()?
+    };
+    check_as(call, &subject, named, |_, subject, file, _| {
+        allow(subject.may(Access::from_bits(mode), file), Errno::EACCES)
     })
 }

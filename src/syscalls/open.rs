@@ -73,6 +73,9 @@ pub(super) fn openat2(call: &mut Call) -> Result<Reply, Errno> {
     open_wanted(call, wanted)
 }
 
+/// linux/openat2.h, RESOLVE_CACHED: with it nothing is created.
+const CACHED: ResolveFlag = ResolveFlag::from_bits_retain(0x20);
+
 /// linux/fcntl.h, VALID_OPEN_FLAGS, as far as x86-64 and aarch64 agree on the numbers.
 const KNOWN_FLAGS: OFlag = OFlag::O_ACCMODE
     .union(OFlag::O_CREAT)
@@ -118,7 +121,7 @@ fn open_path(
 
 fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
     let flags = wanted.flags;
-    if flags.contains(OFlag::O_PATH) {
+    if flags.contains(OFlag::O_PATH) || wanted.resolve.intersects(CACHED) {
         // CONTINUE: creates nothing.
         return Ok(Reply::Continue);
     }
@@ -156,8 +159,7 @@ fn create(call: &Call, mut site: Site, wanted: &Open, follows: bool) -> Result<R
             Ok(Some(SFlag::S_IFLNK)) if follows && wanted.resolve.is_empty() => {
                 match site.through_link(call)? {
                     Some(next) => site = next,
-                    // CONTINUE: leads to something that is there, or nowhere.
-                    None => return Ok(Reply::Continue),
+                    None => return open_behind_link(call, &site, wanted),
                 }
             }
             Ok(Some(_)) if !wanted.flags.contains(OFlag::O_EXCL) => {
@@ -171,13 +173,32 @@ fn create(call: &Call, mut site: Site, wanted: &Open, follows: bool) -> Result<R
     Ok(Reply::Continue)
 }
 
-/// What is there already is opened by the kernel: a fifo may wait there for its other end.
 fn open_present(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let Ok(file) = open_at(&site.directory, &site.name, flags, Mode::empty()) else {
+    match open_at(&site.directory, &site.name, flags, Mode::empty()) {
+        Ok(file) => check_present(call, site, &file, wanted),
         // CONTINUE: gone meanwhile.
-        return Ok(Reply::Continue);
+        Err(_) => Ok(Reply::Continue),
+    }
+}
+
+/// A link that cannot be created through leads to something that is there, or nowhere.
+fn open_behind_link(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
+    let location = Location {
+        dirfd: wanted.dirfd,
+        path: wanted.path.as_c_str(),
+        follow: true,
+        empty_path: false,
     };
+    match call.resolve(&location) {
+        Ok(file) => check_present(call, site, &file, wanted),
+        // CONTINUE: the kernel says why.
+        Err(_) => Ok(Reply::Continue),
+    }
+}
+
+/// What is there already is opened by the kernel: a fifo may wait there for its other end.
+fn check_present(call: &Call, site: &Site, file: &OwnedFd, wanted: &Open) -> Result<Reply, Errno> {
     let shown = call.file_mode(file.as_fd())?;
     let mut access = match wanted.flags & OFlag::O_ACCMODE {
         OFlag::O_WRONLY => Access::WRITE,
@@ -186,6 +207,9 @@ fn open_present(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno>
     };
     if wanted.flags.contains(OFlag::O_TRUNC) {
         access = access.and(Access::WRITE);
+    }
+    if wanted.flags.contains(OFlag::O_NOATIME) && !site.subject.owns(shown) {
+        return Err(Errno::EPERM);
     }
     if shown.is_directory() || site.subject.may(access, shown) {
         // CONTINUE: allowed, or EISDIR.
@@ -235,14 +259,16 @@ fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
     };
     let who = call.who_among_files()?;
     let as_kernel = call.container.identities.creates_as_kernel(who);
-    if !wanted.resolve.is_empty()
-        || (as_kernel && !may_inherit(call, &location, location.path, false))
-        || is_out_of_reach(call)?
+    if (as_kernel && !may_inherit(call, &location, location.path, false)) || is_out_of_reach(call)?
     {
         // CONTINUE: the kernel's own owner is the right one.
         return Ok(Reply::Continue);
     }
-    let Ok(directory) = call.resolve(&location) else {
+    let directory = match wanted.resolve.is_empty() {
+        true => call.resolve(&location),
+        false => call.resolve_with(&location, wanted.resolve),
+    };
+    let Ok(directory) = directory else {
         // CONTINUE: the kernel says why.
         return Ok(Reply::Continue);
     };

@@ -61,8 +61,17 @@ pub(super) fn check(
     named: Named,
     decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
 ) -> Result<Reply, Errno> {
-    let who = call.who_among_files()?;
-    let subject = call.subject_of(who)?;
+    let subject = call.subject()?;
+    check_as(call, &subject, named, decide)
+}
+
+/// As [`check`], for somebody who is not the target as it stands.
+pub(super) fn check_as(
+    call: &mut Call,
+    subject: &Subject,
+    named: Named,
+    decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
+) -> Result<Reply, Errno> {
     if subject.has(OVER_FILES) || call.is_nested() {
         // CONTINUE: nothing holds it up, neither here nor in the kernel.
         return Ok(Reply::Continue);
@@ -91,7 +100,11 @@ pub(super) fn check(
         // CONTINUE: the kernel says why.
         return Ok(Reply::Continue);
     };
-    decide(call, &subject, mode, &location)
+    match decide(call, subject, mode, &location) {
+        // CONTINUE: EBADF, for an fd that was opened with O_PATH.
+        Err(_) if named.path.is_none() && call.is_path_only(named.dirfd) => Ok(Reply::Continue),
+        result => result,
+    }
 }
 
 /// As [`check`], for what changes the file: that its mount is read-only is noticed first (mnt_want_write).

@@ -273,7 +273,8 @@ fn check_change(call: &mut Call, named: Named, name: &CStr) -> Result<Reply, Err
         let name = name.to_bytes();
         if name.starts_with(b"user.") {
             const STICKY: u32 = 0o1000;
-            if file.is_directory() && file.mode & STICKY != 0 && !subject.owns(file) {
+            let is_closed = file.is_directory() && file.mode & STICKY != 0 && !subject.owns(file);
+            if is_closed || !carries_xattrs(file_type(file.mode)) {
                 return Err(Errno::EPERM);
             }
             return allow(subject.may(Access::WRITE, file), Errno::EACCES);
@@ -282,8 +283,11 @@ fn check_change(call: &mut Call, named: Named, name: &CStr) -> Result<Reply, Err
             subject.has(capability::SETFCAP)
         } else if name.starts_with(b"system.posix_acl_") {
             subject.owns(file)
-        } else {
+        } else if name.starts_with(b"trusted.") || name.starts_with(b"security.") {
             subject.has(capability::SYS_ADMIN)
+        } else {
+            // A kind of attributes that no file system has.
+            return allow(subject.may(Access::WRITE, file), Errno::EACCES);
         };
         allow(allowed, Errno::EPERM)
     })

@@ -124,8 +124,7 @@ impl Call<'_> {
 
     /// The target as one who asks something of a file.
     pub(crate) fn subject(&self) -> Result<Subject, Errno> {
-        let initial = !self.container.identities.anyone_changed();
-        self.subject_of(if initial { Index::INITIAL } else { self.who()? })
+        self.subject_of(self.who_among_files()?)
     }
 
     /// The target, whose record is known to be `who`.
@@ -140,10 +139,10 @@ impl Call<'_> {
 
     /// The target as access(2) sees it.
     pub(crate) fn subject_by_real_ids(&self) -> Result<Subject, Errno> {
-        let credentials = self.credentials()?;
+        let credentials = self.container.identities.get(self.who_among_files()?);
         let sets = match credentials.capabilities {
             Some(sets) => sets,
-            None => self.kernel_capabilities()?,
+            None => sys::capabilities(self.pid())?,
         };
         Ok(credentials.by_real_ids(sets))
     }

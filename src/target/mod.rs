@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::sys::stat::Mode;
 
 pub(crate) use container::{Container, uid_map};
@@ -209,6 +209,17 @@ impl Call<'_> {
             result => result?,
         };
         sys::pidfd_getfd(pidfd.as_fd(), fd)
+    }
+
+    /// Whether `dirfd` was opened with O_PATH: it is no file to fchmod(2) and its like.
+    pub(crate) fn is_path_only(&self, dirfd: Dirfd) -> bool {
+        let Dirfd::Fd(fd) = dirfd else {
+            return false;
+        };
+        let flags = self
+            .duplicate(fd)
+            .and_then(|file| fcntl(&file, FcntlArg::F_GETFL));
+        flags.is_ok_and(|flags| OFlag::from_bits_retain(flags).contains(OFlag::O_PATH))
     }
 
     /// The fake owner of what `reached` leads to, without opening it.
