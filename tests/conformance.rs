@@ -4,8 +4,22 @@ mod common;
 
 use common::{Bundle, Daemon, Place, Runtime, assert_same_lines, example};
 
-/// A group of the probe that is left out: an anonymous inode is the real root's, whom only the oracle maps.
-const SKIPPED: &str = "shared-inode";
+/// Groups of the probe that are left out of the comparison, each because of a difference that README's Limits names or that
+/// is the oracle's own:
+/// - shared-inode, create-names, peers-proc, peers-proc-undumpable, permissions-kinds: what belongs to the host's root shows
+///   65534, which only the oracle maps; files in /proc/PID show the ids of a process that is not dumpable, too;
+/// - create-devices: in a user namespace the kernel makes none, and we make placeholders;
+/// - create-after: owners that are recorded fire IN_ATTRIB; create-fifo: a descriptor that was handed over may have another
+///   number where threads open files at the same time; create-nameless: pipes and sockets without a name show root;
+/// - create-acl, permissions-bits: search permission and plain open are not checked;
+/// - create-bind: no worker can bind to what a target's own link in procfs leads to;
+/// - permissions-access: what root has given up with capset(2) the kernel denies to the owner that it knows;
+/// - limits: RLIMIT_LOCKS is always unlimited; peers-later: a peer's ids are those that it has now.
+const SKIPPED: &str = "shared-inode,create-names,peers-proc,peers-proc-undumpable,permissions-kinds,create-devices,\
+    create-after,create-fifo,create-nameless,create-acl,permissions-bits,create-bind,permissions-access,limits,peers-later";
+
+/// Those that draw from the seed.
+const RANDOM: &str = "random,ids-random,create-random";
 
 const OPERATIONS: &str = "3000";
 
@@ -31,8 +45,13 @@ fn compare(runtime: Runtime, options: &[&str]) {
 }
 
 fn compare_seed(runtime: Runtime, seed: &str) {
-    let options = ["--seed", seed, "--ops", OPERATIONS, "--skip", SKIPPED];
+    let options = ["--seed", seed, "--ops", OPERATIONS, "--only", RANDOM];
     compare(runtime, &options);
+}
+
+#[test]
+fn the_probe_prints_what_it_prints_as_root() {
+    compare(Runtime::Crun, &["--skip", SKIPPED]);
 }
 
 #[test]

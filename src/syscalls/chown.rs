@@ -4,13 +4,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::unistd::{Gid, Uid};
 
 use crate::credentials::{FileMode, Id, OwnerChange};
 use crate::owner::{Owner, file_type};
+use crate::procfs;
 use crate::seccomp::Reply;
-use crate::target::{Call, Dirfd, Location};
+use crate::target::{Call, Dirfd, Location, PROCFS};
 
 pub(super) fn chown(call: &mut Call) -> Result<Reply, Errno> {
     change_at(call, Dirfd::Cwd, 0, 1, AtFlags::empty())
@@ -89,6 +90,14 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     };
     call.ensure_waiting()?;
     owners.store(file, &stat, known, owner)?;
+    // fs/attr.c, setattr_should_drop_sgid: the kernel takes the bit from nobody who is its root.
+    let is_group_id = stat.st_mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID
+        && file_type(stat.st_mode) == SFlag::S_IFREG;
+    if is_group_id && !subject.may_set_group_id(shown.gid) {
+        let mode = Mode::from_bits_truncate(stat.st_mode & !(libc::S_ISGID | libc::S_ISUID));
+        let name = procfs::own_fd(file);
+        fchmodat(PROCFS, &name, mode, FchmodatFlags::FollowSymlink)?;
+    }
     Ok(Reply::Value(0))
 }
 

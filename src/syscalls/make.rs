@@ -169,9 +169,14 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         // belongs to the container's root.
         return Ok(Reply::Continue);
     }
-    site.make(call, |_, _| {
+    let made = site.make(call, |_, _| {
         call.in_working_directory(|| sys::bind(socket.as_fd(), &address))
-    })
+    });
+    match made {
+        // CONTINUE: through a link that leads there for the target only.
+        Err(Errno::ENOENT) => Ok(Reply::Continue),
+        made => made,
+    }
 }
 
 /// The bytes of an address with a path, and the path.

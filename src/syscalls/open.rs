@@ -208,14 +208,18 @@ fn check_present(call: &Call, site: &Site, file: &OwnedFd, wanted: &Open) -> Res
     if wanted.flags.contains(OFlag::O_TRUNC) {
         access = access.and(Access::WRITE);
     }
+    if shown.is_directory() {
+        // CONTINUE: EISDIR.
+        return Ok(Reply::Continue);
+    }
+    if !site.subject.may(access, shown) {
+        return Err(Errno::EACCES);
+    }
     if wanted.flags.contains(OFlag::O_NOATIME) && !site.subject.owns(shown) {
         return Err(Errno::EPERM);
     }
-    if shown.is_directory() || site.subject.may(access, shown) {
-        // CONTINUE: allowed, or EISDIR.
-        return Ok(Reply::Continue);
-    }
-    Err(Errno::EACCES)
+    // CONTINUE: allowed.
+    Ok(Reply::Continue)
 }
 
 fn create_here(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {

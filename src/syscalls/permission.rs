@@ -101,8 +101,8 @@ pub(super) fn check_as(
         return Ok(Reply::Continue);
     };
     match decide(call, subject, mode, &location) {
-        // CONTINUE: EBADF, for an fd that was opened with O_PATH.
-        Err(_) if named.path.is_none() && call.is_path_only(named.dirfd) => Ok(Reply::Continue),
+        // CONTINUE: its own, or EBADF.
+        Err(_) if named.path.is_none() && call.is_beyond_us(named.dirfd) => Ok(Reply::Continue),
         result => result,
     }
 }

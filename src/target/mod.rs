@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{FsType, fstatfs};
 
 pub(crate) use container::{Container, uid_map};
 pub(crate) use path::{Dirfd, Location, Reached};
@@ -211,15 +212,27 @@ impl Call<'_> {
         sys::pidfd_getfd(pidfd.as_fd(), fd)
     }
 
-    /// Whether `dirfd` was opened with O_PATH: it is no file to fchmod(2) and its like.
-    pub(crate) fn is_path_only(&self, dirfd: Dirfd) -> bool {
+    /// Whether only the kernel can tell whose the open file `dirfd` is: one without a name (pipes, sockets, memfds) belongs to
+    /// whoever has made it, and one that was opened with O_PATH is none to fchmod(2) and its like.
+    pub(crate) fn is_beyond_us(&self, dirfd: Dirfd) -> bool {
+        const NAMELESS: [FsType; 3] = [
+            FsType(0x534f_434b), // SOCKFS_MAGIC
+            FsType(0x5049_5045), // PIPEFS_MAGIC
+            FsType(0x0904_1934), // ANON_INODE_FS_MAGIC
+        ];
         let Dirfd::Fd(fd) = dirfd else {
             return false;
         };
-        let flags = self
-            .duplicate(fd)
-            .and_then(|file| fcntl(&file, FcntlArg::F_GETFL));
-        flags.is_ok_and(|flags| OFlag::from_bits_retain(flags).contains(OFlag::O_PATH))
+        let look = || {
+            let file = self.duplicate(fd)?;
+            let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+            Ok::<_, Errno>(
+                flags.contains(OFlag::O_PATH)
+                    || fstat(&file)?.st_nlink == 0
+                    || NAMELESS.contains(&fstatfs(&file)?.filesystem_type()),
+            )
+        };
+        look() == Ok(true)
     }
 
     /// The fake owner of what `reached` leads to, without opening it.

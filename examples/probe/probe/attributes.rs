@@ -43,18 +43,6 @@ impl Probe {
         self.made(calls::FCHMODAT, &args, fd, file);
     }
 
-    pub(crate) fn change_mode_at2(
-        &mut self,
-        fd: i32,
-        file: impl Into<Path>,
-        mode: u32,
-        flags: u32,
-    ) {
-        let file = path(file);
-        let args = [Arg::Fd(fd), file, Arg::Octal(mode), at(flags)];
-        self.call(calls::FCHMODAT2, &args);
-    }
-
     /// Sets the times of `file`, and says whether they are old then; without times, it sets them to now.
     pub(crate) fn times(&mut self, file: impl Into<Path>, times: Option<[Time; 2]>, flags: u32) {
         let file = path(file);

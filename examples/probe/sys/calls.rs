@@ -106,7 +106,6 @@ every_architecture! {
     PRLIMIT64 prlimit64 SYS_prlimit64;
     FACCESSAT faccessat SYS_faccessat;
     FACCESSAT2 faccessat2 SYS_faccessat2;
-    FCHMODAT2 fchmodat2 SYS_fchmodat2;
     UTIMENSAT utimensat SYS_utimensat;
     FSETXATTR fsetxattr SYS_fsetxattr;
     REMOVEXATTR removexattr SYS_removexattr;
