@@ -158,6 +158,8 @@ impl Somebody<'_> {
     fn bind(&mut self) {
         let file = self.file();
         self.0.socket(libc::SOCK_STREAM, 201);
+        // No worker can bind to what a target's own link in procfs leads to.
+        let file = file.trim_start_matches("/proc/self/cwd/").to_owned();
         self.0.bind_to(201, file.as_bytes());
     }
 
