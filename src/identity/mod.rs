@@ -1,7 +1,7 @@
 //! Who a process is to the container: its emulated credentials, and where they live.
 //!
-//! The kernel itself hands them on: a process bears a [cookie](cookie) in an obsolete limit that fork and exec inherit,
-//! and the cookie names a record in the container's [table](table). So nothing has to trap clone(2), no worker has to
+//! The kernel itself hands them on: a process bears a [cookie] in an obsolete limit that fork and exec inherit,
+//! and the cookie names a record in the container's [table]. So nothing has to trap clone(2), no worker has to
 //! remember a process, and none has to be told of its end.
 //!
 //! The caller's working directory must be the host's procfs (see [`crate::procfs`]). A process is named by a thread's id,

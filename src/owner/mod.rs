@@ -6,6 +6,7 @@
 
 mod attribute;
 mod cache;
+mod key;
 mod record;
 mod side;
 
@@ -25,8 +26,9 @@ use xattr::FileExt;
 
 pub(crate) use attribute::{Attribute, shown};
 pub(crate) use cache::{OwnerCache, Version};
+pub(crate) use key::Key;
 pub(crate) use record::{Device, Owner};
-pub(crate) use side::{Key, SideStore};
+pub(crate) use side::SideStore;
 
 use crate::{procfs, sys};
 
@@ -113,7 +115,7 @@ impl Owners {
         }
         match &self.side {
             Some(side) if !side.is_empty() => {
-                let bytes = side.load(&side::Key::of(fd)?).map_err(store_failed)?;
+                let bytes = side.load(&Key::of(fd)?).map_err(store_failed)?;
                 self.decode(bytes.as_deref().ok_or(Errno::ENODATA))
             }
             _ => Ok(None),
@@ -176,7 +178,7 @@ impl Owners {
             warn!("no side store: the owner of an inode without extended attributes is not kept");
             return Ok(());
         };
-        let key = side::Key::of(fd)?;
+        let key = Key::of(fd)?;
         if owner.is_unset() {
             side.remove(&key).map_err(store_failed)
         } else {

@@ -12,15 +12,12 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use heed::types::Bytes;
-use nix::errno::Errno;
-use nix::sys::statfs::{self, FsType, fstatfs};
-use nix::sys::statvfs::fstatvfs;
 
+use super::key::{BY_HANDLE, FILE_SYSTEM, Key};
 use crate::sys::{self, Durability};
 
 /// Address space only; the file grows as entries come.
@@ -260,110 +257,6 @@ impl Environment {
     }
 }
 
-/// What identifies an inode for as long as it exists.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    /// By handle, or by number and birth on an overlay and where there are no handles.
-    own: Vec<u8>,
-    /// By number and birth, for an overlay to see.
-    by_birth: Option<Vec<u8>>,
-    /// Where the other view of the inode, with or without an overlay, may have entered something.
-    other: Option<Vec<u8>>,
-    /// The file system is gone after a boot.
-    passes: bool,
-}
-
-/// The bytes of a key by handle that name the file system.
-const FILE_SYSTEM: usize = 9;
-
-/// By file handle.
-const BY_HANDLE: u8 = b'h';
-/// By device, inode and birth, where there are no handles: good for one mount.
-const BY_INODE: u8 = b'i';
-/// By inode and birth, entered through an overlay.
-const BY_BIRTH_IN_OVERLAY: u8 = b'o';
-/// By inode and birth, entered without one.
-const BY_BIRTH: u8 = b'b';
-
-/// File systems that begin anew with every boot.
-const PASSING_FILE_SYSTEMS: [FsType; 5] = [
-    statfs::TMPFS_MAGIC,
-    statfs::PROC_SUPER_MAGIC,
-    statfs::DEVPTS_SUPER_MAGIC,
-    statfs::SYSFS_MAGIC,
-    FsType(0x8584_58f6), // RAMFS_MAGIC
-];
-
-impl Key {
-    /// The key of the file behind `fd`.
-    pub(crate) fn of(fd: BorrowedFd) -> Result<Self, Errno> {
-        let file_system = fstatfs(fd)?.filesystem_type();
-        let mask = libc::STATX_INO | libc::STATX_BTIME;
-        let file = sys::statx(fd, c"", libc::AT_EMPTY_PATH, mask)?;
-        let birth = [
-            file.stx_ino.to_ne_bytes(),
-            file.stx_btime.tv_sec.to_ne_bytes(),
-            u64::from(file.stx_btime.tv_nsec).to_ne_bytes(),
-        ]
-        .concat();
-        let with = |kind: u8| [&[kind], birth.as_slice()].concat();
-        if file_system == statfs::OVERLAYFS_SUPER_MAGIC {
-            return Ok(Self {
-                own: with(BY_BIRTH_IN_OVERLAY),
-                by_birth: None,
-                other: Some(with(BY_BIRTH)),
-                passes: false,
-            });
-        }
-        let handle = sys::file_handle(fd, true).or_else(|_| sys::file_handle(fd, false));
-        let Ok(handle) = handle else {
-            // procfs, devpts, pipes
-            let device = libc::makedev(file.stx_dev_major, file.stx_dev_minor);
-            return Ok(Self {
-                own: [&with(BY_INODE)[..], &device.to_ne_bytes()].concat(),
-                by_birth: None,
-                other: None,
-                passes: true,
-            });
-        };
-        let mut own = Vec::with_capacity(64);
-        own.push(BY_HANDLE);
-        own.extend(fstatvfs(fd)?.filesystem_id().to_ne_bytes());
-        own.extend(handle.handle_type.to_ne_bytes());
-        own.extend(handle.bytes());
-        let is_born = file.stx_mask & libc::STATX_BTIME != 0;
-        Ok(Self {
-            own,
-            by_birth: is_born.then(|| with(BY_BIRTH)),
-            other: is_born.then(|| with(BY_BIRTH_IN_OVERLAY)),
-            passes: PASSING_FILE_SYSTEMS.contains(&file_system),
-        })
-    }
-
-    fn to_enter(&self) -> impl Iterator<Item = &[u8]> {
-        [Some(&self.own), self.by_birth.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(Vec::as_slice)
-    }
-
-    fn to_look_up(&self) -> impl Iterator<Item = &[u8]> {
-        [Some(&self.own), self.other.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(Vec::as_slice)
-    }
-
-    fn overlays(bytes: &[u8]) -> bool {
-        bytes.first() == Some(&BY_BIRTH_IN_OVERLAY)
-    }
-
-    /// The file system that the inode is on, as far as the key says.
-    pub(crate) fn file_system(&self) -> &[u8] {
-        self.own.get(..FILE_SYSTEM).unwrap_or(&self.own)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,21 +337,5 @@ mod tests {
         let mut store = SideStore::open(recent.path()).unwrap();
         let refused = store.open_lasting(lasting.path());
         assert!(matches!(refused, Err(Unusable::Newer(format)) if format == "2"));
-    }
-
-    #[test]
-    fn a_recycled_inode_number_has_another_key() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("file");
-        let mut keys = Vec::new();
-        for _ in 0..8 {
-            let file = File::create(&path).unwrap();
-            keys.push(Key::of(file.as_fd()).unwrap());
-            drop(file);
-            std::fs::remove_file(&path).unwrap();
-        }
-        for (index, key) in keys.iter().enumerate() {
-            assert!(!keys[..index].contains(key), "{keys:?}");
-        }
     }
 }

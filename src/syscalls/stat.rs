@@ -36,13 +36,7 @@ pub(super) fn lstat(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn fstat(call: &mut Call) -> Result<Reply, Errno> {
-    let location = Location {
-        dirfd: Dirfd::from_fd(call.int(0)),
-        path: c"",
-        follow: true,
-        empty_path: true,
-    };
-    answer(call, &location, &Form::Stat { buffer: 1 })
+    answer_fd(call, &Form::Stat { buffer: 1 })
 }
 
 pub(super) fn newfstatat(call: &mut Call) -> Result<Reply, Errno> {
@@ -61,13 +55,7 @@ pub(super) fn lstat64(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn fstat64(call: &mut Call) -> Result<Reply, Errno> {
-    let location = Location {
-        dirfd: Dirfd::from_fd(call.int(0)),
-        path: c"",
-        follow: true,
-        empty_path: true,
-    };
-    answer(call, &location, &Form::Stat64 { buffer: 1 })
+    answer_fd(call, &Form::Stat64 { buffer: 1 })
 }
 
 pub(super) fn fstatat64(call: &mut Call) -> Result<Reply, Errno> {
@@ -201,6 +189,17 @@ impl Filled {
             Self::Statx(statx) => Version::of_statx(statx),
         }
     }
+}
+
+/// The fd is the first argument.
+fn answer_fd(call: &mut Call, form: &Form) -> Result<Reply, Errno> {
+    let location = Location {
+        dirfd: Dirfd::from_fd(call.int(0)),
+        path: c"",
+        follow: true,
+        empty_path: true,
+    };
+    answer(call, &location, form)
 }
 
 /// `path` is an argument number.
