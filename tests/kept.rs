@@ -124,6 +124,129 @@ fn access_control_lists_name_whomever_they_like() {
     );
 }
 
+/// A job of which every step leaves something that only we keep.
+const JOB: &str = "cd /work; umask 022; i=0
+    while [ $i -lt 250 ]; do
+        i=$((i+1)); ln -s x l$i; chown -h $i:$((i+1)) l$i; mkfifo p$i; chown $i:5 p$i; mknod d$i c 1 $i; chown 6:$i d$i
+        : >f$i; chown $i:7 f$i; mkdir o$i; chown 8:$i o$i; mv l$i m$i; mv d$i o$i/d
+        case $i in *3) rm m$i p$i;; *5) chown -h 0:0 m$i;; *7) rm -r o$i; ln -s y o$i;; esac
+    done; echo done >state";
+const LISTING: &str = "cd /work; rm -f state; find . | sort | while read f; do stat -c '%n %F %u:%g %t:%T %a' $f; done";
+
+#[test]
+fn workers_and_daemons_that_are_killed_two_hundred_times_lose_nothing() {
+    let place = Place::new();
+    let mut daemon = Daemon::start(&place);
+    let undisturbed = Bundle::new(&place, &daemon);
+    undisturbed.sh(JOB);
+    let expected = undisturbed.sh(LISTING);
+    assert!(
+        expected.contains("./o1/d character special file 6:1 1:1 644\n"),
+        "{expected}"
+    );
+    let mut kills = 0;
+    let mut seed = 1u64;
+    while kills < 200 {
+        let bundle = Bundle::new(&place, &daemon);
+        let container = bundle.start(&[
+            "/bin/sh",
+            "-euc",
+            &format!("({JOB}) 2>/work/state || echo failed >>/work/state"),
+        ]);
+        let state = bundle.rootfs().join("work/state");
+        let is_done = || fs::read_to_string(&state).is_ok_and(|state| !state.is_empty());
+        while !is_done() {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            std::thread::sleep(std::time::Duration::from_micros(2_000 + (seed >> 50)));
+            let workers = place.workers_of(&container.id);
+            let is_daemons_turn = seed >> 33 & 15 == 0 && !workers.is_empty();
+            let victims = if is_daemons_turn {
+                vec![daemon.pid()]
+            } else {
+                workers
+            };
+            for victim in victims {
+                if nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL).is_ok() {
+                    kills += 1;
+                }
+            }
+            if is_daemons_turn {
+                daemon.wait();
+                daemon = Daemon::start(&place);
+                // With neither of them the kernel has nobody to ask.
+                common::until(
+                    "the worker has found the daemon, or ended with its job",
+                    || {
+                        let is_found =
+                            !daemon.lines(&["container of an earlier daemon"]).is_empty();
+                        (is_found || is_done()).then_some(())
+                    },
+                );
+            }
+        }
+        assert_eq!(
+            fs::read_to_string(&state).expect("its state"),
+            "done\n",
+            "{}",
+            daemon.log()
+        );
+        assert_same_lines(expected.as_bytes(), bundle.sh(LISTING).as_bytes());
+    }
+}
+
+#[test]
+fn what_is_kept_of_files_that_are_no_more_is_swept() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    bundle.sh("cd /work; for n in 1 2 3; do ln -s x l$n; chown -h $n:$n l$n; done; rm l2");
+    daemon.terminate();
+    let sweep = |options: &[&str]| {
+        let mut command = place.subuidless(["owners", "gc"]);
+        run(command.args(options).arg(bundle.rootfs())).ok()
+    };
+    // By handle and by birth; who has gone keeps the latter.
+    assert_eq!(
+        sweep(&["--dry-run"]),
+        "6 entries, 1 would be removed, 5 kept\n"
+    );
+    assert_eq!(sweep(&[]), "6 entries, 1 removed, 5 kept\n");
+    assert_eq!(sweep(&[]), "5 entries, 0 removed, 5 kept\n");
+    let _daemon = Daemon::start(&place);
+    assert_eq!(bundle.sh("stat -c %u /work/l1 /work/l3"), "1\n3\n");
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_told_of_and_the_container_goes_on() {
+    let place = Place::new();
+    let newer = place.path("home/newer");
+    let damaged = place.path("home/damaged");
+    for directory in [&newer, &damaged] {
+        fs::create_dir(directory).expect("a directory");
+        common::set_mode(directory, 0o700);
+        place.give_to_user(directory);
+    }
+    fs::write(newer.join("format"), "2\n").expect("another format");
+    fs::write(damaged.join("data.mdb"), [0x55; 9000]).expect("no database");
+    place.give_to_user(&damaged.join("data.mdb"));
+    let nowhere = place.path("home/missing/deep");
+    fs::write(place.path("home/missing"), "").expect("a file in the way");
+    for (directory, reason) in [
+        (&newer, "newer version"),
+        (&damaged, "MDB_INVALID"),
+        (&nowhere, "no lasting side store"),
+    ] {
+        let directory = directory.to_str().expect("UTF-8");
+        let daemon = Daemon::start_with(&place, &["--store", directory]);
+        let bundle = Bundle::new(&place, &daemon);
+        let script = "cd /work; ln -s x l; chown -h 7:8 l; stat -c %u:%g l";
+        assert_eq!(bundle.sh(script), "7:8\n");
+        let log = daemon.log();
+        assert!(log.contains(reason) && log.contains(directory), "{log}");
+        daemon.terminate();
+    }
+}
+
 fn compiled(place: &Place, name: &str, options: &[&str]) -> PathBuf {
     let source = place.path("program.c");
     fs::write(&source, include_str!("kept/abi.c")).expect("a source");
