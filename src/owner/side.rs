@@ -217,13 +217,16 @@ impl Environment {
         if known >> 1 == transaction {
             return known & 1 == 1;
         }
-        let empty = self
-            .environment
-            .read_txn()
-            .and_then(|snapshot| self.owners.is_empty(&snapshot))
-            .unwrap_or(false);
-        self.emptiness
-            .store(transaction << 1 | u64::from(empty), Ordering::Relaxed);
+        // The snapshot may be older than what the environment tells: a writer that has to wait for the disk shows its
+        // transaction there before anybody can read it.
+        let Ok(snapshot) = self.environment.read_txn() else {
+            return false;
+        };
+        let empty = self.owners.is_empty(&snapshot).unwrap_or(false);
+        self.emptiness.store(
+            (snapshot.id() as u64) << 1 | u64::from(empty),
+            Ordering::Relaxed,
+        );
         empty
     }
 
