@@ -1,6 +1,7 @@
 //! Who makes the calls: another process or another thread.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
@@ -26,8 +27,16 @@ impl Probe {
     /// Lets another thread of this process make the calls.
     pub(crate) fn thread(&mut self, what: &str, work: impl FnOnce(&mut Probe) + Send) {
         self.say(what);
+        let through = &AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| work(self));
+            // Once the spawning thread is through with it: a fork in between would copy locks that it holds.
+            scope.spawn(move || {
+                while !through.load(Ordering::Acquire) {
+                    std::thread::yield_now();
+                }
+                work(self);
+            });
+            through.store(true, Ordering::Release);
         });
     }
 
