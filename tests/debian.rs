@@ -79,12 +79,12 @@ fn coreutils_and_findutils_see_the_owners_that_they_set() {
 fn tar_packs_and_unpacks_owners() {
     let script = format!(
         r"{TREE}
-        tar -czf tree.tgz tree
-        tar --numeric-owner -tvf tree.tgz | awk '{{ print $1, $2, $6, $7, $8 }}' | LC_ALL=C sort
-        mkdir one two three; tar -C one -xpf tree.tgz; list one
-        tar -C two --numeric-owner --same-owner -xf tree.tgz; list two
+        tar -cf tree.tar tree
+        tar --numeric-owner -tvf tree.tar | awk '{{ print $1, $2, $6, $7, $8 }}' | LC_ALL=C sort
+        mkdir one two three; tar -C one -xpf tree.tar; list one
+        tar -C two --numeric-owner --same-owner -xf tree.tar; list two
         tar -C three --owner=11 --group=12 -cf - -C ../tree . | tar -C three -xpf -; list three
-        tar -df tree.tgz && echo no difference"
+        tar -df tree.tar && echo no difference"
     );
     compare("/work", &script);
 }
