@@ -53,6 +53,40 @@ pub(crate) enum Error {
     #[error("{what}: {}", .errno.desc())]
     System { what: &'static str, errno: Errno },
 
+    #[error("no command given: name one, as in `subuidless run -- tar xpf layer.tar`")]
+    NoCommand,
+
+    #[error("{program}: {source}")]
+    Execute { program: PathBuf, source: io::Error },
+
+    #[error(
+        "cannot make a user namespace: {source}; this host may forbid it (sysctl user.max_user_namespaces, \
+         kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns), or the container that this runs in"
+    )]
+    NoUserNamespace { source: io::Error },
+
+    #[error(
+        "this process runs under a seccomp listener already, as within `subuidless run` or a container of its kind, and the \
+         kernel takes one only: run the command as it is, its owners and ids are emulated by the one outside"
+    )]
+    SecondListener,
+
+    #[error("the supervisor of this command has ended: --log-file FILE keeps what it says")]
+    NoSupervisor,
+
+    #[error(
+        "{name:?} is no user that this host knows: give a name of `getent passwd`, or numbers as in --user 999:999"
+    )]
+    UnknownUser { name: String },
+
+    #[error(
+        "{name:?} is no group that this host knows: give a name of `getent group`, or a number"
+    )]
+    UnknownGroup { name: String },
+
+    #[error("looking up {name:?}: {}; numbers need no name service, as in --user 999:999", .errno.desc())]
+    NameService { name: String, errno: Errno },
+
     #[error(
         "this kernel's seccomp notification has {size} bytes instead of 80: subuidless does not know it, please report the kernel version"
     )]

@@ -4,7 +4,7 @@
 //! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
 //! top floor down; each imports from lower floors only:
 //!
-//! `cli` > `sweep` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`, `identity` >
+//! `cli` > `sweep`, `launch` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`, `identity` >
 //! `procfs`, `lock` > `sys` > `credentials`,
 //! `acl`, `name`, `handover`, `oci`, `error`.
 //!
@@ -19,6 +19,7 @@ mod daemon;
 mod error;
 mod handover;
 mod identity;
+mod launch;
 mod lock;
 mod name;
 mod oci;

@@ -4,10 +4,13 @@
 //! errno and never interpret it. Paths are C strings: bytes, as the kernel sees them.
 
 use std::ffi::CStr;
+use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
@@ -551,6 +554,54 @@ pub(crate) fn seccomp_knows_wait_killable() -> bool {
         )
     };
     result == -1 && Errno::last() == Errno::EFAULT
+}
+
+/// Loads a filter of `struct sock_filter`s for this thread; the result is its listener (seccomp_unotify(2)).
+pub(crate) fn seccomp_load(program: &[u8], wait_killable: bool) -> Result<OwnedFd, Errno> {
+    let instructions = program.len() / size_of::<libc::sock_filter>();
+    let program = libc::sock_fprog {
+        len: u16::try_from(instructions).map_err(|_| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    let mut flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    if wait_killable {
+        flags |= libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    }
+    // SAFETY: the kernel reads `len` instructions, which may lie at any address, and checks them.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    };
+    owned_fd(fd)
+}
+
+/// Starts `command` as nobody's child: in a session of its own, deaf to SIGTERM, with no file of this process but its
+/// standard ones. This process must have one thread.
+pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {
+    let leave = || {
+        // SAFETY: this child has one thread, and goes on with calls that are async-signal-safe, as after the first fork.
+        match Errno::result(unsafe { libc::fork() })? {
+            0 => {}
+            // SAFETY: ends at once, without anything of the parent's being run.
+            _ => unsafe { libc::_exit(0) },
+        }
+        nix::unistd::setsid()?;
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+        // SAFETY: closes nothing before the program is executed, and nothing then that has an owner.
+        let marked =
+            unsafe { libc::close_range(3, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+        Errno::result(marked)?;
+        Ok(())
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(leave) };
+    // The child between us, which ends at once.
+    command.spawn()?.wait().map(drop)
 }
 
 /// bind(2) to an address as it is.

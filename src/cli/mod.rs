@@ -3,6 +3,7 @@
 mod bundle;
 mod owners;
 mod profile;
+mod run;
 mod serve;
 mod worker;
 
@@ -16,6 +17,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::error::Error;
 use crate::handover::Setup;
+use crate::launch;
 
 /// Runs OCI containers whose user has no range in /etc/subuid.
 ///
@@ -39,6 +41,8 @@ struct CommandLine {
 enum Subcommands {
     /// Listen for container runtimes and serve their containers (also: `subuidless SOCKET`)
     Serve(serve::Arguments),
+    /// Run a command in which owners and ids can be changed, and last
+    Run(run::Arguments),
     /// Print a seccomp profile that sends the calls to subuidless
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
@@ -46,6 +50,8 @@ enum Subcommands {
     /// Look after the owners that are kept beside the files
     #[command(subcommand)]
     Owners(owners::Command),
+    #[command(hide = true)]
+    Supervise(run::Supervise),
 }
 
 /// How to log, always to standard error.
@@ -113,6 +119,12 @@ pub fn main() -> ExitCode {
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
         Subcommands::Owners(command) => owners::run(command),
+        Subcommands::Supervise(arguments) => run::supervise(arguments),
+        Subcommands::Run(arguments) => {
+            let failure = run::run(arguments);
+            report(&failure);
+            return ExitCode::from(launch::exit_code(&failure));
+        }
     })
 }
 

@@ -6,6 +6,7 @@ mod socket;
 pub(crate) mod store;
 mod workers;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 use crate::error::Error;
 use crate::handover::Setup;
 use crate::sys;
-use receive::Received;
+use receive::{ReceiveError, Received};
 use socket::ControlSocket;
 use store::{Keeper, Places};
 use workers::Workers;
@@ -38,6 +39,15 @@ pub(crate) struct Options {
 
 /// Serves until SIGTERM or SIGINT. Running containers' workers go on.
 pub(crate) fn run(options: Options) -> Result<(), Error> {
+    block_on(serve(options))
+}
+
+/// Serves the one listener that standard input brings, until its last target has ended.
+pub(crate) fn supervise(options: Options) -> Result<(), Error> {
+    block_on(serve_one(options))
+}
+
+fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     check_kernel()?;
     raise_open_files_limit();
@@ -48,7 +58,7 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
             what: "starting the async runtime",
             source,
         })?;
-    LocalSet::new().block_on(&runtime, serve(options))
+    LocalSet::new().block_on(&runtime, service)
 }
 
 /// A container takes four fds, and the usual soft limit is 1024, kept low for programs that use select(2).
@@ -111,6 +121,39 @@ async fn serve(options: Options) -> Result<(), Error> {
         workers = workers.running(),
         "stopping: workers of running containers go on"
     );
+    if let Some(keeper) = keeper {
+        keeper.stop();
+    }
+    Ok(())
+}
+
+async fn serve_one(options: Options) -> Result<(), Error> {
+    let failed = |source| Error::Io {
+        what: "taking a listener from standard input",
+        source,
+    };
+    let connection = std::io::stdin().as_fd().try_clone_to_owned();
+    let connection = std::os::unix::net::UnixStream::from(connection.map_err(failed)?);
+    connection.set_nonblocking(true).map_err(failed)?;
+    let connection = UnixStream::from_std(connection).map_err(failed)?;
+    let (state, listener) = match receive::receive(&connection).await {
+        Ok(Received::Container(state, listener)) => (state, listener),
+        // The command could not be run, and whoever called it has been told.
+        Err(ReceiveError::Nothing) => return Ok(()),
+        Ok(Received::Orphan(_)) => return Err(failed(std::io::ErrorKind::InvalidData.into())),
+        Err(error) => return Err(failed(std::io::Error::other(error))),
+    };
+    drop(connection);
+    let places = Places::prepare(options.store);
+    let keeper = Keeper::start(&places);
+    let workers = Workers::new(&Setup {
+        log_level: options.log_level,
+        log_format: options.log_format,
+        recent: places.recent,
+        lasting: places.lasting,
+        socket: None,
+    });
+    workers.supervise(state, listener).await;
     if let Some(keeper) = keeper {
         keeper.stop();
     }

@@ -5,6 +5,10 @@
 //! Runtimes let the first matching rule win, so the names are taken out of the base's rules, and conditional notifications
 //! get a complementary allowing rule.
 
+mod filter;
+
+pub(crate) use filter::program;
+
 use serde_json::{Map, Value, json};
 
 use crate::syscalls::{Row, TABLE, Trap};
@@ -301,23 +305,57 @@ fn with_names(row: &Row, rule: &Map<String, Value>) -> Map<String, Value> {
 fn notifications(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
     let mut rule = with_names(row, rule);
     rule.insert("action".into(), NOTIFY.into());
-    let with_args = |args: Value| {
+    let narrowed = |comparison: Comparison| {
         let mut rule = rule.clone();
-        rule.insert("args".into(), json!([args]));
+        rule.insert("args".into(), json!([comparison.to_json()]));
         Value::Object(rule)
     };
-    match row.trap {
-        Trap::Always => vec![Value::Object(rule)],
-        Trap::ChangesOwner { uid, gid } => {
-            vec![
-                with_args(is_not_minus_one(uid)),
-                with_args(is_not_minus_one(gid)),
-            ]
+    match comparisons(row.trap) {
+        comparisons if comparisons.is_empty() => vec![Value::Object(rule)],
+        comparisons => comparisons.into_iter().map(narrowed).collect(),
+    }
+}
+
+/// What a filter compares an argument with.
+#[derive(Debug, Clone, Copy)]
+enum Comparison {
+    /// Filters compare 64 bits: a −1 that was sign-extended into the upper half traps, too, and is handled like any other.
+    IsNotMinusOne {
+        arg: u32,
+    },
+    Masked {
+        arg: u32,
+        mask: u64,
+        bits: u64,
+    },
+}
+
+impl Comparison {
+    fn to_json(self) -> Value {
+        match self {
+            Self::IsNotMinusOne { arg } => {
+                json!({"index": arg, "value": u32::MAX, "op": "SCMP_CMP_NE"})
+            }
+            Self::Masked { arg, mask, bits } => masked(arg, mask, bits),
         }
-        Trap::Masked { arg, mask, bits } => vec![with_args(masked(arg, mask, bits))],
+    }
+}
+
+/// A call traps if one of these holds; there is none where all calls trap.
+fn comparisons(trap: Trap) -> Vec<Comparison> {
+    match trap {
+        Trap::Always => Vec::new(),
+        Trap::ChangesOwner { uid, gid } => [uid, gid]
+            .map(|arg| Comparison::IsNotMinusOne { arg })
+            .into(),
+        Trap::Masked { arg, mask, bits } => vec![Comparison::Masked { arg, mask, bits }],
         // One after the other, each without those before: no call matches twice.
         Trap::HasAny { arg, bits } => each_bit(bits)
-            .map(|bit| with_args(masked(arg, bits & (bit | (bit - 1)), bit)))
+            .map(|bit| Comparison::Masked {
+                arg,
+                mask: bits & (bit | (bit - 1)),
+                bits: bit,
+            })
             .collect(),
     }
 }
@@ -339,11 +377,6 @@ fn each_bit(bits: u64) -> impl Iterator<Item = u64> {
     (0..u64::BITS)
         .map(|shift| 1 << shift)
         .filter(move |bit| bits & bit != 0)
-}
-
-/// Filters compare 64 bits: a −1 that was sign-extended into the upper half traps, too, and is handled like any other.
-fn is_not_minus_one(index: u32) -> Value {
-    json!({"index": index, "value": u32::MAX, "op": "SCMP_CMP_NE"})
 }
 
 fn is_minus_one(index: u32) -> Value {

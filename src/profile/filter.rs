@@ -1,0 +1,88 @@
+//! From the syscall table to a filter that this program loads itself, where no runtime does.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+
+use libseccomp::error::SeccompError;
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::{Comparison, IO_URING, comparisons};
+use crate::syscalls::{TABLE, Trap};
+
+/// Everything is allowed, the table's calls are notified: `struct sock_filter`s, as seccomp(2) takes them.
+pub(crate) fn program() -> std::io::Result<Vec<u8>> {
+    let filter = build().map_err(std::io::Error::other)?;
+    // Loaded by hand, since libseccomp before 2.6 knows no WAIT_KILLABLE_RECV.
+    let mut file = File::from(memfd_create(c"filter", MFdFlags::MFD_CLOEXEC)?);
+    filter.export_bpf(&file).map_err(std::io::Error::other)?;
+    file.rewind()?;
+    let mut program = Vec::new();
+    file.read_to_end(&mut program)?;
+    Ok(program)
+}
+
+fn build() -> Result<ScmpFilterContext, SeccompError> {
+    let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
+    filter.set_act_badarch(ScmpAction::Allow)?;
+    // A binary tree: what a call costs that is not ours.
+    filter.set_ctl_optimize(2)?;
+    for &arch in architectures() {
+        if !filter.is_arch_present(arch)? {
+            filter.add_arch(arch)?;
+        }
+    }
+    for row in TABLE {
+        let syscall = ScmpSyscall::from_name(row.name)?;
+        if row.trap == Trap::Always {
+            filter.add_rule(ScmpAction::Notify, syscall)?;
+        }
+        for comparison in comparisons(row.trap) {
+            let condition = [comparison.to_libseccomp()];
+            filter.add_rule_conditional(ScmpAction::Notify, syscall, &condition)?;
+        }
+    }
+    for name in IO_URING {
+        // A library that does not know the name is older than its users.
+        if let Ok(syscall) = ScmpSyscall::from_name(name) {
+            filter.add_rule(ScmpAction::Errno(libc::ENOSYS), syscall)?;
+        }
+    }
+    Ok(filter)
+}
+
+fn architectures() -> &'static [ScmpArch] {
+    if cfg!(target_arch = "aarch64") {
+        &[ScmpArch::Aarch64, ScmpArch::Arm]
+    } else {
+        &[ScmpArch::X8664, ScmpArch::X86, ScmpArch::X32]
+    }
+}
+
+impl Comparison {
+    fn to_libseccomp(self) -> ScmpArgCompare {
+        match self {
+            Self::IsNotMinusOne { arg } => {
+                ScmpArgCompare::new(arg, ScmpCompareOp::NotEqual, u32::MAX.into())
+            }
+            Self::Masked { arg, mask, bits } => {
+                ScmpArgCompare::new(arg, ScmpCompareOp::MaskedEqual(mask), bits)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_makes_a_program_that_the_kernel_takes() {
+        const BPF_MAXINSNS: usize = 4096;
+        let program = program().unwrap();
+        assert_eq!(program.len() % size_of::<libc::sock_filter>(), 0);
+        assert!(program.len() / size_of::<libc::sock_filter>() <= BPF_MAXINSNS);
+    }
+}
