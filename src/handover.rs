@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The listener, the board, the memory that the container's workers share.
+/// The listener, the board, the memory that the container's workers share. A fourth one is the feed of a worker that
+/// does not receive by itself.
 pub(crate) const FDS: usize = 3;
 
 /// Changes when an older worker could not be understood any more.

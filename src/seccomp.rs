@@ -16,7 +16,11 @@ pub(crate) type Slot = [AtomicU64; NOTIFICATION_WORDS];
 
 /// A seccomp listener: the fd on which a filter's notifications arrive.
 #[derive(Debug)]
-pub(crate) struct ListenerFd(OwnedFd);
+pub(crate) struct ListenerFd {
+    fd: OwnedFd,
+    /// Where somebody else receives them, and passes on those that are for us: a packet each.
+    feed: Option<OwnedFd>,
+}
 
 /// Why nothing could be received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,21 +37,43 @@ impl ListenerFd {
     pub(crate) fn new(fd: OwnedFd) -> Result<Self, Errno> {
         // 0 is an id that no notification has had for 2^64 calls: a listener says ENOENT, other files ENOTTY or EINVAL.
         match sys::notification_id_valid(fd.as_fd(), 0) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(Self(fd)),
+            Ok(()) | Err(Errno::ENOENT) => Ok(Self { fd, feed: None }),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// From now on notifications come from `feed`; they are replied to as before.
+    pub(crate) fn receive_from(&mut self, feed: OwnedFd) {
+        self.feed = Some(feed);
+    }
+
+    /// Whether notifications come from somebody else, and none any more once he has ended.
+    pub(crate) fn is_fed(&self) -> bool {
+        self.feed.is_some()
+    }
+
+    /// What becomes readable when a notification is waiting for us.
+    pub(crate) fn queue(&self) -> BorrowedFd<'_> {
+        self.feed.as_ref().unwrap_or(&self.fd).as_fd()
     }
 
     /// Wakes the target on the supervisor's own core (Linux 6.6): a tenth of the latency. Older kernels say EINVAL.
     pub(crate) fn enable_sync_wake_up(&self) {
         const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: u64 = 1;
         // Without it everything works as well, only slower.
-        let _ = sys::notification_set_flags(self.0.as_fd(), SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
+        let _ = sys::notification_set_flags(self.fd.as_fd(), SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
     }
 
     /// Blocks until a notification is in `slot`, which must be [empty](clear).
     pub(crate) fn receive(&self, slot: &Slot) -> Result<Notification, ReceiveError> {
-        match sys::notification_receive(self.0.as_fd(), slot) {
+        let received = match &self.feed {
+            None => sys::notification_receive(self.fd.as_fd(), slot),
+            Some(feed) => match sys::read_words(feed.as_fd(), slot) {
+                Ok(0) => return Err(ReceiveError::NoTargets),
+                result => result.map(drop),
+            },
+        };
+        match received {
             Ok(()) => Ok(Notification::read(slot)),
             Err(Errno::ENOENT | Errno::EINTR) => Err(ReceiveError::Again),
             Err(Errno::ENOTCONN) => Err(ReceiveError::NoTargets),
@@ -69,7 +95,7 @@ impl ListenerFd {
             Ok(Reply::Sent) => return Ok(()),
             Err(errno) => response.error = -(errno as i32),
         }
-        sys::notification_send(self.0.as_fd(), &response)
+        sys::notification_send(self.fd.as_fd(), &response)
     }
 
     /// Replies with a new file descriptor of the target's, for `file`. EMFILE when the target may have no more: then it still
@@ -80,18 +106,18 @@ impl ListenerFd {
         file: BorrowedFd,
         close_on_exec: bool,
     ) -> Result<Reply, Errno> {
-        sys::notification_send_file(self.0.as_fd(), id, file, close_on_exec)?;
+        sys::notification_send_file(self.fd.as_fd(), id, file, close_on_exec)?;
         Ok(Reply::Sent)
     }
 
     /// Whether the notification still waits for its reply, so that its pid cannot have been recycled.
     pub(crate) fn is_waiting(&self, id: u64) -> bool {
-        sys::notification_id_valid(self.0.as_fd(), id).is_ok()
+        sys::notification_id_valid(self.fd.as_fd(), id).is_ok()
     }
 
     /// Whether a call is waiting that nobody has received.
     pub(crate) fn has_pending(&self) -> bool {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(self.queue(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok()
             && fds[0]
                 .revents()
@@ -101,7 +127,7 @@ impl ListenerFd {
 
 impl AsFd for ListenerFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 

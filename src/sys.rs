@@ -42,6 +42,21 @@ pub(crate) fn notification_receive(
     Errno::result(result).map(drop)
 }
 
+/// Reads one packet into `words`, which may be shared as above; the result is its length in bytes.
+pub(crate) fn read_words(fd: BorrowedFd, words: &[AtomicU64]) -> Result<usize, Errno> {
+    let length = size_of_val(words);
+    // SAFETY: the kernel writes at most the length of `words`; atomics may be written through a shared reference.
+    let length = unsafe { libc::read(fd.as_raw_fd(), words.as_ptr().cast_mut().cast(), length) };
+    usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// Writes `words` as one packet.
+pub(crate) fn write_words(fd: BorrowedFd, words: &[AtomicU64]) -> Result<(), Errno> {
+    // SAFETY: the kernel reads the length of `words`.
+    let length = unsafe { libc::write(fd.as_raw_fd(), words.as_ptr().cast(), size_of_val(words)) };
+    Errno::result(length).map(drop)
+}
+
 /// Sends a reply to a notification.
 pub(crate) fn notification_send(
     listener: BorrowedFd,
@@ -445,6 +460,14 @@ pub(crate) fn owning_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
     const NS_GET_USERNS: libc::Ioctl = 0xb701;
     // SAFETY: the ioctl takes no argument.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS) };
+    owned_fd(c_long::from(result))
+}
+
+/// The user namespace above `fd`, which must be below our own (ioctl_ns(2)).
+pub(crate) fn parent_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
+    const NS_GET_PARENT: libc::Ioctl = 0xb702;
+    // SAFETY: the ioctl takes no argument.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_PARENT) };
     owned_fd(c_long::from(result))
 }
 

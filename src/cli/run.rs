@@ -7,6 +7,7 @@ use clap::Args;
 use tracing::level_filters::LevelFilter;
 
 use super::Logging;
+use crate::daemon;
 use crate::error::Error;
 use crate::launch;
 
@@ -15,6 +16,10 @@ pub(super) struct Arguments {
     /// Who the command is to be; a group alone leaves no supplementary ones [default: root]
     #[arg(long, short, value_name = "UID[:GID]|NAME")]
     user: Option<String>,
+
+    /// Stay yourself: only what the command does in user namespaces that it makes (podman, buildah, unshare) is emulated
+    #[arg(long, conflicts_with = "user")]
+    keep_id: bool,
 
     /// Set an environment variable, or remove one; may be given several times
     #[arg(long, short, value_name = "NAME[=VALUE]")]
@@ -67,6 +72,7 @@ pub(super) fn run(arguments: Arguments) -> Error {
     let options = launch::Options {
         command: arguments.command,
         user: arguments.user,
+        keep_id: arguments.keep_id,
         environment: arguments.env,
         directory: arguments.cwd,
         store: arguments.store,
@@ -84,6 +90,9 @@ pub(super) struct Supervise {
     #[arg(long)]
     store: Option<PathBuf>,
 
+    #[arg(long)]
+    keep_id: bool,
+
     #[command(flatten)]
     logging: Logging,
 }
@@ -91,10 +100,11 @@ pub(super) struct Supervise {
 pub(super) fn supervise(arguments: Supervise) -> Result<(), Error> {
     arguments.logging.start();
     let (log_level, log_format) = arguments.logging.words();
-    crate::daemon::supervise(crate::daemon::Options {
+    let options = daemon::Options {
         socket: None,
         store: arguments.store,
         log_level,
         log_format,
-    })
+    };
+    daemon::supervise(options, arguments.keep_id)
 }

@@ -2,6 +2,7 @@
 
 mod groups;
 mod receive;
+mod router;
 mod socket;
 pub(crate) mod store;
 mod workers;
@@ -9,6 +10,7 @@ mod workers;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
@@ -19,6 +21,8 @@ use tracing::{info, warn};
 
 use crate::error::Error;
 use crate::handover::Setup;
+use crate::oci::ContainerProcessState;
+use crate::seccomp::ListenerFd;
 use crate::sys;
 use receive::{ReceiveError, Received};
 use socket::ControlSocket;
@@ -42,9 +46,10 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
     block_on(serve(options))
 }
 
-/// Serves the one listener that standard input brings, until its last target has ended.
-pub(crate) fn supervise(options: Options) -> Result<(), Error> {
-    block_on(serve_one(options))
+/// Serves the one listener that standard input brings, until its last target has ended; `keep_id`: only in user namespaces
+/// below our own.
+pub(crate) fn supervise(options: Options, keep_id: bool) -> Result<(), Error> {
+    block_on(serve_one(options, keep_id))
 }
 
 fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
@@ -127,7 +132,32 @@ async fn serve(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
-async fn serve_one(options: Options) -> Result<(), Error> {
+async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
+    let (state, listener) = match listener_from_stdin().await? {
+        Some(received) => received,
+        // The command could not be run, and whoever called it has been told.
+        None => return Ok(()),
+    };
+    let places = Places::prepare(options.store);
+    let keeper = Keeper::start(&places);
+    let workers = Rc::new(Workers::new(&Setup {
+        log_level: options.log_level,
+        log_format: options.log_format,
+        recent: places.recent,
+        lasting: places.lasting,
+        socket: None,
+    }));
+    match keep_id {
+        false => workers.supervise(state, listener).await,
+        true => route(&workers, &state.id, listener).await?,
+    }
+    if let Some(keeper) = keeper {
+        keeper.stop();
+    }
+    Ok(())
+}
+
+async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, ListenerFd)>, Error> {
     let failed = |source| Error::Io {
         what: "taking a listener from standard input",
         source,
@@ -136,27 +166,41 @@ async fn serve_one(options: Options) -> Result<(), Error> {
     let connection = std::os::unix::net::UnixStream::from(connection.map_err(failed)?);
     connection.set_nonblocking(true).map_err(failed)?;
     let connection = UnixStream::from_std(connection).map_err(failed)?;
-    let (state, listener) = match receive::receive(&connection).await {
-        Ok(Received::Container(state, listener)) => (state, listener),
-        // The command could not be run, and whoever called it has been told.
-        Err(ReceiveError::Nothing) => return Ok(()),
-        Ok(Received::Orphan(_)) => return Err(failed(std::io::ErrorKind::InvalidData.into())),
-        Err(error) => return Err(failed(std::io::Error::other(error))),
-    };
-    drop(connection);
-    let places = Places::prepare(options.store);
-    let keeper = Keeper::start(&places);
-    let workers = Workers::new(&Setup {
-        log_level: options.log_level,
-        log_format: options.log_format,
-        recent: places.recent,
-        lasting: places.lasting,
-        socket: None,
-    });
-    workers.supervise(state, listener).await;
-    if let Some(keeper) = keeper {
-        keeper.stop();
+    match receive::receive(&connection).await {
+        Ok(Received::Container(state, listener)) => Ok(Some((state, listener))),
+        Err(ReceiveError::Nothing) => Ok(None),
+        Ok(Received::Orphan(_)) => Err(failed(std::io::ErrorKind::InvalidData.into())),
+        Err(error) => Err(failed(std::io::Error::other(error))),
     }
+}
+
+/// Keeps a worker for each user namespace that targets are in, until the last of them has ended.
+async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<(), Error> {
+    let failed = |source| Error::Io {
+        what: "serving several user namespaces",
+        source,
+    };
+    let listener = Arc::new(listener);
+    let mut newcomers = router::start(&listener).map_err(failed)?;
+    let ends = Arc::clone(&listener);
+    let mut end = tokio::task::spawn_blocking(move || router::wait_for_end(&ends));
+    let mut served = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            result = &mut end => {
+                result.map_err(|error| failed(error.into())).and_then(|end| end.map_err(failed))?;
+                break;
+            }
+            Some(newcomer) = newcomers.recv() => {
+                let fd = listener.as_fd().try_clone_to_owned().map_err(failed)?;
+                let fd = ListenerFd::new(fd).map_err(|errno| failed(errno.into()))?;
+                let id = format!("{id}.{}", served.len());
+                let workers = Rc::clone(workers);
+                served.spawn_local(async move { workers.supervise_fed(id, fd, newcomer.feed).await });
+            }
+        }
+    }
+    while served.join_next().await.is_some() {}
     Ok(())
 }
 

@@ -87,15 +87,37 @@ impl Workers {
         info!(container = %id, %status, %bundle, "container");
         let groups = groups::additional(&status, &bundle).await;
         let handover = Handover::new(id, status, bundle);
+        self.start(handover, listener, groups, None).await;
+    }
+
+    /// The same for a worker whose notifications come from `feed`.
+    pub(super) async fn supervise_fed(&self, id: String, listener: ListenerFd, feed: OwnedFd) {
+        info!(container = %id, "user namespace");
+        let handover = Handover::new(id, "running".to_owned(), String::new());
+        self.start(handover, listener, Vec::new(), Some(feed)).await;
+    }
+
+    async fn start(
+        &self,
+        handover: Handover,
+        listener: ListenerFd,
+        groups: Vec<EmulatedGid>,
+        feed: Option<OwnedFd>,
+    ) {
         let memory =
             Board::create().and_then(|board| Ok((board, self.shared(&handover.id, groups)?)));
         match memory {
             Ok((board, shared)) => {
+                if feed.is_some() {
+                    // What its processes did before they came into the namespace was seen by nobody.
+                    board.set_views_differ();
+                }
                 let container = Container {
                     handover,
                     listener,
                     board,
                     shared,
+                    feed,
                 };
                 self.keep(container, None).await;
             }
@@ -119,6 +141,7 @@ impl Workers {
             listener: orphan.listener,
             board: orphan.board,
             shared,
+            feed: None,
         };
         self.keep(container, Some(link)).await;
     }
@@ -180,11 +203,12 @@ impl Workers {
             .stdin(OwnedFd::from(theirs))
             .stdout(std::process::Stdio::null());
         let mut child = Command::from(command).spawn()?;
-        let fds = [
+        let mut fds = vec![
             container.listener.as_fd().as_raw_fd(),
             container.board.as_fd().as_raw_fd(),
             container.shared.as_raw_fd(),
         ];
+        fds.extend(container.feed.as_ref().map(OwnedFd::as_raw_fd));
         if let Err(error) = ours.send_with_fd(&container.handover.encode(), &fds) {
             // The worker finds its end of the socket closed and says so.
             warn!(%error, "cannot hand the container over");
@@ -201,6 +225,8 @@ struct Container {
     listener: ListenerFd,
     board: Board,
     shared: Rc<OwnedFd>,
+    /// Where the worker finds its notifications, if it does not receive by itself.
+    feed: Option<OwnedFd>,
 }
 
 /// Waits for the end of a worker that is no child of this process.

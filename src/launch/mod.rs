@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) command: Vec<OsString>,
     /// `UID[:GID]`, or names.
     pub(crate) user: Option<String>,
+    /// No user namespace of our own: those that the command makes are emulated.
+    pub(crate) keep_id: bool,
     /// `NAME=VALUE` to be set, `NAME` to be removed.
     pub(crate) environment: Vec<String>,
     pub(crate) directory: Option<PathBuf>,
@@ -46,8 +48,15 @@ pub(crate) fn run(options: Options) -> Result<Infallible, Error> {
         source,
     })?;
     // Born outside: only a process of the namespace above can join ours, and look at every process in it.
-    let supervisor = Supervisor::start(options.store.as_deref(), &options.log)?;
-    namespace::enter()?;
+    let supervisor = Supervisor::start(options.store.as_deref(), options.keep_id, &options.log)?;
+    match options.keep_id {
+        false => namespace::enter()?,
+        // seccomp(2): without a capability, a filter is for those who can gain none.
+        true => nix::sys::prctl::set_no_new_privs().map_err(|errno| Error::System {
+            what: "prctl(PR_SET_NO_NEW_PRIVS)",
+            errno,
+        })?,
+    }
     supervisor.supervise(load(&filter)?)?;
     if let Some(login) = login {
         login.become_it()?;

@@ -49,7 +49,7 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     /// Starts one, which ends when nothing comes.
-    pub(crate) fn start(store: Option<&Path>, log: &Log) -> Result<Self, Error> {
+    pub(crate) fn start(store: Option<&Path>, keep_id: bool, log: &Log) -> Result<Self, Error> {
         let failed = |source| Error::Io {
             what: "starting a supervisor",
             source,
@@ -57,6 +57,9 @@ impl Supervisor {
         let (connection, theirs) = UnixStream::pair().map_err(failed)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg("supervise").args(&log.options);
+        if keep_id {
+            command.arg("--keep-id");
+        }
         if let Some(store) = store {
             command
                 .arg("--store")

@@ -67,7 +67,7 @@ impl Link {
         let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
         let daemon = UnixStream::from(stdin);
         let mut message = vec![0; 256 * 1024];
-        let mut fds: [RawFd; FDS] = [-1; FDS];
+        let mut fds: [RawFd; FDS + 1] = [-1; FDS + 1];
         let (length, count) = daemon
             .recv_with_fd(&mut message, &mut fds)
             .map_err(failed)?;
@@ -79,8 +79,12 @@ impl Link {
         else {
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         };
+        let mut listener = ListenerFd::new(listener).map_err(system)?;
+        if let Some(feed) = received.next() {
+            listener.receive_from(feed);
+        }
         let taken_over = TakenOver {
-            listener: ListenerFd::new(listener).map_err(system)?,
+            listener,
             board: Board::open(board).map_err(system)?,
             locks: Locks::new(reopened(&shared).map_err(failed)?),
             identities: Table::open(shared.as_fd()).map_err(system)?,

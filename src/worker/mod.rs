@@ -148,14 +148,18 @@ struct First {
 /// Waits for a call; `false`: the last target has ended. Before Linux 6.11 only POLLHUP tells.
 fn wait_for_call(listener: &ListenerFd) -> Result<bool, Error> {
     loop {
-        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(listener.queue(), PollFlags::POLLIN),
+            PollFd::new(listener.as_fd(), PollFlags::empty()),
+        ];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => {
-                let events = fds[0].revents().unwrap_or(PollFlags::empty());
-                if events.contains(PollFlags::POLLIN) {
+                let events = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+                if events[0].contains(PollFlags::POLLIN) {
                     return Ok(true);
                 }
-                if events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+                let ends = PollFlags::POLLHUP | PollFlags::POLLERR;
+                if events.iter().any(|events| events.intersects(ends)) {
                     return Ok(false);
                 }
             }

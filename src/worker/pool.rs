@@ -207,6 +207,10 @@ impl Pool {
             if ended.targets {
                 return Ok(());
             }
+            if ended.daemon && self.server.listener.is_fed() {
+                // It was the one who received. Without us the calls that wait fail instead of waiting for ever.
+                return Ok(());
+            }
             if ended.daemon {
                 link.lose();
             }
@@ -236,8 +240,9 @@ impl Pool {
             false => PollFlags::empty(),
         };
         let mut fds = vec![
-            PollFd::new(self.server.listener.as_fd(), events),
+            PollFd::new(self.server.listener.as_fd(), PollFlags::empty()),
             PollFd::new(self.wake_watch.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.server.listener.queue(), events),
         ];
         fds.extend(daemon.map(|daemon| PollFd::new(daemon, PollFlags::empty())));
         match poll(&mut fds, timeout) {
@@ -252,7 +257,7 @@ impl Pool {
             targets: fds[0]
                 .revents()
                 .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)),
-            daemon: fds.get(2).is_some_and(|fd| fd.any() == Some(true)),
+            daemon: fds.get(3).is_some_and(|fd| fd.any() == Some(true)),
         })
     }
 

@@ -1,0 +1,166 @@
+//! One listener for processes of several user namespaces, as under `subuidless run --keep-id`.
+//!
+//! A worker can join one user namespace, and never leaves it. So a thread of the daemon receives, leaves the calls of
+//! processes in our own user namespace to the kernel, and passes those of others on to the worker of the namespace that they
+//! belong to: the one directly below ours. Two more context switches a call, and no namespace has to be known in advance.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::{Mode, fstat, stat};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{debug, error};
+
+use crate::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot, clear};
+use crate::sys::{self, NOTIFICATION_WORDS};
+
+/// A user namespace that has been seen for the first time.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    /// Where its worker finds its notifications.
+    pub(super) feed: OwnedFd,
+}
+
+/// Starts to receive. Ends with the last target.
+pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<Newcomer>> {
+    let (announce, newcomers) = unbounded_channel();
+    let mut router = Router {
+        listener: Arc::clone(listener),
+        own: identity_of("/proc/self/ns/user")?,
+        branches: HashMap::new(),
+        announce,
+    };
+    std::thread::Builder::new()
+        .name("router".to_owned())
+        .spawn(move || {
+            if let Err(errno) = router.receive_all() {
+                error!(%errno, "receiving notifications: calls are not answered any more");
+                // Better ENOSYS for all than a call that hangs for ever.
+                std::process::exit(1);
+            }
+        })?;
+    Ok(newcomers)
+}
+
+/// Waits until no process has the filter any more.
+pub(super) fn wait_for_end(listener: &ListenerFd) -> io::Result<()> {
+    loop {
+        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Device and inode of a namespace.
+type Identity = (u64, u64);
+
+struct Router {
+    listener: Arc<ListenerFd>,
+    own: Identity,
+    /// The namespaces directly below ours that have a worker.
+    branches: HashMap<Identity, Branch>,
+    announce: UnboundedSender<Newcomer>,
+}
+
+struct Branch {
+    feed: OwnedFd,
+    /// Held open, so that no other namespace gets its number.
+    _namespace: OwnedFd,
+}
+
+impl Router {
+    fn receive_all(&mut self) -> Result<(), Errno> {
+        let slot: Slot = [const { AtomicU64::new(0) }; NOTIFICATION_WORDS];
+        loop {
+            clear(&slot);
+            match self.listener.receive(&slot) {
+                Ok(call) => self.route(&call, &slot),
+                Err(ReceiveError::Again) => {}
+                Err(ReceiveError::NoTargets) => return Ok(()),
+                Err(ReceiveError::Failed(errno)) => return Err(errno),
+            }
+        }
+    }
+
+    fn route(&mut self, call: &Notification, slot: &Slot) {
+        let passed_on = match self.branch(call) {
+            Ok(Some(branch)) => sys::write_words(branch.feed.as_fd(), slot).map(|()| true),
+            Ok(None) => Ok(false),
+            Err(errno) => Err(errno),
+        };
+        match passed_on {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(errno) => debug!(pid = call.pid, %errno, "no worker for this target"),
+        }
+        // CONTINUE: in our own user namespace nothing is emulated. ENOENT: the target has ended meanwhile.
+        let _ = self.listener.reply(call.id, Ok(Reply::Continue));
+    }
+
+    /// Where the target's calls go; `None`: to the kernel.
+    fn branch(&mut self, call: &Notification) -> Result<Option<&Branch>, Errno> {
+        let path = format!("/proc/{}/ns/user", call.pid);
+        let identity = identity_of(path.as_str())?;
+        if identity == self.own {
+            return Ok(None);
+        }
+        if self.branches.contains_key(&identity) {
+            return Ok(self.branches.get(&identity));
+        }
+        let mut namespace = open(
+            path.as_str(),
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
+        if !self.listener.is_waiting(call.id) {
+            return Err(Errno::ESRCH);
+        }
+        loop {
+            let parent = sys::parent_user_namespace(namespace.as_fd())?;
+            if identity_from(fstat(&parent)?) == self.own {
+                break;
+            }
+            namespace = parent;
+        }
+        let identity = identity_from(fstat(&namespace)?);
+        if !self.branches.contains_key(&identity) {
+            let branch = self.grow(namespace)?;
+            self.branches.insert(identity, branch);
+        }
+        Ok(self.branches.get(&identity))
+    }
+
+    fn grow(&self, namespace: OwnedFd) -> Result<Branch, Errno> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
+        let newcomer = Newcomer { feed: theirs };
+        // Nobody listens only when this process is about to end.
+        self.announce.send(newcomer).map_err(|_| Errno::ESRCH)?;
+        Ok(Branch {
+            feed: ours,
+            _namespace: namespace,
+        })
+    }
+}
+
+fn identity_of(path: &str) -> Result<Identity, Errno> {
+    stat(path).map(identity_from)
+}
+
+fn identity_from(stat: nix::sys::stat::FileStat) -> Identity {
+    (stat.st_dev, stat.st_ino)
+}
