@@ -32,6 +32,7 @@ const CONTINUED: usize = 0;
 const ANSWERED: usize = 1;
 const FAILED: usize = 2;
 const VIEWS_DIFFER: usize = 3;
+const USER_TAKEN_UP: usize = 4;
 
 /// How calls were answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -176,6 +177,15 @@ impl Board {
 
     pub(crate) fn set_views_differ(&self) {
         self.memory.words()[VIEWS_DIFFER].store(1, Ordering::Relaxed);
+    }
+
+    /// Whether the runtime's process has become whom it is to be; survives the worker.
+    pub(crate) fn is_user_taken_up(&self) -> bool {
+        self.memory.words()[USER_TAKEN_UP].load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn set_user_taken_up(&self) {
+        self.memory.words()[USER_TAKEN_UP].store(1, Ordering::Relaxed);
     }
 
     /// Counts a served call; `row` is its place in the syscall table.

@@ -4,6 +4,7 @@ mod bundle;
 mod owners;
 mod profile;
 mod run;
+mod runtime;
 mod serve;
 mod worker;
 
@@ -47,6 +48,8 @@ enum Subcommands {
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
     Bundle(bundle::Arguments),
+    /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or `subuidless-runc`)
+    Runtime(runtime::Arguments),
     /// Look after the owners that are kept beside the files
     #[command(subcommand)]
     Owners(owners::Command),
@@ -113,11 +116,15 @@ pub fn main() -> ExitCode {
     if let Some(setup) = worker::setup() {
         return exit_code(worker::run(&setup));
     }
+    if let Some(options) = runtime::called_by_name() {
+        return exit_code(Err(runtime::run_by_name(options)));
+    }
     let CommandLine { command, serve } = CommandLine::parse();
     exit_code(match command.unwrap_or(Subcommands::Serve(serve)) {
         Subcommands::Serve(arguments) => serve::run(arguments),
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
+        Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
         Subcommands::Run(arguments) => {

@@ -1,4 +1,5 @@
-//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], or a worker that lost its daemon.
+//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker that lost its daemon, or an
+//! announcement of the runtime front.
 //!
 //! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its uid: whatever comes
 //! instead ends in an error, with every fd closed.
@@ -13,7 +14,7 @@ use sendfd::RecvWithFd;
 use tokio::net::UnixStream;
 
 use crate::board::Board;
-use crate::handover::{FDS, Handover};
+use crate::handover::{Announcement, FDS, Handover};
 use crate::oci::{self, ContainerProcessState, ProtocolError};
 use crate::seccomp::ListenerFd;
 use crate::sys;
@@ -59,6 +60,8 @@ pub(super) enum Received {
     Container(ContainerProcessState, ListenerFd),
     /// From a worker whose daemon has ended.
     Orphan(Orphan),
+    /// From the runtime front, whose runtime comes next.
+    Announcement(Announcement),
 }
 
 /// A container that has a worker but no daemon.
@@ -93,6 +96,7 @@ pub(super) async fn receive(connection: &UnixStream) -> Result<Received, Receive
                 shared,
             }))
         }
+        Said::Announcement(announcement) => Ok(Received::Announcement(announcement)),
     }
 }
 
@@ -100,6 +104,7 @@ pub(super) async fn receive(connection: &UnixStream) -> Result<Received, Receive
 enum Said {
     Container(ContainerProcessState),
     Orphan(Handover),
+    Announcement(Announcement),
 }
 
 /// What has come so far.
@@ -128,6 +133,9 @@ async fn read_message(
         if !open || message.may_be_complete() {
             if let Some(handover) = Handover::parse(&message.payload) {
                 return Ok(Said::Orphan(handover));
+            }
+            if let Some(announcement) = Announcement::parse(&message.payload) {
+                return Ok(Said::Announcement(announcement));
             }
             match oci::parse(&message.payload, message.fds.len()) {
                 Err(_) if message.payload.is_empty() && message.fds.is_empty() => {

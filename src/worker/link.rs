@@ -24,7 +24,7 @@ use tracing::{debug, info};
 use super::serve::Server;
 use crate::board::Board;
 use crate::error::Error;
-use crate::handover::FDS;
+use crate::handover::{FDS, Handover, ProcessUser};
 use crate::identity::Table;
 use crate::lock::Locks;
 use crate::procfs;
@@ -43,6 +43,8 @@ pub(super) struct TakenOver {
     pub(super) board: Board,
     pub(super) locks: Locks,
     pub(super) identities: Table,
+    /// Whom the runtime's process is to be.
+    pub(super) user: Option<ProcessUser>,
 }
 
 #[derive(Debug)]
@@ -88,6 +90,7 @@ impl Link {
             board: Board::open(board).map_err(system)?,
             locks: Locks::new(reopened(&shared).map_err(failed)?),
             identities: Table::open(shared.as_fd()).map_err(system)?,
+            user: Handover::parse(&message).and_then(|handover| handover.user),
         };
         let link = Self {
             daemon: Some(daemon),
