@@ -4,7 +4,7 @@
 //! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
 //! top floor down; each imports from lower floors only:
 //!
-//! `cli` > `sweep`, `launch`, `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`,
+//! `cli` > `sweep`, `launch` > `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`,
 //! `identity` >
 //! `procfs`, `lock` > `sys` > `credentials`,
 //! `acl`, `name`, `handover`, `oci`, `error`.
