@@ -32,7 +32,7 @@ pub(crate) use peer::{Peer, Target};
 pub(crate) use place::{Place, set_mode};
 pub(crate) use podman::{Podman, small_image};
 pub(crate) use program::{example, tool};
-pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar};
+pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar, small_rootfs};
 pub(crate) use run::{Ran, run, run_with_input, until};
 pub(crate) use runtime::{Running, Runtime};
 pub(crate) use terminal::Terminal;
