@@ -5,6 +5,7 @@ mod owners;
 mod profile;
 mod run;
 mod serve;
+mod status;
 mod worker;
 
 use std::io::Write;
@@ -47,6 +48,8 @@ enum Subcommands {
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
     Bundle(bundle::Arguments),
+    /// Show the containers that are served, and how their calls go
+    Status(status::Arguments),
     /// Look after the owners that are kept beside the files
     #[command(subcommand)]
     Owners(owners::Command),
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(arguments) => serve::run(arguments),
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
+        Subcommands::Status(arguments) => status::run(&arguments),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
         Subcommands::Run(arguments) => {
@@ -146,6 +150,14 @@ fn report(failure: &Error) {
         // Whoever has closed standard error does not want to read it.
         let _ = writeln!(std::io::stderr(), "subuidless: {failure}");
     }
+}
+
+/// `--socket`, which those share that ask a daemon.
+#[derive(Debug, Args)]
+struct Asking {
+    /// The daemon's socket [default: $XDG_RUNTIME_DIR/subuidless.sock, and those of `subuidless run`]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 /// `--base`, `--runtime` and `--listener-path`, which `profile` and `bundle` share.

@@ -1,5 +1,6 @@
 //! The daemon: accepts listeners on the control socket and keeps a worker for each. The only async room.
 
+mod answer;
 mod groups;
 mod receive;
 mod router;
@@ -26,6 +27,7 @@ use crate::seccomp::ListenerFd;
 use crate::sys;
 use receive::{ReceiveError, Received};
 use socket::ControlSocket;
+pub(crate) use socket::default_path;
 use store::{Keeper, Places};
 use workers::Workers;
 
@@ -123,7 +125,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     info!(
-        workers = workers.running(),
+        workers = workers.containers().len(),
         "stopping: workers of running containers go on"
     );
     if let Some(keeper) = keeper {
@@ -169,7 +171,9 @@ async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, Listener
     match receive::receive(&connection).await {
         Ok(Received::Container(state, listener)) => Ok(Some((state, listener))),
         Err(ReceiveError::Nothing) => Ok(None),
-        Ok(Received::Orphan(_)) => Err(failed(std::io::ErrorKind::InvalidData.into())),
+        Ok(Received::Orphan(_) | Received::Ask(_)) => {
+            Err(failed(std::io::ErrorKind::InvalidData.into()))
+        }
         Err(error) => Err(failed(std::io::Error::other(error))),
     }
 }
@@ -234,6 +238,7 @@ async fn handle(connection: UnixStream, workers: &Rc<Workers>) {
             workers.supervise(state, listener).await;
         }
         Ok(Received::Orphan(orphan)) => workers.adopt(orphan, connection).await,
+        Ok(Received::Ask(ask)) => answer::answer(&ask, connection, workers).await,
         Err(error) => warn!(%error, "refused: not a seccomp receiver message"),
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::ExitStatus;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,6 +25,7 @@ use crate::handover::{Handover, Setup};
 use crate::identity::Table;
 use crate::oci::{ContainerProcessState, UNKNOWN};
 use crate::seccomp::ListenerFd;
+use crate::syscalls::fingerprint;
 
 /// Between two attempts to start a worker for the same container, the first one excepted.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -37,7 +38,7 @@ const PATIENCE: u32 = 10;
 pub(super) struct Workers {
     /// The command line of all workers.
     arguments: [OsString; 6],
-    running: Cell<usize>,
+    containers: RefCell<Vec<Rc<Container>>>,
     /// By container id, as long as a worker of the container lives.
     shared: RefCell<HashMap<String, Weak<OwnedFd>>>,
 }
@@ -46,13 +47,14 @@ impl Workers {
     pub(super) fn new(setup: &Setup) -> Self {
         Self {
             arguments: setup.to_arguments(),
-            running: Cell::new(0),
+            containers: RefCell::default(),
             shared: RefCell::default(),
         }
     }
 
-    pub(super) fn running(&self) -> usize {
-        self.running.get()
+    /// Those that are looked after now.
+    pub(super) fn containers(&self) -> Vec<Rc<Container>> {
+        self.containers.borrow().clone()
     }
 
     /// The memory that all workers of the container `id` share: its table of identities, and what they lock; a new one if
@@ -112,13 +114,9 @@ impl Workers {
                     // What its processes did before they came into the namespace was seen by nobody.
                     board.set_views_differ();
                 }
-                let container = Container {
-                    handover,
-                    listener,
-                    board,
-                    shared,
-                    feed,
-                };
+                board.begin(fingerprint(), SystemTime::now());
+                let mut container = Container::new(handover, listener, board, shared);
+                container.feed = feed;
                 self.keep(container, None).await;
             }
             Err(errno) => error!(
@@ -136,35 +134,35 @@ impl Workers {
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
         // Its own, whatever is known under this name by now: processes carry numbers of its table.
         let shared = self.share(id, orphan.shared);
-        let container = Container {
-            handover: orphan.handover,
-            listener: orphan.listener,
-            board: orphan.board,
-            shared,
-            feed: None,
-        };
+        let container = Container::new(orphan.handover, orphan.listener, orphan.board, shared);
         self.keep(container, Some(link)).await;
     }
 
     /// The listener is held here, too: without a worker, calls wait for the next one instead of failing with ENOSYS.
     async fn keep(&self, container: Container, mut adopted: Option<tokio::net::UnixStream>) {
+        let container = Rc::new(container);
         let Container {
             handover: Handover { id, .. },
             listener,
             board,
             ..
-        } = &container;
-        self.running.set(self.running.get() + 1);
+        } = &*container;
+        self.containers.borrow_mut().push(Rc::clone(&container));
         let mut idle_deaths = 0;
         loop {
             let before = board.served().total();
             let ended = match adopted.take() {
-                Some(link) => wait_for_hang_up(&link).await,
+                Some(link) => {
+                    container.worker.set(peer_pid(&link));
+                    wait_for_hang_up(&link).await
+                }
                 None => self.run_one(&container).await,
             };
+            container.worker.set(None);
             if !has_targets(listener) {
                 break;
             }
+            container.deaths.set(container.deaths.get() + 1);
             match ended {
                 Ok(status) => warn!(container = %id, %status, "worker died: starting another one"),
                 Err(error) => error!(container = %id, %error, "no worker: starting another one"),
@@ -180,7 +178,9 @@ impl Workers {
                 _ => tokio::time::sleep(PAUSE * 25).await,
             }
         }
-        self.running.set(self.running.get() - 1);
+        self.containers
+            .borrow_mut()
+            .retain(|other| !Rc::ptr_eq(other, &container));
         let served = board.served();
         info!(
             container = %id,
@@ -203,6 +203,7 @@ impl Workers {
             .stdin(OwnedFd::from(theirs))
             .stdout(std::process::Stdio::null());
         let mut child = Command::from(command).spawn()?;
+        container.worker.set(child.id());
         let mut fds = vec![
             container.listener.as_fd().as_raw_fd(),
             container.board.as_fd().as_raw_fd(),
@@ -218,24 +219,37 @@ impl Workers {
     }
 }
 
-/// What is handed to each worker of a container.
+/// What is handed to each worker of a container, and what is known of the present one.
 #[derive(Debug)]
-struct Container {
-    handover: Handover,
+pub(super) struct Container {
+    pub(super) handover: Handover,
     listener: ListenerFd,
-    board: Board,
+    pub(super) board: Board,
     shared: Rc<OwnedFd>,
     /// Where the worker finds its notifications, if it does not receive by itself.
     feed: Option<OwnedFd>,
+    pub(super) worker: Cell<Option<u32>>,
+    /// Workers that died before their targets.
+    pub(super) deaths: Cell<u32>,
+}
+
+impl Container {
+    fn new(handover: Handover, listener: ListenerFd, board: Board, shared: Rc<OwnedFd>) -> Self {
+        Self {
+            handover,
+            listener,
+            board,
+            shared,
+            feed: None,
+            worker: Cell::new(None),
+            deaths: Cell::new(0),
+        }
+    }
 }
 
 /// Waits for the end of a worker that is no child of this process.
 async fn wait_for_hang_up(link: &tokio::net::UnixStream) -> io::Result<ExitStatus> {
-    let pid = link
-        .peer_cred()?
-        .pid()
-        .and_then(|pid| u32::try_from(pid).ok());
-    or_give_up(pid, async {
+    or_give_up(peer_pid(link), async {
         loop {
             link.readable().await?;
             match link.try_read(&mut [0; 64]) {
@@ -246,6 +260,11 @@ async fn wait_for_hang_up(link: &tokio::net::UnixStream) -> io::Result<ExitStatu
         }
     })
     .await
+}
+
+fn peer_pid(link: &tokio::net::UnixStream) -> Option<u32> {
+    let pid = link.peer_cred().ok()?.pid()?;
+    u32::try_from(pid).ok()
 }
 
 /// Waits for `end`, the end of the worker `pid`, or for the certainty that it cannot be waited for.

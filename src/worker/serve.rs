@@ -5,9 +5,10 @@ use std::time::Instant;
 use nix::errno::Errno;
 use tracing::{Level, debug, enabled, error};
 
-use crate::board::{Board, Outcome};
+use crate::board::Board;
 use crate::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
 use crate::syscalls::{Dispatch, Found, Purpose};
+use crate::tally::Outcome;
 use crate::target::{Call, Container, ThreadState};
 
 /// A call that has killed this many workers is not tried again.
@@ -53,9 +54,10 @@ impl Server {
 
     /// Answers the call in `slot`.
     pub(super) fn serve(&self, slot: usize, call: &Notification, thread: &mut ThreadState) {
+        let received = Instant::now();
         let found = self.dispatch.find(call);
         let reply = match found {
-            Some(found) => self.handle(found, slot, call, thread),
+            Some(found) => self.handle(found, slot, call, thread, received),
             None => {
                 if !self.dispatch.knows(call.arch) {
                     // It may have been a chroot(2).
@@ -65,7 +67,7 @@ impl Server {
                 Ok(Reply::Continue)
             }
         };
-        self.reply(slot, call, found, reply);
+        self.reply(slot, call, found, reply, received);
     }
 
     /// Answers a call of a target whose container has not been joined; `emulates`: it may turn out to be one.
@@ -76,21 +78,22 @@ impl Server {
         thread: &mut ThreadState,
         emulates: bool,
     ) {
+        let received = Instant::now();
         let found = self.dispatch.find(call);
         let reply = match found.map(|found| (found, found.row.purpose)) {
             // A runtime on its way into the container takes the ids of the container's user.
             Some((found, Purpose::EmulateEarly | Purpose::EmulateIds)) if emulates => {
-                self.handle(found, slot, call, thread)
+                self.handle(found, slot, call, thread, received)
             }
             Some((found, Purpose::Watch)) => {
                 // Noticed now, or missed for good. Its answer is to continue, as for all others.
-                let _ = self.handle(found, slot, call, thread);
+                let _ = self.handle(found, slot, call, thread, received);
                 Ok(Reply::Continue)
             }
             // CONTINUE: nothing to emulate, or not yet.
             _ => Ok(Reply::Continue),
         };
-        self.reply(slot, call, found, reply);
+        self.reply(slot, call, found, reply, received);
     }
 
     /// Answers a call that a dead worker left; one that has killed several is given up.
@@ -104,7 +107,8 @@ impl Server {
                 ?call,
                 "this call has ended several workers: it gets EIO, please report it"
             );
-            self.reply(slot, &call, self.dispatch.find(&call), Err(Errno::EIO));
+            let found = self.dispatch.find(&call);
+            self.reply(slot, &call, found, Err(Errno::EIO), Instant::now());
         } else {
             self.serve(slot, &call, thread);
         }
@@ -116,6 +120,7 @@ impl Server {
         slot: usize,
         notification: &Notification,
         thread: &mut ThreadState,
+        received: Instant,
     ) -> Result<Reply, Errno> {
         let mut call = Call {
             notification,
@@ -124,7 +129,7 @@ impl Server {
             container: &self.container,
             journal: self.board.journal(slot),
             thread,
-            received: Instant::now(),
+            received,
         };
         let shared = match row.purpose {
             Purpose::EmulateIds => Ok(()),
@@ -146,6 +151,7 @@ impl Server {
         call: &Notification,
         found: Option<Found>,
         reply: Result<Reply, Errno>,
+        received: Instant,
     ) {
         if self.container.views_differ() {
             // Before the call that makes them differ goes on: a successor must know.
@@ -156,7 +162,8 @@ impl Server {
             Ok(Reply::Value(_) | Reply::Sent) => Outcome::Answered,
             Err(_) => Outcome::Failed,
         };
-        self.board.count(found.map(|found| found.index), outcome);
+        let row = found.map(|found| found.index);
+        self.board.count(row, outcome, received.elapsed());
         if enabled!(Level::DEBUG) {
             // Before the reply: it may be the one that ends the last target, and with it this process.
             let syscall = found.map_or("?", |found| found.row.name);
