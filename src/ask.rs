@@ -23,6 +23,13 @@ pub(crate) struct Ask {
 pub(crate) enum What {
     /// Answered with a [`Report`].
     Status,
+    /// Answered with a [`Tracing`], and the reading end of a pipe that lines come from as long as the connection lasts.
+    Trace {
+        /// An id; none: all containers.
+        container: Option<String>,
+        #[serde(flatten)]
+        filter: Filter,
+    },
 }
 
 impl Ask {
@@ -43,6 +50,53 @@ impl Ask {
         serde_json::from_slice(bytes)
             .ok()
             .filter(|ask: &Self| ask.version == VERSION)
+    }
+}
+
+/// Which calls are to be seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Filter {
+    /// Names of syscalls; none: all of them.
+    pub(crate) calls: Vec<String>,
+    /// Those as well that are left to the kernel.
+    pub(crate) continued: bool,
+}
+
+/// What a daemon answers to [`What::Trace`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tracing {
+    /// Listeners that this goes for now; others may follow.
+    pub(crate) listeners: usize,
+    /// Why there is no pipe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refusal: Option<String>,
+}
+
+/// What a daemon tells its workers, with the writing end of that pipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Orders {
+    #[serde(rename = "subuidlessTrace")]
+    version: u32,
+    #[serde(flatten)]
+    pub(crate) filter: Filter,
+}
+
+impl Orders {
+    pub(crate) fn new(filter: Filter) -> Self {
+        Self {
+            version: VERSION,
+            filter,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes)
+            .ok()
+            .filter(|orders: &Self| orders.version == VERSION)
     }
 }
 
@@ -90,6 +144,17 @@ mod tests {
         let status = Ask::new(What::Status);
         assert_eq!(status.encode(), br#"{"subuidlessAsk":1,"what":"status"}"#);
         assert_eq!(Ask::parse(&status.encode()), Some(status));
+        let filter = Filter {
+            calls: vec!["chown".into()],
+            continued: true,
+        };
+        let trace = Ask::new(What::Trace {
+            container: Some("c\n1".into()),
+            filter: filter.clone(),
+        });
+        assert_eq!(Ask::parse(&trace.encode()), Some(trace));
+        let orders = Orders::new(filter);
+        assert_eq!(Orders::parse(&orders.encode()), Some(orders));
         for other in [
             &br#"{"subuidlessAsk":2,"what":"status"}"#[..],
             br#"{"subuidlessAsk":1,"what":"secrets"}"#,

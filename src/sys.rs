@@ -93,7 +93,7 @@ pub(crate) fn notification_send_file(
     id: u64,
     file: BorrowedFd,
     close_on_exec: bool,
-) -> Result<(), Errno> {
+) -> Result<u32, Errno> {
     const SEND: u32 = 1 << 1;
     let close_on_exec = if close_on_exec { libc::O_CLOEXEC } else { 0 };
     let request = libc::seccomp_notif_addfd {
@@ -111,7 +111,7 @@ pub(crate) fn notification_send_file(
             &raw const request,
         )
     };
-    Errno::result(result).map(drop)
+    u32::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)
 }
 
 /// Sets the listener's flags (Linux 6.6).

@@ -6,6 +6,7 @@ mod profile;
 mod run;
 mod serve;
 mod status;
+mod trace;
 mod worker;
 
 use std::io::Write;
@@ -50,6 +51,8 @@ enum Subcommands {
     Bundle(bundle::Arguments),
     /// Show the containers that are served, and how their calls go
     Status(status::Arguments),
+    /// Show calls as they are answered
+    Trace(trace::Arguments),
     /// Look after the owners that are kept beside the files
     #[command(subcommand)]
     Owners(owners::Command),
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
         Subcommands::Status(arguments) => status::run(&arguments),
+        Subcommands::Trace(arguments) => trace::run(arguments),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
         Subcommands::Run(arguments) => {

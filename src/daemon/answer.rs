@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tracing::debug;
 
+use super::tracers;
 use super::workers::{Container, Workers};
 use crate::ask::{Ask, Listener, Report, What};
 use crate::syscalls::{TABLE, fingerprint};
@@ -18,14 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What is counted in no row of the table.
 const OTHERS: &str = "others";
 
-pub(super) async fn answer(ask: &Ask, mut connection: UnixStream, workers: &Workers) {
-    match &ask.what {
+pub(super) async fn answer(ask: Ask, mut connection: UnixStream, workers: &Workers) {
+    match ask.what {
         What::Status => {
             let text = serde_json::to_vec(&report(workers)).unwrap_or_default();
             let said = tokio::time::timeout(PATIENCE, connection.write_all(&text)).await;
             if !matches!(said, Ok(Ok(()))) {
                 debug!("whoever asked for the status does not listen");
             }
+        }
+        What::Trace { container, filter } => {
+            tracers::serve(connection, workers, container, filter).await;
         }
     }
 }

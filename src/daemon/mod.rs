@@ -6,6 +6,7 @@ mod receive;
 mod router;
 mod socket;
 pub(crate) mod store;
+mod tracers;
 mod workers;
 
 use std::os::fd::AsFd;
@@ -238,7 +239,7 @@ async fn handle(connection: UnixStream, workers: &Rc<Workers>) {
             workers.supervise(state, listener).await;
         }
         Ok(Received::Orphan(orphan)) => workers.adopt(orphan, connection).await,
-        Ok(Received::Ask(ask)) => answer::answer(&ask, connection, workers).await,
+        Ok(Received::Ask(ask)) => answer::answer(ask, connection, workers).await,
         Err(error) => warn!(%error, "refused: not a seccomp receiver message"),
     }
 }

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use super::groups;
 use super::receive::Orphan;
+use super::tracers::Tracers;
 use crate::board::Board;
 use crate::credentials::EmulatedGid;
 use crate::handover::{Handover, Setup};
@@ -39,6 +40,7 @@ pub(super) struct Workers {
     /// The command line of all workers.
     arguments: [OsString; 6],
     containers: RefCell<Vec<Rc<Container>>>,
+    pub(super) tracers: Tracers,
     /// By container id, as long as a worker of the container lives.
     shared: RefCell<HashMap<String, Weak<OwnedFd>>>,
 }
@@ -48,6 +50,7 @@ impl Workers {
         Self {
             arguments: setup.to_arguments(),
             containers: RefCell::default(),
+            tracers: Tracers::default(),
             shared: RefCell::default(),
         }
     }
@@ -154,11 +157,13 @@ impl Workers {
             let ended = match adopted.take() {
                 Some(link) => {
                     container.worker.set(peer_pid(&link));
+                    self.connect(&container, link.as_fd().try_clone_to_owned());
                     wait_for_hang_up(&link).await
                 }
                 None => self.run_one(&container).await,
             };
             container.worker.set(None);
+            container.link.replace(None);
             if !has_targets(listener) {
                 break;
             }
@@ -192,6 +197,22 @@ impl Workers {
         );
     }
 
+    /// From now on `link` leads to the container's worker.
+    fn connect(&self, container: &Container, link: io::Result<OwnedFd>) {
+        let link = link.and_then(|link| {
+            let link = UnixStream::from(link);
+            link.set_nonblocking(true)?;
+            Ok(link)
+        });
+        match link {
+            Ok(link) => {
+                container.link.replace(Some(link));
+                self.tracers.watch(container);
+            }
+            Err(error) => warn!(container = %container.handover.id, %error, "cannot be traced"),
+        }
+    }
+
     async fn run_one(&self, container: &Container) -> io::Result<ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = std::process::Command::new("/proc/self/exe");
@@ -214,7 +235,8 @@ impl Workers {
             // The worker finds its end of the socket closed and says so.
             warn!(%error, "cannot hand the container over");
         }
-        // `ours` stays open: its end tells the worker that the daemon has ended.
+        // It stays open: its end tells the worker that the daemon has ended.
+        self.connect(container, Ok(ours.into()));
         or_give_up(child.id(), child.wait()).await
     }
 }
@@ -229,6 +251,8 @@ pub(super) struct Container {
     /// Where the worker finds its notifications, if it does not receive by itself.
     feed: Option<OwnedFd>,
     pub(super) worker: Cell<Option<u32>>,
+    /// The present worker's.
+    link: RefCell<Option<UnixStream>>,
     /// Workers that died before their targets.
     pub(super) deaths: Cell<u32>,
 }
@@ -242,7 +266,16 @@ impl Container {
             shared,
             feed: None,
             worker: Cell::new(None),
+            link: RefCell::default(),
             deaths: Cell::new(0),
+        }
+    }
+
+    /// Says something to the present worker, without waiting for it; one without a worker hears it later.
+    pub(super) fn tell_worker(&self, message: &[u8], fd: &OwnedFd) -> io::Result<()> {
+        match &*self.link.borrow() {
+            Some(link) => link.send_with_fd(message, &[fd.as_raw_fd()]).map(drop),
+            None => Ok(()),
         }
     }
 }

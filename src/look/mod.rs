@@ -6,6 +6,7 @@
 mod processes;
 pub(crate) mod status;
 mod table;
+pub(crate) mod trace;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

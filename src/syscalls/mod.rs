@@ -11,6 +11,7 @@
 mod attribute;
 mod capability;
 mod chown;
+mod describe;
 mod exec;
 mod getid;
 mod i386;
@@ -27,6 +28,8 @@ mod xattr;
 
 use libseccomp::{ScmpArch, ScmpSyscall};
 use nix::errno::Errno;
+
+pub(crate) use describe::{describe, describe_reply, describe_results, escaped};
 
 use crate::seccomp::{Notification, Reply};
 use crate::target::{Abi, Call};

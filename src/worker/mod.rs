@@ -9,6 +9,7 @@ mod join;
 mod link;
 mod pool;
 mod serve;
+mod trace;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::target::{Container, ThreadState, View};
 use join::{Join, join};
 use link::{Link, TakenOver};
 use serve::Server;
+use trace::Tracers;
 
 /// Serves until the last target has ended.
 pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
@@ -57,8 +59,9 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
     let identities = Identities::new(identities, initial);
     let container = Container::new(host_procfs, Owners::new(side), identities, locks);
-    let mut server = Server::new(listener, board, container);
-    let Some(first) = until_joined(&mut server)? else {
+    let tracers = Tracers::new(&link.container());
+    let mut server = Server::new(listener, board, container, tracers);
+    let Some(first) = until_joined(&mut server, &link)? else {
         return Ok(());
     };
     pool::run(Arc::new(server), first, link)
@@ -92,7 +95,7 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
 /// Serves alone, one call after the other, until a target is one of a container that can be joined.
 ///
 /// The result is the slot of the call that is still to be answered, and what was joined; `None` when all targets have ended.
-fn until_joined(server: &mut Server) -> Result<Option<First>, Error> {
+fn until_joined(server: &mut Server, link: &Link) -> Result<Option<First>, Error> {
     let mut left_over: Vec<usize> = (0..SLOTS)
         .filter(|slot| server.is_in_flight(*slot))
         .collect();
@@ -114,6 +117,7 @@ fn until_joined(server: &mut Server) -> Result<Option<First>, Error> {
             },
             None => return Ok(None),
         };
+        server.take_orders(link);
         let notification = Notification::read(server.board.slot(slot));
         match join(server, &notification) {
             Join::Done(view) => {
