@@ -32,10 +32,11 @@ const TALLY: usize = HEADER_WORDS + SLOTS * SLOT_WORDS;
 const WORDS: usize = TALLY + tally::WORDS;
 
 const VIEWS_DIFFER: usize = 0;
-const TABLE: usize = 1;
-const SINCE: usize = 2;
+const USER_TAKEN_UP: usize = 1;
+const TABLE: usize = 2;
+const SINCE: usize = 3;
 /// Inodes: of the pid, the mount and the user namespace.
-const NAMESPACES: usize = 3;
+const NAMESPACES: usize = 4;
 
 /// How far a call has got that must not be done twice.
 ///
@@ -155,6 +156,15 @@ impl Board {
 
     pub(crate) fn set_views_differ(&self) {
         self.memory.words()[VIEWS_DIFFER].store(1, Ordering::Relaxed);
+    }
+
+    /// Whether the runtime's process has become whom it is to be; survives the worker.
+    pub(crate) fn is_user_taken_up(&self) -> bool {
+        self.memory.words()[USER_TAKEN_UP].load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn set_user_taken_up(&self) {
+        self.memory.words()[USER_TAKEN_UP].store(1, Ordering::Relaxed);
     }
 
     /// Counts a served call; `row` is its place in the syscall table.

@@ -92,11 +92,22 @@ pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<PathBuf, Error> {
     let path = bundle.join("config.json");
     let path = fs::canonicalize(&path).map_err(|source| Error::File { path, source })?;
     let mut config = read_object(&path)?;
+    weave_into(&mut config, &path, wish)?;
+    replace(&path, &config)?;
+    Ok(path)
+}
+
+/// Puts the profile into a config.json that was read from `path`.
+pub(crate) fn weave_into(
+    config: &mut Map<String, Value>,
+    path: &Path,
+    wish: Wish,
+) -> Result<(), Error> {
     let wrong = |reason: String| Error::Json {
-        path: path.clone(),
+        path: path.to_owned(),
         reason,
     };
-    let capabilities = capabilities(&config);
+    let capabilities = capabilities(config);
     let capabilities: Vec<&str> = capabilities.iter().map(String::as_str).collect();
     let linux = config
         .entry("linux")
@@ -111,8 +122,7 @@ pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<PathBuf, Error> {
     };
     let woven = profile::weave(&base, &wish.request(Format::Oci, &capabilities)).map_err(wrong)?;
     linux.insert("seccomp".into(), Value::Object(woven));
-    replace(&path, &config)?;
-    Ok(path)
+    Ok(())
 }
 
 /// process.capabilities.bounding
@@ -127,7 +137,7 @@ fn capabilities(config: &Map<String, Value>) -> Vec<String> {
         .collect()
 }
 
-fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
+pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
     let bytes = fs::read(path).map_err(|source| Error::File {
         path: path.to_owned(),
         source,
@@ -139,7 +149,7 @@ fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
 }
 
 /// Replaces the file at once, with its mode kept.
-fn replace(path: &Path, config: &Map<String, Value>) -> Result<(), Error> {
+pub(crate) fn replace(path: &Path, config: &Map<String, Value>) -> Result<(), Error> {
     let failed = |source| Error::File {
         path: path.to_owned(),
         source,

@@ -38,6 +38,22 @@ pub(crate) enum Error {
     #[error("socket activation: {source}")]
     Activation { source: io::Error },
 
+    #[error(
+        "neither {} nor {} is to be found on PATH: install one of them, or name it with --runtime", .names[0], .names[1]
+    )]
+    NoRuntime { names: [&'static str; 2] },
+
+    #[error("{path}: the daemon that listens there cannot be told of the container: {source}")]
+    Announce { path: PathBuf, source: io::Error },
+
+    #[error(
+        "{path}: no daemon listens there, and none can be started: {reason}; start one yourself, as in `subuidless serve`"
+    )]
+    NoDaemon { path: PathBuf, reason: String },
+
+    #[error("{reason} (the daemon's log is {log})")]
+    Background { reason: String, log: PathBuf },
+
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
 
@@ -90,7 +106,7 @@ pub(crate) enum Error {
     #[error(
         "no daemon listens on {places}: start one with `subuidless serve`, or name its socket with --socket"
     )]
-    NoDaemon { places: String },
+    NobodyListens { places: String },
 
     #[error("{path}: asking the daemon: {reason}")]
     Ask { path: PathBuf, reason: String },

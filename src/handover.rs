@@ -1,5 +1,6 @@
-//! What a daemon and a worker say to each other: a command line, and one message, the same in both directions. Pure.
+//! What a daemon, its workers and the runtime front say to each other. Pure.
 //!
+//! Daemon and worker: a command line, and one message, the same in both directions.
 //! The daemon hands a container over to a new worker with it. A worker keeps the bytes, and when its daemon has gone it hands
 //! the container to the next daemon that listens on the same socket. With it come three fds, in the order of [`FDS`].
 
@@ -73,15 +74,24 @@ pub(crate) struct Handover {
     pub(crate) id: String,
     pub(crate) status: String,
     pub(crate) bundle: String,
+    /// Whom the process is to be that the runtime puts into the container.
+    #[serde(default)]
+    pub(crate) user: Option<ProcessUser>,
 }
 
 impl Handover {
-    pub(crate) fn new(id: String, status: String, bundle: String) -> Self {
+    pub(crate) fn new(
+        id: String,
+        status: String,
+        bundle: String,
+        user: Option<ProcessUser>,
+    ) -> Self {
         Self {
             version: VERSION,
             id,
             status,
             bundle,
+            user,
         }
     }
 
@@ -98,14 +108,99 @@ impl Handover {
     }
 }
 
+/// The user of a process as the runtime spec spells it, in the container's ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ProcessUser {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    #[serde(default)]
+    pub(crate) additional_gids: Vec<u32>,
+}
+
+/// Whom the next process of a container is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum NextUser {
+    /// Whom the runtime itself makes it.
+    AsIs,
+    /// Whom the container's first process was to be.
+    AsContainer,
+    User(ProcessUser),
+}
+
+/// What the runtime front says before it becomes the runtime, in the same process. A daemon that has heard it answers
+/// [`HEARD`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Announcement {
+    #[serde(rename = "subuidlessAnnouncement")]
+    version: u32,
+    pub(crate) id: String,
+    pub(crate) next: NextUser,
+}
+
+/// The answer to an [`Announcement`].
+pub(crate) const HEARD: &[u8] = b"heard\n";
+
+impl Announcement {
+    const VERSION: u32 = 1;
+
+    pub(crate) fn new(id: String, next: NextUser) -> Self {
+        let version = Self::VERSION;
+        Self { version, id, next }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        // Strings and numbers: there is nothing that JSON could not hold.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// `None` for anything else, an unfinished message among them.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes)
+            .ok()
+            .filter(|announcement: &Self| announcement.version == Self::VERSION)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_one_side_says_the_other_one_understands() {
-        let said = Handover::new("a\"b".into(), "running".into(), "/ü".into());
+        let said = Handover::new("a\"b".into(), "running".into(), "/ü".into(), None);
         assert_eq!(Handover::parse(&said.encode()), Some(said));
+    }
+
+    #[test]
+    fn an_announcement_is_no_handover_and_the_other_way_round() {
+        let user = ProcessUser {
+            uid: 999,
+            gid: 0,
+            additional_gids: vec![50],
+        };
+        for next in [
+            NextUser::AsIs,
+            NextUser::AsContainer,
+            NextUser::User(user.clone()),
+        ] {
+            let said = Announcement::new("c1".into(), next);
+            assert_eq!(Handover::parse(&said.encode()), None);
+            assert_eq!(Announcement::parse(&said.encode()), Some(said));
+        }
+        let handover = Handover::new("a".into(), "b".into(), "c".into(), Some(user));
+        assert_eq!(Announcement::parse(&handover.encode()), None);
+        assert_eq!(Handover::parse(&handover.encode()), Some(handover));
+    }
+
+    #[test]
+    fn a_worker_of_before_there_were_users_is_understood() {
+        let old = br#"{"subuidlessHandover":2,"id":"a","status":"","bundle":""}"#;
+        assert_eq!(
+            Handover::parse(old).map(|handover| handover.user),
+            Some(None)
+        );
     }
 
     #[test]
@@ -128,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_runtimes_message_and_half_a_message_are_none() {
-        let bytes = Handover::new("a".into(), "b".into(), "c".into()).encode();
+        let bytes = Handover::new("a".into(), "b".into(), "c".into(), None).encode();
         assert_eq!(Handover::parse(&bytes[..bytes.len() - 1]), None);
         assert_eq!(
             Handover::parse(br#"{"fds":["seccompFd"],"state":{"id":"a"}}"#),

@@ -4,6 +4,7 @@ mod bundle;
 mod owners;
 mod profile;
 mod run;
+mod runtime;
 mod serve;
 mod status;
 mod trace;
@@ -53,6 +54,8 @@ enum Subcommands {
     Status(status::Arguments),
     /// Show calls as they are answered
     Trace(trace::Arguments),
+    /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or `subuidless-runc`)
+    Runtime(runtime::Arguments),
     /// Look after the owners that are kept beside the files
     #[command(subcommand)]
     Owners(owners::Command),
@@ -119,6 +122,9 @@ pub fn main() -> ExitCode {
     if let Some(setup) = worker::setup() {
         return exit_code(worker::run(&setup));
     }
+    if let Some(options) = runtime::called_by_name() {
+        return exit_code(Err(runtime::run_by_name(options)));
+    }
     let CommandLine { command, serve } = CommandLine::parse();
     exit_code(match command.unwrap_or(Subcommands::Serve(serve)) {
         Subcommands::Serve(arguments) => serve::run(arguments),
@@ -126,6 +132,7 @@ pub fn main() -> ExitCode {
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
         Subcommands::Status(arguments) => status::run(&arguments),
         Subcommands::Trace(arguments) => trace::run(arguments),
+        Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
         Subcommands::Run(arguments) => {

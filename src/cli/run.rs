@@ -105,6 +105,7 @@ pub(super) fn supervise(arguments: Supervise) -> Result<(), Error> {
         store: arguments.store,
         log_level,
         log_format,
+        idle: None,
     };
     daemon::supervise(options, arguments.keep_id)
 }

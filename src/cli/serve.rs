@@ -1,6 +1,8 @@
 //! `subuidless serve [SOCKET]` and `subuidless SOCKET`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -17,11 +19,23 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 
+    /// End after so many seconds without any container
+    #[arg(long, value_name = "SECONDS")]
+    idle: Option<u64>,
+
+    /// Start in the background, and come back once it listens. The log is beside the socket, SOCKET with `.log` instead of `.sock`
+    #[arg(long)]
+    background: bool,
+
     #[command(flatten)]
     logging: Logging,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
+    if arguments.background {
+        let words = arguments.words();
+        return daemon::background::start(arguments.socket, words);
+    }
     arguments.logging.start();
     let (log_level, log_format) = arguments.logging.words();
     daemon::run(daemon::Options {
@@ -29,5 +43,25 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
         store: arguments.store,
         log_level,
         log_format,
+        idle: arguments.idle.map(Duration::from_secs),
     })
+}
+
+impl Arguments {
+    /// The same in the foreground, but for the socket.
+    fn words(&self) -> Vec<OsString> {
+        let (level, format) = self.logging.words();
+        let mut words: Vec<OsString> = vec!["serve".into()];
+        words.extend(["--log-level".into(), level.into()]);
+        words.extend(["--log-format".into(), format.into()]);
+        if let Some(idle) = self.idle {
+            words.extend(["--idle".into(), idle.to_string().into()]);
+        }
+        if let Some(store) = &self.store {
+            // The working directory will be another one.
+            let store = std::path::absolute(store).unwrap_or_else(|_| store.clone());
+            words.extend(["--store".into(), store.into()]);
+        }
+        words
+    }
 }

@@ -1,6 +1,8 @@
 //! The daemon: accepts listeners on the control socket and keeps a worker for each. The only async room.
 
+mod announcements;
 mod answer;
+pub(crate) mod background;
 mod groups;
 mod receive;
 mod router;
@@ -9,23 +11,27 @@ pub(crate) mod store;
 mod tracers;
 mod workers;
 
+use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tracing::{info, warn};
 
 use crate::error::Error;
-use crate::handover::Setup;
+use crate::handover::{HEARD, Setup};
 use crate::oci::ContainerProcessState;
 use crate::seccomp::ListenerFd;
 use crate::sys;
+use announcements::Announcements;
 use receive::{ReceiveError, Received};
 use socket::ControlSocket;
 pub(crate) use socket::default_path;
@@ -42,6 +48,8 @@ pub(crate) struct Options {
     /// For the workers, which log as the daemon does.
     pub(crate) log_level: String,
     pub(crate) log_format: String,
+    /// To end after so long a time without any container; `None`: never.
+    pub(crate) idle: Option<Duration>,
 }
 
 /// Serves until SIGTERM or SIGINT. Running containers' workers go on.
@@ -94,13 +102,19 @@ async fn serve(options: Options) -> Result<(), Error> {
     let socket = ControlSocket::open(options.socket)?;
     let places = Places::prepare(options.store);
     let keeper = Keeper::start(&places);
-    let workers = Rc::new(Workers::new(&Setup {
+    let workers = Workers::new(&Setup {
         log_level: options.log_level,
         log_format: options.log_format,
         recent: places.recent,
         lasting: places.lasting,
         socket: Some(socket.path().to_owned()),
-    }));
+    });
+    let daemon = Rc::new(Daemon {
+        workers,
+        announcements: Announcements::default(),
+        open: Cell::new(0),
+        last: Cell::new(Instant::now()),
+    });
     let mut terminate = watch(SignalKind::terminate())?;
     let mut interrupt = watch(SignalKind::interrupt())?;
     let mut hangup = watch(SignalKind::hangup())?;
@@ -111,8 +125,12 @@ async fn serve(options: Options) -> Result<(), Error> {
         tokio::select! {
             connection = socket.accept() => match connection {
                 Ok(connection) => {
-                    let workers = Rc::clone(&workers);
-                    tokio::task::spawn_local(async move { handle(connection, &workers).await });
+                    let daemon = Rc::clone(&daemon);
+                    daemon.enter();
+                    tokio::task::spawn_local(async move {
+                        daemon.handle(connection).await;
+                        daemon.leave();
+                    });
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection: trying again in a second");
@@ -120,13 +138,17 @@ async fn serve(options: Options) -> Result<(), Error> {
                 }
             },
             _ = hangup.recv() => info!("SIGHUP: nothing to read anew, containers are left alone"),
+            () = daemon.idle_for(options.idle) => {
+                info!("no container for a while: enough");
+                break;
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     info!(
-        workers = workers.containers().len(),
+        workers = daemon.workers.containers().len(),
         "stopping: workers of running containers go on"
     );
     if let Some(keeper) = keeper {
@@ -151,7 +173,7 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
         socket: None,
     }));
     match keep_id {
-        false => workers.supervise(state, listener).await,
+        false => workers.supervise(state, listener, None).await,
         true => route(&workers, &state.id, listener).await?,
     }
     if let Some(keeper) = keeper {
@@ -172,7 +194,7 @@ async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, Listener
     match receive::receive(&connection).await {
         Ok(Received::Container(state, listener)) => Ok(Some((state, listener))),
         Err(ReceiveError::Nothing) => Ok(None),
-        Ok(Received::Orphan(_) | Received::Ask(_)) => {
+        Ok(Received::Orphan(_) | Received::Announcement(_) | Received::Ask(_)) => {
             Err(failed(std::io::ErrorKind::InvalidData.into()))
         }
         Err(error) => Err(failed(std::io::Error::other(error))),
@@ -216,30 +238,80 @@ fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
     })
 }
 
-/// One connection, from the peer check to the end of its container. Errors end here, in one log line.
-async fn handle(connection: UnixStream, workers: &Rc<Workers>) {
-    match connection.peer_cred() {
-        Ok(peer) if peer.uid() == Uid::effective().as_raw() => {}
-        Ok(peer) => {
-            warn!(
-                uid = peer.uid(),
-                pid = peer.pid(),
-                "refused: a peer of another user"
-            );
-            return;
-        }
-        Err(error) => {
-            warn!(%error, "refused: a peer without credentials");
-            return;
+/// What the connections share.
+#[derive(Debug)]
+struct Daemon {
+    workers: Workers,
+    announcements: Announcements,
+    /// Connections whose container has not ended.
+    open: Cell<usize>,
+    /// When the last one came or went.
+    last: Cell<Instant>,
+}
+
+impl Daemon {
+    fn enter(&self) {
+        self.open.set(self.open.get() + 1);
+        self.last.set(Instant::now());
+    }
+
+    fn leave(&self) {
+        self.open.set(self.open.get() - 1);
+        self.last.set(Instant::now());
+    }
+
+    /// Waits until there has been nothing to do for `limit`; without one, for ever.
+    async fn idle_for(&self, limit: Option<Duration>) {
+        const LONGEST_LOOK: Duration = Duration::from_secs(1);
+        let Some(limit) = limit else {
+            return std::future::pending().await;
+        };
+        while self.open.get() > 0 || self.last.get().elapsed() < limit {
+            tokio::time::sleep(limit.min(LONGEST_LOOK)).await;
         }
     }
-    match receive::receive(&connection).await {
-        Ok(Received::Container(state, listener)) => {
-            drop(connection);
-            workers.supervise(state, listener).await;
+
+    /// One connection, from the peer check to the end of its container. Errors end here, in one log line.
+    async fn handle(&self, connection: UnixStream) {
+        let pid = match connection.peer_cred() {
+            Ok(peer) if peer.uid() == Uid::effective().as_raw() => {
+                peer.pid().and_then(|pid| u32::try_from(pid).ok())
+            }
+            Ok(peer) => {
+                warn!(
+                    uid = peer.uid(),
+                    pid = peer.pid(),
+                    "refused: a peer of another user"
+                );
+                return;
+            }
+            Err(error) => {
+                warn!(%error, "refused: a peer without credentials");
+                return;
+            }
+        };
+        let claimed = self.announcements.claim(pid);
+        match receive::receive(&connection).await {
+            Ok(Received::Container(state, listener)) => {
+                drop(connection);
+                let next = Announcements::next_user(claimed, &state.id);
+                self.workers.supervise(state, listener, next).await;
+            }
+            Ok(Received::Orphan(orphan)) => self.workers.adopt(orphan, connection).await,
+            Ok(Received::Announcement(announcement)) => {
+                if self.announcements.hear(announcement, pid) {
+                    confirm(connection).await;
+                } else {
+                    warn!("refused: an announcement of nobody known");
+                }
+            }
+            Ok(Received::Ask(ask)) => answer::answer(ask, connection, &self.workers).await,
+            Err(error) => warn!(%error, "refused: not a seccomp receiver message"),
         }
-        Ok(Received::Orphan(orphan)) => workers.adopt(orphan, connection).await,
-        Ok(Received::Ask(ask)) => answer::answer(ask, connection, workers).await,
-        Err(error) => warn!(%error, "refused: not a seccomp receiver message"),
     }
+}
+
+async fn confirm(mut connection: UnixStream) {
+    // Who does not wait for it does not want it.
+    let _ = connection.write_all(HEARD).await;
 }

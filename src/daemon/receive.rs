@@ -1,5 +1,5 @@
-//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker that lost its daemon, or
-//! a question.
+//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker that lost its daemon, an
+//! announcement of the runtime front, or a question.
 //!
 //! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its uid: whatever comes
 //! instead ends in an error, with every fd closed.
@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 
 use crate::ask::Ask;
 use crate::board::Board;
-use crate::handover::{FDS, Handover};
+use crate::handover::{Announcement, FDS, Handover};
 use crate::oci::{self, ContainerProcessState, ProtocolError};
 use crate::seccomp::ListenerFd;
 use crate::sys;
@@ -63,6 +63,8 @@ pub(super) enum Received {
     Container(ContainerProcessState, ListenerFd),
     /// From a worker whose daemon has ended.
     Orphan(Orphan),
+    /// From the runtime front, whose runtime comes next.
+    Announcement(Announcement),
     /// From one of our own commands.
     Ask(Ask),
 }
@@ -100,6 +102,7 @@ pub(super) async fn receive(connection: &UnixStream) -> Result<Received, Receive
                 shared,
             }))
         }
+        Said::Announcement(announcement) => Ok(Received::Announcement(announcement)),
     }
 }
 
@@ -107,6 +110,7 @@ pub(super) async fn receive(connection: &UnixStream) -> Result<Received, Receive
 enum Said {
     Container(ContainerProcessState),
     Orphan(Handover),
+    Announcement(Announcement),
     Ask(Ask),
 }
 
@@ -136,6 +140,9 @@ async fn read_message(
         if !open || message.may_be_complete() {
             if let Some(handover) = Handover::parse(&message.payload) {
                 return Ok(Said::Orphan(handover));
+            }
+            if let Some(announcement) = Announcement::parse(&message.payload) {
+                return Ok(Said::Announcement(announcement));
             }
             if let Some(ask) = message.ask() {
                 return Ok(Said::Ask(ask));

@@ -38,13 +38,7 @@ impl ControlSocket {
             }
             return Self::from_systemd(fd);
         }
-        let path = match path {
-            Some(path) => {
-                std::path::absolute(&path).map_err(|source| Error::File { path, source })?
-            }
-            None => default_path()?,
-        };
-        Self::bind(path)
+        Self::bind(resolve(path)?)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -121,6 +115,14 @@ fn activation_fd() -> Result<Option<OwnedFd>, Error> {
         (0, _) | (_, None) => Ok(None),
         (1, Some(fd)) => Ok(Some(sys::adopt_activation_fd(fd))),
         (count, _) => Err(Error::ActivationCount { count }),
+    }
+}
+
+/// The absolute path of the socket that was asked for, or the default one.
+pub(super) fn resolve(path: Option<PathBuf>) -> Result<PathBuf, Error> {
+    match path {
+        Some(path) => std::path::absolute(&path).map_err(|source| Error::File { path, source }),
+        None => default_path(),
     }
 }
 

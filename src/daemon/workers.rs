@@ -22,7 +22,7 @@ use super::receive::Orphan;
 use super::tracers::Tracers;
 use crate::board::Board;
 use crate::credentials::EmulatedGid;
-use crate::handover::{Handover, Setup};
+use crate::handover::{Handover, NextUser, ProcessUser, Setup};
 use crate::identity::Table;
 use crate::oci::{ContainerProcessState, UNKNOWN};
 use crate::seccomp::ListenerFd;
@@ -32,6 +32,8 @@ use crate::syscalls::fingerprint;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Between two looks whether a worker can still be waited for.
 const LOOK: Duration = Duration::from_secs(2);
+/// The status of a container into which a further process is put.
+const EXEC: &str = "running";
 /// Deaths in a row without a served call before the attempts become rarer.
 const PATIENCE: u32 = 10;
 
@@ -42,7 +44,15 @@ pub(super) struct Workers {
     containers: RefCell<Vec<Rc<Container>>>,
     pub(super) tracers: Tracers,
     /// By container id, as long as a worker of the container lives.
-    shared: RefCell<HashMap<String, Weak<OwnedFd>>>,
+    known: RefCell<HashMap<String, Known>>,
+}
+
+/// What is known of a container.
+#[derive(Debug)]
+struct Known {
+    shared: Weak<OwnedFd>,
+    /// Whom its first process was to be.
+    user: Option<ProcessUser>,
 }
 
 impl Workers {
@@ -51,7 +61,7 @@ impl Workers {
             arguments: setup.to_arguments(),
             containers: RefCell::default(),
             tracers: Tracers::default(),
-            shared: RefCell::default(),
+            known: RefCell::default(),
         }
     }
 
@@ -60,45 +70,72 @@ impl Workers {
         self.containers.borrow().clone()
     }
 
-    /// The memory that all workers of the container `id` share: its table of identities, and what they lock; a new one if
+    /// The memory that all workers of a container share: its table of identities, and what they lock; a new one if
     /// none is known.
-    fn shared(&self, id: &str, groups: Vec<EmulatedGid>) -> Result<Rc<OwnedFd>, Errno> {
-        let known = self.shared.borrow().get(id).and_then(Weak::upgrade);
+    fn shared(&self, handover: &Handover, groups: Vec<EmulatedGid>) -> Result<Rc<OwnedFd>, Errno> {
+        let known = self
+            .known
+            .borrow()
+            .get(&handover.id)
+            .and_then(|known| known.shared.upgrade());
         match known {
             Some(known) => Ok(known),
-            None => Ok(self.share(id, Table::create(groups)?)),
+            None => Ok(self.share(handover, Table::create(groups)?)),
         }
     }
 
-    /// Lets later workers of the container `id` share `memory`, unless others do so already.
-    fn share(&self, id: &str, memory: OwnedFd) -> Rc<OwnedFd> {
-        let mut shared = self.shared.borrow_mut();
-        shared.retain(|_, fd| fd.strong_count() > 0);
+    /// Lets later workers of a container share `memory`, unless others do so already.
+    fn share(&self, handover: &Handover, memory: OwnedFd) -> Rc<OwnedFd> {
+        let mut all = self.known.borrow_mut();
+        all.retain(|_, known| known.shared.strong_count() > 0);
         let memory = Rc::new(memory);
         // Containers without a name are not one container.
-        if id != UNKNOWN {
-            shared
-                .entry(id.to_owned())
-                .or_insert_with(|| Rc::downgrade(&memory));
+        if handover.id != UNKNOWN {
+            let known = all.entry(handover.id.clone()).or_insert_with(|| Known {
+                shared: Rc::downgrade(&memory),
+                user: None,
+            });
+            if handover.status != EXEC {
+                known.user.clone_from(&handover.user);
+            }
         }
         memory
     }
 
+    /// Whom the container's first process was to be.
+    fn user_of(&self, id: &str) -> Option<ProcessUser> {
+        self.known.borrow().get(id)?.user.clone()
+    }
+
     /// Keeps a worker for `listener` until its last target has ended.
-    pub(super) async fn supervise(&self, state: ContainerProcessState, listener: ListenerFd) {
+    pub(super) async fn supervise(
+        &self,
+        state: ContainerProcessState,
+        listener: ListenerFd,
+        next: Option<NextUser>,
+    ) {
         let ContainerProcessState {
             id, status, bundle, ..
         } = state;
         info!(container = %id, %status, %bundle, "container");
-        let groups = groups::additional(&status, &bundle).await;
-        let handover = Handover::new(id, status, bundle);
+        let groups = match next {
+            // Whom it announces has the groups that it announces.
+            Some(_) => Vec::new(),
+            None => groups::additional(&status, &bundle).await,
+        };
+        let user = match next {
+            None | Some(NextUser::AsIs) => None,
+            Some(NextUser::AsContainer) => self.user_of(&id),
+            Some(NextUser::User(user)) => Some(user),
+        };
+        let handover = Handover::new(id, status, bundle, user);
         self.start(handover, listener, groups, None).await;
     }
 
     /// The same for a worker whose notifications come from `feed`.
     pub(super) async fn supervise_fed(&self, id: String, listener: ListenerFd, feed: OwnedFd) {
         info!(container = %id, "user namespace");
-        let handover = Handover::new(id, "running".to_owned(), String::new());
+        let handover = Handover::new(id, EXEC.to_owned(), String::new(), None);
         self.start(handover, listener, Vec::new(), Some(feed)).await;
     }
 
@@ -109,8 +146,7 @@ impl Workers {
         groups: Vec<EmulatedGid>,
         feed: Option<OwnedFd>,
     ) {
-        let memory =
-            Board::create().and_then(|board| Ok((board, self.shared(&handover.id, groups)?)));
+        let memory = Board::create().and_then(|board| Ok((board, self.shared(&handover, groups)?)));
         match memory {
             Ok((board, shared)) => {
                 if feed.is_some() {
@@ -136,7 +172,7 @@ impl Workers {
         } = &orphan.handover;
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
         // Its own, whatever is known under this name by now: processes carry numbers of its table.
-        let shared = self.share(id, orphan.shared);
+        let shared = self.share(&orphan.handover, orphan.shared);
         let container = Container::new(orphan.handover, orphan.listener, orphan.board, shared);
         self.keep(container, Some(link)).await;
     }

@@ -117,7 +117,7 @@ fn daemons(socket: Option<&Path>, complain: &mut dyn FnMut(&Error)) -> Result<Ve
             .iter()
             .map(|path| shown(&path.to_string_lossy()))
             .collect();
-        return Err(Error::NoDaemon {
+        return Err(Error::NobodyListens {
             places: places.join(" or "),
         });
     }

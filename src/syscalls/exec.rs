@@ -28,7 +28,7 @@ fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Rep
         // CONTINUE: another user namespace, whose ids are the kernel's.
         return Ok(Reply::Continue);
     }
-    if !call.container.is_joined() {
+    if call.become_user()? || !call.container.is_joined() {
         return note(call, &Program::default(), true);
     }
     let Ok(path) = call.path(path) else {

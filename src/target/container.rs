@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
+use crate::credentials::Credentials;
 use crate::identity::Identities;
 use crate::lock::Locks;
 use crate::owner::Owners;
@@ -26,6 +27,10 @@ pub(crate) struct Container {
     pub(crate) shows_worker: bool,
     /// The ids that the container's user namespace maps.
     pub(crate) mapped_uids: Vec<MappedRange>,
+    /// Whom the runtime's process is to be from its first execve(2) on; its capabilities are its own.
+    user: Option<Credentials>,
+    /// It has become so.
+    user_taken_up: AtomicBool,
     /// Some target may see another root directory than the others.
     views_differ: AtomicBool,
 }
@@ -46,8 +51,29 @@ impl Container {
             root: None,
             shows_worker: false,
             mapped_uids: Vec::new(),
+            user: None,
+            user_taken_up: AtomicBool::new(false),
             views_differ: AtomicBool::new(false),
         }
+    }
+
+    /// The runtime's process is to be `user`.
+    pub(crate) fn expect_user(&mut self, user: Credentials) {
+        self.user = Some(user);
+    }
+
+    /// Whom the runtime's process is still to become.
+    pub(crate) fn expected_user(&self) -> Option<&Credentials> {
+        let user = self.user.as_ref()?;
+        (!self.is_user_taken_up()).then_some(user)
+    }
+
+    pub(crate) fn take_up_user(&self) {
+        self.user_taken_up.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_user_taken_up(&self) -> bool {
+        self.user_taken_up.load(Ordering::Relaxed)
     }
 
     /// Whether the container's files can be seen. Before, its runtime is at work on it.
@@ -78,6 +104,10 @@ pub(crate) struct MappedRange {
 }
 
 impl MappedRange {
+    pub(crate) fn is_one(self) -> bool {
+        self.count == 1
+    }
+
     fn contains(self, id: u32) -> bool {
         id.checked_sub(self.first)
             .is_some_and(|offset| offset < self.count)

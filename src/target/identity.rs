@@ -122,6 +122,38 @@ impl Call<'_> {
         Ok(value)
     }
 
+    /// Makes the runtime's process, about to execute the container's program, whom that program is to be; the runtime itself
+    /// has been told to leave the ids alone. `false`: there is nothing to do, or it is done.
+    pub(crate) fn become_user(&self) -> Result<bool, Errno> {
+        let container = self.container;
+        let Some(user) = container.expected_user() else {
+            return Ok(false);
+        };
+        let turn = container.identities.turn();
+        let before = container.identities.get(self.who_in(&turn)?);
+        let capabilities = match user.uid.effective {
+            EmulatedUid::ROOT => before.capabilities,
+            // As the runtime has set them: what of them is left after execve(2) is for its rules to say.
+            _ => Some(
+                before
+                    .capabilities
+                    .map_or_else(|| Ok(self.circumstances()?.kernel), Ok::<_, Errno>)?,
+            ),
+        };
+        let credentials = Credentials {
+            securebits: before.securebits,
+            capabilities,
+            ..user.clone()
+        };
+        let record = container
+            .identities
+            .number(&credentials, &container.locks)?;
+        self.ensure_waiting()?;
+        container.identities.assign(&turn, self.pid(), record)?;
+        container.take_up_user();
+        Ok(true)
+    }
+
     /// The target as one who asks something of a file.
     pub(crate) fn subject(&self) -> Result<Subject, Errno> {
         self.subject_of(self.who_among_files()?)

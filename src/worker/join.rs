@@ -56,8 +56,8 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     if !server.listener.is_waiting(notification.id) {
         return Join::NotYet;
     }
-    // In our own user namespace nothing is emulated.
-    if doors.leads_elsewhere() == Ok(false) {
+    // In our own user namespace nothing is emulated, but where it is one that a runtime front was called in.
+    if doors.leads_elsewhere() == Ok(false) && !rules_one_id() {
         return Join::Never;
     }
     let host_procfs = server.container.host_procfs.as_fd();
@@ -124,11 +124,11 @@ impl Doors {
 
     fn enter(&self, host_procfs: BorrowedFd) -> Result<(), Errno> {
         if is_own_namespace(self.mount.as_fd(), "ns/mnt")? {
-            setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
+            enter_user_namespace(self.user.as_fd())?;
         } else {
             // A target may be in a user namespace below the one that its mounts belong to: the upper one rules both.
             let owner = sys::owning_user_namespace(self.mount.as_fd())?;
-            setns(&owner, CloneFlags::CLONE_NEWUSER)?;
+            enter_user_namespace(owner.as_fd())?;
             setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
         }
         // Joining a mount namespace moves both the root and the working directory.
@@ -138,6 +138,21 @@ impl Doors {
         nix::sys::prctl::set_dumpable(false)?;
         sys::limit_capabilities(KEPT_CAPABILITIES)
     }
+}
+
+/// setns(2) refuses to enter the namespace that one is in.
+fn enter_user_namespace(namespace: BorrowedFd) -> Result<(), Errno> {
+    if is_own_namespace(namespace, "ns/user")? {
+        return Ok(());
+    }
+    setns(namespace, CloneFlags::CLONE_NEWUSER)
+}
+
+/// Whether this process is root of a user namespace with one mapped id, as podman makes one for all containers of a user
+/// without a range: a daemon that was started in there serves containers that live in there, too.
+pub(super) fn rules_one_id() -> bool {
+    let map = procfs::read(&procfs::own("uid_map")).and_then(|text| uid_map(&text));
+    Uid::effective().is_root() && map.is_ok_and(|map| matches!(map[..], [only] if only.is_one()))
 }
 
 fn open_own(what: &str) -> Result<OwnedFd, Errno> {

@@ -25,7 +25,7 @@ use super::serve::Server;
 use crate::ask::Orders;
 use crate::board::Board;
 use crate::error::Error;
-use crate::handover::{FDS, Handover};
+use crate::handover::{FDS, Handover, ProcessUser};
 use crate::identity::Table;
 use crate::lock::Locks;
 use crate::procfs;
@@ -44,6 +44,8 @@ pub(super) struct TakenOver {
     pub(super) board: Board,
     pub(super) locks: Locks,
     pub(super) identities: Table,
+    /// Whom the runtime's process is to be.
+    pub(super) user: Option<ProcessUser>,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl Link {
             board: Board::open(board).map_err(system)?,
             locks: Locks::new(reopened(&shared).map_err(failed)?),
             identities: Table::open(shared.as_fd()).map_err(system)?,
+            user: Handover::parse(&message).and_then(|handover| handover.user),
         };
         let link = Self {
             daemon: Some(daemon),

@@ -22,9 +22,9 @@ use nix::unistd::Uid;
 use tracing::{debug, info};
 
 use crate::board::SLOTS;
-use crate::credentials::{Credentials, EmulatedGid, EmulatedUid};
+use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Id};
 use crate::error::Error;
-use crate::handover::Setup;
+use crate::handover::{ProcessUser, Setup};
 use crate::identity::Identities;
 use crate::owner::{Owners, open_side_store};
 use crate::seccomp::{ListenerFd, Notification, ReceiveError};
@@ -46,6 +46,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
             board,
             locks,
             identities,
+            user,
         },
     ) = Link::take_over(setup.socket.as_deref())?;
     listener.enable_sync_wake_up();
@@ -58,13 +59,26 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let groups = identities.initial_groups();
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
     let identities = Identities::new(identities, initial);
-    let container = Container::new(host_procfs, Owners::new(side), identities, locks);
+    let mut container = Container::new(host_procfs, Owners::new(side), identities, locks);
+    if let Some(user) = user.and_then(|user| credentials(&user)) {
+        container.expect_user(user);
+    }
     let tracers = Tracers::new(&link.container());
     let mut server = Server::new(listener, board, container, tracers);
     let Some(first) = until_joined(&mut server, &link)? else {
         return Ok(());
     };
     pool::run(Arc::new(server), first, link)
+}
+
+/// `None` for ids that are none.
+fn credentials(user: &ProcessUser) -> Option<Credentials> {
+    let gids = user.additional_gids.iter();
+    Some(Credentials::initial(
+        EmulatedUid::new(user.uid)?,
+        EmulatedGid::new(user.gid)?,
+        gids.filter_map(|gid| EmulatedGid::new(*gid)).collect(),
+    ))
 }
 
 /// Out of the daemon's session, so that a Ctrl-C there does not end containers, and out of reach of ptrace(2).
@@ -106,6 +120,7 @@ fn until_joined(server: &mut Server, link: &Link) -> Result<Option<First>, Error
         );
     }
     let mut thread = ThreadState::default();
+    let rules_one_id = join::rules_one_id();
     loop {
         let slot = match left_over.first() {
             Some(slot) => *slot,
@@ -130,7 +145,7 @@ fn until_joined(server: &mut Server, link: &Link) -> Result<Option<First>, Error
             }
             // A daemon of the real root has containers in which the kernel knows more ids than one.
             Join::NotYet => {
-                let emulates = !Uid::effective().is_root();
+                let emulates = !Uid::effective().is_root() || rules_one_id;
                 server.serve_unjoined(slot, &notification, &mut thread, emulates);
             }
             Join::Never => server.serve_unjoined(slot, &notification, &mut thread, false),

@@ -36,6 +36,9 @@ impl Server {
         if board.views_differ() {
             container.expect_other_views();
         }
+        if board.is_user_taken_up() {
+            container.take_up_user();
+        }
         Self {
             listener,
             board,
@@ -203,6 +206,9 @@ impl Server {
         if self.container.views_differ() {
             // Before the call that makes them differ goes on: a successor must know.
             self.board.set_views_differ();
+        }
+        if self.container.is_user_taken_up() {
+            self.board.set_user_taken_up();
         }
         let outcome = match reply {
             Ok(Reply::Continue) => Outcome::Continued,

@@ -21,6 +21,7 @@ mod program;
 mod rootfs;
 mod run;
 mod runtime;
+mod terminal;
 mod user;
 
 pub(crate) use bundle::Bundle;
@@ -32,8 +33,9 @@ pub(crate) use place::{Place, set_mode};
 pub(crate) use podman::{Podman, small_image};
 pub(crate) use program::{example, tool};
 pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar};
-pub(crate) use run::{Ran, run, until};
+pub(crate) use run::{Ran, run, run_with_input, until};
 pub(crate) use runtime::{Running, Runtime};
+pub(crate) use terminal::Terminal;
 pub(crate) use user::{User, lock};
 
 /// Compares two outputs and shows where they part.

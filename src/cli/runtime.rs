@@ -1,0 +1,55 @@
+//! `subuidless runtime`, and the names `subuidless-crun` and `subuidless-runc`: in front of the real runtime.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::error::Error;
+use crate::runtime::{self, Options};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The real runtime, a path or a name [default: crun, or runc where crun is missing]
+    #[arg(long, value_name = "PATH")]
+    runtime: Option<PathBuf>,
+
+    /// The daemon's socket [default: that of the user's daemon, which is started if there is none]
+    #[arg(long, value_name = "SOCKET", value_parser = super::absolute)]
+    socket: Option<String>,
+
+    /// The runtime's own arguments
+    #[arg(
+        value_name = "ARGUMENTS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    arguments: Vec<OsString>,
+}
+
+pub(super) fn run(arguments: Arguments) -> Error {
+    runtime::run(Options {
+        name: "subuidless".into(),
+        runtime: arguments.runtime,
+        socket: arguments.socket.map(PathBuf::from),
+        arguments: arguments.arguments,
+    })
+}
+
+/// The call, if this program was called by a runtime's name.
+pub(super) fn called_by_name() -> Option<Options> {
+    let mut arguments = env::args_os();
+    let program = arguments.next()?;
+    let name = Path::new(&program).file_name().map(OsStr::to_owned)?;
+    runtime::is_front(&name).then(|| Options {
+        name,
+        runtime: None,
+        socket: None,
+        arguments: arguments.collect(),
+    })
+}
+
+pub(super) fn run_by_name(options: Options) -> Error {
+    runtime::run(options)
+}

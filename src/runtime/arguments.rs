@@ -1,0 +1,289 @@
+//! A runtime's command line, as far as it has to be understood: the subcommand, the container, a few files. Pure.
+//!
+//! crun parses as argp(3) does, runc as Go's flag package: `-b DIR`, `-bDIR`, `--bundle DIR`, `--bundle=DIR` and `-bundle DIR` are all
+//! in use. Both stop at the first word that is no option. Whatever is not known here goes on to the runtime as it is.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// Options that take a value, with their one letter.
+type WithValue = [(&'static str, Option<u8>)];
+
+const GLOBAL: &WithValue = &[
+    ("root", None),
+    ("cgroup-manager", None),
+    ("log", None),
+    ("log-format", None),
+    ("log-level", None),
+    ("criu", None),
+    ("rootless", None),
+];
+const CREATE: &WithValue = &[
+    ("bundle", Some(b'b')),
+    ("config", Some(b'f')),
+    ("console-socket", None),
+    ("pid-file", None),
+    ("preserve-fds", None),
+];
+const EXEC: &WithValue = &[
+    ("process", Some(b'p')),
+    ("user", Some(b'u')),
+    ("additional-gids", Some(b'g')),
+    ("env", Some(b'e')),
+    ("cap", Some(b'c')),
+    ("cwd", None),
+    ("console-socket", None),
+    ("pid-file", None),
+    ("preserve-fds", None),
+    ("process-label", None),
+    ("apparmor", None),
+    ("cgroup", None),
+];
+
+/// What the command line asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// create, run
+    Create,
+    Exec,
+    /// Everything that starts no process in a container.
+    Other,
+}
+
+#[derive(Debug)]
+pub(super) struct CommandLine {
+    words: Vec<OsString>,
+    pub(super) task: Task,
+    /// The first word behind the subcommand's options: the container's id.
+    id: Option<usize>,
+    global: Vec<Found>,
+    own: Vec<Found>,
+    /// Where a further option of the subcommand may be put.
+    subcommand: usize,
+}
+
+/// An option with its value.
+#[derive(Debug)]
+struct Found {
+    name: &'static str,
+    /// The word in which the value stands, and where in it.
+    word: usize,
+    start: usize,
+    /// The word in which the option begins.
+    first: usize,
+}
+
+impl CommandLine {
+    pub(super) fn parse(words: Vec<OsString>) -> Self {
+        let (global, subcommand) = options(&words, 0, GLOBAL);
+        let task = match words.get(subcommand).and_then(|word| word.to_str()) {
+            Some("create" | "run") => Task::Create,
+            Some("exec") => Task::Exec,
+            _ => Task::Other,
+        };
+        let known = match task {
+            Task::Create => CREATE,
+            Task::Exec => EXEC,
+            Task::Other => &[],
+        };
+        let (own, end) = match task {
+            Task::Other => (Vec::new(), words.len()),
+            _ => options(&words, subcommand + 1, known),
+        };
+        let id = (end < words.len()).then_some(end);
+        Self {
+            words,
+            task,
+            id,
+            global,
+            own,
+            subcommand,
+        }
+    }
+
+    pub(super) fn words(&self) -> &[OsString] {
+        &self.words
+    }
+
+    pub(super) fn id(&self) -> Option<&OsStr> {
+        self.id.map(|index| self.words[index].as_os_str())
+    }
+
+    /// The value of a global option; the last one counts.
+    pub(super) fn global(&self, name: &str) -> Option<&OsStr> {
+        self.value(self.global.iter().rfind(|found| found.name == name)?)
+    }
+
+    /// The value of an option of the subcommand.
+    pub(super) fn own(&self, name: &str) -> Option<&OsStr> {
+        self.value(self.own.iter().rfind(|found| found.name == name)?)
+    }
+
+    /// All values of an option that may be given several times.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a OsStr> {
+        let found = self.own.iter().filter(move |found| found.name == name);
+        found.filter_map(|found| self.value(found))
+    }
+
+    fn value(&self, found: &Found) -> Option<&OsStr> {
+        let word = self.words.get(found.word)?;
+        Some(OsStr::from_bytes(&word.as_bytes()[found.start..]))
+    }
+
+    /// Gives each occurrence of the subcommand's option `name` this value.
+    pub(super) fn set(&mut self, name: &str, value: &OsStr) {
+        for found in self.own.iter().filter(|found| found.name == name) {
+            if let Some(word) = self.words.get_mut(found.word) {
+                let mut bytes = word.as_bytes()[..found.start].to_vec();
+                bytes.extend_from_slice(value.as_bytes());
+                *word = OsString::from_vec(bytes);
+            }
+        }
+    }
+
+    /// Takes all occurrences of the subcommand's option `name` away, and adds others right behind the subcommand.
+    pub(super) fn into_words(self, without: &str, added: &[OsString]) -> Vec<OsString> {
+        let gone = |index: usize| {
+            self.own
+                .iter()
+                .any(|found| found.name == without && (found.first..=found.word).contains(&index))
+        };
+        let mut words = Vec::with_capacity(self.words.len() + added.len());
+        for (index, word) in self.words.iter().enumerate() {
+            if !gone(index) {
+                words.push(word.clone());
+            }
+            if index == self.subcommand {
+                words.extend_from_slice(added);
+            }
+        }
+        words
+    }
+}
+
+/// The options with values from the word `start` on, and the first word that is no option.
+fn options(words: &[OsString], start: usize, known: &'static WithValue) -> (Vec<Found>, usize) {
+    let mut found = Vec::new();
+    let mut index = start;
+    while let Some(word) = words.get(index) {
+        let bytes = word.as_bytes();
+        match bytes {
+            b"--" => return (found, index + 1),
+            [b'-', _, ..] => {}
+            _ => break,
+        }
+        let first = index;
+        if let Some((name, value)) = with_value(bytes, known) {
+            // In this word, or all of the next one.
+            let (word, start) = match value {
+                Some(start) => (index, start),
+                None => (index + 1, 0),
+            };
+            index = word;
+            found.push(Found {
+                name,
+                word,
+                start,
+                first,
+            });
+        }
+        index += 1;
+    }
+    (found, index.min(words.len()))
+}
+
+/// The option of `known` that this word is, and where in it its value begins.
+fn with_value(word: &[u8], known: &'static WithValue) -> Option<(&'static str, Option<usize>)> {
+    let dashes = if word.starts_with(b"--") { 2 } else { 1 };
+    let name_end = word.iter().position(|byte| *byte == b'=');
+    let name = &word[dashes..name_end.unwrap_or(word.len())];
+    let long = known.iter().find(|(long, _)| long.as_bytes() == name);
+    if let Some((long, _)) = long {
+        return Some((long, name_end.map(|end| end + 1)));
+    }
+    if dashes == 2 {
+        return None;
+    }
+    // Letters in one word, the last of which may have a value.
+    let (at, (long, _)) = word[1..].iter().enumerate().find_map(|(at, letter)| {
+        let option = known.iter().find(|(_, short)| *short == Some(*letter))?;
+        Some((at + 1, option))
+    })?;
+    let value = match word.get(at + 1) {
+        None => None,
+        // runc's way; crun's option of one letter has no such thing.
+        Some(b'=') => Some(at + 2),
+        Some(_) => Some(at + 1),
+    };
+    Some((long, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> CommandLine {
+        CommandLine::parse(line.split_ascii_whitespace().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn a_subcommand_is_found_behind_global_options_of_all_kinds() {
+        for line in [
+            "--log-format=json --log /a/b --cgroup-manager disabled create --bundle /x --pid-file p id",
+            "--root /r --systemd-cgroup create -b/x id",
+            "-root /r -debug run -bundle=/x id",
+            "--debug run -db /x id",
+            "run --bundle=/x --detach -- id",
+        ] {
+            let parsed = parse(line);
+            assert_eq!(parsed.task, Task::Create, "{line}");
+            assert_eq!(parsed.own("bundle"), Some(OsStr::new("/x")), "{line}");
+            assert_eq!(parsed.id(), Some(OsStr::new("id")), "{line}");
+        }
+        for line in [
+            "",
+            "--version",
+            "features",
+            "kill c1 exec",
+            "--log exec",
+            "state run",
+        ] {
+            assert_eq!(parse(line).task, Task::Other, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_the_program_are_no_options() {
+        let parsed = parse("exec -t --user 1:2 c1 sh -u 3 --process x");
+        assert_eq!(parsed.task, Task::Exec);
+        assert_eq!(parsed.own("user"), Some(OsStr::new("1:2")));
+        assert_eq!(parsed.own("process"), None);
+        assert_eq!(parsed.id(), Some(OsStr::new("c1")));
+    }
+
+    #[test]
+    fn values_are_exchanged_where_they_stand() {
+        let exchanged = |line: &str| {
+            let mut parsed = parse(line);
+            parsed.set("process", OsStr::new("/new"));
+            let words = parsed.into_words("additional-gids", &["--added".into()]);
+            words.join(OsStr::new(" ")).into_string().unwrap()
+        };
+        assert_eq!(
+            exchanged("--root r exec -p old -g 5 -g6 --additional-gids=7 -d id"),
+            "--root r exec --added -p /new -d id"
+        );
+        assert_eq!(
+            exchanged("exec --process=old id -g 5"),
+            "exec --added --process=/new id -g 5"
+        );
+        assert_eq!(exchanged("exec -dpold id"), "exec --added -dp/new id");
+    }
+
+    #[test]
+    fn an_option_without_its_value_is_the_runtimes_to_complain_about() {
+        let parsed = parse("exec -p");
+        assert_eq!((parsed.own("process"), parsed.id()), (None, None));
+        assert_eq!(parse("--root").task, Task::Other);
+    }
+}

@@ -1,0 +1,259 @@
+//! The runtime front, `subuidless-crun`: what podman and its like call instead of crun or runc.
+//!
+//! Where a process is to be started in a container, it sees to a daemon, puts the rules into what the runtime is going to read, and tells the
+//! daemon whom the process is to be. Then it becomes the runtime, in the same process and with the same arguments. Everything else goes on to the
+//! runtime untouched.
+
+mod arguments;
+mod complaint;
+mod find;
+mod receiver;
+mod user;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde_json::{Map, Value};
+
+use crate::bundle;
+use crate::error::Error;
+use crate::handover::{Announcement, NextUser};
+use crate::profile::Runtime;
+use arguments::{CommandLine, Task};
+use user::MappedIds;
+
+/// How the front was called.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The name under which it was called, which says what runtime stands behind it.
+    pub(crate) name: OsString,
+    /// The runtime, where it was named.
+    pub(crate) runtime: Option<PathBuf>,
+    /// The daemon's socket, where it was named.
+    pub(crate) socket: Option<PathBuf>,
+    /// The runtime's arguments.
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// Whether a program of this name is the runtime front.
+pub(crate) fn is_front(name: &OsStr) -> bool {
+    matches!(
+        name.as_encoded_bytes(),
+        b"subuidless-crun" | b"subuidless-runc" | b"crun" | b"runc"
+    )
+}
+
+/// Becomes the runtime; comes back only with an error, which has been told to who reads the runtime's log, too.
+pub(crate) fn run(options: Options) -> Error {
+    let line = CommandLine::parse(options.arguments);
+    let log = line.global("log").map(PathBuf::from);
+    let as_json = line.global("log-format") == Some(OsStr::new("json"));
+    let error = match prepare(line, &options.name, options.runtime, options.socket) {
+        Ok((runtime, arguments)) => {
+            let source = Command::new(&runtime).args(arguments).exec();
+            Error::File {
+                path: runtime,
+                source,
+            }
+        }
+        Err(error) => error,
+    };
+    if let Some(log) = log {
+        complaint::write(&log, as_json, &error);
+    }
+    error
+}
+
+/// The runtime, and what it is called with.
+fn prepare(
+    line: CommandLine,
+    name: &OsStr,
+    runtime: Option<PathBuf>,
+    socket: Option<PathBuf>,
+) -> Result<(PathBuf, Vec<OsString>), Error> {
+    let runtime = match runtime {
+        Some(runtime) => find::named(&runtime)?,
+        None => find::find(find::names(name))?,
+    };
+    let kind = find::kind(&runtime);
+    let arguments = match (line.task, line.id().map(OsStr::to_owned)) {
+        // Without an id the runtime says what is wrong.
+        (Task::Other, _) | (_, None) => line.words().to_vec(),
+        (Task::Create, Some(id)) => create(line, &id, kind, socket)?,
+        (Task::Exec, Some(id)) => exec(line, &id, kind, socket)?,
+    };
+    Ok((runtime, arguments))
+}
+
+/// create, run
+fn create(
+    mut line: CommandLine,
+    id: &OsStr,
+    kind: Runtime,
+    socket: Option<PathBuf>,
+) -> Result<Vec<OsString>, Error> {
+    let bundle = PathBuf::from(line.own("bundle").unwrap_or(OsStr::new(".")));
+    let path = match line.own("config") {
+        // Relative to where the runtime is called, and not to the bundle.
+        Some(path) if path != "config.json" => PathBuf::from(path),
+        _ => bundle.join("config.json"),
+    };
+    let mut config = bundle::read_object(&path)?;
+    let mapped = MappedIds::of_config(&config);
+    if mapped.are_all() && nix::unistd::Uid::effective().is_root() {
+        // The real root's container: the kernel knows all ids.
+        return Ok(line.words().to_vec());
+    }
+    let in_place = kind == Runtime::Runc;
+    let next = match in_place {
+        true => user::take_for_good(&mut config, &mapped),
+        false => {
+            process_of(&mut config).map_or(NextUser::AsIs, |process| user::take(process, &mapped))
+        }
+    };
+    let root = config
+        .get("root")
+        .and_then(|root| root.get("path")?.as_str());
+    let rootfs = bundle.join(root.unwrap_or("rootfs"));
+    if let Some(process) = process_of(&mut config) {
+        user::add_home(process, &rootfs, &next);
+    }
+    let socket = receiver::announce(socket, &announcement(id, next))?;
+    let wish = bundle::Wish {
+        base: None,
+        runtime: kind,
+        listener_path: Some(utf8(&socket)?),
+    };
+    bundle::weave_into(&mut config, &path, wish)?;
+    if in_place {
+        // runc reads config.json and nothing else.
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        bundle::replace(&path, &config)?;
+        return Ok(line.words().to_vec());
+    }
+    let file = passed_on(&config)?;
+    Ok(match line.own("config") {
+        Some(_) => {
+            line.set("config", &file);
+            line.words().to_vec()
+        }
+        None => line.into_words("", &["--config".into(), file]),
+    })
+}
+
+fn process_of(config: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
+    config.get_mut("process").and_then(Value::as_object_mut)
+}
+
+fn announcement(id: &OsStr, next: NextUser) -> Announcement {
+    Announcement::new(id.to_string_lossy().into_owned(), next)
+}
+
+fn exec(
+    mut line: CommandLine,
+    id: &OsStr,
+    kind: Runtime,
+    socket: Option<PathBuf>,
+) -> Result<Vec<OsString>, Error> {
+    let init = init_of(id, line.global("root"), kind);
+    let mapped = init
+        .and_then(|pid| MappedIds::of_process(&pid.to_string()))
+        .unwrap_or_else(MappedIds::own);
+    if mapped.are_all() && nix::unistd::Uid::effective().is_root() {
+        return Ok(line.words().to_vec());
+    }
+    if let Some(path) = line.own("process").map(PathBuf::from) {
+        let mut process = bundle::read_object(&path)?;
+        let next = user::take(&mut process, &mapped);
+        let changed = next != NextUser::AsIs;
+        if let Some(pid) = init {
+            user::add_home(
+                &mut process,
+                &PathBuf::from(format!("/proc/{pid}/root")),
+                &next,
+            );
+        }
+        receiver::announce(socket, &announcement(id, next))?;
+        if changed {
+            line.set("process", &passed_on(&process)?);
+        }
+        return Ok(line.words().to_vec());
+    }
+    let gids = line.all("additional-gids");
+    let gids = gids
+        .filter_map(|gid| gid.to_str()?.parse().ok())
+        .collect::<Vec<u32>>();
+    let next = match line.own("user").map(OsStr::to_owned) {
+        None => NextUser::AsContainer,
+        Some(option) => match user::of_option(&option, gids, &mapped) {
+            Some((next, instead)) => {
+                line.set("user", OsStr::new(&instead));
+                next
+            }
+            // The runtime says what is wrong with it.
+            None => return Ok(line.words().to_vec()),
+        },
+    };
+    let is_as_is = next == NextUser::AsIs;
+    receiver::announce(socket, &announcement(id, next))?;
+    Ok(match is_as_is {
+        true => line.words().to_vec(),
+        false => line.into_words("additional-gids", &[]),
+    })
+}
+
+/// The first process of a container that runs, as its runtime has noted it down.
+fn init_of(id: &OsStr, root: Option<&OsStr>, kind: Runtime) -> Option<u64> {
+    let (name, file, key) = match kind {
+        Runtime::Crun => ("crun", "status", "pid"),
+        Runtime::Runc => ("runc", "state.json", "init_process_pid"),
+    };
+    let in_root = |root: PathBuf| {
+        let state = bundle::read_object(&root.join(id).join(file)).ok()?;
+        state.get(key)?.as_u64()
+    };
+    if let Some(root) = root {
+        return in_root(PathBuf::from(root));
+    }
+    let directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    directory
+        .and_then(|directory| in_root(directory.join(name)))
+        .or_else(|| in_root(Path::new("/run").join(name)))
+}
+
+fn utf8(path: &Path) -> Result<&str, Error> {
+    path.to_str().ok_or_else(|| Error::File {
+        path: path.to_owned(),
+        source: std::io::Error::other(
+            "the daemon's socket needs a path in UTF-8, to stand in JSON",
+        ),
+    })
+}
+
+/// A file for the runtime alone, as the name of an open descriptor: what the user wrote stays as it is.
+fn passed_on(json: &Map<String, Value>) -> Result<OsString, Error> {
+    /// Above what `--preserve-fds` and LISTEN_FDS would hand on to the container.
+    const ABOVE_THOSE_OF_OTHERS: i32 = 512;
+    let failed = |source| Error::Io {
+        what: "passing the changed JSON on to the runtime",
+        source,
+    };
+    let system = |errno: nix::errno::Errno| failed(errno.into());
+    let memfd = memfd_create(c"subuidless-json", MFdFlags::MFD_CLOEXEC).map_err(system)?;
+    let mut file = File::from(memfd);
+    serde_json::to_writer(&mut file, json).map_err(|error| failed(error.into()))?;
+    file.flush().map_err(failed)?;
+    let memfd = OwnedFd::from(file);
+    let number = [ABOVE_THOSE_OF_OTHERS, 64, 3]
+        .into_iter()
+        .find_map(|least| fcntl(&memfd, FcntlArg::F_DUPFD(least)).ok())
+        .ok_or_else(|| system(nix::errno::Errno::EMFILE))?;
+    Ok(format!("/proc/self/fd/{number}").into())
+}

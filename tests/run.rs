@@ -1,0 +1,409 @@
+//! `subuidless run`: a command of the host, with owners and ids that are compared with real root's.
+
+mod common;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use common::{Place, Ran, Terminal, assert_same_lines, run, run_with_input, set_mode, tool, until};
+
+/// `subuidless run` with arguments.
+fn launch(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = place.subuidless(["run"]);
+    command.args(arguments);
+    command
+}
+
+/// A shell script under `subuidless run`.
+fn sh(place: &Place, script: &str) -> Ran {
+    run(&mut launch(place, &["--", "sh", "-euc", script]))
+}
+
+/// A directory for root and one for the user.
+fn directories(place: &Place) -> (PathBuf, PathBuf) {
+    let (oracle, ours) = (place.path("oracle"), place.path("ours"));
+    for directory in [&oracle, &ours] {
+        fs::create_dir(directory).expect("a new directory");
+        set_mode(directory, 0o755);
+    }
+    place.give_to_user(&ours);
+    (oracle, ours)
+}
+
+/// Runs `script` as real root and under `subuidless run`, and compares what is printed; the result is that.
+fn compare(place: &Place, (oracle, ours): &(PathBuf, PathBuf), script: &str) -> String {
+    let script = format!("umask 022\n{script}");
+    let mut real = place.as_root("bash");
+    real.args(["-euc", &script]).current_dir(oracle);
+    let mut emulated = launch(place, &["--", "bash", "-euc", &script]);
+    emulated.current_dir(ours);
+    let expected = run(&mut real).ok();
+    assert_same_lines(expected.as_bytes(), run(&mut emulated).ok().as_bytes());
+    expected
+}
+
+/// Nothing of ours runs any more.
+fn is_left_alone(place: &Place) {
+    until("no process and no socket is left", || {
+        let processes = place.processes();
+        processes.is_empty().then_some(())
+    });
+    let left: Vec<_> = fs::read_dir(place.runtime_directory())
+        .expect("the runtime directory")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .filter(|name| name != "subuidless-recent")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+const LIST: &str = "find . -printf '%p %M %U:%G %n %l\\n' | LC_ALL=C sort";
+
+#[test]
+fn owners_and_ids_are_those_that_real_root_sees() {
+    let place = Place::new();
+    let directories = directories(&place);
+    let busybox = tool("busybox");
+    let script = format!(
+        r#"
+        mkdir -p d/e; echo x >d/f; ln -s f d/l; ln d/f d/h; mkfifo d/p; mknod d/null c 1 3
+        chown 42:42 d/f; chown -h 7:8 d/l; chown 100000:200000 d/e; chown 3000000000:5 d/p; chown 1:5 d/null
+        # A static program.
+        echo y >d/s; {busybox} chown 11:12 d/s; {busybox} stat -c '%u:%g %a' d/s
+        chmod 4755 d/s; chown 13:14 d/s; chmod 2755 d/s
+        stat -c '%n %u:%g %a %F %t:%T' d/*
+        setpriv --reuid 77 --regid 78 --groups 79,80 sh -c 'id -u; id -g; id -G; chown 0:0 d/f 2>&1; :'
+        setpriv --reuid 42 --regid 42 --clear-groups sh -c 'chmod 600 d/f; chgrp 9 d/f 2>&1; stat -c "%u:%g %a" d/f'
+        tar --numeric-owner -cf - d | tar --numeric-owner -tvf - | awk '{{ print $1, $2, $NF }}'
+        mkdir c; tar -cf - d | tar -xpf - -C c
+        cp -a d c2; {LIST}"#,
+        busybox = busybox.display()
+    );
+    let printed = compare(&place, &directories, &script);
+    assert!(printed.contains("100000:200000"), "{printed}");
+    is_left_alone(&place);
+    // What was set outlives the command.
+    compare(&place, &directories, LIST);
+    is_left_alone(&place);
+}
+
+#[test]
+fn exit_codes_and_signals_are_the_commands_own() {
+    let place = Place::new();
+    let code = |arguments: &[&str]| run(&mut launch(&place, arguments)).status.code();
+    assert_eq!(code(&["--", "true"]), Some(0));
+    assert_eq!(code(&["sh", "-c", "exit 42"]), Some(42));
+    assert_eq!(code(&["--", "/no/such/program"]), Some(127));
+    assert_eq!(code(&["--", "/etc/passwd"]), Some(126));
+    assert_eq!(
+        code(&["--user", "nobody-knows-me", "--", "true"]),
+        Some(125)
+    );
+    let killed = sh(&place, "kill -TERM $$").status;
+    assert_eq!(killed.signal(), Some(Signal::SIGTERM as i32));
+    // As a shell sees it.
+    let mut outer = place.as_user("sh");
+    outer.args(["-c", "\"$S\" run -- sh -c 'kill -9 $$'; echo $?"]);
+    assert_eq!(run(outer.env("S", place.binary())).ok(), "137\n");
+    is_left_alone(&place);
+}
+
+#[test]
+fn standard_input_is_the_commands_alone() {
+    let place = Place::new();
+    let lines = place.path("home/lines");
+    fs::write(&lines, "one\ntwo\n").unwrap();
+    let mut outer = place.as_user("sh");
+    outer.args(["-c", "\"$S\" run -- sh -c 'read x; echo got $x'; cat"]);
+    outer.env("S", place.binary());
+    let input = fs::File::open(&lines).unwrap();
+    assert_eq!(
+        run_with_input(&mut outer, input.into()).ok(),
+        "got one\ntwo\n"
+    );
+}
+
+#[test]
+fn who_waits_for_the_end_of_a_pipe_does_not_wait_for_us() {
+    let place = Place::new();
+    // A process that goes on, with its own output elsewhere, has the filter, and so a supervisor.
+    let script = "x=$(\"$S\" run -- sh -c 'sleep 1000 >/dev/null 2>&1 3>&- & echo hello' 2>&1 3>&1); echo $x";
+    let mut outer = place.as_user("sh");
+    outer.args(["-c", script]).env("S", place.binary());
+    assert_eq!(run(&mut outer).ok(), "hello\n");
+    assert!(!place.processes().is_empty());
+}
+
+#[test]
+fn user_env_and_cwd_are_what_was_asked_for() {
+    let place = Place::new();
+    let ok = |arguments: &[&str]| run(&mut launch(&place, arguments)).ok();
+    let ids = ["--", "sh", "-c", "id -u; id -g; id -G"];
+    let of = |user: &str| ok(&[&["--user", user], &ids[..]].concat());
+    assert_eq!(ok(&ids), "0\n0\n0\n");
+    assert_eq!(of("999"), "999\n0\n0\n");
+    assert_eq!(of("4000000000:70000"), "4000000000\n70000\n70000\n");
+    // As the host's own name service has it.
+    let expected = run(place
+        .as_root("sh")
+        .args(["-c", "id -u www-data; id -g www-data; id -G www-data"]))
+    .ok();
+    assert_eq!(of("www-data"), expected);
+    let printed = ok(&[
+        "--env",
+        "A=b c",
+        "--env",
+        "HOME",
+        "--cwd",
+        "/usr",
+        "--",
+        "sh",
+        "-c",
+        "pwd; echo $A ${HOME-none}",
+    ]);
+    assert_eq!(printed, "/usr\nb c none\n");
+    // A file that this user makes is his.
+    sh(&place, "mkdir open; chmod 777 open").ok();
+    let script = "touch open/f; stat -c %u:%g open/f";
+    let made = ok(&["--user", "999:70000", "--", "sh", "-euc", script]);
+    assert_eq!(made, "999:70000\n");
+}
+
+#[test]
+fn what_stands_in_the_way_is_named() {
+    let place = Place::new();
+    let told = |arguments: &[&str]| run(&mut launch(&place, arguments)).error();
+    assert!(
+        told(&["--user", "nobody-knows-me", "--", "true"])
+            .contains("\"nobody-knows-me\" is no user that this host knows")
+    );
+    assert!(
+        told(&["--user", "0:nobody-knows-me", "--", "true"])
+            .contains("is no group that this host knows")
+    );
+    assert!(
+        told(&["--cwd", "/no/such/directory", "--", "true"])
+            .contains("/no/such/directory: No such file or directory")
+    );
+    assert!(told(&["--log-file", "/no/such/log", "--", "true"]).contains("/no/such/log"));
+    assert!(told(&[]).contains("COMMAND"));
+    // The kernel takes one listener only.
+    let inner = format!("{} run -- true", place.binary().display());
+    let nested = run(&mut launch(&place, &["--", "sh", "-c", &inner]));
+    assert_eq!(nested.status.code(), Some(125));
+    assert!(
+        nested
+            .error()
+            .contains("runs under a seccomp listener already")
+    );
+    let mut limited = place.as_user("unshare");
+    let script = "echo 0 >/proc/sys/user/max_user_namespaces; exec \"$S\" run -- true";
+    limited
+        .args(["-r", "sh", "-c", script])
+        .env("S", place.binary());
+    let refused = run(&mut limited);
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(refused.error().contains("cannot make a user namespace"));
+    is_left_alone(&place);
+}
+
+/// A command that runs until it is told to end by a file, and then uses what is emulated.
+fn start_waiting(place: &Place) -> std::process::Child {
+    let script = "touch f; chown 5:6 f; touch ready; while ! test -e go; do sleep 0.01; done; chown 7:8 f; stat -c %u:%g f >out";
+    let child = launch(place, &["--", "sh", "-euc", script])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("subuidless run");
+    let home = place.path("home");
+    until("the command is ready", || {
+        home.join("ready").exists().then_some(())
+    });
+    child
+}
+
+fn go_on(place: &Place) {
+    fs::write(place.path("home/go"), "").expect("a file");
+    let out = place.path("home/out");
+    until("the command has gone on", || {
+        (fs::read_to_string(&out).ok()? == "7:8\n").then_some(())
+    });
+}
+
+/// The supervisor of the command.
+fn supervisor(place: &Place) -> Pid {
+    let found = place
+        .processes()
+        .into_iter()
+        .find(|(_, command)| command.windows(11).any(|part| part == b"\0supervise\0"));
+    found.expect("a command has a supervisor").0
+}
+
+#[test]
+fn a_killed_worker_is_replaced() {
+    let place = Place::new();
+    let mut child = start_waiting(&place);
+    kill(place.workers()[0], Signal::SIGKILL).unwrap();
+    go_on(&place);
+    assert!(child.wait().unwrap().success());
+    is_left_alone(&place);
+}
+
+#[test]
+fn a_killed_supervisor_is_not_missed() {
+    let place = Place::new();
+    let mut child = start_waiting(&place);
+    kill(supervisor(&place), Signal::SIGKILL).unwrap();
+    go_on(&place);
+    assert!(child.wait().unwrap().success());
+    is_left_alone(&place);
+}
+
+#[test]
+fn a_process_that_outlives_the_command_is_served_to_its_end() {
+    let place = Place::new();
+    let script =
+        "(while ! test -e go; do sleep 0.01; done; touch f; chown 7:8 f; stat -c %u:%g f >out) & :";
+    sh(&place, script).ok();
+    go_on(&place);
+    is_left_alone(&place);
+}
+
+#[test]
+fn a_killed_command_leaves_nothing() {
+    let place = Place::new();
+    let mut child = start_waiting(&place);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    is_left_alone(&place);
+    assert_eq!(sh(&place, "stat -c %u:%g f").ok(), "5:6\n");
+}
+
+#[test]
+fn a_supervisor_and_its_workers_are_deaf_to_sigterm() {
+    let place = Place::new();
+    let mut child = start_waiting(&place);
+    // As systemd and batch systems end whole groups of processes, but for the command itself, which would end.
+    for pid in [supervisor(&place)].into_iter().chain(place.workers()) {
+        kill(pid, Signal::SIGTERM).unwrap();
+    }
+    go_on(&place);
+    assert!(child.wait().unwrap().success());
+}
+
+/// Waits until the process of this command line is what a terminal's keys are for.
+fn is_in_the_foreground(place: &Place, wanted: &[u8]) {
+    until("it is in the foreground", || {
+        let processes = place.processes();
+        let (pid, _) = processes.iter().find(|(_, command)| command == wanted)?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // proc_pid_stat(5): state, parent, process group, session, terminal, its foreground process group.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        (fields[2] == fields[5] && fields[0] != "T").then_some(())
+    });
+}
+
+#[test]
+fn the_terminal_is_the_commands() {
+    let place = Place::new();
+    let mut terminal = Terminal::open(&place);
+    terminal.enter("\"$S\" run -- sh -c 'trap \"echo inter''rupted; exit 7\" INT; echo rea''dy; while :; do sleep 0.05; done'");
+    terminal.see("ready");
+    terminal.press("\x03");
+    terminal.see("interrupted");
+    terminal.enter("echo code=$?");
+    terminal.see("code=7");
+    // Job control.
+    terminal.enter("\"$S\" run -- sleep 1000");
+    until("sleep runs", || {
+        let mut processes = place.processes().into_iter();
+        processes
+            .any(|(_, command)| command == b"sleep\x001000\0")
+            .then_some(())
+    });
+    terminal.press("\x1a");
+    terminal.see("Stopped");
+    terminal.enter("bg; jobs");
+    terminal.see("Running");
+    terminal.enter("fg");
+    is_in_the_foreground(&place, b"sleep\x001000\0");
+    terminal.press("\x03");
+    terminal.enter("echo code=$?");
+    terminal.see("code=130");
+    // The size of the window.
+    terminal.enter("\"$S\" run -- bash -c 'trap \"stty size\" WINCH; echo rea''dy; while :; do sleep 0.05; done'");
+    terminal.see("ready");
+    terminal.resize(33, 77);
+    terminal.see("33 77");
+    terminal.press("\x03");
+    // A shell with jobs of its own.
+    terminal.enter("\"$S\" run -- bash --norc -i");
+    terminal.enter("sleep 1000");
+    until("sleep runs", || {
+        let mut processes = place.processes().into_iter();
+        processes
+            .any(|(_, command)| command == b"sleep\x001000\0")
+            .then_some(())
+    });
+    terminal.press("\x1a");
+    terminal.see("Stopped");
+    terminal.enter("kill %1; touch f; chown 3:4 f; stat -c is=%u:%g f");
+    terminal.see("is=3:4");
+    terminal.enter("exit; exit");
+    terminal.enter("echo here=$BASHPID again");
+    terminal.see("again");
+}
+
+#[test]
+fn with_keep_id_the_user_stays_herself_and_namespaces_are_emulated() {
+    let place = Place::new();
+    let home = place.path("home");
+    let uid = place.user.uid;
+    let script = r#"
+        id -u; touch f; chown 42:42 f 2>/dev/null || echo refused
+        unshare -r sh -euc 'chown 42:43 f; stat -c %u:%g f; setpriv --reuid 55 --clear-groups id -u'
+        stat -c %u f
+        # Another namespace, and one below it with other mounts.
+        unshare -r sh -euc 'stat -c %u:%g f; unshare -m sh -euc "mount -t tmpfs t /mnt; touch /mnt/g; chown 8:9 /mnt/g; stat -c %u:%g /mnt/g"'
+        unshare -r -m sh -euc 'mount -t tmpfs t /mnt; touch /mnt/g; chown 10:11 /mnt/g; stat -c %u:%g /mnt/g' &
+        unshare -r sh -euc 'chown 12:13 f; stat -c %u:%g f'
+        wait"#;
+    let mut command = launch(&place, &["--keep-id", "--", "sh", "-euc", script]);
+    let printed = run(command.current_dir(&home)).ok();
+    let mut lines: Vec<&str> = printed.lines().collect();
+    lines[6..].sort_unstable();
+    let uid = uid.to_string();
+    assert_eq!(
+        lines,
+        [
+            &uid, "refused", "42:43", "55", &uid, "42:43", "10:11", "12:13", "8:9"
+        ],
+        "{printed}"
+    );
+    is_left_alone(&place);
+}
+
+#[test]
+fn with_keep_id_a_dead_supervisor_means_enosys_and_no_hang() {
+    let place = Place::new();
+    // test(1) would ask the dead whether a file is there.
+    let script = "unshare -r sh -c 'touch f; mkfifo go; touch ready; read x <go; chown 7:8 f'";
+    let mut child = launch(&place, &["--keep-id", "--", "sh", "-c", script])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("subuidless run");
+    let home = place.path("home");
+    until("the command is ready", || {
+        home.join("ready").exists().then_some(())
+    });
+    kill(supervisor(&place), Signal::SIGKILL).unwrap();
+    fs::write(home.join("go"), "").unwrap();
+    until("the command has ended", || {
+        child.try_wait().unwrap().map(drop)
+    });
+    is_left_alone(&place);
+}
