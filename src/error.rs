@@ -108,6 +108,9 @@ pub(crate) enum Error {
     )]
     NobodyListens { places: String },
 
+    #[error("{failures} of these checks failed: without what they ask for, nothing works")]
+    Unfit { failures: usize },
+
     #[error("{path}: asking the daemon: {reason}")]
     Ask { path: PathBuf, reason: String },
 

@@ -4,7 +4,7 @@
 //! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
 //! top floor down; each imports from lower floors only:
 //!
-//! `cli` > `sweep`, `launch`, `look`, `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`,
+//! `cli` > `sweep`, `launch`, `look`, `check`, `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`,
 //! `board`, `owner`, `identity` >
 //! `procfs`, `lock` > `sys` > `credentials`,
 //! `acl`, `name`, `handover`, `ask`, `oci`, `error` > `tally`.
@@ -15,6 +15,7 @@ mod acl;
 mod ask;
 mod board;
 mod bundle;
+mod check;
 mod cli;
 mod credentials;
 mod daemon;

@@ -58,10 +58,10 @@ impl ListenerFd {
     }
 
     /// Wakes the target on the supervisor's own core (Linux 6.6): a tenth of the latency. Older kernels say EINVAL.
-    pub(crate) fn enable_sync_wake_up(&self) {
+    pub(crate) fn enable_sync_wake_up(&self) -> bool {
         const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: u64 = 1;
         // Without it everything works as well, only slower.
-        let _ = sys::notification_set_flags(self.fd.as_fd(), SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
+        sys::notification_set_flags(self.fd.as_fd(), SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP).is_ok()
     }
 
     /// Blocks until a notification is in `slot`, which must be [empty](clear).

@@ -635,6 +635,13 @@ pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {
     command.spawn()?.wait().map(drop)
 }
 
+/// How io_uring_setup(2) refuses to set up a ring without a place to describe it: EFAULT where it could be had.
+pub(crate) fn io_uring_setup() -> Errno {
+    // SAFETY: the kernel refuses the null pointer before it does anything.
+    unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<c_void>()) };
+    Errno::last()
+}
+
 /// bind(2) to an address as it is.
 pub(crate) fn bind(socket: BorrowedFd, address: &[u8]) -> Result<(), Errno> {
     let length = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::EINVAL)?;

@@ -1,6 +1,7 @@
 //! The command line: argv in, output and exit codes out. No emulation.
 
 mod bundle;
+mod check;
 mod owners;
 mod profile;
 mod run;
@@ -50,6 +51,8 @@ enum Subcommands {
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
     Bundle(bundle::Arguments),
+    /// Say whether this host can do the job, and what to change
+    Check(check::Arguments),
     /// Show the containers that are served, and how their calls go
     Status(status::Arguments),
     /// Show calls as they are answered
@@ -61,6 +64,8 @@ enum Subcommands {
     Owners(owners::Command),
     #[command(hide = true)]
     Supervise(run::Supervise),
+    #[command(hide = true)]
+    CheckStep(check::Step),
 }
 
 /// How to log, always to standard error.
@@ -130,6 +135,8 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(arguments) => serve::run(arguments),
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
+        Subcommands::Check(arguments) => check::run(&arguments),
+        Subcommands::CheckStep(step) => check::step(&step),
         Subcommands::Status(arguments) => status::run(&arguments),
         Subcommands::Trace(arguments) => trace::run(arguments),
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
