@@ -91,14 +91,34 @@ pub(crate) enum Error {
     NoSupervisor,
 
     #[error(
-        "{name:?} is no user that this host knows: give a name of `getent passwd`, or numbers as in --user 999:999"
+        "{name:?} is no user that {place} knows: give a name of its passwd(5), or numbers as in --user 999:999"
     )]
-    UnknownUser { name: String },
+    UnknownUser { name: String, place: String },
+
+    #[error("{name:?} is no group that {place} knows: give a name of its group(5), or a number")]
+    UnknownGroup { name: String, place: String },
 
     #[error(
-        "{name:?} is no group that this host knows: give a name of `getent group`, or a number"
+        "{name:?} cannot be a container's name: up to 64 letters, digits and any of _.- are, and not a point first"
     )]
-    UnknownGroup { name: String },
+    ContainerName { name: String },
+
+    #[error(
+        "a container called {name} runs already: choose another --name, or end it with `subuidless kill {name}`"
+    )]
+    ContainerExists { name: String },
+
+    #[error("no container called {name} runs (running: {known}): `subuidless ps` lists them", known = if .known.is_empty() { "none" } else { .known })]
+    NoContainer { name: String, known: String },
+
+    #[error("{path}: {reason}")]
+    Rootfs { path: PathBuf, reason: &'static str },
+
+    #[error("--net needs the program {program}, which is not installed: on Debian, `apt-get install {}`; or use --net host or --net none", package(.program))]
+    NoNetworkProgram { program: &'static str },
+
+    #[error("{program}: the container's network cannot be set up: {source}")]
+    Network { program: PathBuf, source: io::Error },
 
     #[error("looking up {name:?}: {}; numbers need no name service, as in --user 999:999", .errno.desc())]
     NameService { name: String, errno: Errno },
@@ -118,4 +138,12 @@ pub(crate) enum Error {
         "this kernel's seccomp notification has {size} bytes instead of 80: subuidless does not know it, please report the kernel version"
     )]
     NotificationSize { size: u16 },
+}
+
+/// Debian's name for what a program is in.
+fn package(program: &str) -> &str {
+    match program {
+        "pasta" => "passt",
+        program => program,
+    }
 }

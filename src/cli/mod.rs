@@ -2,6 +2,7 @@
 
 mod bundle;
 mod check;
+mod inside;
 mod owners;
 mod profile;
 mod run;
@@ -45,8 +46,14 @@ struct CommandLine {
 enum Subcommands {
     /// Listen for container runtimes and serve their containers (also: `subuidless SOCKET`)
     Serve(serve::Arguments),
-    /// Run a command in which owners and ids can be changed, and last
+    /// Run a command, or a container, in which owners and ids can be changed, and last
     Run(run::Arguments),
+    /// Run a command in a container that `run` has started
+    Exec(inside::ExecArguments),
+    /// List the containers that `run` has started
+    Ps(inside::PsArguments),
+    /// Send a signal to a container that `run` has started
+    Kill(inside::KillArguments),
     /// Print a seccomp profile that sends the calls to subuidless
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
@@ -66,6 +73,8 @@ enum Subcommands {
     Supervise(run::Supervise),
     #[command(hide = true)]
     CheckStep(check::Step),
+    #[command(hide = true)]
+    Network(run::NetworkArguments),
 }
 
 /// How to log, always to standard error.
@@ -142,12 +151,18 @@ pub fn main() -> ExitCode {
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
-        Subcommands::Run(arguments) => {
-            let failure = run::run(arguments);
-            report(&failure);
-            return ExitCode::from(launch::exit_code(&failure));
-        }
+        Subcommands::Run(arguments) => return failure_of(&run::run(arguments)),
+        Subcommands::Exec(arguments) => return failure_of(&inside::exec(arguments)),
+        Subcommands::Ps(arguments) => inside::ps(&arguments),
+        Subcommands::Kill(arguments) => inside::kill(&arguments),
+        Subcommands::Network(arguments) => run::network(&arguments),
     })
+}
+
+/// Of what would have become another program.
+fn failure_of(failure: &Error) -> ExitCode {
+    report(failure);
+    ExitCode::from(launch::exit_code(failure))
 }
 
 fn exit_code(result: Result<(), Error>) -> ExitCode {

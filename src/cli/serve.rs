@@ -44,6 +44,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
         log_level,
         log_format,
         idle: arguments.idle.map(Duration::from_secs),
+        until: None,
     })
 }
 

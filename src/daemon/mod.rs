@@ -12,12 +12,14 @@ mod tracers;
 mod workers;
 
 use std::cell::Cell;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 use tokio::io::AsyncWriteExt;
@@ -34,7 +36,6 @@ use crate::sys;
 use announcements::Announcements;
 use receive::{ReceiveError, Received};
 use socket::ControlSocket;
-pub(crate) use socket::default_path;
 use store::{Keeper, Places};
 use workers::Workers;
 
@@ -50,6 +51,26 @@ pub(crate) struct Options {
     pub(crate) log_format: String,
     /// To end after so long a time without any container; `None`: never.
     pub(crate) idle: Option<Duration>,
+    /// To end after a certain process and its containers, deaf to SIGTERM until then.
+    pub(crate) until: Option<Until>,
+}
+
+/// How long a daemon is needed.
+pub(crate) struct Until {
+    /// The pidfd of the process.
+    pub(crate) process: OwnedFd,
+    /// Called when the daemon listens.
+    pub(crate) ready: Box<dyn Fn()>,
+    /// Called when the process has ended; containers may still run then.
+    pub(crate) ended: Box<dyn Fn()>,
+}
+
+impl std::fmt::Debug for Until {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Until")
+            .field("process", &self.process)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Serves until SIGTERM or SIGINT. Running containers' workers go on.
@@ -121,6 +142,8 @@ async fn serve(options: Options) -> Result<(), Error> {
     info!(socket = %socket.display(), "listening");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let is_held = options.until.is_some();
+    let mut needless = std::pin::pin!(daemon.outlive(options.until));
     loop {
         tokio::select! {
             connection = socket.accept() => match connection {
@@ -142,8 +165,9 @@ async fn serve(options: Options) -> Result<(), Error> {
                 info!("no container for a while: enough");
                 break;
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = &mut needless => break,
+            _ = terminate.recv(), if !is_held => break,
+            _ = interrupt.recv(), if !is_held => break,
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -210,12 +234,12 @@ async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<
     let listener = Arc::new(listener);
     let mut newcomers = router::start(&listener).map_err(failed)?;
     let ends = Arc::clone(&listener);
-    let mut end = tokio::task::spawn_blocking(move || router::wait_for_end(&ends));
+    let mut end = tokio::task::spawn_blocking(move || wait_for(&*ends, PollFlags::empty()));
     let mut served = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             result = &mut end => {
-                result.map_err(|error| failed(error.into())).and_then(|end| end.map_err(failed))?;
+                result.map_err(|error| failed(error.into())).and_then(|end| end.map_err(|errno| failed(errno.into())))?;
                 break;
             }
             Some(newcomer) = newcomers.recv() => {
@@ -229,6 +253,16 @@ async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<
     }
     while served.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Waits in a thread of its own until `fd` has one of `events`, or hangs up.
+fn wait_for(fd: &impl AsFd, events: PollFlags) -> nix::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(fd.as_fd(), events)], PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
 }
 
 fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
@@ -268,6 +302,24 @@ impl Daemon {
         };
         while self.open.get() > 0 || self.last.get().elapsed() < limit {
             tokio::time::sleep(limit.min(LONGEST_LOOK)).await;
+        }
+    }
+
+    /// Waits for the end of the process, and of the containers that are left then.
+    async fn outlive(&self, until: Option<Until>) {
+        const LOOK: Duration = Duration::from_millis(5);
+        let Some(until) = until else {
+            return std::future::pending().await;
+        };
+        (until.ready)();
+        let process = until.process;
+        let end = tokio::task::spawn_blocking(move || wait_for(&process, PollFlags::POLLIN));
+        if !matches!(end.await, Ok(Ok(()))) {
+            warn!("cannot wait for the process that this daemon is for");
+        }
+        (until.ended)();
+        while self.open.get() > 0 {
+            tokio::time::sleep(LOOK).await;
         }
     }
 

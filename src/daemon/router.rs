@@ -12,7 +12,6 @@ use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{Mode, fstat, stat};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -47,18 +46,6 @@ pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<
             }
         })?;
     Ok(newcomers)
-}
-
-/// Waits until no process has the filter any more.
-pub(super) fn wait_for_end(listener: &ListenerFd) -> io::Result<()> {
-    loop {
-        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::empty())];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }
 
 /// Device and inode of a namespace.

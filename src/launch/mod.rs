@@ -1,107 +1,26 @@
-//! `subuidless run`: a command of the host under a filter of ours, without daemon or runtime.
-//!
-//! The process that was called becomes the command: it enters a user namespace, loads the filter, hands the listener to a
-//! supervisor, and executes the command. So exit codes, signals, job control and the terminal need nobody to pass them
-//! on. The supervisor is a daemon for this one listener, nobody's child and in nobody's session, and ends with the last
-//! process that has the filter.
+//! `subuidless run`: a command, or a container, that needs no daemon to be started before; and what can be done with such
+//! containers while they run.
 
+mod command;
+mod container;
+mod inside;
 mod namespace;
+mod network;
+mod place;
+mod spec;
 mod supervisor;
 mod user;
 
-use std::convert::Infallible;
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::Command;
 
-use nix::errno::Errno;
+pub(crate) use command::{Options, run};
+pub(crate) use container::{ContainerOptions, Root, run as run_container};
+pub(crate) use inside::{ExecOptions, Row, exec, list, signal};
+pub(crate) use network::{Network, hook as network_hook, keep as keep_network};
+pub(crate) use spec::Bind;
+pub(crate) use supervisor::{Holder, Log};
 
 use crate::error::Error;
-use crate::{profile, sys};
-pub(crate) use supervisor::Log;
-use supervisor::Supervisor;
-use user::Login;
-
-/// What `subuidless run` is asked for.
-#[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) command: Vec<OsString>,
-    /// `UID[:GID]`, or names.
-    pub(crate) user: Option<String>,
-    /// No user namespace of our own: those that the command makes are emulated.
-    pub(crate) keep_id: bool,
-    /// `NAME=VALUE` to be set, `NAME` to be removed.
-    pub(crate) environment: Vec<String>,
-    pub(crate) directory: Option<PathBuf>,
-    pub(crate) store: Option<PathBuf>,
-    pub(crate) log: Log,
-}
-
-/// Becomes the command. Returns only if that cannot be done.
-pub(crate) fn run(options: Options) -> Result<Infallible, Error> {
-    // Names are those of the host, asked for where it can be reached in the usual ways.
-    let login = options.user.as_deref().map(Login::find).transpose()?;
-    let filter = profile::program().map_err(|source| Error::Io {
-        what: "making the filter",
-        source,
-    })?;
-    // Born outside: only a process of the namespace above can join ours, and look at every process in it.
-    let supervisor = Supervisor::start(options.store.as_deref(), options.keep_id, &options.log)?;
-    match options.keep_id {
-        false => namespace::enter()?,
-        // seccomp(2): without a capability, a filter is for those who can gain none.
-        true => nix::sys::prctl::set_no_new_privs().map_err(|errno| Error::System {
-            what: "prctl(PR_SET_NO_NEW_PRIVS)",
-            errno,
-        })?,
-    }
-    supervisor.supervise(load(&filter)?)?;
-    if let Some(login) = login {
-        login.become_it()?;
-    }
-    execute(&options)
-}
-
-/// Loads the filter; the result is its listener.
-fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
-    let wait_killable = sys::seccomp_knows_wait_killable();
-    sys::seccomp_load(filter, wait_killable).map_err(|errno| match errno {
-        Errno::EBUSY => Error::SecondListener,
-        errno => Error::System {
-            what: "loading the seccomp filter",
-            errno,
-        },
-    })
-}
-
-fn execute(options: &Options) -> Result<Infallible, Error> {
-    let (program, arguments) = options.command.split_first().ok_or(Error::NoCommand)?;
-    if let Some(directory) = &options.directory {
-        std::env::set_current_dir(directory).map_err(|source| Error::File {
-            path: directory.clone(),
-            source,
-        })?;
-    }
-    let mut command = Command::new(program);
-    command.args(arguments);
-    for variable in &options.environment {
-        match variable.split_once('=') {
-            Some((name, value)) => command.env(name, value),
-            None => command.env_remove(variable),
-        };
-    }
-    let source = command.exec();
-    if source.raw_os_error() == Some(libc::ENOSYS) {
-        // What calls get whose listener nobody holds any more.
-        return Err(Error::NoSupervisor);
-    }
-    Err(Error::Execute {
-        program: PathBuf::from(program),
-        source,
-    })
-}
 
 /// The exit code of a command that could not be run, as env(1) and timeout(1) have them.
 pub(crate) fn exit_code(error: &Error) -> u8 {

@@ -1,17 +1,23 @@
-//! A user namespace in which the host user is root.
+//! A user namespace in which the host user is root, and what a runtime needs beside it.
 
 use std::fs;
 use std::io;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{getegid, geteuid};
 
 use crate::error::Error;
 
-/// Moves this process, which must have one thread, into a user namespace of its own.
-pub(crate) fn enter() -> Result<(), Error> {
+/// Moves this process, which must have one thread, into a user namespace of its own, and into new ones of `others`.
+pub(super) fn enter(others: &[CloneFlags]) -> Result<(), Error> {
     let (uid, gid) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| Error::NoUserNamespace {
+    let flags = others.iter().copied().collect::<CloneFlags>() | CloneFlags::CLONE_NEWUSER;
+    unshare(flags).map_err(|errno| Error::NoUserNamespace {
         source: errno.into(),
     })?;
     // user_namespaces(7): without setgroups(2) a group may be mapped without any privilege.
@@ -23,4 +29,43 @@ pub(crate) fn enter() -> Result<(), Error> {
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("0 {uid} 1\n"))?;
     write("gid_map", format!("0 {gid} 1\n"))
+}
+
+/// Enters the user namespace of the process `pid`, and a mount namespace of one's own.
+pub(super) fn join(pid: u32) -> Result<(), Error> {
+    let failed = |errno: Errno| Error::Io {
+        what: "entering the container's user namespace",
+        source: errno.into(),
+    };
+    let path = format!("/proc/{pid}/ns/user");
+    let namespace = open(
+        path.as_str(),
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    );
+    setns(namespace.map_err(failed)?, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed)
+}
+
+/// crun wants a cgroup2 file system at /sys/fs/cgroup; on a host with both kinds it lies below, and in a mount namespace of
+/// our own it can be moved.
+pub(super) fn unify_cgroups() -> Result<(), Error> {
+    const ROOT: &str = "/sys/fs/cgroup";
+    const UNIFIED: &str = "/sys/fs/cgroup/unified";
+    let is_unified =
+        |path: &str| statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    if is_unified(ROOT) || !is_unified(UNIFIED) {
+        return Ok(());
+    }
+    mount(
+        Some(UNIFIED),
+        ROOT,
+        None::<&str>,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .map_err(|errno| Error::File {
+        path: ROOT.into(),
+        source: errno.into(),
+    })
 }

@@ -1,16 +1,20 @@
-//! The daemon for one listener: started beside the command, and told of it as a runtime would tell.
+//! The daemon for one command, told of its listener as a runtime would tell, or for one container.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::IsTerminal;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::fcntl::Flock;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sendfd::SendWithFd;
 use serde_json::json;
 
+use super::place::Place;
 use crate::error::Error;
 use crate::sys;
 
@@ -43,38 +47,39 @@ impl Log {
 }
 
 #[derive(Debug)]
-pub(crate) struct Supervisor {
+pub(super) struct Supervisor {
     connection: UnixStream,
 }
 
 impl Supervisor {
-    /// Starts one, which ends when nothing comes.
-    pub(crate) fn start(store: Option<&Path>, keep_id: bool, log: &Log) -> Result<Self, Error> {
-        let failed = |source| Error::Io {
-            what: "starting a supervisor",
-            source,
-        };
-        let (connection, theirs) = UnixStream::pair().map_err(failed)?;
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("supervise").args(&log.options);
-        if keep_id {
-            command.arg("--keep-id");
-        }
-        if let Some(store) = store {
-            command
-                .arg("--store")
-                .arg(std::path::absolute(store).map_err(failed)?);
-        }
-        command
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(log.open()?);
-        sys::start_orphan(&mut command).map_err(failed)?;
+    /// Starts one for a command, which ends when nothing comes.
+    pub(super) fn start(store: Option<&Path>, keep_id: bool, log: &Log) -> Result<Self, Error> {
+        let more: &[&str] = if keep_id { &["--keep-id"] } else { &[] };
+        let connection = start(store, log, more.iter().map(OsString::from))?;
         Ok(Self { connection })
     }
 
+    /// Starts one for a container, and waits until it listens.
+    pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Result<(), Error> {
+        let holder: [OsString; 4] = [
+            "--holder".into(),
+            std::process::id().to_string().into(),
+            "--directory".into(),
+            place.directory.clone().into(),
+        ];
+        let mut connection = start(store, log, holder)?;
+        let mut answer = String::new();
+        let read = connection.read_to_string(&mut answer);
+        match (read, answer.as_str()) {
+            (Ok(_), READY) => Ok(()),
+            (Ok(_), "") => Err(Error::NoSupervisor),
+            (Ok(_), reason) => Err(failed(io::Error::other(reason.to_owned()))),
+            (Err(source), _) => Err(failed(source)),
+        }
+    }
+
     /// Hands over the listener of this process.
-    pub(crate) fn supervise(self, listener: OwnedFd) -> Result<(), Error> {
+    pub(super) fn supervise(self, listener: OwnedFd) -> Result<(), Error> {
         let id = format!("run-{}", std::process::id());
         let message = json!({
             "fds": ["seccompFd"],
@@ -88,4 +93,110 @@ impl Supervisor {
             })?;
         Ok(())
     }
+}
+
+fn failed(source: io::Error) -> Error {
+    Error::Io {
+        what: "starting a supervisor",
+        source,
+    }
+}
+
+/// Starts a process of this program, whose standard input is the other end of the result.
+fn start(
+    store: Option<&Path>,
+    log: &Log,
+    more: impl IntoIterator<Item = OsString>,
+) -> Result<UnixStream, Error> {
+    let (connection, theirs) = UnixStream::pair().map_err(failed)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("supervise").args(&log.options).args(more);
+    if let Some(store) = store {
+        let store = std::path::absolute(store).map_err(failed)?;
+        command.arg("--store").arg(store);
+    }
+    command
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(log.open()?);
+    sys::start_orphan(&mut command).map_err(failed)?;
+    Ok(connection)
+}
+
+/// What the supervisor of a container says once it listens.
+const READY: &str = "ready";
+
+/// The process that a container's supervisor waits for, and what it removes then.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    process: OwnedFd,
+    place: Place,
+    /// Held to the end.
+    _lock: Flock<File>,
+}
+
+impl Holder {
+    /// Of the process `pid`, which waits for an answer.
+    pub(crate) fn new(pid: u32, directory: &Path) -> Result<Self, Error> {
+        let file = |source| Error::File {
+            path: directory.to_owned(),
+            source,
+        };
+        let process = sys::pidfd_open(pid).map_err(|errno| failed(errno.into()))?;
+        let place =
+            super::place::at(directory).ok_or_else(|| file(io::ErrorKind::InvalidInput.into()))?;
+        let lock = place.lock().map_err(file)?;
+        Ok(Self {
+            process,
+            place,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.place.socket()
+    }
+
+    /// Readable once the process has ended.
+    pub(crate) fn process(&self) -> io::Result<OwnedFd> {
+        self.process.try_clone()
+    }
+
+    /// Tells the process that there is a socket.
+    pub(crate) fn tell_ready() {
+        tell(READY);
+    }
+
+    pub(crate) fn tell_failure(error: &Error) {
+        tell(&error.to_string());
+    }
+
+    /// To be called when the process has ended: a container in the foreground ends with it.
+    pub(crate) fn end_container(&self) {
+        let Some(about) = self.place.about().filter(|about| about.foreground) else {
+            return;
+        };
+        if let Some(pid) = self.place.init(crate::runtime::kind(&about.runtime)) {
+            let pid = i32::try_from(pid).unwrap_or(i32::MAX);
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
+    /// Removes what was made for the container.
+    pub(crate) fn clean_up(&self) {
+        self.place.remove();
+    }
+}
+
+/// Says `words` on standard input, which is a socket, and nothing more after that.
+fn tell(words: &str) {
+    let stdin = io::stdin();
+    let Ok(socket) = stdin.as_fd().try_clone_to_owned() else {
+        return;
+    };
+    let mut socket = UnixStream::from(socket);
+    // Who started us may have given up.
+    let _ = socket.write_all(words.as_bytes());
+    let _ = socket.shutdown(std::net::Shutdown::Both);
 }

@@ -1,57 +1,78 @@
 //! `--user`: who the command is to be.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 
 use crate::error::Error;
+use crate::handover::ProcessUser;
 
 /// Ids for a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Login {
-    uid: Uid,
-    gid: Gid,
-    groups: Vec<Gid>,
+pub(super) struct Login {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
 }
 
 impl Login {
-    /// From `UID[:GID]`, where each may be a name that this host knows. With a group there are no supplementary ones.
-    pub(crate) fn find(wish: &str) -> Result<Self, Error> {
+    /// From `UID[:GID]`, where each may be a name. With a group there are no supplementary ones.
+    pub(super) fn find(wish: &str, names: &Names) -> Result<Self, Error> {
         let (user, group) = match wish.split_once(':') {
             Some((user, group)) => (user, Some(group)),
             None => (wish, None),
         };
-        let (uid, known) = match number(user) {
-            Some(uid) => (uid, look_up(user, User::from_uid(Uid::from_raw(uid)))?),
+        let (uid, account) = match number(user) {
+            Some(uid) => (uid, names.by_uid(uid)?),
             None => {
-                let known = look_up(user, User::from_name(user))?;
-                let unknown = || Error::UnknownUser {
+                let account = names.by_name(user)?.ok_or_else(|| Error::UnknownUser {
                     name: user.to_owned(),
-                };
-                let user = known.ok_or_else(unknown)?;
-                (user.uid.as_raw(), Some(user))
+                    place: names.to_string(),
+                })?;
+                (account.uid, Some(account))
             }
         };
-        let gid = group.map(find_group).transpose()?;
-        let groups = match (&known, gid) {
-            (Some(user), None) => groups_of(user),
+        let gid = match group {
+            None => None,
+            Some(group) => Some(match number(group) {
+                Some(gid) => gid,
+                None => names.group(group)?.ok_or_else(|| Error::UnknownGroup {
+                    name: group.to_owned(),
+                    place: names.to_string(),
+                })?,
+            }),
+        };
+        let groups = match (&account, gid) {
+            (Some(account), None) => names.groups_of(account),
             _ => Vec::new(),
         };
         Ok(Self {
-            uid: Uid::from_raw(uid),
-            gid: gid
-                .or(known.map(|user| user.gid))
-                .unwrap_or(Gid::from_raw(0)),
+            uid,
+            gid: gid.or(account.map(|account| account.gid)).unwrap_or(0),
             groups,
         })
     }
 
+    pub(super) fn to_process_user(&self) -> ProcessUser {
+        ProcessUser {
+            uid: self.uid,
+            gid: self.gid,
+            additional_gids: self.groups.clone(),
+        }
+    }
+
     /// Takes these ids; the calls are emulated by now.
-    pub(crate) fn become_it(&self) -> Result<(), Error> {
-        setgroups(&self.groups)
-            .and_then(|()| setresgid(self.gid, self.gid, self.gid))
-            .and_then(|()| setresuid(self.uid, self.uid, self.uid))
+    pub(super) fn become_it(&self) -> Result<(), Error> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
+        setgroups(&groups)
+            .and_then(|()| setresgid(gid, gid, gid))
+            .and_then(|()| setresuid(uid, uid, uid))
             .map_err(|errno| match errno {
                 Errno::ENOSYS => Error::NoSupervisor,
                 errno => Error::System {
@@ -67,59 +88,199 @@ fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
-fn find_group(name: &str) -> Result<Gid, Error> {
-    if let Some(gid) = number(name) {
-        return Ok(Gid::from_raw(gid));
+/// Who is looked up where.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Names<'a> {
+    /// In the host's name service.
+    Host,
+    /// In etc/passwd and etc/group of a root file system.
+    Rootfs(&'a Path),
+}
+
+#[derive(Debug)]
+struct Account {
+    name: String,
+    uid: u32,
+    gid: u32,
+}
+
+impl std::fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Host => f.write_str("this host"),
+            Self::Rootfs(path) => write!(f, "{}", path.display()),
+        }
     }
-    match look_up(name, Group::from_name(name))? {
-        Some(group) => Ok(group.gid),
-        None => Err(Error::UnknownGroup {
-            name: name.to_owned(),
-        }),
+}
+
+impl Names<'_> {
+    fn by_name(&self, name: &str) -> Result<Option<Account>, Error> {
+        match self {
+            Self::Host => looked_up(name, User::from_name(name)).map(|user| user.map(of_host)),
+            Self::Rootfs(rootfs) => Ok(accounts(rootfs).find(|account| account.name == name)),
+        }
+    }
+
+    fn by_uid(&self, uid: u32) -> Result<Option<Account>, Error> {
+        match self {
+            Self::Host => looked_up(&uid.to_string(), User::from_uid(Uid::from_raw(uid)))
+                .map(|user| user.map(of_host)),
+            Self::Rootfs(rootfs) => Ok(accounts(rootfs).find(|account| account.uid == uid)),
+        }
+    }
+
+    fn group(&self, name: &str) -> Result<Option<u32>, Error> {
+        match self {
+            Self::Host => looked_up(name, Group::from_name(name))
+                .map(|group| group.map(|group| group.gid.as_raw())),
+            Self::Rootfs(rootfs) => Ok(groups(rootfs)
+                .find(|(known, ..)| known == name)
+                .map(|(_, gid, _)| gid)),
+        }
+    }
+
+    /// The primary group among them, as initgroups(3) has it.
+    fn groups_of(&self, account: &Account) -> Vec<u32> {
+        let mut gids = vec![account.gid];
+        match self {
+            Self::Host => {
+                let name = CString::new(account.name.as_str()).unwrap_or_default();
+                let found = getgrouplist(&name, Gid::from_raw(account.gid)).unwrap_or_default();
+                gids.extend(found.into_iter().map(Gid::as_raw));
+            }
+            Self::Rootfs(rootfs) => gids.extend(
+                groups(rootfs)
+                    .filter(|(_, _, members)| members.contains(&account.name))
+                    .map(|(_, gid, _)| gid),
+            ),
+        }
+        let first = account.gid;
+        let mut seen = Vec::new();
+        gids.retain(|gid| {
+            !seen.contains(gid) && {
+                seen.push(*gid);
+                true
+            }
+        });
+        debug_assert_eq!(gids.first(), Some(&first));
+        gids
     }
 }
 
 /// A name service that does not answer is not one that knows nobody.
-fn look_up<T>(name: &str, found: nix::Result<Option<T>>) -> Result<Option<T>, Error> {
+fn looked_up<T>(name: &str, found: nix::Result<Option<T>>) -> Result<Option<T>, Error> {
     found.map_err(|errno| Error::NameService {
         name: name.to_owned(),
         errno,
     })
 }
 
-fn groups_of(user: &User) -> Vec<Gid> {
-    let name = CString::new(user.name.as_str()).unwrap_or_default();
-    getgrouplist(&name, user.gid).unwrap_or_else(|_| vec![user.gid])
+fn of_host(user: User) -> Account {
+    Account {
+        name: user.name,
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+    }
 }
+
+/// passwd(5)
+fn accounts(rootfs: &Path) -> impl Iterator<Item = Account> {
+    lines(rootfs, "etc/passwd").into_iter().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        Some(Account {
+            name: (*fields.first()?).to_owned(),
+            uid: fields.get(2)?.parse().ok()?,
+            gid: fields.get(3)?.parse().ok()?,
+        })
+    })
+}
+
+/// group(5): name, number, members.
+fn groups(rootfs: &Path) -> impl Iterator<Item = (String, u32, Vec<String>)> {
+    lines(rootfs, "etc/group").into_iter().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let members = fields.get(3)?.split(',').map(str::to_owned).collect();
+        Some((
+            (*fields.first()?).to_owned(),
+            fields.get(2)?.parse().ok()?,
+            members,
+        ))
+    })
+}
+
+/// A file of a root file system, whose links lead nowhere else.
+fn lines(rootfs: &Path, file: &str) -> Vec<String> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let open = || -> io::Result<String> {
+        let root = File::open(rootfs)?;
+        let file = openat2(&root, file, how)?;
+        let mut bytes = Vec::new();
+        File::from(file).take(MAX_FILE).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    // Without the file there are no names.
+    open()
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Far above any table of users that is a file.
+const MAX_FILE: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn find(wish: &str) -> Result<Login, Error> {
+        Login::find(wish, &Names::Host)
+    }
+
     #[test]
     fn ids_and_names_are_found() {
-        let root = Login::find("root").unwrap();
-        assert_eq!((root.uid.as_raw(), root.gid.as_raw()), (0, 0));
-        let odd = Login::find("123456789:987654321").unwrap();
-        assert_eq!(
-            odd,
-            Login {
-                uid: Uid::from_raw(123_456_789),
-                gid: Gid::from_raw(987_654_321),
-                groups: vec![],
-            }
-        );
-        let gid = |wish| Login::find(wish).unwrap().gid.as_raw();
+        let root = find("root").unwrap();
+        assert_eq!((root.uid, root.gid), (0, 0));
+        let odd = find("123456789:987654321").unwrap();
+        let (uid, gid) = (123_456_789, 987_654_321);
+        let groups = vec![];
+        assert_eq!(odd, Login { uid, gid, groups });
+        let gid = |wish| find(wish).unwrap().gid;
         assert_eq!(gid("123456789"), 0);
         assert_eq!(gid("123456789:root"), 0);
     }
 
     #[test]
     fn who_is_not_known_is_named() {
-        let told = |wish| Login::find(wish).unwrap_err().to_string();
+        let told = |wish| find(wish).unwrap_err().to_string();
         assert!(told("no such user").contains("no such user"));
         assert!(told("root:no such group").contains("no such group"));
         assert!(told("4294967295").contains("4294967295"));
         assert!(told("").contains("user"));
+    }
+
+    #[test]
+    fn a_root_file_system_has_names_of_its_own_and_its_links_lead_nowhere_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let etc = directory.path().join("etc");
+        std::fs::create_dir(&etc).unwrap();
+        let names = Names::Rootfs(directory.path());
+        std::os::unix::fs::symlink("/etc/passwd", etc.join("group")).unwrap();
+        std::fs::write(
+            etc.join("passwd"),
+            "root:x:0:0::/:\nweb:x:70000:5:a:/:\nnonsense\n",
+        )
+        .unwrap();
+        let web = Login::find("web", &names).unwrap();
+        assert_eq!((web.uid, web.gid, web.groups), (70000, 5, vec![5]));
+        // The link is one to the file system's own file, which has no groups.
+        assert!(Login::find("web:mail", &names).is_err());
+        std::fs::remove_file(etc.join("group")).unwrap();
+        std::fs::write(etc.join("group"), "five:x:5:\nmail:x:8:root,web\n").unwrap();
+        assert_eq!(Login::find("70000", &names).unwrap().groups, [5, 8]);
+        assert_eq!(Login::find("web:mail", &names).unwrap().gid, 8);
+        assert!(Login::find("daemon", &names).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Looking at containers from outside: which daemons there are, and what they answer.
 //!
 //! There is the one daemon of a user, and a supervisor for each `subuidless run`, which answers the same questions on a socket
-//! of its own in `$XDG_RUNTIME_DIR/subuidless`. What they say is shown, so control characters in it are escaped.
+//! of its own in `$XDG_RUNTIME_DIR/subuidless` (see `crate::launch`). What they say is shown, so control characters in it are escaped.
 
 mod processes;
 pub(crate) mod status;
@@ -19,8 +19,8 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Uid;
 
 use crate::ask::{Ask, Report, What};
-use crate::daemon;
 use crate::error::Error;
+use crate::runtime;
 use crate::sys;
 
 /// For each read of an answer.
@@ -126,7 +126,7 @@ fn daemons(socket: Option<&Path>, complain: &mut dyn FnMut(&Error)) -> Result<Ve
 
 /// The daemon's socket, and those of `subuidless run`.
 fn default_sockets() -> Result<Vec<PathBuf>, Error> {
-    let daemon = daemon::default_path()?;
+    let daemon = runtime::directory()?.join("subuidless.sock");
     let directory = daemon.with_extension("");
     let mut others: Vec<PathBuf> = std::fs::read_dir(directory)
         .into_iter()

@@ -61,7 +61,7 @@ pub(super) fn named(runtime: &Path) -> Result<PathBuf, Error> {
 }
 
 /// What a runtime takes, by its file's name: flags of any kind are an error for runc, and unknown ones may be like it.
-pub(super) fn kind(runtime: &Path) -> Runtime {
+pub(crate) fn kind(runtime: &Path) -> Runtime {
     let name = runtime.file_name().unwrap_or_default().to_string_lossy();
     if name.contains("crun") || name.contains("krun") {
         Runtime::Crun

@@ -10,6 +10,9 @@ mod find;
 mod receiver;
 mod user;
 
+pub(crate) use find::kind;
+pub(crate) use receiver::directory;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
@@ -210,15 +213,12 @@ fn exec(
 }
 
 /// The first process of a container that runs, as its runtime has noted it down.
-fn init_of(id: &OsStr, root: Option<&OsStr>, kind: Runtime) -> Option<u64> {
-    let (name, file, key) = match kind {
-        Runtime::Crun => ("crun", "status", "pid"),
-        Runtime::Runc => ("runc", "state.json", "init_process_pid"),
+fn init_of(id: &OsStr, root: Option<&OsStr>, kind: Runtime) -> Option<u32> {
+    let name = match kind {
+        Runtime::Crun => "crun",
+        Runtime::Runc => "runc",
     };
-    let in_root = |root: PathBuf| {
-        let state = bundle::read_object(&root.join(id).join(file)).ok()?;
-        state.get(key)?.as_u64()
-    };
+    let in_root = |root: PathBuf| init_in(&root, id.to_str()?, kind);
     if let Some(root) = root {
         return in_root(PathBuf::from(root));
     }
@@ -226,6 +226,26 @@ fn init_of(id: &OsStr, root: Option<&OsStr>, kind: Runtime) -> Option<u64> {
     directory
         .and_then(|directory| in_root(directory.join(name)))
         .or_else(|| in_root(Path::new("/run").join(name)))
+}
+
+/// The same, of a runtime whose state is below `root`.
+pub(crate) fn init_in(root: &Path, id: &str, kind: Runtime) -> Option<u32> {
+    let (file, key) = match kind {
+        Runtime::Crun => ("status", "pid"),
+        Runtime::Runc => ("state.json", "init_process_pid"),
+    };
+    let state = bundle::read_object(&root.join(id).join(file)).ok()?;
+    u32::try_from(state.get(key)?.as_u64()?).ok()
+}
+
+/// The runtime that was asked for, or the one that is there, and what it takes.
+pub(crate) fn find_runtime(asked: Option<&Path>) -> Result<(PathBuf, Runtime), Error> {
+    let path = match asked {
+        Some(runtime) => find::named(runtime)?,
+        None => find::find(find::names(OsStr::new("crun")))?,
+    };
+    let kind = find::kind(&path);
+    Ok((path, kind))
 }
 
 fn utf8(path: &Path) -> Result<&str, Error> {
@@ -238,7 +258,7 @@ fn utf8(path: &Path) -> Result<&str, Error> {
 }
 
 /// A file for the runtime alone, as the name of an open descriptor: what the user wrote stays as it is.
-fn passed_on(json: &Map<String, Value>) -> Result<OsString, Error> {
+pub(crate) fn passed_on(json: &Map<String, Value>) -> Result<OsString, Error> {
     /// Above what `--preserve-fds` and LISTEN_FDS would hand on to the container.
     const ABOVE_THOSE_OF_OTHERS: i32 = 512;
     let failed = |source| Error::Io {

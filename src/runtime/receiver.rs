@@ -66,7 +66,7 @@ pub(super) fn announce(
 }
 
 /// Where sockets lie. conmon hands XDG_RUNTIME_DIR on; elsewhere it may be missing.
-fn directory() -> Result<PathBuf, Error> {
+pub(crate) fn directory() -> Result<PathBuf, Error> {
     if let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
         return Ok(PathBuf::from(directory));
     }

@@ -1,0 +1,110 @@
+//! `subuidless exec`, `ps`, `kill`: for containers that `run` has started.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::Args;
+use nix::sys::signal::Signal;
+
+use super::run::{is_interactive, only_error};
+use crate::error::Error;
+use crate::launch::{self, ExecOptions, Row};
+
+#[derive(Debug, Args)]
+pub(super) struct ExecArguments {
+    /// Who the command is to be [default: the container's user]
+    #[arg(long, short, value_name = "UID[:GID]|NAME")]
+    user: Option<String>,
+
+    /// Set an environment variable; NAME alone passes it on. May be given several times
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+
+    /// Where the command runs, in the container
+    #[arg(long, short = 'w', value_name = "DIR", value_parser = super::absolute)]
+    cwd: Option<String>,
+
+    /// The container's name
+    name: String,
+
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    command: Vec<OsString>,
+}
+
+/// Never returns if all goes well.
+pub(super) fn exec(arguments: ExecArguments) -> Error {
+    only_error(launch::exec(&ExecOptions {
+        name: arguments.name,
+        command: arguments.command,
+        user: arguments.user,
+        environment: arguments.env,
+        directory: arguments.cwd,
+        terminal: is_interactive(),
+    }))
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PsArguments {
+    /// One JSON document, a list of objects
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn ps(arguments: &PsArguments) -> Result<(), Error> {
+    let rows = launch::list();
+    let text = match arguments.json {
+        true => serde_json::to_string_pretty(&rows).unwrap_or_default() + "\n",
+        false => table(&rows),
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|source| Error::Io {
+            what: "writing to standard output",
+            source,
+        })
+}
+
+fn table(rows: &[Row]) -> String {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let width = width.max("NAME".len());
+    let mut text = format!("{:width$}  {:>7}  COMMAND\n", "NAME", "PID");
+    for row in rows {
+        let pid = row
+            .pid
+            .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        // A command may hold anything, and this may be a terminal.
+        let command = row.about.command.join(" ").escape_debug().to_string();
+        text += &format!("{:width$}  {pid:>7}  {command}\n", row.name);
+    }
+    text
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KillArguments {
+    /// The container's name
+    name: String,
+
+    /// By name or number; all but KILL and STOP are ignored by a first process that does not handle them
+    #[arg(default_value = "KILL", value_parser = signal)]
+    signal: Signal,
+}
+
+fn signal(text: &str) -> Result<Signal, String> {
+    let unknown = || "no signal of signal(7): a name as TERM is wanted, or a number".to_owned();
+    if let Ok(number) = text.parse::<i32>() {
+        return Signal::try_from(number).map_err(|_| unknown());
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    format!("SIG{name}").parse().map_err(|_| unknown())
+}
+
+pub(super) fn kill(arguments: &KillArguments) -> Result<(), Error> {
+    launch::signal(&arguments.name, arguments.signal)
+}

@@ -1,0 +1,113 @@
+//! `subuidless exec`, `ps`, `kill`: for containers that `run` has started.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Serialize;
+
+use super::container::runtime_arguments;
+use super::namespace;
+use super::place::{self, About, Place};
+use super::spec::{self, Wishes};
+use super::user::{Login, Names};
+use crate::bundle;
+use crate::error::Error;
+use crate::profile::Runtime;
+use crate::runtime;
+
+/// What `exec` is asked for.
+#[derive(Debug)]
+pub(crate) struct ExecOptions {
+    pub(crate) name: String,
+    pub(crate) command: Vec<OsString>,
+    /// None: the user that the container was started with.
+    pub(crate) user: Option<String>,
+    pub(crate) environment: Vec<String>,
+    pub(crate) directory: Option<String>,
+    pub(crate) terminal: bool,
+}
+
+/// Becomes the runtime. Returns only if that cannot be done.
+pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
+    let (place, about) = Place::find(&options.name)?;
+    let kind = runtime::kind(&about.runtime);
+    let init = first_process(&place, &about)?;
+    let find = |user: &String| Login::find(user, &Names::Rootfs(&about.rootfs));
+    let user = options.user.as_ref().map(find).transpose()?;
+    let mut process = bundle::read_object(&place.directory.join("process.json"))?;
+    if user.is_some() {
+        // Another user has another one.
+        spec::list(&mut process, "env").retain(|variable| {
+            !variable
+                .as_str()
+                .is_some_and(|text| text.starts_with("HOME="))
+        });
+    }
+    let wishes = Wishes {
+        command: spec::words(&options.command)?,
+        user: user.map(|login| login.to_process_user()),
+        environment: options.environment.clone(),
+        directory: options.directory.clone(),
+        terminal: options.terminal,
+        ..Wishes::default()
+    };
+    wishes.apply_to_process(&mut process)?;
+    namespace::join(init)?;
+    if kind == Runtime::Crun {
+        namespace::unify_cgroups()?;
+    }
+    let mut arguments = runtime_arguments(&place, kind);
+    arguments.extend(["exec".into(), "--process".into()]);
+    arguments.push(runtime::passed_on(&process)?);
+    arguments.push(place.name.clone().into());
+    Err(runtime::run(runtime::Options {
+        name: "subuidless".into(),
+        runtime: Some(about.runtime),
+        socket: Some(place.socket()),
+        arguments,
+    }))
+}
+
+fn first_process(place: &Place, about: &About) -> Result<u32, Error> {
+    place
+        .init(runtime::kind(&about.runtime))
+        .ok_or_else(|| Error::NoContainer {
+            name: place.name.clone(),
+            known: String::new(),
+        })
+}
+
+/// A running container.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// Its first process; none while it is being made.
+    pub(crate) pid: Option<u32>,
+    #[serde(flatten)]
+    pub(crate) about: About,
+}
+
+/// All that run.
+pub(crate) fn list() -> Vec<Row> {
+    place::list()
+        .into_iter()
+        .map(|(place, about)| Row {
+            pid: place.init(runtime::kind(&about.runtime)),
+            name: place.name,
+            about,
+        })
+        .collect()
+}
+
+/// Sends a signal to the first process of a container. Its kernel ignores those that it has no handler for, but SIGKILL and SIGSTOP.
+pub(crate) fn signal(name: &str, signal: Signal) -> Result<(), Error> {
+    let (place, about) = Place::find(name)?;
+    let pid = first_process(&place, &about)?;
+    let pid = i32::try_from(pid).unwrap_or(i32::MAX);
+    kill(Pid::from_raw(pid), signal).map_err(|errno| Error::Io {
+        what: "sending a signal to the container",
+        source: errno.into(),
+    })
+}
