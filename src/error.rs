@@ -124,6 +124,17 @@ pub(crate) enum Error {
     NameService { name: String, errno: Errno },
 
     #[error(
+        "no daemon listens on {places}: start one with `subuidless serve`, or name its socket with --socket"
+    )]
+    NobodyListens { places: String },
+
+    #[error("{failures} of these checks failed: without what they ask for, nothing works")]
+    Unfit { failures: usize },
+
+    #[error("{path}: asking the daemon: {reason}")]
+    Ask { path: PathBuf, reason: String },
+
+    #[error(
         "this kernel's seccomp notification has {size} bytes instead of 80: subuidless does not know it, please report the kernel version"
     )]
     NotificationSize { size: u16 },

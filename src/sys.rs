@@ -93,7 +93,7 @@ pub(crate) fn notification_send_file(
     id: u64,
     file: BorrowedFd,
     close_on_exec: bool,
-) -> Result<(), Errno> {
+) -> Result<u32, Errno> {
     const SEND: u32 = 1 << 1;
     let close_on_exec = if close_on_exec { libc::O_CLOEXEC } else { 0 };
     let request = libc::seccomp_notif_addfd {
@@ -111,7 +111,7 @@ pub(crate) fn notification_send_file(
             &raw const request,
         )
     };
-    Errno::result(result).map(drop)
+    u32::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)
 }
 
 /// Sets the listener's flags (Linux 6.6).
@@ -647,6 +647,13 @@ pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {
     unsafe { command.pre_exec(leave) };
     // The child between us, which ends at once.
     command.spawn()?.wait().map(drop)
+}
+
+/// How io_uring_setup(2) refuses to set up a ring without a place to describe it: EFAULT where it could be had.
+pub(crate) fn io_uring_setup() -> Errno {
+    // SAFETY: the kernel refuses the null pointer before it does anything.
+    unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<c_void>()) };
+    Errno::last()
 }
 
 /// bind(2) to an address as it is.

@@ -1,12 +1,15 @@
 //! The command line: argv in, output and exit codes out. No emulation.
 
 mod bundle;
+mod check;
 mod inside;
 mod owners;
 mod profile;
 mod run;
 mod runtime;
 mod serve;
+mod status;
+mod trace;
 mod worker;
 
 use std::io::Write;
@@ -55,6 +58,12 @@ enum Subcommands {
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
     Bundle(bundle::Arguments),
+    /// Say whether this host can do the job, and what to change
+    Check(check::Arguments),
+    /// Show the containers that are served, and how their calls go
+    Status(status::Arguments),
+    /// Show calls as they are answered
+    Trace(trace::Arguments),
     /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or `subuidless-runc`)
     Runtime(runtime::Arguments),
     /// Look after the owners that are kept beside the files
@@ -62,6 +71,8 @@ enum Subcommands {
     Owners(owners::Command),
     #[command(hide = true)]
     Supervise(run::Supervise),
+    #[command(hide = true)]
+    CheckStep(check::Step),
     #[command(hide = true)]
     Network(run::NetworkArguments),
 }
@@ -133,6 +144,10 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(arguments) => serve::run(arguments),
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
+        Subcommands::Check(arguments) => check::run(&arguments),
+        Subcommands::CheckStep(step) => check::step(&step),
+        Subcommands::Status(arguments) => status::run(&arguments),
+        Subcommands::Trace(arguments) => trace::run(arguments),
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
@@ -168,6 +183,14 @@ fn report(failure: &Error) {
         // Whoever has closed standard error does not want to read it.
         let _ = writeln!(std::io::stderr(), "subuidless: {failure}");
     }
+}
+
+/// `--socket`, which those share that ask a daemon.
+#[derive(Debug, Args)]
+struct Asking {
+    /// The daemon's socket [default: $XDG_RUNTIME_DIR/subuidless.sock, and those of `subuidless run`]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 /// `--base`, `--runtime` and `--listener-path`, which `profile` and `bundle` share.

@@ -1,12 +1,14 @@
 //! The daemon: accepts listeners on the control socket and keeps a worker for each. The only async room.
 
 mod announcements;
+mod answer;
 pub(crate) mod background;
 mod groups;
 mod receive;
 mod router;
 mod socket;
 pub(crate) mod store;
+mod tracers;
 mod workers;
 
 use std::cell::Cell;
@@ -170,7 +172,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     info!(
-        workers = daemon.workers.running(),
+        workers = daemon.workers.containers().len(),
         "stopping: workers of running containers go on"
     );
     if let Some(keeper) = keeper {
@@ -216,7 +218,7 @@ async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, Listener
     match receive::receive(&connection).await {
         Ok(Received::Container(state, listener)) => Ok(Some((state, listener))),
         Err(ReceiveError::Nothing) => Ok(None),
-        Ok(Received::Orphan(_) | Received::Announcement(_)) => {
+        Ok(Received::Orphan(_) | Received::Announcement(_) | Received::Ask(_)) => {
             Err(failed(std::io::ErrorKind::InvalidData.into()))
         }
         Err(error) => Err(failed(std::io::Error::other(error))),
@@ -350,17 +352,18 @@ impl Daemon {
             Ok(Received::Orphan(orphan)) => self.workers.adopt(orphan, connection).await,
             Ok(Received::Announcement(announcement)) => {
                 if self.announcements.hear(announcement, pid) {
-                    answer(connection).await;
+                    confirm(connection).await;
                 } else {
                     warn!("refused: an announcement of nobody known");
                 }
             }
+            Ok(Received::Ask(ask)) => answer::answer(ask, connection, &self.workers).await,
             Err(error) => warn!(%error, "refused: not a seccomp receiver message"),
         }
     }
 }
 
-async fn answer(mut connection: UnixStream) {
+async fn confirm(mut connection: UnixStream) {
     // Who does not wait for it does not want it.
     let _ = connection.write_all(HEARD).await;
 }

@@ -1,5 +1,5 @@
-//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker that lost its daemon, or an
-//! announcement of the runtime front.
+//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker that lost its daemon, an
+//! announcement of the runtime front, or a question.
 //!
 //! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its uid: whatever comes
 //! instead ends in an error, with every fd closed.
@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use sendfd::RecvWithFd;
 use tokio::net::UnixStream;
 
+use crate::ask::Ask;
 use crate::board::Board;
 use crate::handover::{Announcement, FDS, Handover};
 use crate::oci::{self, ContainerProcessState, ProtocolError};
@@ -21,6 +22,8 @@ use crate::sys;
 
 /// Annotations easily pass 4 KiB; nobody needs more than this.
 const MAX_PAYLOAD: usize = 1 << 20;
+/// The same for a question.
+const MAX_ASK: usize = 16 * 1024;
 /// SCM_MAX_FD: no message carries more, so nothing is cut off.
 const MAX_FDS: usize = 253;
 /// From the connection to the end of the message.
@@ -62,6 +65,8 @@ pub(super) enum Received {
     Orphan(Orphan),
     /// From the runtime front, whose runtime comes next.
     Announcement(Announcement),
+    /// From one of our own commands.
+    Ask(Ask),
 }
 
 /// A container that has a worker but no daemon.
@@ -86,6 +91,7 @@ pub(super) async fn receive(connection: &UnixStream) -> Result<Received, Receive
             let fd = message.fds.swap_remove(state.listener);
             Ok(Received::Container(state, listener(fd)?))
         }
+        Said::Ask(ask) => Ok(Received::Ask(ask)),
         Said::Orphan(handover) => {
             let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| ReceiveError::NoFd)?;
             let [fd, board, shared] = fds;
@@ -105,6 +111,7 @@ enum Said {
     Container(ContainerProcessState),
     Orphan(Handover),
     Announcement(Announcement),
+    Ask(Ask),
 }
 
 /// What has come so far.
@@ -137,6 +144,9 @@ async fn read_message(
             if let Some(announcement) = Announcement::parse(&message.payload) {
                 return Ok(Said::Announcement(announcement));
             }
+            if let Some(ask) = message.ask() {
+                return Ok(Said::Ask(ask));
+            }
             match oci::parse(&message.payload, message.fds.len()) {
                 Err(_) if message.payload.is_empty() && message.fds.is_empty() => {
                     return Err(ReceiveError::Nothing);
@@ -154,6 +164,12 @@ async fn read_message(
 impl Message {
     fn is_blank(&self) -> bool {
         self.payload.len() == 1 && !self.fds.is_empty() && self.may_be_complete()
+    }
+
+    /// A question has no fds with it.
+    fn ask(&self) -> Option<Ask> {
+        let may_be = self.fds.is_empty() && self.payload.len() <= MAX_ASK;
+        may_be.then(|| Ask::parse(&self.payload)).flatten()
     }
 
     /// Spares a parse of what cannot be the end of an object.

@@ -20,6 +20,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{FsType, fstatfs};
 
 pub(crate) use container::{Container, uid_map};
+pub(crate) use memory::read_path;
 pub(crate) use path::{Dirfd, Location, Reached};
 pub(crate) use view::View;
 

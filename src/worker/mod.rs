@@ -9,6 +9,7 @@ mod join;
 mod link;
 mod pool;
 mod serve;
+mod trace;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::target::{Container, ThreadState, View};
 use join::{Join, join};
 use link::{Link, TakenOver};
 use serve::Server;
+use trace::Tracers;
 
 /// Serves until the last target has ended.
 pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
@@ -61,8 +63,9 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     if let Some(user) = user.and_then(|user| credentials(&user)) {
         container.expect_user(user);
     }
-    let mut server = Server::new(listener, board, container);
-    let Some(first) = until_joined(&mut server)? else {
+    let tracers = Tracers::new(&link.container());
+    let mut server = Server::new(listener, board, container, tracers);
+    let Some(first) = until_joined(&mut server, &link)? else {
         return Ok(());
     };
     pool::run(Arc::new(server), first, link)
@@ -106,7 +109,7 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
 /// Serves alone, one call after the other, until a target is one of a container that can be joined.
 ///
 /// The result is the slot of the call that is still to be answered, and what was joined; `None` when all targets have ended.
-fn until_joined(server: &mut Server) -> Result<Option<First>, Error> {
+fn until_joined(server: &mut Server, link: &Link) -> Result<Option<First>, Error> {
     let mut left_over: Vec<usize> = (0..SLOTS)
         .filter(|slot| server.is_in_flight(*slot))
         .collect();
@@ -129,6 +132,7 @@ fn until_joined(server: &mut Server) -> Result<Option<First>, Error> {
             },
             None => return Ok(None),
         };
+        server.take_orders(link);
         let notification = Notification::read(server.board.slot(slot));
         match join(server, &notification) {
             Join::Done(view) => {
