@@ -4,8 +4,8 @@
 //! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
 //! top floor down; each imports from lower floors only:
 //!
-//! `cli` > `sweep`, `launch` > `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`,
-//! `identity` >
+//! `cli` > `tree` > `sweep`, `launch` > `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`,
+//! `board`, `owner`, `identity` >
 //! `procfs`, `lock` > `sys` > `credentials`,
 //! `acl`, `name`, `handover`, `oci`, `error`.
 //!
@@ -37,6 +37,7 @@ mod sweep;
 mod sys;
 mod syscalls;
 mod target;
+mod tree;
 mod worker;
 
 pub use cli::main;

@@ -11,11 +11,13 @@
 //! known by its number and its time of birth in nanoseconds, by which it is entered, too, when it is seen without.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use heed::types::Bytes;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::key::{BY_HANDLE, FILE_SYSTEM, Key};
 use crate::sys::{self, Durability};
@@ -38,6 +40,8 @@ const BATCH: usize = 4096;
 pub(crate) struct SideStore {
     recent: Environment,
     lasting: Option<Environment>,
+    /// The recent one's.
+    directory: PathBuf,
 }
 
 /// Why the lasting store cannot be used.
@@ -56,6 +60,7 @@ impl SideStore {
         Ok(Self {
             recent: Environment::open(recent, Durability::None)?,
             lasting: None,
+            directory: recent.to_owned(),
         })
     }
 
@@ -119,6 +124,9 @@ impl SideStore {
         let Some(lasting) = &self.lasting else {
             return Ok(0);
         };
+        // One at a time, of the daemon and the commands that do it, too: two could put an older value over a newer one.
+        let _alone = Flock::lock(File::open(&self.directory)?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| io::Error::from(errno))?;
         let moved = self
             .recent
             .entries(BATCH, |value| value.first() != Some(&PASSING))?;
@@ -263,7 +271,6 @@ impl Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
     use std::os::fd::AsFd;
 
     fn opened(recent: &Path, lasting: &Path) -> SideStore {

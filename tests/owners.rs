@@ -1,0 +1,575 @@
+//! `subuidless owners ls`, `set`, `export`, `import`: owners from outside of containers, against the programs whose files they
+//! read and write.
+
+mod common;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use common::{Bundle, Daemon, Place, Ran, assert_same_lines, run, tool};
+
+/// Everything that can be seen of the files of the working directory, in a Debian.
+const WHOLE_LISTING: &str = "find . -print0 | LC_ALL=C sort -z | while IFS= read -rd '' f; do
+    printf '%q ' \"$f\"; stat -c '%F %u:%g %a %h %t:%T' \"$f\"
+    [ -L \"$f\" ] || [ ! -f \"$f\" -a ! -d \"$f\" ] || getfacl -cn \"$f\"
+    getfattr -h -d -m - -e hex \"$f\" | { grep -v '^# file' || true; }; getcap \"$f\" | grep -o ' cap.*' || true
+    done";
+
+/// What all formats have of them.
+const LISTING: &str =
+    "find . | LC_ALL=C sort | while read -r f; do stat -c '%n %F %u:%g %a %t:%T' \"$f\"; done";
+
+/// `subuidless owners` by the user, in her home.
+fn owners<S: AsRef<std::ffi::OsStr>>(place: &Place, arguments: impl IntoIterator<Item = S>) -> Ran {
+    let mut command = place.subuidless(["owners"]);
+    run(command.args(arguments))
+}
+
+/// A shell script by the user, in her home.
+fn sh(place: &Place, script: &str) -> Ran {
+    let mut command = place.as_user("bash");
+    run(command.args(["-euc", script]).env(
+        "PATH",
+        format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", place.path("").display()),
+    ))
+}
+
+/// Runs `script` in a container of busybox that has `directory` as /tree.
+fn inside(place: &Place, daemon: &Daemon, directory: &Path, script: &str) -> String {
+    Bundle::new(place, daemon)
+        .with_mount(directory, "/tree", &["bind"])
+        .sh(&format!("cd /tree\n{script}"))
+}
+
+#[test]
+fn a_copy_gets_back_what_it_has_lost() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::debian(&place, &daemon);
+    let bash = |bundle: &Bundle, script: &str| bundle.run(&["/bin/bash", "-euc", script]).ok();
+    bash(
+        &bundle,
+        "mkdir /work; cd /work; touch f; chown 100000:4294967294 f; chmod 6755 f; ln f hard; mkdir -p d/e; chown 7:70000 d; chmod 3711 d
+        ln -s nowhere link; chown -h 65537:8 link; mkfifo p; chown 9:10 p; chmod 622 p
+        mknod null c 1 3; chown 1:5 null; chmod 666 null; mknod d/disk b 259 1048575; mknod white c 0 0; chown 3:3 white
+        python=$'\\xff\\n\\\\x41 \\e'; touch \"$python\"; chown 11:12 \"$python\"; touch plain; chmod 400 plain
+        touch listed; chown 5:6 listed; setfacl -m u:999:rwx,g:70000:r-x,u:0:r listed; chmod 640 listed; setfacl -d -m u:123456:rwx d
+        setfattr -n trusted.overlay.opaque -v y d; setfattr -n security.label -v 0x00ff plain; setfacl -m u:0:rw p
+        touch cap; setcap cap_net_raw+ep cap; chown 0:4 d/e",
+    );
+    let work = bundle.rootfs().join("work");
+    let listing = bash(&bundle, &format!("cd /work; {WHOLE_LISTING}"));
+    assert!(listing.contains("user:999:rwx") && listing.contains("cap_net_raw=ep"));
+    assert!(
+        listing.contains("symbolic link 65537:8 777 1 0:0"),
+        "{listing}"
+    );
+    assert!(listing.contains("block special file 0:70000 644 1 103:fffff"));
+    daemon.terminate();
+    let work = work.to_str().expect("UTF-8");
+    owners(&place, ["export", work, "-o", "all.json"]).ok();
+    // The second one loses attributes and sockets, too.
+    for (n, copy) in [
+        "cp -a $work copy0",
+        "mkdir copy1; tar -C $work -c . | tar -C copy1 -xp",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let copy = copy.replace("$work", work);
+        sh(&place, &format!("{copy} 2>/dev/null")).ok();
+        let directory = place.path(&format!("home/copy{n}"));
+        let see = || {
+            let daemon = Daemon::start(&place);
+            let mounted =
+                Bundle::debian(&place, &daemon).with_mount(&directory, "/work", &["bind"]);
+            let seen = bash(&mounted, &format!("cd /work; {WHOLE_LISTING}"));
+            daemon.terminate();
+            seen
+        };
+        assert_ne!(see(), listing);
+        let name = directory.to_str().expect("UTF-8");
+        let import = || owners(&place, ["import", name, "-i", "all.json"]);
+        let imported = import();
+        assert_eq!(imported.stderr, "");
+        imported.ok();
+        // What lies in memory does not outlive a boot.
+        fs::remove_dir_all(place.runtime_directory().join("subuidless-recent")).expect("memory");
+        assert_same_lines(listing.as_bytes(), see().as_bytes());
+        let times = || sh(&place, &format!("find {name} -printf '%C@ %p\\0'")).bytes();
+        let before = times();
+        import().ok();
+        assert!(
+            before == times(),
+            "a second import changes nothing, not even times"
+        );
+        let again = owners(&place, ["export", name]).bytes();
+        let first = fs::read(place.path("home/all.json")).expect("the export");
+        assert_same_lines(&first, &again);
+    }
+}
+
+#[test]
+fn what_is_set_from_outside_a_running_container_sees() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let container = bundle.start(&["/bin/sleep", "1000"]);
+    container.sh("cd /work; mkdir -p d/e; touch d/f; chmod 4755 d/f; ln -s d/f link; touch closed; chmod 0 closed");
+    let seen = "cd /work; stat -c '%n %u:%g %a' d d/f d/e link closed";
+    assert!(
+        container
+            .sh(seen)
+            .lines()
+            .all(|line| line.contains(" 0:0 "))
+    );
+    let work = bundle.rootfs().join("work");
+    let set = |arguments: &[&str]| {
+        let mut command = place.subuidless(["owners", "set"]);
+        run(command.args(arguments).current_dir(&work))
+    };
+    set(&["-h", "70001:8", "link"]).ok();
+    set(&["5:6", "link", "closed"]).ok();
+    assert_eq!(
+        container.sh(seen),
+        "d 0:0 755\nd/f 5:6 755\nd/e 0:0 755\nlink 70001:8 777\nclosed 5:6 0\n"
+    );
+    set(&["-R", ":9", "d"]).ok();
+    set(&["0", "d/f"]).ok();
+    let device = set(&["--device", "c:5:1", "1:5", "console"]);
+    device.ok();
+    assert_eq!(
+        container.sh(&format!("{seen} console; stat -c '%F %t:%T' console")),
+        "d 0:9 755\nd/f 0:9 755\nd/e 0:9 755\nlink 70001:8 777\nclosed 5:6 0\nconsole 1:5 644\ncharacter special file 5:1\n"
+    );
+    let mut list = place.subuidless(["owners", "ls", "d", "link", "console", "closed"]);
+    let listed = run(list.current_dir(&work)).ok();
+    let shown: Vec<String> = listed
+        .lines()
+        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+        .map(|line| line.replace("4096 ", ""))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "drwxr-xr-x 3 0 9 d",
+            "drwxr-xr-x 2 0 9 d/e",
+            "-rwxr-xr-x 1 0 9 0 d/f",
+            "lrwxrwxrwx 1 70001 8 3 link -> d/f",
+            "crw-r--r-- 1 1 5 5, 1 console",
+            "---------- 1 5 6 0 closed",
+        ]
+    );
+    let wrong = set(&["5:6", "missing", "link", "/etc/passwd"]).error();
+    assert!(wrong.contains("missing: No such file"), "{wrong}");
+    assert!(
+        wrong.contains("/etc/passwd: belongs to another user"),
+        "{wrong}"
+    );
+    assert!(wrong.ends_with(
+        "subuidless: 2 of the files could not be dealt with, as said above; the rest is done\n"
+    ));
+    assert!(
+        set(&["--device", "c:1:1", "0:0", "d"])
+            .error()
+            .contains("d: is a directory, not a character device")
+    );
+    assert!(set(&["root", "d"]).error().contains("no id"));
+    container.stop();
+}
+
+/// A tree with real owners, made by root, and how `stat` shows it to her.
+fn real_tree(place: &Place) -> (PathBuf, String) {
+    let directory = place.path("real");
+    let script = format!(
+        "mkdir {0}; cd {0}; umask 022; touch f; chown 33:42 f; chmod 4750 f; mkdir -p d/e; chown 2097152:3000000000 d; chmod 2775 d; ln -s f link
+        chown -h 7:65536 link; mkfifo p; chown 4294967294:9 p; mknod null c 1 3; chown 1:5 null; chmod 666 null
+        mknod d/disk b 259 1048575; chown 0:6 d/disk; ln null d/null2; touch 'a b#=\\c'; chown 2097151:1 'a b#=\\c'
+        l=$(printf '%0150d' 7); mkdir -p d/$l/$l; chown 100000:5 d/$l/$l; ln d/$l/$l/../../../f hard",
+        directory.display()
+    );
+    run(place.as_root("bash").args(["-euc", &script])).ok();
+    let listing = run(place
+        .as_root("bash")
+        .args(["-euc", LISTING])
+        .current_dir(&directory))
+    .ok();
+    (directory, listing)
+}
+
+/// The tree in an archive, unpacked by the user as far as she can.
+fn unpacked(place: &Place, archive: &Path, name: &str) -> PathBuf {
+    let script = format!(
+        "mkdir {name}; tar -C {name} -xf {} 2>/dev/null || true",
+        archive.display()
+    );
+    sh(place, &script).ok();
+    place.path("home").join(name)
+}
+
+#[test]
+fn an_unpacked_archive_gets_the_owners_in_its_headers() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let (real, listing) = real_tree(&place);
+    for format in ["gnu", "pax"] {
+        let archive = place.path(&format!("{format}.tar"));
+        let mut pack = place.as_root("tar");
+        pack.arg(format!("--format={format}"))
+            .arg("-cf")
+            .arg(&archive);
+        run(pack.arg("-C").arg(&real).arg(".")).ok();
+        let tree = unpacked(&place, &archive, format);
+        let (archive, name) = (
+            archive.to_str().expect("UTF-8"),
+            tree.to_str().expect("UTF-8"),
+        );
+        owners(&place, ["import", "--format", "tar", "-i", archive, name]).ok();
+        assert_same_lines(
+            listing.as_bytes(),
+            inside(&place, &daemon, &tree, LISTING).as_bytes(),
+        );
+    }
+    let refused = sh(
+        &place,
+        "mkdir x; tar -c . | gzip | subuidless owners import x --format tar",
+    );
+    assert!(refused.error().contains("`zcat FILE | "));
+    let refused = owners(&place, ["export", "--format", "tar", "x"]).error();
+    assert!(refused.contains("subuidless run -- tar"), "{refused}");
+}
+
+#[test]
+fn mtree_listings_go_both_ways() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let (real, listing) = real_tree(&place);
+    let bsdtar = |options: &[&str]| {
+        let mut command = place.as_root(tool("bsdtar"));
+        run(command.args(options).current_dir(&real)).ok()
+    };
+    let archive = place.path("real.tar");
+    bsdtar(&["-cf", archive.to_str().expect("UTF-8"), "."]);
+    for (n, options) in ["!all,type,uid,gid,mode,device,link", "all,use-set,indent"]
+        .iter()
+        .enumerate()
+    {
+        let text = bsdtar(&["--format=mtree", "--options", options, "-cf", "-", "."]);
+        fs::write(place.path("home/real.mtree"), &text).expect("a listing");
+        let tree = unpacked(&place, &archive, &format!("tree{n}"));
+        let name = tree.to_str().expect("UTF-8");
+        owners(
+            &place,
+            ["import", "--format=mtree", "-i", "real.mtree", name],
+        )
+        .ok();
+        assert_same_lines(
+            listing.as_bytes(),
+            inside(&place, &daemon, &tree, LISTING).as_bytes(),
+        );
+        // And bsdtar makes the archive of it that it would have made of the real tree.
+        let exported = owners(&place, ["export", "--format=mtree", name]).ok();
+        fs::write(place.path("ours.mtree"), exported).expect("a listing");
+        let members = |input: &str| {
+            let mut list = place.as_root("bash");
+            let script = format!(
+                "bsdtar -cf - {input} | tar --numeric-owner -tvf - | awk '{{ $4 = $5 = \"\"; print }}' | sed 's/ link to .*//; s/^h/-/'"
+            );
+            run(list.args(["-euc", &script]).current_dir(&real)).ok()
+        };
+        let sorted = |text: String| {
+            // As many words for the size, which a device has none of.
+            let mut lines: Vec<String> = text
+                .lines()
+                .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+                .collect();
+            lines.sort();
+            lines.join("\n") + "\n"
+        };
+        let ours = format!("@{}", place.path("ours.mtree").display());
+        let size = |text: String| {
+            sorted(
+                text.lines()
+                    .map(|line| {
+                        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+                        let rest = if line.starts_with(['c', 'b']) {
+                            &words[2..]
+                        } else {
+                            &words[3..]
+                        };
+                        format!("{} {} {}\n", words[0], words[1], rest.join(" "))
+                    })
+                    .collect(),
+            )
+        };
+        assert_same_lines(
+            size(members(".")).as_bytes(),
+            size(members(&ours)).as_bytes(),
+        );
+    }
+}
+
+#[test]
+fn fakeroots_file_goes_both_ways() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let make = "mkdir tree; cd tree; touch f; chown 100000:4294967294 f; chmod 4755 f; ln f hard; mkdir d; chown 7:8 d; chmod 2711 d; ln -s x link; chown -h 5:6 link
+        mkfifo p; chown 9:10 p; mknod null c 1 3; chown 1:5 null; chmod 666 null; mknod d/disk b 259 1048575; touch plain";
+    fs::write(place.path("make"), make).expect("a script");
+    fs::write(place.path("list"), LISTING).expect("a script");
+    sh(&place, "fakeroot -s saved bash -eu ../make").ok();
+    let seen = sh(&place, "cd tree; fakeroot -i ../saved bash -eu ../../list").ok();
+    let imported = owners(
+        &place,
+        ["import", "tree", "--format", "fakeroot", "-i", "saved"],
+    );
+    assert_eq!(imported.stderr, "");
+    imported.ok();
+    let tree = place.path("home/tree");
+    let ours = inside(&place, &daemon, &tree, LISTING);
+    assert!(
+        seen.contains("./null character special file 1:5 666 1:3\n"),
+        "{seen}"
+    );
+    assert_same_lines(seen.as_bytes(), ours.as_bytes());
+    owners(
+        &place,
+        ["export", "tree", "--format", "fakeroot", "-o", "ours"],
+    )
+    .ok();
+    let again = sh(&place, "cd tree; fakeroot -i ../ours bash -eu ../../list").ok();
+    assert_same_lines(ours.as_bytes(), again.as_bytes());
+    let wrong = sh(
+        &place,
+        "echo dev=x | subuidless owners import tree --format fakeroot",
+    )
+    .error();
+    assert!(wrong.contains("line 1: no mode="), "{wrong}");
+}
+
+#[test]
+fn override_stat_goes_both_ways() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    sh(
+        &place,
+        "mkdir tree; cd tree; mkdir d; touch f d/e; subuidless owners set 42:43 f; subuidless owners set 7:8 d; chmod 4711 f; cd ..
+        subuidless owners export tree --format override-stat; chmod -R a=rwX tree; mkdir upper work merged",
+    )
+    .ok();
+    // fuse-overlayfs takes ids from the attributes of its lower layer, and writes them to its upper one.
+    let script = format!(
+        "chown 0:0 upper; fuse-overlayfs -o lowerdir=tree,upperdir=upper,workdir=work,xattr_permissions=2 merged 2>/dev/null; cd merged; {LISTING}
+        mkdir new; chmod 2755 new; chown 12:13 new; cd ..; umount merged; chown -R {}:{} upper",
+        place.user.uid, place.user.gid
+    );
+    let mut mount = place.as_root("unshare");
+    let seen = run(mount.args(["-m", "bash", "-euc", &script])).ok();
+    assert!(
+        seen.contains("./f regular empty file 42:43 4711 0:0\n"),
+        "{seen}"
+    );
+    // Back, from the attributes alone: the modes are others' by now, and the owners gone.
+    sh(&place, "cp -a tree back; setfattr -x user.rootlesscontainers back/f; setfattr -x user.rootlesscontainers back/d
+        touch back/null back/pipe; setfattr -n user.containers.override_stat -v 1:5:0666:char-1-3 back/null
+        setfattr -n user.containers.override_stat -v 3:4:0600:pipe back/pipe
+        subuidless owners import back --format override-stat; subuidless owners import upper --format override-stat").ok();
+    let back = inside(&place, &daemon, &place.path("home/back"), LISTING);
+    let expected = seen + "./null character special file 1:5 666 1:3\n./pipe fifo 3:4 600 0:0\n";
+    assert_same_lines(expected.as_bytes(), back.as_bytes());
+    let upper = inside(&place, &daemon, &place.path("home/upper"), LISTING);
+    assert!(
+        upper.contains("./new directory 12:13 2755 0:0\n"),
+        "{upper}"
+    );
+    let untold = sh(
+        &place,
+        "ln -s x tree/link; subuidless owners set -h 1:1 tree/link
+        subuidless owners export tree --format override-stat",
+    )
+    .error();
+    assert!(
+        untold.contains("link: is a symbolic link, which cannot carry"),
+        "{untold}"
+    );
+    let refused = owners(
+        &place,
+        ["export", "tree", "--format", "override-stat", "-o", "x"],
+    )
+    .error();
+    assert!(refused.contains("leave out -o"), "{refused}");
+}
+
+#[test]
+fn hostile_lines_do_no_harm_and_are_named() {
+    let place = Place::new();
+    sh(&place, "mkdir tree outside; touch tree/f tree/last outside/f; ln -s ../outside tree/out; ln -s /etc/passwd tree/abs; mkfifo tree/p").ok();
+    let head = "{\"format\":\"subuidless-owners\",\"version\":1}\n";
+    let lines = [
+        ("{\"path\":\"../outside/f\",\"uid\":5}", "leads out of DIR"),
+        ("{\"path\":\"/etc/passwd\",\"uid\":5}", "is absolute"),
+        (
+            "{\"path\":\"out/f\",\"uid\":5}",
+            "out/f: a symbolic link is on the way",
+        ),
+        (
+            "{\"path\":\"abs/x\",\"uid\":5}",
+            "abs/x: a symbolic link is on the way",
+        ),
+        ("{\"path\":\"f\\u0000\",\"uid\":5}", "NUL"),
+        ("{\"path\":\"\",\"uid\":5}", "is no path"),
+        ("{\"path\":\"missing\",\"uid\":5}", "missing: is missing"),
+        (
+            "{\"path\":\"p\",\"type\":\"file\",\"uid\":5}",
+            "p: is a fifo, not a regular file",
+        ),
+        (
+            "{\"path\":\"f\",\"type\":\"char\",\"device\":[1,3]}",
+            "f: is a regular file, not a character device",
+        ),
+        (
+            "{\"path\":\"f\",\"attributes\":{\"user.rootlesscontainers\":\"00\"}}",
+            "Invalid argument",
+        ),
+        (
+            "{\"path\":\"f\",\"attributes\":{\"user.containers.override_stat\":\"00\"}}",
+            "Invalid argument",
+        ),
+        (
+            "{\"path\":\"f\",\"attributes\":{\"system.posix_acl_access\":\"00\"}}",
+            "Invalid argument",
+        ),
+        (
+            "{\"path\":\"p\",\"attributes\":{\"trusted.x\":\"00\"}}",
+            "only regular files and directories",
+        ),
+        ("{\"path\":\"f\",\"uid\":\"root\"}", "invalid type"),
+        ("{\"path\":\"f\",\"owner\":5}", "unknown field `owner`"),
+        ("{\"path\":\"f\"", "column"),
+        ("\u{0}\u{1}", "no JSON object"),
+    ];
+    let mut file = fs::File::create(place.path("home/hostile")).expect("a file");
+    file.write_all(head.as_bytes()).expect("writing");
+    for (line, _) in lines {
+        writeln!(file, "{line}").expect("writing");
+    }
+    let huge = vec![b'a'; 5 << 20];
+    let deep = "x/".repeat(100_000);
+    for line in [
+        &b"{\"path\":\""[..],
+        &huge,
+        b"\"}\n{\"path\":\"",
+        deep.as_bytes(),
+        b"y\"}\n",
+    ] {
+        file.write_all(line).expect("writing");
+    }
+    writeln!(file, "{{\"path\":\"last\",\"uid\":5}}").expect("writing");
+    let told = owners(&place, ["import", "tree", "-i", "hostile"]).error();
+    let mut told = told.lines();
+    for (number, (line, reason)) in lines.iter().enumerate() {
+        let told = told.next().unwrap_or_default();
+        let start = format!("subuidless: line {}: ", number + 2);
+        assert!(
+            told.starts_with(&start) && told.contains(reason),
+            "{line}: {told}"
+        );
+    }
+    let rest: Vec<&str> = told.collect();
+    assert!(rest[0].contains("longer than 4 MiB"), "{}", rest[0]);
+    assert!(rest[1].ends_with("is missing"), "{}", rest[1].len());
+    assert!(rest[2].contains("19 of the files"), "{}", rest[2]);
+    let told = owners(&place, ["export", "tree"]).ok();
+    let expected = "{\"path\":\"last\",\"type\":\"file\",\"mode\":\"0644\",\"uid\":5,\"gid\":0}\n";
+    assert!(
+        told.ends_with(&format!("\"uid\":0,\"gid\":0}}\n{}\n", expected.trim()))
+            || told.contains(expected),
+        "{told}"
+    );
+    assert_eq!(told.matches("\"uid\":5").count(), 1, "{told}");
+    sh(&place, "! getfattr -d -m - outside/f | grep .").ok();
+    for (text, reason) in [
+        ("", "line 1: not what"),
+        ("{}\n", "line 1: not what"),
+        (
+            "{\"format\":\"subuidless-owners\",\"version\":9}\n",
+            "a newer subuidless",
+        ),
+    ] {
+        fs::write(place.path("home/other"), text).expect("a file");
+        let told = owners(&place, ["import", "tree", "-i", "other"]).error();
+        assert!(told.contains(reason), "{told}");
+    }
+}
+
+#[test]
+fn an_import_that_was_killed_is_done_by_the_next_one() {
+    let place = Place::new();
+    sh(&place, "mkdir tree; cd tree; for n in $(seq 400); do echo >f$n; ln -s x l$n; done; cd ..; cp -a tree copy
+        cd tree; for n in $(seq 400); do echo $n; done | xargs -I{} echo f{} l{} | xargs subuidless owners set -h 70000:6
+        for n in $(seq 40); do subuidless owners set --device b:$n:1 $n:2 dev$n; done; cd ..; subuidless owners export tree -o all").ok();
+    let mut seed = 1u64;
+    for _ in 0..30 {
+        let mut import = place.subuidless(["owners", "import", "copy", "-i", "all"]);
+        let mut import = import.spawn().expect("an import");
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::sleep(std::time::Duration::from_micros(3_000 + (seed >> 48)));
+        let _ = import.kill();
+        import.wait().expect("its end");
+    }
+    owners(&place, ["import", "copy", "-i", "all"]).ok();
+    let all = fs::read(place.path("home/all")).expect("the export");
+    assert!(all.split(|byte| *byte == b'\n').count() > 840);
+    assert_same_lines(&all, &owners(&place, ["export", "copy"]).bytes());
+}
+
+#[test]
+fn a_person_who_looks_on_sees_a_count_and_a_file_does_not() {
+    let place = Place::new();
+    sh(
+        &place,
+        "mkdir tree; touch tree/f; subuidless owners export tree -o all",
+    )
+    .ok();
+    let watched = sh(
+        &place,
+        "script -qec 'subuidless owners import tree -i all' /dev/null",
+    )
+    .bytes();
+    let watched = String::from_utf8_lossy(&watched).into_owned();
+    assert!(
+        watched.contains("\r1 files") && watched.ends_with("\r\u{1b}[K"),
+        "{watched:?}"
+    );
+    let unwatched = owners(&place, ["import", "tree", "-i", "all"]);
+    assert_eq!((unwatched.stderr.as_str(), unwatched.stdout.len()), ("", 0));
+    let listed = sh(
+        &place,
+        "script -qec 'subuidless owners ls -a tree' /dev/null",
+    )
+    .ok();
+    assert!(
+        !listed.contains("files") && listed.contains("tree/f"),
+        "{listed:?}"
+    );
+}
+
+#[test]
+fn without_what_it_takes_it_says_what_is_missing() {
+    let place = Place::new();
+    sh(&place, "mkdir tree").ok();
+    // In a user namespace in which no other one may be made.
+    let script = "echo 0 >/proc/sys/user/max_user_namespaces; subuidless owners ls tree";
+    let told = sh(&place, &format!("unshare -c --keep-caps sh -c '{script}'")).error();
+    assert!(
+        told.contains("cannot make a user namespace") && told.contains("No space"),
+        "{told}"
+    );
+    let mut command = place.subuidless(["owners", "ls", "tree"]);
+    let told = run(command.env("XDG_RUNTIME_DIR", "/proc/nowhere")).error();
+    assert!(
+        told.contains("no place for the side store") && told.contains("--store"),
+        "{told}"
+    );
+}
