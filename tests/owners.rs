@@ -231,6 +231,22 @@ fn an_unpacked_archive_gets_the_owners_in_its_headers() {
             inside(&place, &daemon, &tree, LISTING).as_bytes(),
         );
     }
+    // What root writes down of the real tree does as well.
+    let mut export = place.as_root(place.binary());
+    export
+        .args(["owners", "export", "-o", "real.json"])
+        .arg(&real);
+    run(export
+        .env("XDG_RUNTIME_DIR", place.path(""))
+        .env("XDG_STATE_HOME", place.path("")))
+    .ok();
+    let tree = unpacked(&place, &place.path("gnu.tar"), "plain");
+    let name = tree.to_str().expect("UTF-8");
+    owners(&place, ["import", "-i", "real.json", name]).ok();
+    assert_same_lines(
+        listing.as_bytes(),
+        inside(&place, &daemon, &tree, LISTING).as_bytes(),
+    );
     let refused = sh(
         &place,
         "mkdir x; tar -c . | gzip | subuidless owners import x --format tar",
@@ -504,6 +520,53 @@ fn hostile_lines_do_no_harm_and_are_named() {
 }
 
 #[test]
+fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let place = Place::new();
+    sh(&place, "mkdir -p tree/a/d outside/d; touch tree/a/d/f outside/d/f; ln -s ../outside tree/b
+        (echo '{\"format\":\"subuidless-owners\",\"version\":1}'; yes '{\"path\":\"a/d/f\",\"uid\":5}' | head -5000) >all").ok();
+    let [a, b] = ["a", "b"].map(|name| place.path("home/tree").join(name));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &a, AT_FDCWD, &b, RenameFlags::RENAME_EXCHANGE)
+                    .expect("an exchange");
+            }
+        });
+        let mut refused = 0;
+        for _ in 0..8 {
+            let imported = owners(&place, ["import", "tree", "-i", "all"]);
+            let lines = imported.stderr.lines();
+            refused += lines
+                .filter(|line| line.contains("a symbolic link is on the way"))
+                .count();
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(refused > 0, "the link was never there");
+    });
+    sh(&place, "! getfattr -d -m - outside/d/f | grep .; [ -L tree/a ] && mv tree/b tree/c || mv tree/a tree/c; getfattr -d -m - tree/c/d/f | grep -q rootless").ok();
+}
+
+#[test]
+fn what_is_mounted_below_can_be_left_out() {
+    let place = Place::new();
+    let script = "mkdir -p tree/m/n; mount -t tmpfs none tree/m; touch tree/m/f; subuidless owners set -R 5:6 tree; subuidless owners set -xR 7:8 tree; subuidless owners export tree; echo; subuidless owners export -x tree";
+    let told = sh(&place, &format!("unshare -rm bash -euc {script:?}")).ok();
+    let (all, one) = told.split_once("\n\n").expect("two listings");
+    let top = "{\"path\":\".\",\"type\":\"directory\",\"mode\":\"0755\",\"uid\":7,\"gid\":8}";
+    assert!(
+        all.ends_with("{\"path\":\"m/f\",\"type\":\"file\",\"mode\":\"0644\",\"uid\":5,\"gid\":6}"),
+        "{told}"
+    );
+    assert!(
+        one.ends_with(&format!("{top}\n")) && all.contains(top),
+        "{told}"
+    );
+}
+
+#[test]
 fn an_import_that_was_killed_is_done_by_the_next_one() {
     let place = Place::new();
     sh(&place, "mkdir tree; cd tree; for n in $(seq 400); do echo >f$n; ln -s x l$n; done; cd ..; cp -a tree copy
@@ -566,6 +629,15 @@ fn without_what_it_takes_it_says_what_is_missing() {
         told.contains("cannot make a user namespace") && told.contains("No space"),
         "{told}"
     );
+    let mut command = place.subuidless(["owners", "set", "5:6", "tree"]);
+    let set = run(command.env_remove("HOME"));
+    assert!(
+        set.stderr
+            .contains("are kept until the next boot; --store DIR"),
+        "{}",
+        set.stderr
+    );
+    set.ok();
     let mut command = place.subuidless(["owners", "ls", "tree"]);
     let told = run(command.env("XDG_RUNTIME_DIR", "/proc/nowhere")).error();
     assert!(

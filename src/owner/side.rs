@@ -341,6 +341,38 @@ mod tests {
     }
 
     #[test]
+    fn two_that_settle_at_the_same_time_leave_the_newest() {
+        let [recent, lasting] = [0; 2].map(|_| tempfile::tempdir().unwrap());
+        // LMDB takes no second environment of a directory in a process; what is locked is an open file, once for each of them.
+        let store = opened(recent.path(), lasting.path());
+        let key = lasting_key(1);
+        for round in 0..400u32 {
+            let done = std::sync::atomic::AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::Relaxed) {
+                            store.settle().unwrap();
+                        }
+                    });
+                }
+                for number in 0..=30 {
+                    store.store(&key, &(round + number).to_le_bytes()).unwrap();
+                    // For about as long as it takes to move it.
+                    for _ in 0..number {
+                        store.load(&key).unwrap();
+                    }
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            store.settle().unwrap();
+            assert!(store.recent.is_empty());
+            let value = store.load(&key).unwrap().unwrap();
+            assert_eq!(value, (round + 30).to_le_bytes());
+        }
+    }
+
+    #[test]
     fn a_store_of_a_newer_version_is_left_alone() {
         let [recent, lasting] = [0; 2].map(|_| tempfile::tempdir().unwrap());
         std::fs::write(lasting.path().join("format"), "2\n").unwrap();

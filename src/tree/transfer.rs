@@ -263,3 +263,69 @@ fn duplicate(fd: BorrowedFd) -> Result<OwnedFd, Error> {
 fn named(path: &[u8], reason: &str) -> String {
     format!("{}: {reason}", text::escape_for_terminal(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::tests::Seeded;
+    use super::*;
+
+    /// Changes, removes or doubles some bytes.
+    fn spoil(seeded: &mut Seeded, mut bytes: Vec<u8>) -> Vec<u8> {
+        for _ in 0..=seeded.below(4) {
+            let length = u64::try_from(bytes.len()).unwrap().max(1);
+            let at = usize::try_from(seeded.below(length)).unwrap();
+            match seeded.below(4) {
+                0 => bytes.truncate(at),
+                1 => bytes.extend_from_within(at..),
+                _ if bytes.is_empty() => {}
+                _ => bytes[at] = u8::try_from(seeded.below(256)).unwrap(),
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn spoilt_lines_of_any_format_never_panic() {
+        let stat = nix::sys::stat::stat("/").unwrap();
+        let mut seeded = Seeded(11);
+        let mut reader = mtree::Reader::default();
+        for _ in 0..20_000 {
+            let entry = seeded.entry();
+            // Any answer is fine; what counts is that there is one.
+            let _ = json::parse(&spoil(&mut seeded, json::line(&entry).into_bytes()));
+            let _ = reader.line(&spoil(&mut seeded, mtree::line(&entry, None).into_bytes()));
+            let _ = fakeroot::parse(&spoil(
+                &mut seeded,
+                fakeroot::line(&entry, &stat).into_bytes(),
+            ));
+            let _ = override_stat::parse(&spoil(
+                &mut seeded,
+                override_stat::value(&entry).into_bytes(),
+            ));
+        }
+    }
+
+    #[test]
+    fn spoilt_archives_of_any_kind_never_panic() {
+        let mut seeded = Seeded(13);
+        for _ in 0..2_000 {
+            let mut archive = ::tar::Builder::new(Vec::new());
+            let pairs = [
+                ("uid", &b"3000000000"[..]),
+                ("SCHILY.xattr.trusted.x", b"y"),
+            ];
+            archive.append_pax_extensions(pairs).unwrap();
+            let mut header = ::tar::Header::new_gnu();
+            header.set_entry_type(::tar::EntryType::Char);
+            header.set_size(0);
+            header.set_uid(1 << 33);
+            header.set_device_major(1).unwrap();
+            header.set_cksum();
+            archive
+                .append_data(&mut header, "a/b", io::empty())
+                .unwrap();
+            let bytes = spoil(&mut seeded, archive.into_inner().unwrap());
+            let _ = tar::read(bytes.as_slice(), |_| Ok::<_, io::Error>(()));
+        }
+    }
+}
