@@ -241,8 +241,9 @@ fn an_unpacked_archive_gets_the_owners_in_its_headers() {
         .env("XDG_STATE_HOME", place.path("")))
     .ok();
     let tree = unpacked(&place, &place.path("gnu.tar"), "plain");
-    let name = tree.to_str().expect("UTF-8");
-    owners(&place, ["import", "-i", "real.json", name]).ok();
+    // With another owner in between, as docs/owners.md shows.
+    sh(&place, "for ids in 33,101 101,33; do jq -c \"if .uid == ${ids%,*} then .uid = ${ids#*,} else . end\" ../home/real.json | subuidless owners import plain
+        subuidless owners ls plain/f; done | awk '{ print $3 }' | paste -sd, | grep -x 101,33").ok();
     assert_same_lines(
         listing.as_bytes(),
         inside(&place, &daemon, &tree, LISTING).as_bytes(),
@@ -547,6 +548,45 @@ fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
         assert!(refused > 0, "the link was never there");
     });
     sh(&place, "! getfattr -d -m - outside/d/f | grep .; [ -L tree/a ] && mv tree/b tree/c || mv tree/a tree/c; getfattr -d -m - tree/c/d/f | grep -q rootless").ok();
+}
+
+#[test]
+fn an_overlay_above_a_tree_shows_what_was_set_below() {
+    let place = Place::new();
+    sh(&place, "mkdir -p lower/d upper work; ln -s x lower/d/link; touch lower/f
+        subuidless owners set -h 7:8 lower/d/link; subuidless owners set 9:10 --device b:7:1 lower/d/loop; subuidless owners set 5:6 lower/f").ok();
+    let daemon = Daemon::start(&place);
+    let home = place.path("home");
+    let options =
+        ["lower", "upper", "work"].map(|name| format!("{name}dir={}", home.join(name).display()));
+    let bundle = Bundle::new(&place, &daemon).with_config(|config| {
+        let mount = serde_json::json!({"destination": "/tree", "type": "overlay", "source": "overlay", "options": options});
+        config["mounts"].as_array_mut().expect("mounts").push(mount);
+    });
+    let look = "cd /tree; stat -c '%n %F %u:%g %t:%T' d/link d/loop f";
+    let expected = "d/link symbolic link 7:8 0:0\nd/loop block special file 9:10 7:1\nf regular empty file 5:6 0:0\n";
+    assert_eq!(bundle.sh(look), expected);
+    bundle.sh("cd /tree; ln -s y d/own; chown -h 70000:1 d/own; mknod d/new c 5 2; chown 3:4 d/new; chown 1:2 f");
+    assert_eq!(bundle.sh(look), expected.replace("5:6", "1:2"));
+    // And what was set through the overlay lies in its upper directory.
+    let listed = owners(&place, ["ls", "--json", "upper"]).ok();
+    for part in [
+        "\"upper/d/own\",\"type\":\"symlink\",\"mode\":\"0777\",\"uid\":70000,\"gid\":1",
+        "\"upper/d/new\",\"type\":\"char\",\"device\":[5,2],\"mode\":\"0644\",\"uid\":3,\"gid\":4",
+        "\"upper/f\",\"type\":\"file\",\"mode\":\"0644\",\"uid\":1,\"gid\":2",
+    ] {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
+}
+
+#[test]
+fn entries_for_other_users_of_the_host_are_not_written_down() {
+    let place = Place::new();
+    let script =
+        "mkdir tree; touch tree/f; setfacl -m u:root:rw tree/f; subuidless owners export tree";
+    let told = sh(&place, script).ok();
+    let end = "{\"path\":\"f\",\"type\":\"file\",\"mode\":\"0664\",\"uid\":0,\"gid\":0}\n";
+    assert!(told.ends_with(end), "{told}");
 }
 
 #[test]

@@ -34,11 +34,19 @@ pub(crate) fn attributes(fd: BorrowedFd, mode: u32) -> Result<Vec<Named>, Errno>
         let real = Name::new(name.to_vec());
         let value = whole(|buffer| sys::getxattr(path.as_c_str(), real.as_c_str(), buffer, true));
         let mut value = match value {
-            // Removed meanwhile.
-            Err(Errno::ENODATA) => continue,
+            // Removed meanwhile, or another user's; capabilities for another root of another namespace.
+            Err(Errno::ENODATA | Errno::EACCES | Errno::EOVERFLOW) => continue,
             value => value?,
         };
         let shown = own.unwrap_or(name);
+        if own.is_none()
+            && let Some(list) = Acl::decode(&value)
+        {
+            match list.without_strangers() {
+                Some(list) => value = list.encode(),
+                None => continue,
+            }
+        }
         if shown == ACCESS
             && own.is_some()
             && let Some(list) = Acl::decode(&value)

@@ -18,6 +18,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(value_name = "UID:GID", value_parser = owner)]
     owner: Ids,
 
+    /// Files. Without -h and -R symbolic links are followed, in this host's tree
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
