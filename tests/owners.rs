@@ -179,6 +179,10 @@ fn hostile_lines_do_no_harm_and_are_named() {
             "f: is a regular file, not a character device",
         ),
         (
+            "{\"path\":\"new\",\"type\":\"char\"}",
+            "new: is to be a device, and its number is missing",
+        ),
+        (
             "{\"path\":\"f\",\"attributes\":{\"user.rootlesscontainers\":\"00\"}}",
             "Invalid argument",
         ),
@@ -229,7 +233,7 @@ fn hostile_lines_do_no_harm_and_are_named() {
     let rest: Vec<&str> = told.collect();
     assert!(rest[0].contains("longer than 4 MiB"), "{}", rest[0]);
     assert!(rest[1].ends_with("is missing"), "{}", rest[1].len());
-    assert!(rest[2].contains("19 of the files"), "{}", rest[2]);
+    assert!(rest[2].contains("20 of the files"), "{}", rest[2]);
     let told = owners(&place, ["export", "tree"]).ok();
     let expected = "{\"path\":\"last\",\"type\":\"file\",\"mode\":\"0644\",\"uid\":5,\"gid\":0}\n";
     assert!(

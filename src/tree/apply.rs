@@ -70,6 +70,9 @@ impl Outside {
         is_replaceable: bool,
     ) -> Result<(), Reason> {
         let (path, name) = split(&entry.path)?;
+        if entry.kind.is_some_and(Kind::is_device) && entry.device.is_none() {
+            return Err("is to be a device, and its number is missing".to_owned());
+        }
         let directory = open_below(top, &path)?;
         let mut file = open_one(directory.as_fd(), name);
         match &file {
@@ -78,12 +81,22 @@ impl Outside {
                 file = open_one(directory.as_fd(), name);
             }
             Ok(found) if is_replaceable && stands_for_another(found, entry) => {
-                replace(directory.as_fd(), name, entry).map_err(reason)?;
-                file = open_one(directory.as_fd(), name);
+                return self.replace(directory.as_fd(), name, entry);
             }
             _ => {}
         }
         self.apply_to(file.map_err(reason)?.as_fd(), entry)
+    }
+
+    /// In one step, for whoever looks at the same time and for a run that is killed: what is replaced is all that says what it was.
+    fn replace(&self, directory: BorrowedFd, name: &[u8], entry: &Entry) -> Result<(), Reason> {
+        const BESIDE: &str = ".subuidless-replacement";
+        // Of a run that was killed.
+        let _ = unlinkat(directory, BESIDE, UnlinkatFlags::NoRemoveDir);
+        make(directory, BESIDE.as_bytes(), entry).map_err(reason)?;
+        let made = open_one(directory, BESIDE.as_bytes()).map_err(reason)?;
+        self.apply_to(made.as_fd(), entry)?;
+        renameat(directory, BESIDE, directory, &Name::new(name.to_vec())).map_err(reason)
     }
 
     fn apply_to(&self, file: BorrowedFd, entry: &Entry) -> Result<(), Reason> {
@@ -215,20 +228,6 @@ fn make(directory: BorrowedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> 
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
         result => result,
     }
-}
-
-/// In one step, for whoever looks at the same time.
-fn replace(directory: BorrowedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
-    let beside = format!(".subuidless-{}", std::process::id());
-    // Of a run that was killed.
-    let _ = unlinkat(directory, beside.as_str(), UnlinkatFlags::NoRemoveDir);
-    make(directory, beside.as_bytes(), entry)?;
-    renameat(
-        directory,
-        beside.as_str(),
-        directory,
-        &Name::new(name.to_vec()),
-    )
 }
 
 /// The directory and the last name of a path that stays below the top.

@@ -98,13 +98,17 @@ pub(super) fn parse(line: &[u8]) -> Result<Entry, String> {
     if [line.uid, line.gid].contains(&Some(u32::MAX)) {
         return Err("4294967295 is no id".to_owned());
     }
+    let kind = line.kind.map(kind).transpose()?;
+    if line.device.is_some() && !kind.is_some_and(Kind::is_device) {
+        return Err("`device` goes with the types char and block only".to_owned());
+    }
     let attributes = line.attributes.iter().map(|(name, value)| {
         let value = decode_hex(value).map_err(|reason| format!("{name}: {reason}"))?;
         Ok((unescape(name)?, value))
     });
     Ok(Entry {
         path: unescape(&line.path)?,
-        kind: line.kind.map(kind).transpose()?,
+        kind,
         mode: line.mode.map(mode).transpose()?,
         uid: line.uid,
         gid: line.gid,
@@ -161,7 +165,11 @@ mod tests {
             ("{\"path\":\"\\\\q\"}", "backslash"),
             ("{\"path\":\"a\",\"mode\":\"100644\"}", "permissions"),
             ("{\"path\":\"a\",\"type\":\"door\"}", "door"),
-            ("{\"path\":\"a\",\"device\":[4096,0]}", "4096"),
+            ("{\"path\":\"a\",\"device\":[1,3]}", "char and block"),
+            (
+                "{\"path\":\"a\",\"type\":\"char\",\"device\":[4096,0]}",
+                "4096",
+            ),
             (
                 "{\"path\":\"a\",\"attributes\":{\"x\":\"0\"}}",
                 "hexadecimal",
