@@ -12,6 +12,7 @@
 
 mod bundle;
 mod daemon;
+mod outside;
 mod packages;
 mod pair;
 mod peer;
@@ -26,6 +27,7 @@ mod user;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use daemon::Daemon;
+pub(crate) use outside::{LISTING, inside, owners, sh};
 pub(crate) use packages::{Packages, free_port};
 pub(crate) use pair::{Pair, oracle_twice};
 pub(crate) use peer::{Peer, Target};
