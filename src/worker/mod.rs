@@ -59,7 +59,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let identities = Identities::new(identities, initial);
     let mut container = Container::new(host_procfs, Owners::new(side), identities, locks);
     if let Some(user) = user.and_then(|user| credentials(&user)) {
-        container.expect_user(user);
+        container.expect_user(user, board.user_steps());
     }
     let mut server = Server::new(listener, board, container);
     let Some(first) = until_joined(&mut server)? else {
@@ -133,6 +133,7 @@ fn until_joined(server: &mut Server) -> Result<Option<First>, Error> {
         match join(server, &notification) {
             Join::Done(view) => {
                 debug!(pid = notification.pid, "joined the container");
+                server.container.give_terminal(notification.pid);
                 return Ok(Some(First {
                     slot,
                     left_over,
