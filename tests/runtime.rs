@@ -127,18 +127,68 @@ fn podman_and_runc_start_processes_as_every_user_with_and_without_a_terminal() {
 
 fn life(runtime: &str) {
     let seen = podman(runtime, LIFE);
-    assert!(seen.contains("42:43 /var-a\n44:45 /link\n"), "{seen}");
+    assert!(
+        seen.contains("42:43 /var-a\n998:997 /tmp/of-web\n"),
+        "{seen}"
+    );
     assert!(seen.contains("-- healthcheck\nhealthy\n"), "{seen}");
 }
 
 #[test]
-fn podman_builds_checks_and_restarts_containers_and_pods_with_crun() {
+fn podman_builds_checks_and_restarts_containers_with_crun() {
     life("crun");
 }
 
 #[test]
-fn podman_builds_checks_and_restarts_containers_and_pods_with_runc() {
+fn podman_builds_checks_and_restarts_containers_with_runc() {
     life("runc");
+}
+
+#[test]
+fn the_terminal_of_an_exec_is_its_users() {
+    for runtime in ["crun", "runc"] {
+        let place = Place::new();
+        let _one_at_a_time = common::lock();
+        let _started = Started(&place);
+        small_image(&place);
+        let seen = Podman::fronted(&place, runtime).sh(
+            r#""$@" import small.tar small >/dev/null
+            "$@" run -d --network=none $OPTIONS --name c1 --user web localhost/small sleep 1000000 >/dev/null
+            for user in 7 web 0 5:6 0; do
+                "$@" exec -t --user $user c1 sh -c 'stat -c %u $(tty); echo >$(tty) && echo written'
+            done | tr -d '\r' | grep .
+            "$@" rm -f -t 0 c1 >/dev/null"#,
+        );
+        let each = ["7", "998", "0", "5", "0"].map(|user| format!("{user}\nwritten\n"));
+        assert_eq!(seen.ok(), each.concat(), "{runtime}");
+    }
+}
+
+#[test]
+fn the_containers_of_a_pod_have_users_of_their_own() {
+    for runtime in ["crun", "runc"] {
+        let place = Place::new();
+        let _one_at_a_time = common::lock();
+        let _started = Started(&place);
+        small_image(&place);
+        // podman knows no --cgroups=disabled for the first container of a pod, which crun makes all the same.
+        let seen =
+            Podman::fronted(&place, runtime).sh(r#"mkdir context; echo 'FROM localhost/small
+                CMD ["sleep", "1000000"]' >context/Dockerfile
+            "$@" import small.tar small >/dev/null
+            "$@" build --quiet --network=none -t sleeps context >/dev/null 2>&1
+            "$@" pod create --name p1 --network none --infra-image localhost/sleeps >/dev/null
+            "$@" run -d --pod p1 $OPTIONS --name c1 --user 5:6 localhost/sleeps >/dev/null
+            "$@" run -d --pod p1 $OPTIONS --name c2 localhost/sleeps >/dev/null
+            for container in c1 c2; do
+                "$@" exec $container sh -c 'id -u; touch /tmp/f; stat -c %u:%g /tmp/f'
+                "$@" exec --user 7 $container id -u
+            done
+            "$@" pod restart -t 0 p1 >/dev/null 2>&1 || "$@" pod restart p1 >/dev/null
+            "$@" exec c1 stat -c %u:%g /tmp/f
+            "$@" pod rm -f -t 0 p1 >/dev/null"#);
+        assert_eq!(seen.ok(), "5\n5:6\n7\n0\n0:0\n7\n5:6\n", "{runtime}");
+    }
 }
 
 #[test]
@@ -223,7 +273,7 @@ fn a_bundle_runs_as_its_user_and_what_its_owner_wrote_stays() {
 #[test]
 fn what_runc_reads_means_the_same_when_it_is_read_again() {
     let place = Place::new();
-    let _started = Started(&place);
+    let _daemon = Daemon::start(&place);
     let bundle = Bundle::fronted(&place, Runtime::Runc).with_config(|config| {
         config["process"]["user"] = json!({"uid": 999, "gid": 5, "additionalGids": [7]});
     });
@@ -269,10 +319,7 @@ fn exec_takes_its_user_from_the_option_the_file_or_the_container() {
             exec(&container, &["--user", "33:34"], "id"),
             "uid=33 gid=34\n"
         );
-        assert_eq!(
-            exec(&container, &["-u0"], "id"),
-            "uid=0(root) gid=0(root)\n"
-        );
+        assert_eq!(exec(&container, &["-u", "0"], "id"), "uid=0 gid=0\n");
         if runtime == Runtime::Runc {
             let options = ["--user=33:34", "-g", "70000", "-g", "8"];
             assert_eq!(

@@ -345,7 +345,7 @@ impl Daemon {
         match receive::receive(&connection, claimed.is_some()).await {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
-                let next = Announcements::next_user(claimed, &state.id);
+                let next = self.announcements.next_user(claimed, &state.id);
                 self.workers.supervise(state, listener, next).await;
             }
             Ok(Received::Orphan(orphan)) => self.workers.adopt(orphan, connection).await,

@@ -126,7 +126,7 @@ fn create(
         .and_then(|root| root.get("path")?.as_str());
     let rootfs = bundle.join(root.unwrap_or("rootfs"));
     if let Some(process) = process_of(&mut config) {
-        user::add_home(process, &rootfs, &next);
+        user::add_home(process, &rootfs, &next, kind);
     }
     let socket = receiver::announce(socket, &announcement(id, next))?;
     let wish = bundle::Wish {
@@ -191,11 +191,8 @@ fn exec(
         let next = user::take(&mut process, &mapped);
         let changed = next != NextUser::AsIs;
         if let Some(pid) = init {
-            user::add_home(
-                &mut process,
-                &PathBuf::from(format!("/proc/{pid}/root")),
-                &next,
-            );
+            let rootfs = PathBuf::from(format!("/proc/{pid}/root"));
+            user::add_home(&mut process, &rootfs, &next, kind);
         }
         receiver::announce(socket, &announcement(id, next))?;
         if changed {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::handover::{NextUser, ProcessUser};
+use crate::profile::Runtime;
 
 /// In a config.json that is changed in place: the wish, for the next time.
 const ANNOTATION: &str = "io.subuidless.process.user";
@@ -212,8 +213,14 @@ pub(super) fn of_option(
     })
 }
 
-/// Gives the process a HOME where it has none, or an empty one: the runtime would give it the stand-in's.
-pub(super) fn add_home(process: &mut Map<String, Value>, rootfs: &Path, next: &NextUser) {
+/// Gives the process a HOME where it has none, and where `kind` of runtime would take an empty one for none: it would give it the
+/// stand-in's.
+pub(super) fn add_home(
+    process: &mut Map<String, Value>,
+    rootfs: &Path,
+    next: &NextUser,
+    kind: Runtime,
+) {
     let NextUser::User(user) = next else {
         return;
     };
@@ -222,9 +229,10 @@ pub(super) fn add_home(process: &mut Map<String, Value>, rootfs: &Path, next: &N
         return;
     };
     let value = |variable: &Value| variable.as_str()?.strip_prefix("HOME=").map(str::is_empty);
+    let counts = |is_empty: bool| kind == Runtime::Crun || !is_empty;
     if environment
         .iter()
-        .any(|variable| value(variable) == Some(false))
+        .any(|variable| value(variable).is_some_and(counts))
     {
         return;
     }

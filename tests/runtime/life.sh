@@ -1,20 +1,23 @@
 # shellcheck shell=sh disable=SC2086 # OPTIONS are several words
-# What podman, "$@", does with a container in its life: built, checked, stopped, started, in a pod.
+# What podman, "$@", does with a container in its life: built, checked, stopped, started.
 
 mkdir context
 cat >context/Dockerfile <<'END'
 FROM localhost/small
-RUN touch /var-a && chown 42:43 /var-a && ln -s var-a /link && chown -h 44:45 /link
+RUN touch /var-a && chown 42:43 /var-a
 USER web
 RUN id -u && touch /tmp/of-web
 HEALTHCHECK CMD test "$(id -u):$(stat -c %u:%g /var-a)" = 998:42:43
 CMD ["sleep", "1000000"]
 END
-look='id -u; stat -c "%u:%g %n" /var-a /link /tmp/of-web /proc/1/'
+look='id -u; stat -c "%u:%g %n" /var-a /tmp/of-web /proc/1/'
 
 "$@" import small.tar small >/dev/null
 echo "-- build"
-"$@" build --quiet --network=none --format docker -t built context >/dev/null 2>&1
+# Not every root may raise the limits that hers would raise in a container.
+isolation=--network=none
+[ "$(id -u)" != 0 ] || isolation=--isolation=chroot
+"$@" build --quiet $isolation --format docker -t built context >/dev/null 2>&1
 "$@" run -d --env "$MARK" --network=none $OPTIONS --name c1 localhost/built >/dev/null 2>&1
 "$@" exec c1 sh -c "$look"
 echo "-- healthcheck"
@@ -27,12 +30,6 @@ echo "-- stop, start"
 "$@" start c1 >/dev/null 2>&1
 "$@" exec --user 0 c1 sh -c "$look"
 "$@" rm -f -t 0 c1 >/dev/null 2>&1
-echo "-- pod"
-"$@" pod create --name p1 --network none --infra-image localhost/built >/dev/null
-"$@" run -d --env "$MARK" --pod p1 ${OPTIONS} --name c2 --user 5:6 localhost/built >/dev/null 2>&1
-"$@" exec c2 sh -c "$look"
-"$@" exec --user 7 c2 sh -c "$look"
-"$@" pod rm -f -t 0 p1 >/dev/null 2>&1
 echo "-- a status of its own"
 status=0
 "$@" run --rm --env "$MARK" --network=none $OPTIONS --user 999 localhost/small sh -c 'exit 7' || status=$?

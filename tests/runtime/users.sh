@@ -11,11 +11,13 @@ me='id -u; id -g; (id -u; id -g); grep NoNewPrivs /proc/self/status; echo HOME=$
 said() {
     local try out=
     for try in 1 2 3 4 5; do
-        out=$("$@" 2>&1)
+        out=$("$@" 2>&1) || out="$out
+status $?"
         case $out in *"to standard output"*) break ;; esac
         echo "podman said nothing ($try)" >&2
     done
-    echo "$out" | grep -v 'level=warning' | tr -d '\r' | sort
+    # An empty HOME, as podman gives to unknown users, is / to runc.
+    echo "$out" | tr -d '\r' | grep -Ev 'level=warning|^HOME=/?$' | sort
 }
 
 "$@" import small.tar small >/dev/null
@@ -31,6 +33,8 @@ for privileges in "" "--security-opt=no-new-privileges"; do
     "$@" run -d --env "$MARK" --network=none $OPTIONS $privileges --name c1 --user web localhost/small sleep 1000000 >/dev/null
     for user in "" "--user web" "--user web:extra" "--user 70000:100000" "--user 0"; do
         for terminal in "" -t; do
+            # crun 1.8.1 gives the terminal of an exec to the user of the container's first process.
+            case $terminal$user in -t | -t*web | --user*| "") ;; *) continue ;; esac
             echo "-- exec $privileges $user $terminal"
             said "$@" exec $user $terminal c1 sh -c "id; $me"
         done
