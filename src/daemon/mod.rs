@@ -26,7 +26,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::error::Error;
 use crate::handover::{HEARD, Setup};
@@ -215,7 +215,7 @@ async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, Listener
     let connection = std::os::unix::net::UnixStream::from(connection.map_err(failed)?);
     connection.set_nonblocking(true).map_err(failed)?;
     let connection = UnixStream::from_std(connection).map_err(failed)?;
-    match receive::receive(&connection).await {
+    match receive::receive(&connection, false).await {
         Ok(Received::Container(state, listener)) => Ok(Some((state, listener))),
         Err(ReceiveError::Nothing) => Ok(None),
         Ok(Received::Orphan(_) | Received::Announcement(_) | Received::Ask(_)) => {
@@ -343,10 +343,11 @@ impl Daemon {
             }
         };
         let claimed = self.announcements.claim(pid);
-        match receive::receive(&connection).await {
+        debug!(pid, claimed = claimed.is_some(), "connection");
+        match receive::receive(&connection, claimed.is_some()).await {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
-                let next = Announcements::next_user(claimed, &state.id);
+                let next = self.announcements.next_user(claimed, &state.id);
                 self.workers.supervise(state, listener, next).await;
             }
             Ok(Received::Orphan(orphan)) => self.workers.adopt(orphan, connection).await,
