@@ -134,6 +134,7 @@ pub(crate) enum Error {
     #[error("{path}: asking the daemon: {reason}")]
     Ask { path: PathBuf, reason: String },
 
+    #[error(
         "there is no side store, the reason is above: owners of symlinks, fifos, sockets and devices are not known; name \
          another directory with --store"
     )]
