@@ -31,7 +31,7 @@ pub(crate) use pair::{Pair, oracle_twice};
 pub(crate) use peer::{Peer, Target};
 pub(crate) use place::{Place, set_mode};
 pub(crate) use podman::{Podman, small_image};
-pub(crate) use program::{example, tool};
+pub(crate) use program::{compile, example, tool};
 pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar};
 pub(crate) use run::{Ran, run, run_with_input, until};
 pub(crate) use runtime::{Running, Runtime};
