@@ -241,15 +241,6 @@ fn attributes_of_root_s_are_asked_for_in_other_places() {
     );
 }
 
-#[test]
-fn a_file_capability_may_be_of_another_namespace() {
-    compare(
-        "cp /bin/true prog; chmod 755 prog
-        for root in 5 100000; do try setcap -n $root cap_chown+ep prog; getcap -n prog; getcap prog; getfattr -d -m - -e hex prog; cp -a prog copy-$root; done
-        setfattr -n security.capability -v 0x010000030020000000000000000000000000000007000000 prog; getcap -n prog; chown 5:5 prog; getcap -n prog",
-    );
-}
-
 /// What becomes of our own attributes, by all ways of naming a file.
 #[track_caller]
 fn hidden(options: &str, ways: &[&str]) {

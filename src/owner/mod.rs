@@ -6,6 +6,7 @@
 
 mod attribute;
 mod cache;
+mod kept;
 mod key;
 mod record;
 mod side;
@@ -24,9 +25,11 @@ use nix::unistd::Uid;
 use tracing::{error, warn};
 use xattr::FileExt;
 
-pub(crate) use attribute::{Attribute, shown};
+pub(crate) use attribute::{Attribute, kept_name, shown};
 pub(crate) use cache::{OwnerCache, Version};
+pub(crate) use kept::takes_attributes;
 pub(crate) use key::Key;
+use record::Record;
 pub(crate) use record::{Device, Owner};
 pub(crate) use side::SideStore;
 
@@ -178,12 +181,24 @@ impl Owners {
             warn!("no side store: the owner of an inode without extended attributes is not kept");
             return Ok(());
         };
-        let key = Key::of(fd)?;
-        if owner.is_unset() {
-            side.remove(&key).map_err(store_failed)
-        } else {
-            side.store(&key, &owner.encode()).map_err(store_failed)
+        let update = |bytes: &[u8]| {
+            let attributes = Record::decode(bytes).unwrap_or_default().attributes;
+            Record { owner, attributes }.encode()
+        };
+        side.update(&Key::of(fd)?, update).map_err(store_failed)
+    }
+
+    /// Notes whether there is a default access control list that is kept for what is created in a directory.
+    pub(crate) fn note_list(&self, directory: BorrowedFd, is_kept: bool) -> Result<(), Errno> {
+        let known = self.load(directory, SFlag::S_IFDIR)?.unwrap_or_default();
+        let owner = Owner {
+            hands_down_list: is_kept,
+            ..known
+        };
+        if owner == known {
+            return Ok(());
         }
+        store_xattr(directory, owner)
     }
 
     /// A record that cannot be read is reported once and then as good as none: it must not make a file unusable.

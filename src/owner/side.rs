@@ -93,25 +93,41 @@ impl SideStore {
         // In this order: what is moved is in both for a while.
         match self.recent.get(bytes)? {
             Some(value) => Ok(Some(value.get(1..).unwrap_or_default().to_vec())),
-            None => match &self.lasting {
-                Some(lasting) if !lasting.is_empty() => lasting.get(bytes),
-                _ => Ok(None),
-            },
+            None => self.lasting_value(bytes),
         }
     }
 
-    pub(crate) fn store(&self, key: &Key, value: &[u8]) -> heed::Result<()> {
+    fn lasting_value(&self, bytes: &[u8]) -> heed::Result<Option<Vec<u8>>> {
+        match &self.lasting {
+            Some(lasting) if !lasting.is_empty() => lasting.get(bytes),
+            _ => Ok(None),
+        }
+    }
+
+    /// Replaces what is stored by what `change` makes of it; empty: nothing is.
+    ///
+    /// That nothing is has an entry that says so, since there may be one below that counts otherwise.
+    pub(crate) fn update(
+        &self,
+        key: &Key,
+        change: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> heed::Result<()> {
         let lasts = if key.passes { PASSING } else { LASTING };
-        let value = [&[lasts], value].concat();
         self.recent.change(|owners, transaction| {
+            let mut known = None;
+            for bytes in key.to_look_up() {
+                known = match owners.get(transaction, bytes)? {
+                    Some(value) => Some(value.get(1..).unwrap_or_default().to_vec()),
+                    None => self.lasting_value(bytes)?,
+                };
+                if known.is_some() {
+                    break;
+                }
+            }
+            let value = [&[lasts], change(&known.unwrap_or_default()).as_slice()].concat();
             key.to_enter()
                 .try_for_each(|bytes| owners.put(transaction, bytes, &value))
         })
-    }
-
-    /// An entry that says so, since there may be one below that counts otherwise.
-    pub(crate) fn remove(&self, key: &Key) -> heed::Result<()> {
-        self.store(key, &[])
     }
 
     /// Moves what is recent to where it lasts; the number of entries moved.
@@ -289,10 +305,10 @@ mod tests {
         assert!(store.is_empty());
         let file = File::create(directory.path().join("file")).unwrap();
         let key = Key::of(file.as_fd()).unwrap();
-        store.store(&key, b"value").unwrap();
+        store.update(&key, |_| b"value".to_vec()).unwrap();
         assert!(!store.is_empty());
         assert_eq!(store.load(&key).unwrap().unwrap(), b"value");
-        store.remove(&key).unwrap();
+        store.update(&key, |_| Vec::new()).unwrap();
         assert_eq!(store.load(&key).unwrap(), None);
     }
 
@@ -305,15 +321,15 @@ mod tests {
             passes: true,
             ..lasting_key(3)
         };
-        store.store(&a, b"a").unwrap();
-        store.store(&b, b"b").unwrap();
-        store.store(&c, b"c").unwrap();
+        store.update(&a, |_| b"a".to_vec()).unwrap();
+        store.update(&b, |_| b"b".to_vec()).unwrap();
+        store.update(&c, |_| b"c".to_vec()).unwrap();
         assert_eq!(store.settle().unwrap(), 2);
         assert_eq!(store.settle().unwrap(), 0);
-        store.remove(&a).unwrap();
+        store.update(&a, |_| Vec::new()).unwrap();
         assert_eq!(store.load(&a).unwrap(), None);
         assert_eq!(store.load(&b).unwrap().unwrap(), b"b");
-        store.store(&b, b"new").unwrap();
+        store.update(&b, |_| b"new".to_vec()).unwrap();
         assert_eq!(store.load(&b).unwrap().unwrap(), b"new");
         assert_eq!(store.settle().unwrap(), 2);
         drop(store);

@@ -18,6 +18,7 @@ mod limit;
 mod make;
 mod open;
 mod permission;
+mod posix_acl;
 mod setid;
 mod site;
 mod socket;

@@ -309,7 +309,7 @@ fn may_be_elsewhere(call: &Call) -> bool {
 }
 
 /// An inode without the attribute may still have an owner in the side store, unless it is one that carries attributes.
-fn may_be_in_side_store(call: &Call, name: &CStr, follow: bool) -> bool {
+pub(super) fn may_be_in_side_store(call: &Call, name: &CStr, follow: bool) -> bool {
     call.container.owners.side_store_is_used()
         && fstatat(PROCFS, name, lookup_flags(follow))
             .is_ok_and(|stat| !carries_xattrs(file_type(stat.st_mode)))

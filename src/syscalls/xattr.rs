@@ -11,10 +11,12 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::fstat;
 
 use super::permission::{self, Named, allow};
-use crate::acl::Acl;
+use super::posix_acl;
+use super::stat::may_be_in_side_store;
+use crate::board::Step;
 use crate::credentials::{Access, capability};
 use crate::name::Name;
-use crate::owner::{Attribute, carries_xattrs, file_type, shown};
+use crate::owner::{Attribute, carries_xattrs, file_type, kept_name, shown, takes_attributes};
 use crate::procfs;
 use crate::seccomp::Reply;
 use crate::sys;
@@ -52,12 +54,6 @@ fn absent(call: &Call, location: &Location, absent: Errno) -> Result<Reply, Errn
         // CONTINUE: the kernel says why.
         Err(_) => Ok(Reply::Continue),
     }
-}
-
-/// The file, if it can carry user attributes.
-fn carrier(call: &Call, location: &Location) -> Option<OwnedFd> {
-    let file = call.resolve(location).ok()?;
-    carries_xattrs(file_type(fstat(&file).ok()?.st_mode)).then_some(file)
 }
 
 /// A value for the argument `buffer`, whose room is in the next one.
@@ -109,11 +105,32 @@ fn read_whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Option<Vec<u8
     }
 }
 
-/// One of our own attributes of what is named.
-fn stored(call: &mut Call, location: &Location, name: &Name) -> Option<Vec<u8>> {
+/// What is kept under `name` of what is named.
+pub(super) fn stored(call: &mut Call, location: &Location, name: &Name) -> Option<Vec<u8>> {
     let ask =
         |path: &CStr, value: &mut [u8], follow| sys::getxattr(path, name.as_c_str(), value, follow);
-    read_carefully(call, location, ask, |_| true)
+    if let Some(value) = read_carefully(call, location, ask, |_| true) {
+        return Some(value);
+    }
+    let (file, mode) = beside(call, location)?;
+    let kept = call.container.owners.kept(file.as_fd(), mode);
+    kept.get(name).ok().flatten()
+}
+
+/// The file and its mode, if the side store may have something of it.
+fn beside(call: &Call, location: &Location) -> Option<(OwnedFd, u32)> {
+    if !call.container.owners.side_store_is_used() {
+        return None;
+    }
+    let follow = location.follow || location.is_empty();
+    if let Some(reached) = call.name(location).filter(|_| !call.container.shows_worker)
+        && !may_be_in_side_store(call, reached.as_c_str(), follow)
+    {
+        return None;
+    }
+    let file = call.resolve(location).ok()?;
+    let mode = fstat(&file).ok()?.st_mode;
+    (!carries_xattrs(file_type(mode))).then_some((file, mode))
 }
 
 fn may_administer(call: &Call) -> Result<bool, Errno> {
@@ -146,28 +163,45 @@ fn get(call: &mut Call, named: Named) -> Result<Reply, Errno> {
         Attribute::Hidden => at(call, named, |call, location| {
             absent(call, location, Errno::ENODATA)
         }),
+        Attribute::Nameless => at(call, named, nameless),
         Attribute::Kept(name) => at(call, named, |call, location| {
+            if is_trusted(&name) && !may_administer(call)? {
+                // CONTINUE: none for this target.
+                return Ok(Reply::Continue);
+            }
             match stored(call, location, &name) {
-                Some(value) if !is_trusted(&name) || may_administer(call)? => {
-                    deliver(call, VALUE, &value)
-                }
-                // CONTINUE: none, or none for this target.
-                _ => Ok(Reply::Continue),
+                Some(value) => deliver(call, VALUE, &value),
+                None if is_trusted(&name) => without_trusted(call, location),
+                // CONTINUE: none.
+                None => Ok(Reply::Continue),
             }
         }),
         Attribute::Acl(name) => at(call, named, |call, location| {
-            let list = stored(call, location, &name);
-            let Some(list) = list.and_then(|bytes| Acl::decode(&bytes)) else {
+            match posix_acl::shown(call, location, &name)? {
+                Some(list) => deliver(call, VALUE, &list),
                 // CONTINUE: the kernel has it all.
-                return Ok(Reply::Continue);
-            };
-            let list = if is_default(&name) {
-                list
-            } else {
-                list.with_mode(fstat(call.resolve(location)?)?.st_mode)
-            };
-            deliver(call, VALUE, &list.encode())
+                None => Ok(Reply::Continue),
+            }
         }),
+    }
+}
+
+/// fs/xattr.c, xattr_resolve_name: `trusted.` is the name of none.
+fn nameless(call: &mut Call, location: &Location) -> Result<Reply, Errno> {
+    if may_administer(call)? {
+        absent(call, location, Errno::EINVAL)
+    } else {
+        // CONTINUE: none for this target.
+        Ok(Reply::Continue)
+    }
+}
+
+/// The kernel says ENODATA to whoever is not its root, even where there are no such attributes at all.
+fn without_trusted(call: &Call, location: &Location) -> Result<Reply, Errno> {
+    match call.resolve(location) {
+        Ok(file) if !takes_attributes(file.as_fd()) => Err(Errno::EOPNOTSUPP),
+        // CONTINUE: ENODATA, or why there is no such file.
+        _ => Ok(Reply::Continue),
     }
 }
 
@@ -175,11 +209,6 @@ fn is_trusted(kept: &Name) -> bool {
     kept.as_c_str()
         .to_bytes()
         .starts_with(b"user.subuidless.trusted.")
-}
-
-/// A default list is no file's permissions.
-fn is_default(kept: &Name) -> bool {
-    kept.as_c_str().to_bytes().ends_with(b"_default")
 }
 
 // ---- listxattr(2)
@@ -199,20 +228,32 @@ pub(super) fn flistxattr(call: &mut Call) -> Result<Reply, Errno> {
 fn list(call: &mut Call, named: Named) -> Result<Reply, Errno> {
     at(call, named, |call, location| {
         let has_ours = |names: &[u8]| shown(names, false).is_some();
-        let Some(names) = read_carefully(call, location, sys::listxattr, has_ours) else {
+        let names = read_carefully(call, location, sys::listxattr, has_ours);
+        let Some(names) = names.or_else(|| names_beside(call, location)) else {
             // CONTINUE: nothing to hide, and nothing to add; or the kernel says why.
             return Ok(Reply::Continue);
         };
-        let list = shown(&names, may_administer(call)?).unwrap_or_default();
+        let list = shown(&names, may_administer(call)?).unwrap_or(names);
         deliver(call, 1, &list)
     })
+}
+
+/// All names of a file of which the side store has some.
+fn names_beside(call: &Call, location: &Location) -> Option<Vec<u8>> {
+    let (file, mode) = beside(call, location)?;
+    let kept = call.container.owners.kept(file.as_fd(), mode);
+    let names = kept.names_beside().ok().filter(|names| !names.is_empty())?;
+    let path = procfs::own_fd(file.as_fd());
+    let mut all = read_whole(|buffer| sys::listxattr(path.as_c_str(), buffer, true))?;
+    all.extend(names.iter().flat_map(|name| kept_name(name)));
+    Some(all)
 }
 
 // ---- setxattr(2), removexattr(2)
 
 /// What is to become of an attribute.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
     Set,
     Remove,
 }
@@ -260,8 +301,9 @@ fn change(call: &mut Call, named: Named, change: Change) -> Result<Reply, Errno>
         Attribute::Kept(kept) if may_administer(call)? => at(call, named, |call, location| {
             keep(call, location, &kept, change)
         }),
+        Attribute::Nameless => at(call, named, nameless),
         Attribute::Acl(kept) => at(call, named, |call, location| {
-            change_acl(call, location, (name.as_c_str(), &kept), change)
+            posix_acl::change(call, location, (name.as_c_str(), &kept), change)
         }),
         _ => Ok(checked),
     }
@@ -294,7 +336,7 @@ fn check_change(call: &mut Call, named: Named, name: &CStr) -> Result<Reply, Err
 }
 
 /// The value that the target gives; `None` if the kernel knows better what to say of it.
-fn given(call: &Call) -> Option<Vec<u8>> {
+pub(super) fn given(call: &Call) -> Option<Vec<u8>> {
     let size = usize::try_from(call.register(3)).ok()?;
     if size > LARGEST {
         return None;
@@ -304,61 +346,49 @@ fn given(call: &Call) -> Option<Vec<u8>> {
     Some(value)
 }
 
-/// An attribute that lives under the name `kept`.
-fn keep(call: &Call, location: &Location, kept: &Name, change: Change) -> Result<Reply, Errno> {
-    let Some(file) = carrier(call, location) else {
-        // CONTINUE: no such file, or one that carries no user attributes.
+/// An attribute that lives under the name `name`.
+fn keep(call: &Call, location: &Location, name: &Name, change: Change) -> Result<Reply, Errno> {
+    let Ok(file) = call.resolve(location) else {
+        // CONTINUE: no such file.
         return Ok(Reply::Continue);
     };
-    let path = procfs::own_fd(file.as_fd());
-    call.ensure_waiting()?;
+    let kept = call
+        .container
+        .owners
+        .kept(file.as_fd(), fstat(&file)?.st_mode);
+    // A worker that was killed may have done it already: then nothing is in the way.
+    let is_again = call.journal.noted() == Some(Step::Changing);
     match change {
         Change::Set => {
             let Some(value) = given(call) else {
                 // CONTINUE: E2BIG, or a bad pointer.
                 return Ok(Reply::Continue);
             };
-            sys::setxattr(path.as_c_str(), kept.as_c_str(), &value, call.int(4))?;
+            let flags = if is_again { 0 } else { call.int(4) };
+            if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) == 0 && flags != 0 {
+                let is_there = kept.get(name)?.is_some();
+                if is_there && flags & libc::XATTR_CREATE != 0 {
+                    return Err(Errno::EEXIST);
+                }
+                if !is_there && flags & libc::XATTR_REPLACE != 0 {
+                    return Err(Errno::ENODATA);
+                }
+            }
+            call.ensure_waiting()?;
+            call.journal.note(Step::Changing);
+            kept.set(name, &value, flags)?;
         }
-        Change::Remove => sys::removexattr(path.as_c_str(), kept.as_c_str())?,
+        Change::Remove => {
+            if !is_again && kept.get(name)?.is_none() {
+                return without_trusted(call, location).and(Err(Errno::ENODATA));
+            }
+            call.ensure_waiting()?;
+            call.journal.note(Step::Changing);
+            match kept.remove(name) {
+                Err(Errno::ENODATA) if is_again => {}
+                result => result?,
+            }
+        }
     }
-    Ok(Reply::Value(0))
-}
-
-/// An access control list goes to the kernel as far as it takes it, and is kept beside where it does not.
-fn change_acl(
-    call: &Call,
-    location: &Location,
-    (name, kept): (&CStr, &Name),
-    change: Change,
-) -> Result<Reply, Errno> {
-    let Some(file) = carrier(call, location) else {
-        // CONTINUE: no such file, or one that has no such list.
-        return Ok(Reply::Continue);
-    };
-    let path = procfs::own_fd(file.as_fd());
-    let foreign = match change {
-        Change::Set => {
-            let Some(bytes) = given(call) else {
-                // CONTINUE: E2BIG, or a bad pointer.
-                return Ok(Reply::Continue);
-            };
-            let is_mapped = |id| call.container.is_mapped(id);
-            Acl::decode(&bytes).and_then(|list| Some((list.mapped(is_mapped)?, bytes)))
-        }
-        Change::Remove => None,
-    };
-    call.ensure_waiting()?;
-    let Some((mapped, bytes)) = foreign else {
-        // The list that was kept is another one's now. Mostly there is none.
-        match sys::removexattr(path.as_c_str(), kept.as_c_str()) {
-            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
-            Err(errno) => return Err(errno),
-        }
-        // CONTINUE: the kernel takes it, or says what is wrong with it.
-        return Ok(Reply::Continue);
-    };
-    sys::setxattr(path.as_c_str(), name, &mapped.encode(), call.int(4))?;
-    sys::setxattr(path.as_c_str(), kept.as_c_str(), &bytes, 0)?;
     Ok(Reply::Value(0))
 }

@@ -204,7 +204,9 @@ static void change_values(const char *prefix)
 static void change_names(const char *prefix)
 {
     char name[300];
-    for (size_t length = 238; length <= 256; length++) {
+    /* Longer ones of root's find no room where they are kept. */
+    size_t longest = strcmp(prefix, "user.") ? 239 : 256;
+    for (size_t length = 230; length <= longest; length++) {
         memset(name, 'n', sizeof name);
         memcpy(name, prefix, strlen(prefix));
         name[length] = 0;
