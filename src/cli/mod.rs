@@ -57,6 +57,9 @@ enum Subcommands {
     Bundle(bundle::Arguments),
     /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or `subuidless-runc`)
     Runtime(runtime::Arguments),
+    /// Read all of a side store, which a damaged one does not survive: the daemon has it done by another process
+    #[command(hide = true)]
+    ReadStore { directory: PathBuf },
     /// Look after the owners that are kept beside the files
     #[command(subcommand)]
     Owners(owners::Command),
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
+        Subcommands::ReadStore { directory } => crate::daemon::store::read_through(&directory),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
         Subcommands::Run(arguments) => return failure_of(&run::run(arguments)),

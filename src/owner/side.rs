@@ -12,10 +12,14 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use heed::types::Bytes;
+use nix::errno::Errno;
+use nix::fcntl::posix_fallocate;
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::key::{BY_HANDLE, FILE_SYSTEM, Key};
 use crate::sys::{self, Durability};
@@ -47,6 +51,8 @@ pub(crate) enum Unusable {
     Io(#[from] io::Error),
     #[error("{0} (moving the directory away begins a new one)")]
     Database(#[from] heed::Error),
+    #[error("it has been cut off (moving the directory away begins a new one)")]
+    CutOff,
     #[error("it was written by a newer version of subuidless: format {0}")]
     Newer(String),
 }
@@ -61,16 +67,19 @@ impl SideStore {
 
     /// Adds what outlives the boot.
     pub(crate) fn open_lasting(&mut self, directory: &Path) -> Result<(), Unusable> {
-        let file = directory.join("format");
-        match std::fs::read_to_string(&file) {
-            Ok(format) if format == FORMAT => {}
-            Ok(format) => return Err(Unusable::Newer(format.trim().to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::write(&file, FORMAT)?;
-            }
-            Err(error) => return Err(error.into()),
+        self.lasting = Some(open_lasting(directory)?);
+        Ok(())
+    }
+
+    /// Reads all that lasts. LMDB trusts its pages: where they are damaged, this may end the process.
+    pub(crate) fn read_through(directory: &Path) -> Result<(), Unusable> {
+        let lasting = open_lasting(directory)?;
+        let file = std::fs::metadata(directory.join("data.mdb"))?;
+        let pages = lasting.environment.info().last_page_number as u64 + 1;
+        if file.len() < pages * page_size() {
+            return Err(Unusable::CutOff);
         }
-        self.lasting = Some(Environment::open(directory, Durability::Full)?);
+        lasting.entries(usize::MAX, |_| false)?;
         Ok(())
     }
 
@@ -195,6 +204,17 @@ impl SideStore {
     }
 }
 
+fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
+    let file = directory.join("format");
+    match std::fs::read_to_string(&file) {
+        Ok(format) if format == FORMAT => {}
+        Ok(format) => return Err(Unusable::Newer(format.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::write(&file, FORMAT)?,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Environment::open(directory, Durability::Full)?)
+}
+
 #[derive(Debug)]
 struct Environment {
     environment: heed::Env<heed::WithoutTls>,
@@ -205,6 +225,7 @@ struct Environment {
 
 impl Environment {
     fn open(directory: &Path, durability: Durability) -> heed::Result<Self> {
+        reserve_lock_file(directory)?;
         let environment = sys::open_lmdb(directory, MAP_SIZE, durability)?;
         // Slots of readers that were killed.
         environment.clear_stale_readers()?;
@@ -273,6 +294,34 @@ impl Environment {
             .take(most)
             .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
             .collect()
+    }
+}
+
+/// LMDB's pages are those of the machine.
+fn page_size() -> u64 {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u64::try_from(size).ok())
+        .unwrap_or(4096)
+}
+
+/// LMDB writes to its table of readers through memory: where the disk has no room for it, that would be SIGBUS.
+fn reserve_lock_file(directory: &Path) -> io::Result<()> {
+    /// The reader slots of `sys::open_lmdb`, of a cache line each, and what comes before them.
+    const SIZE: i64 = 1024 * 64 + 4096;
+    let path = directory.join("lock.mdb");
+    if std::fs::metadata(&path).is_ok_and(|file| file.blocks() * 512 >= SIZE.unsigned_abs()) {
+        return Ok(());
+    }
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    match posix_fallocate(&file, 0, SIZE) {
+        // A file system that cannot say so beforehand.
+        Err(Errno::EOPNOTSUPP) => Ok(()),
+        result => Ok(result?),
     }
 }
 
