@@ -15,7 +15,6 @@ use std::time::Instant;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use common::{
     Bundle, Daemon, Packages, Pair, Place, Ran, assert_same_lines, compile, debian_owners, run,
@@ -663,7 +662,7 @@ fn kill_at_random(job: &str, kills: u32, is_daemons: impl Fn(u32) -> bool) {
                 place
                     .workers_of(&id)
                     .into_iter()
-                    .find(|worker| has_listener(*worker))
+                    .find(|worker| common::has_listener(*worker))
             });
             daemon.signal(Signal::SIGKILL);
             daemon.wait();
@@ -698,15 +697,6 @@ fn nothing_is_lost_when_workers_and_daemons_are_killed() {
 #[test]
 fn nothing_is_done_twice_when_workers_are_killed() {
     kill_at_random("20201122 log attributes", 400, |_| false);
-}
-
-fn has_listener(worker: Pid) -> bool {
-    let fds = fs::read_dir(format!("/proc/{worker}/fd"))
-        .into_iter()
-        .flatten();
-    fds.flatten()
-        .filter_map(|fd| fs::read_link(fd.path()).ok())
-        .any(|file| file.to_string_lossy().contains("seccomp"))
 }
 
 /// xorshift64*

@@ -29,7 +29,7 @@ pub(crate) use daemon::Daemon;
 pub(crate) use packages::{Packages, free_port};
 pub(crate) use pair::{Pair, oracle_twice};
 pub(crate) use peer::{Peer, Target};
-pub(crate) use place::{Place, set_mode};
+pub(crate) use place::{Place, has_listener, set_mode};
 pub(crate) use podman::{Podman, small_image};
 pub(crate) use program::{compile, example, tool};
 pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar};
