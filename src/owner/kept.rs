@@ -127,7 +127,7 @@ impl Kept<'_> {
         let update = |bytes: &[u8]| {
             let mut record = Record::decode(bytes).unwrap_or_default();
             changed = change(&mut record.attributes);
-            record.encode()
+            record.encode_for_store()
         };
         side.update(&Key::of(self.file)?, update)
             .map_err(store_failed)?;

@@ -102,6 +102,11 @@ impl Key {
             .map(Vec::as_slice)
     }
 
+    /// The inode is seen through an overlay.
+    pub(super) fn is_overlaid(&self) -> bool {
+        Self::overlays(&self.own)
+    }
+
     pub(super) fn overlays(bytes: &[u8]) -> bool {
         bytes.first() == Some(&BY_BIRTH_IN_OVERLAY)
     }

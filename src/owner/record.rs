@@ -25,6 +25,9 @@ struct Resource {
     /// Ours, and in the side store only.
     #[prost(message, repeated, tag = "1004")]
     attributes: Vec<KeptAttribute>,
+    /// Ours, and in the side store only.
+    #[prost(bytes = "vec", repeated, tag = "1005")]
+    elsewhere: Vec<Vec<u8>>,
 }
 
 /// An extended attribute of an inode that carries none of `user.*`.
@@ -80,19 +83,19 @@ impl Owner {
     }
 
     pub(crate) fn encode(self) -> Vec<u8> {
-        self.with(Vec::new())
+        self.message().encode_to_vec()
     }
 
-    fn with(self, attributes: Vec<KeptAttribute>) -> Vec<u8> {
+    fn message(self) -> Resource {
         Resource {
             uid: self.uid.map_or(NOT_SET, EmulatedUid::as_raw),
             gid: self.gid.map_or(NOT_SET, EmulatedGid::as_raw),
             device_type: self.device.map_or(0, |device| device.kind.bits()),
             device_number: self.device.map_or(0, |device| device.number),
             hands_down_list: self.hands_down_list,
-            attributes,
+            attributes: Vec::new(),
+            elsewhere: Vec::new(),
         }
-        .encode_to_vec()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
@@ -105,15 +108,29 @@ impl Owner {
 pub(crate) struct Record {
     pub(crate) owner: Owner,
     pub(crate) attributes: Vec<KeptAttribute>,
+    /// Further keys that it is stored under.
+    pub(crate) elsewhere: Vec<Vec<u8>>,
 }
 
 impl Record {
     /// Empty, as good as none, if nothing is set.
     pub(crate) fn encode(self) -> Vec<u8> {
-        match self.owner.is_unset() && self.attributes.is_empty() {
-            true => Vec::new(),
-            false => self.owner.with(self.attributes),
+        let is_empty = self.attributes.is_empty() && self.elsewhere.is_empty();
+        if self.owner.is_unset() && is_empty {
+            return Vec::new();
         }
+        Resource {
+            attributes: self.attributes,
+            elsewhere: self.elsewhere,
+            ..self.owner.message()
+        }
+        .encode_to_vec()
+    }
+
+    /// And the further keys.
+    pub(crate) fn encode_for_store(self) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let elsewhere = self.elsewhere.clone();
+        (self.encode(), elsewhere)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
@@ -132,6 +149,7 @@ impl Record {
         Ok(Self {
             owner,
             attributes: resource.attributes,
+            elsewhere: resource.elsewhere,
         })
     }
 }
@@ -200,6 +218,7 @@ mod tests {
         let record = Record {
             owner: owner(1, 2),
             attributes: vec![attribute(b"trusted.a"), attribute(b"security.b")],
+            elsewhere: vec![vec![b'h', 0, 1]],
         };
         let bytes = record.clone().encode();
         assert_eq!(Record::decode(&bytes), Ok(record));

@@ -113,13 +113,13 @@ impl SideStore {
         }
     }
 
-    /// Replaces what is stored by what `change` makes of it; empty: nothing is.
+    /// Replaces what is stored by what `change` makes of it, and stores that under further keys; empty: nothing is.
     ///
     /// That nothing is has an entry that says so, since there may be one below that counts otherwise.
     pub(crate) fn update(
         &self,
         key: &Key,
-        change: impl FnOnce(&[u8]) -> Vec<u8>,
+        change: impl FnOnce(&[u8]) -> (Vec<u8>, Vec<Vec<u8>>),
     ) -> heed::Result<()> {
         let lasts = if key.passes { PASSING } else { LASTING };
         self.recent.change(|owners, transaction| {
@@ -133,8 +133,10 @@ impl SideStore {
                     break;
                 }
             }
-            let value = [&[lasts], change(&known.unwrap_or_default()).as_slice()].concat();
+            let (value, elsewhere) = change(&known.unwrap_or_default());
+            let value = [&[lasts], value.as_slice()].concat();
             key.to_enter()
+                .chain(elsewhere.iter().map(Vec::as_slice))
                 .try_for_each(|bytes| owners.put(transaction, bytes, &value))
         })
     }
@@ -354,10 +356,12 @@ mod tests {
         assert!(store.is_empty());
         let file = File::create(directory.path().join("file")).unwrap();
         let key = Key::of(file.as_fd()).unwrap();
-        store.update(&key, |_| b"value".to_vec()).unwrap();
+        store
+            .update(&key, |_| (b"value".to_vec(), Vec::new()))
+            .unwrap();
         assert!(!store.is_empty());
         assert_eq!(store.load(&key).unwrap().unwrap(), b"value");
-        store.update(&key, |_| Vec::new()).unwrap();
+        store.update(&key, |_| Default::default()).unwrap();
         assert_eq!(store.load(&key).unwrap(), None);
     }
 
@@ -370,15 +374,15 @@ mod tests {
             passes: true,
             ..lasting_key(3)
         };
-        store.update(&a, |_| b"a".to_vec()).unwrap();
-        store.update(&b, |_| b"b".to_vec()).unwrap();
-        store.update(&c, |_| b"c".to_vec()).unwrap();
+        store.update(&a, |_| (b"a".to_vec(), Vec::new())).unwrap();
+        store.update(&b, |_| (b"b".to_vec(), Vec::new())).unwrap();
+        store.update(&c, |_| (b"c".to_vec(), Vec::new())).unwrap();
         assert_eq!(store.settle().unwrap(), 2);
         assert_eq!(store.settle().unwrap(), 0);
-        store.update(&a, |_| Vec::new()).unwrap();
+        store.update(&a, |_| Default::default()).unwrap();
         assert_eq!(store.load(&a).unwrap(), None);
         assert_eq!(store.load(&b).unwrap().unwrap(), b"b");
-        store.update(&b, |_| b"new".to_vec()).unwrap();
+        store.update(&b, |_| (b"new".to_vec(), Vec::new())).unwrap();
         assert_eq!(store.load(&b).unwrap().unwrap(), b"new");
         assert_eq!(store.settle().unwrap(), 2);
         drop(store);

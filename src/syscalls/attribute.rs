@@ -7,10 +7,12 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod as change_mode_of, fchmodat as change_mode_at};
 
 use super::permission::{Named, allow, check_as, check_change};
+use super::stat::beside;
 use crate::credentials::Access;
+use crate::name::Name;
 use crate::procfs;
 use crate::seccomp::Reply;
-use crate::target::{Abi, Call, PROCFS};
+use crate::target::{Abi, Call, Location, PROCFS};
 
 // ---- chmod(2)
 
@@ -29,6 +31,7 @@ pub(super) fn fchmodat(call: &mut Call) -> Result<Reply, Errno> {
 /// `mode` is an argument number.
 fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
+    bring_up(call, named);
     check_change(call, named, |call, subject, file, location| {
         if !subject.owns(file) {
             return Err(Errno::EPERM);
@@ -56,6 +59,32 @@ fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errn
     })
 }
 
+/// What is kept of a special file in a lower layer of an overlay goes along when the kernel copies it up; whatever is wrong
+/// with the call, the kernel says.
+fn bring_up(call: &Call, named: Named) {
+    if !call.container.owners.side_store_is_used() {
+        // Nearly always.
+        return;
+    }
+    let Ok(path) = named
+        .path
+        .map_or(Ok(Name::default()), |path| call.path(path))
+    else {
+        return;
+    };
+    let location = Location {
+        dirfd: named.dirfd,
+        path: path.as_c_str(),
+        follow: !named.flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
+        empty_path: named.flags.contains(AtFlags::AT_EMPTY_PATH),
+    };
+    if let Some((file, stat)) = beside(call, &location)
+        && call.ensure_waiting().is_ok()
+    {
+        let _ = call.container.owners.bring_up(file.as_fd(), &stat);
+    }
+}
+
 // ---- utime(2), utimensat(2)
 
 /// What a call wants of the times.
@@ -73,6 +102,7 @@ fn change_times(call: &mut Call, named: Named, times: Times) -> Result<Reply, Er
         // CONTINUE: nothing to check.
         return Ok(Reply::Continue);
     }
+    bring_up(call, named);
     check_change(call, named, |_, subject, file, _| match times {
         Times::Now => allow(
             subject.owns(file) || subject.may(Access::WRITE, file),

@@ -79,6 +79,7 @@ pub(super) fn change(
         return Ok(Reply::Continue);
     }
     call.ensure_waiting()?;
+    call.container.owners.bring_up(file.as_fd(), &stat)?;
     let path = procfs::own_fd(file.as_fd());
     let path = path.as_c_str();
     match (change, &foreign) {

@@ -4,7 +4,7 @@
 //! refuses is kept beside (`owner::Attribute`); everything else goes on to the kernel, once it is clear who asks.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -12,7 +12,7 @@ use nix::sys::stat::fstat;
 
 use super::permission::{self, Named, allow};
 use super::posix_acl;
-use super::stat::may_be_in_side_store;
+use super::stat::beside;
 use crate::board::Step;
 use crate::credentials::{Access, capability};
 use crate::name::Name;
@@ -112,25 +112,9 @@ pub(super) fn stored(call: &mut Call, location: &Location, name: &Name) -> Optio
     if let Some(value) = read_carefully(call, location, ask, |_| true) {
         return Some(value);
     }
-    let (file, mode) = beside(call, location)?;
-    let kept = call.container.owners.kept(file.as_fd(), mode);
+    let (file, stat) = beside(call, location)?;
+    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
     kept.get(name).ok().flatten()
-}
-
-/// The file and its mode, if the side store may have something of it.
-fn beside(call: &Call, location: &Location) -> Option<(OwnedFd, u32)> {
-    if !call.container.owners.side_store_is_used() {
-        return None;
-    }
-    let follow = location.follow || location.is_empty();
-    if let Some(reached) = call.name(location).filter(|_| !call.container.shows_worker)
-        && !may_be_in_side_store(call, reached.as_c_str(), follow)
-    {
-        return None;
-    }
-    let file = call.resolve(location).ok()?;
-    let mode = fstat(&file).ok()?.st_mode;
-    (!carries_xattrs(file_type(mode))).then_some((file, mode))
 }
 
 fn may_administer(call: &Call) -> Result<bool, Errno> {
@@ -240,8 +224,8 @@ fn list(call: &mut Call, named: Named) -> Result<Reply, Errno> {
 
 /// All names of a file of which the side store has some.
 fn names_beside(call: &Call, location: &Location) -> Option<Vec<u8>> {
-    let (file, mode) = beside(call, location)?;
-    let kept = call.container.owners.kept(file.as_fd(), mode);
+    let (file, stat) = beside(call, location)?;
+    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
     let names = kept.names_beside().ok().filter(|names| !names.is_empty())?;
     let path = procfs::own_fd(file.as_fd());
     let mut all = read_whole(|buffer| sys::listxattr(path.as_c_str(), buffer, true))?;

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::serve::Server;
 use crate::credentials::{Id, Ids, capability};
+use crate::owner::Layers;
 use crate::procfs;
 use crate::seccomp::Notification;
 use crate::sys;
@@ -58,6 +59,8 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     if doors.leads_elsewhere() == Ok(false) && !rules_one_id() {
         return Join::Never;
     }
+    // By paths of the host's.
+    server.container.owners.layers = Layers::of(notification.pid);
     let host_procfs = server.container.host_procfs.as_fd();
     let entered = doors.enter(host_procfs).and_then(|()| {
         // Ours now, and not the target's, which may live in a namespace below.
@@ -164,24 +167,10 @@ fn shows_worker() -> bool {
     });
     let shows = |point: &str| {
         access(
-            format!("{}/self", unescaped(point)).as_str(),
+            format!("{}/self", procfs::unescaped(point)).as_str(),
             AccessFlags::F_OK,
         )
         .is_ok()
     };
     shows("/proc") || points.into_iter().any(shows)
-}
-
-/// Blanks and the like are octal in mountinfo.
-fn unescaped(point: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .into_iter()
-    .fold(point.to_owned(), |point, (escaped, plain)| {
-        point.replace(escaped, plain)
-    })
 }
