@@ -39,6 +39,10 @@ fn every_row_of_the_table_is_notified_and_io_uring_does_not_exist() {
     let profile = weave(&allow_all(), &request(Format::Oci, Runtime::Crun)).unwrap();
     for row in TABLE {
         let rules = rules(&profile, row.name);
+        if row.bare_number().is_some() {
+            assert!(rules.is_empty());
+            continue;
+        }
         assert!(!rules.is_empty() && rules.iter().all(|(action, _)| *action == NOTIFY));
     }
     for name in IO_URING {

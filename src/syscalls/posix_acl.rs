@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
-use super::xattr::{Change, given, stored};
+use super::xattr::{Asked, Change, given, stored};
 use crate::acl::Acl;
 use crate::name::Name;
 use crate::owner::{Attribute, file_type};
@@ -51,14 +51,14 @@ pub(super) fn change(
     call: &Call,
     location: &Location,
     (name, kept): (&CStr, &Name),
-    change: Change,
+    (asked, change): (&Asked, Change),
 ) -> Result<Reply, Errno> {
     let Ok(file) = call.resolve(location) else {
         // CONTINUE: no such file.
         return Ok(Reply::Continue);
     };
     let given = match change {
-        Change::Set => match given(call) {
+        Change::Set => match given(call, asked) {
             Some(given) => given,
             // CONTINUE: E2BIG, or a bad pointer.
             None => return Ok(Reply::Continue),
@@ -84,8 +84,8 @@ pub(super) fn change(
     let path = path.as_c_str();
     match (change, &foreign) {
         (Change::Remove, _) => sys::removexattr(path, name)?,
-        (Change::Set, Some(list)) => sys::setxattr(path, name, &list.encode(), call.int(4))?,
-        (Change::Set, None) => sys::setxattr(path, name, &given, call.int(4))?,
+        (Change::Set, Some(list)) => sys::setxattr(path, name, &list.encode(), asked.flags)?,
+        (Change::Set, None) => sys::setxattr(path, name, &given, asked.flags)?,
     }
     // Only now: the kernel might have refused it.
     if foreign.is_some() {

@@ -56,14 +56,37 @@ fn absent(call: &Call, location: &Location, absent: Errno) -> Result<Reply, Errn
     }
 }
 
-/// A value for the argument `buffer`, whose room is in the next one.
-fn deliver(call: &Call, buffer: usize, value: &[u8]) -> Result<Reply, Errno> {
-    let room = usize::try_from(call.register(buffer + 1)).unwrap_or(usize::MAX);
+/// What a call asks for, and where what goes in or out is: most have it all in registers.
+pub(super) struct Asked {
+    pub(super) named: Named,
+    /// An argument number.
+    pub(super) name: usize,
+    /// An address.
+    pub(super) value: u64,
+    pub(super) size: u64,
+    pub(super) flags: i32,
+}
+
+impl Asked {
+    /// With the value in the argument `value`, its size behind it, and behind that flags, if it takes any.
+    fn of(call: &Call, named: Named, value: usize) -> Self {
+        Self {
+            named,
+            name: 1,
+            value: call.register(value),
+            size: call.register(value + 1),
+            flags: call.int(value + 2),
+        }
+    }
+}
+
+fn deliver(call: &Call, asked: &Asked, value: &[u8]) -> Result<Reply, Errno> {
+    let room = usize::try_from(asked.size).unwrap_or(usize::MAX);
     if room > 0 {
         if room < value.len() {
             return Err(Errno::ERANGE);
         }
-        call.write(buffer, value)?;
+        call.write_to([(asked.value, value)])?;
     }
     let length = i64::try_from(value.len()).map_err(|_| Errno::ERANGE)?;
     Ok(Reply::Value(length))
@@ -124,20 +147,20 @@ fn may_administer(call: &Call) -> Result<bool, Errno> {
 // ---- getxattr(2)
 
 pub(super) fn getxattr(call: &mut Call) -> Result<Reply, Errno> {
-    get(call, Named::path(0))
+    get(call, &Asked::of(call, Named::path(0), 2))
 }
 
 pub(super) fn lgetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    get(call, Named::link(0))
+    get(call, &Asked::of(call, Named::link(0), 2))
 }
 
 pub(super) fn fgetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    get(call, Named::fd(call, 0))
+    get(call, &Asked::of(call, Named::fd(call, 0), 2))
 }
 
-fn get(call: &mut Call, named: Named) -> Result<Reply, Errno> {
-    const VALUE: usize = 2;
-    let Ok(name) = call.path(1) else {
+pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
+    let named = asked.named;
+    let Ok(name) = call.path(asked.name) else {
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
@@ -154,7 +177,7 @@ fn get(call: &mut Call, named: Named) -> Result<Reply, Errno> {
                 return Ok(Reply::Continue);
             }
             match stored(call, location, &name) {
-                Some(value) => deliver(call, VALUE, &value),
+                Some(value) => deliver(call, asked, &value),
                 None if is_trusted(&name) => without_trusted(call, location),
                 // CONTINUE: none.
                 None => Ok(Reply::Continue),
@@ -162,7 +185,7 @@ fn get(call: &mut Call, named: Named) -> Result<Reply, Errno> {
         }),
         Attribute::Acl(name) => at(call, named, |call, location| {
             match posix_acl::shown(call, location, &name)? {
-                Some(list) => deliver(call, VALUE, &list),
+                Some(list) => deliver(call, asked, &list),
                 // CONTINUE: the kernel has it all.
                 None => Ok(Reply::Continue),
             }
@@ -198,19 +221,19 @@ fn is_trusted(kept: &Name) -> bool {
 // ---- listxattr(2)
 
 pub(super) fn listxattr(call: &mut Call) -> Result<Reply, Errno> {
-    list(call, Named::path(0))
+    list(call, &Asked::of(call, Named::path(0), 1))
 }
 
 pub(super) fn llistxattr(call: &mut Call) -> Result<Reply, Errno> {
-    list(call, Named::link(0))
+    list(call, &Asked::of(call, Named::link(0), 1))
 }
 
 pub(super) fn flistxattr(call: &mut Call) -> Result<Reply, Errno> {
-    list(call, Named::fd(call, 0))
+    list(call, &Asked::of(call, Named::fd(call, 0), 1))
 }
 
-fn list(call: &mut Call, named: Named) -> Result<Reply, Errno> {
-    at(call, named, |call, location| {
+pub(super) fn list(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
+    at(call, asked.named, |call, location| {
         let has_ours = |names: &[u8]| shown(names, false).is_some();
         let names = read_carefully(call, location, sys::listxattr, has_ours);
         let Some(names) = names.or_else(|| names_beside(call, location)) else {
@@ -218,7 +241,7 @@ fn list(call: &mut Call, named: Named) -> Result<Reply, Errno> {
             return Ok(Reply::Continue);
         };
         let list = shown(&names, may_administer(call)?).unwrap_or(names);
-        deliver(call, 1, &list)
+        deliver(call, asked, &list)
     })
 }
 
@@ -243,31 +266,36 @@ pub(super) enum Change {
 }
 
 pub(super) fn setxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::path(0), Change::Set)
+    change(call, &Asked::of(call, Named::path(0), 2), Change::Set)
 }
 
 pub(super) fn lsetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::link(0), Change::Set)
+    change(call, &Asked::of(call, Named::link(0), 2), Change::Set)
 }
 
 pub(super) fn fsetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::fd(call, 0), Change::Set)
+    change(call, &Asked::of(call, Named::fd(call, 0), 2), Change::Set)
 }
 
 pub(super) fn removexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::path(0), Change::Remove)
+    change(call, &Asked::of(call, Named::path(0), 2), Change::Remove)
 }
 
 pub(super) fn lremovexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::link(0), Change::Remove)
+    change(call, &Asked::of(call, Named::link(0), 2), Change::Remove)
 }
 
 pub(super) fn fremovexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::fd(call, 0), Change::Remove)
+    change(
+        call,
+        &Asked::of(call, Named::fd(call, 0), 2),
+        Change::Remove,
+    )
 }
 
-fn change(call: &mut Call, named: Named, change: Change) -> Result<Reply, Errno> {
-    let Ok(name) = call.path(1) else {
+pub(super) fn change(call: &mut Call, asked: &Asked, change: Change) -> Result<Reply, Errno> {
+    let named = asked.named;
+    let Ok(name) = call.path(asked.name) else {
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
@@ -283,11 +311,11 @@ fn change(call: &mut Call, named: Named, change: Change) -> Result<Reply, Errno>
     let checked = check_change(call, named, name.as_c_str())?;
     match attribute {
         Attribute::Kept(kept) if may_administer(call)? => at(call, named, |call, location| {
-            keep(call, location, &kept, change)
+            keep(call, location, &kept, (asked, change))
         }),
         Attribute::Nameless => at(call, named, nameless),
         Attribute::Acl(kept) => at(call, named, |call, location| {
-            posix_acl::change(call, location, (name.as_c_str(), &kept), change)
+            posix_acl::change(call, location, (name.as_c_str(), &kept), (asked, change))
         }),
         _ => Ok(checked),
     }
@@ -320,18 +348,23 @@ fn check_change(call: &mut Call, named: Named, name: &CStr) -> Result<Reply, Err
 }
 
 /// The value that the target gives; `None` if the kernel knows better what to say of it.
-pub(super) fn given(call: &Call) -> Option<Vec<u8>> {
-    let size = usize::try_from(call.register(3)).ok()?;
+pub(super) fn given(call: &Call, asked: &Asked) -> Option<Vec<u8>> {
+    let size = usize::try_from(asked.size).ok()?;
     if size > LARGEST {
         return None;
     }
     let mut value = vec![0; size];
-    call.read(2, &mut value).ok()?;
+    call.read_from(asked.value, &mut value).ok()?;
     Some(value)
 }
 
 /// An attribute that lives under the name `name`.
-fn keep(call: &Call, location: &Location, name: &Name, change: Change) -> Result<Reply, Errno> {
+fn keep(
+    call: &Call,
+    location: &Location,
+    name: &Name,
+    (asked, change): (&Asked, Change),
+) -> Result<Reply, Errno> {
     let Ok(file) = call.resolve(location) else {
         // CONTINUE: no such file.
         return Ok(Reply::Continue);
@@ -344,11 +377,11 @@ fn keep(call: &Call, location: &Location, name: &Name, change: Change) -> Result
     let is_again = call.journal.noted() == Some(Step::Changing);
     match change {
         Change::Set => {
-            let Some(value) = given(call) else {
+            let Some(value) = given(call, asked) else {
                 // CONTINUE: E2BIG, or a bad pointer.
                 return Ok(Reply::Continue);
             };
-            let flags = if is_again { 0 } else { call.int(4) };
+            let flags = if is_again { 0 } else { asked.flags };
             if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) == 0 && flags != 0 {
                 let is_there = kept.get(name)?.is_some();
                 if is_there && flags & libc::XATTR_CREATE != 0 {
