@@ -533,6 +533,43 @@ fn debootstrap_makes_a_debian() {
 }
 
 #[test]
+fn mmdebstrap_makes_a_debian() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let packages = Packages::serve();
+    let pair = Pair::real(&place, &daemon).with(|bundle| packages.reached_by(bundle));
+    let install = format!("{}{}", debian_owners(), packages.install("mmdebstrap"));
+    let script = format!(
+        "{install}\nurl={}\n{}\nlist /srv",
+        packages.url(),
+        include_str!("inodes/mmdebstrap.sh")
+    );
+    let seen = bash(&pair.oracle, &script);
+    assert_same_lines(&seen, &bash(&pair.ours, &script));
+    assert!(String::from_utf8_lossy(&seen).contains("-rwxr-sr-x 0:42 1 0:0 "));
+}
+
+#[test]
+fn file_systems_are_mounted_for_whom_they_are_asked_for() {
+    let seen = compare(
+        r#"mkdir m p; mount -t tmpfs -o size=1m,uid=70000,gid=5,mode=2750,nodev none m; list m; touch m/f; list m; mkdir m/d
+        grep -o "/m tmpfs rw,nodev,relatime,size=1024k,mode=2750" /proc/self/mounts; chown 7 m; list m; umount m
+        mount -t tmpfs -o uid=0,gid=80000 none m; list m; umount m
+        mount -t devpts none p -o noexec,nosuid,uid=5,gid=5,mode=620,ptmxmode=666; list p; grep -o "/p devpts rw,nosuid,noexec,relatime" /proc/self/mounts; umount p
+        # In a mount namespace of its own, in a root directory of its own.
+        unshare -m sh -c 'mount -t devpts none p -o gid=5; ls p; mount -t tmpfs -o uid=7 x m; stat -c %u:%g m'; ls m p
+        mkdir -p /root2/inside; for dir in bin lib lib64 usr proc; do mkdir -p /root2/$dir; test ! -e /$dir || mount --rbind /$dir /root2/$dir; done
+        chroot /root2 mount -n -t tmpfs -o gid=9 x /inside; list /root2/inside; umount /root2/inside
+        for dir in bin lib lib64 usr proc; do umount -l /root2/$dir; done; rm -r /root2
+        ln -s m link; mount -t tmpfs -o uid=6 none link; list m; umount m; rm link
+        for options in uid=5,bogus=1 uid=5,mode=x gid=5,size=huge uid=; do try mount -t tmpfs -o $options x m; done
+        try mount -t tmpfs -o uid=5 x nowhere; try mount -t tmpfs -o uid=5 x /etc/passwd; try mount -t tmpfs -o uid=5 x ''
+        try setpriv --bounding-set -sys_admin --inh-caps -sys_admin mount -t tmpfs -o uid=5 x m; list ."#,
+    );
+    assert!(seen.contains("drwxr-s--- 70000:5 2 0:0 - 'm'\n"), "{seen}");
+}
+
+#[test]
 fn systemd_tmpfiles_makes_what_it_is_told() {
     let files = [("tmpfiles.conf", "/tmpfiles.conf")];
     let seen = compare_with(

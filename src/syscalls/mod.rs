@@ -16,6 +16,7 @@ mod getid;
 mod i386;
 mod limit;
 mod make;
+mod mount;
 mod open;
 mod permission;
 mod posix_acl;
@@ -182,6 +183,12 @@ const ASKS_FOR_PEER: Trap = Trap::Masked {
     bits: 0b1_0001,
 };
 
+const MAKES_FILE_SYSTEM: Trap = Trap::Masked {
+    arg: 3,
+    mask: mount::OTHER_BUSINESS,
+    bits: 0,
+};
+
 /// The type, too: a device may be a placeholder.
 const ASKS_FOR_OWNER: Trap = Trap::HasAny {
     arg: 3,
@@ -271,6 +278,8 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("access", Trap::Always, attribute::access),
     emulated("faccessat", Trap::Always, attribute::faccessat),
     emulated("faccessat2", Trap::Always, attribute::faccessat2),
+    // mount(2)
+    emulated("mount", MAKES_FILE_SYSTEM, mount::mount),
     // getsockopt(2)
     emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt),
     // What i386 calls these: with ids of 32 bits, and structures of its own.

@@ -20,7 +20,8 @@ use crate::seccomp::Notification;
 use crate::sys;
 use crate::target::{PROCFS, View, uid_map};
 
-/// What a worker needs of the container's capabilities; all others are dropped.
+/// What a worker needs of the container's capabilities; all others are dropped, but for CAP_SYS_ADMIN, which lies idle until
+/// a mount(2) wants it.
 const KEPT_CAPABILITIES: u64 = capability::CHOWN
     | capability::DAC_OVERRIDE
     | capability::DAC_READ_SEARCH
@@ -122,7 +123,7 @@ impl Doors {
         nix::unistd::chroot(&procfs::own_fd(self.root.as_fd()))?;
         // Changed credentials may have reset it.
         nix::sys::prctl::set_dumpable(false)?;
-        sys::limit_capabilities(KEPT_CAPABILITIES)
+        sys::set_capabilities(KEPT_CAPABILITIES, KEPT_CAPABILITIES | capability::SYS_ADMIN)
     }
 }
 
