@@ -33,12 +33,15 @@ pub(super) const OTHER_BUSINESS: u64 = libc::MS_REMOUNT
     | libc::MS_SLAVE
     | libc::MS_UNBINDABLE;
 
+/// Their names and values.
+type Options = Vec<(Name, Option<Name>)>;
+
 /// What a mount is asked for; `flags` are those of mount(2).
 struct Wish {
     kind: &'static CStr,
     magic: FsType,
     flags: u64,
-    options: Vec<(Name, Option<Name>)>,
+    options: Options,
     owner: Owner,
 }
 
@@ -104,10 +107,7 @@ fn wish(call: &Call) -> Option<Wish> {
 }
 
 /// The options without foreign ids, and those; `None` if there are no foreign ones.
-fn split(
-    data: &[u8],
-    is_mapped: impl Fn(u32) -> bool,
-) -> Option<(Vec<(Name, Option<Name>)>, Owner)> {
+fn split(data: &[u8], is_mapped: impl Fn(u32) -> bool) -> Option<(Options, Owner)> {
     let name = |bytes: &[u8]| Name::new(bytes.to_vec());
     let mut owner = Owner::default();
     let mut options = Vec::new();
