@@ -8,6 +8,7 @@ DEMO_USER=subuidless-demo
 # shellcheck disable=SC2034  # for who sources this
 INSTALLED=(nginx openssh-client openssh-server postgresql python3-minimal sudo)
 # With what single tests install.
+# shellcheck disable=SC2034
 PACKAGED=("${INSTALLED[@]}" cpio debootstrap mmdebstrap rpm systemd-standalone-tmpfiles)
 
 say() { if [[ -t 2 ]]; then printf '\n\033[1m==> %s\033[0m\n' "$*"; else printf '\n==> %s\n' "$*"; fi >&2; }
@@ -105,9 +106,9 @@ debian_sources() {
     apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' | sort -u
 }
 
-# Packages that containers install, with all that they depend on, and those that a new Debian consists of, as a signed repository of apt's at $PACKAGES_DIR below
-# $CACHE, its key beside it; needs root and debian_tar. Made once for each tar and list of names. Only of Debian's own
-# sources, for others have other builds. Usage: package_repository NAME...
+# Packages that containers install, with all that they depend on, and those that a new Debian consists of, as a signed
+# repository of apt's at $PACKAGES_DIR below $CACHE, its key beside it; needs root and debian_tar. Made once for each tar and
+# list of names. Only of Debian's own sources, for others have other builds. Usage: package_repository NAME...
 package_repository() {
     PACKAGES_DIR=$CACHE/packages
     local made_for new sources tries package name
@@ -215,10 +216,10 @@ rootless_crun() {
     as_user "${variables[@]}" "${CRUN[@]}" "$@"
 }
 
-# Starts the daemon as that user; sets DAEMON (its pid). Usage: start_daemon BINARY SOCKET LOG
+# Starts the daemon as that user; sets DAEMON (its pid). Usage: start_daemon BINARY SOCKET LOG [VARIABLE=VALUE...]
 start_daemon() {
     local binary=$1 socket=$2 log=$3 tries
-    (as_user "$binary" "$socket") >"$log" 2>&1 &
+    (as_user "${@:4}" "$binary" "$socket") >"$log" 2>&1 &
     DAEMON=$!
     for ((tries = 0; tries < 100; tries++)); do
         ! grep -q listening "$log" || return 0

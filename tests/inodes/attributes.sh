@@ -56,6 +56,6 @@ mkdir t1 t2 t3
 tar -C t1 --xattrs --xattrs-include='*' -xpf tar; tar -C t2 --acls -xf tar; tar -C t3 --xattrs --xattrs-include=security.capability -xf tar
 tar --xattrs -tvvf tar | sed 's/ [0-9]* [0-9-]* [0-9:]* / /'; rm tar
 show t1/* t2/* t3/*
-rsync -aAXHD prog d link p c rsync; show rsync/*; rsync -aAXHDi prog d link p c rsync; echo nothing to do
+rsync -aAXHD prog d link p c rsync; show rsync/*; rsync -aAXHDi prog d link p c rsync; echo 'nothing to do'
 setfattr -x trusted.a rsync/prog; setfattr -n trusted.z -v 1 rsync/prog; setcap -r rsync/prog; rsync -aAXHDi prog d link p c rsync
 rsync -aAXHD --fake-super prog d link p c fake; show fake/*

@@ -35,7 +35,7 @@ cpio -tv --numeric-uid-gid <newc 2>/dev/null; rm newc; list cpio
 
 echo - rsync
 rsync -aAXHD tree/ rsync/; list rsync
-rsync -aAXHDi tree/ rsync/; rsync -aAXHDi --numeric-ids tree/ rsync/; echo nothing to do
+rsync -aAXHDi tree/ rsync/; rsync -aAXHDi --numeric-ids tree/ rsync/; echo 'nothing to do'
 chown 1:1 rsync/char; rm rsync/block; mkfifo rsync/block; chown -h 5:5 rsync/dangling; chmod 777 rsync/fifo
 rm rsync/large; mknod rsync/large c 1 1
 rsync -aAXHDi tree/ rsync/ | LC_ALL=C sort; list rsync
