@@ -116,6 +116,15 @@ impl Acl {
                 .any(|entry| entry.is_named() && entry.id == NOBODY)
     }
 
+    /// The list without entries of nobody that can be named here, which read as −1; `None` if that were all it had.
+    pub(crate) fn without_strangers(self) -> Option<Self> {
+        let is_named = |entry: &Entry| matches!(entry.tag, USER | GROUP);
+        let is_known = |entry: &Entry| !is_named(entry) || entry.id != u32::MAX;
+        let all = self.0.len();
+        let known: Vec<Entry> = self.0.into_iter().filter(is_known).collect();
+        (known.len() == all || known.iter().any(is_named)).then_some(Self(known))
+    }
+
     /// The list of a file whose permission bits are those of `mode` by now.
     pub(crate) fn with_mode(mut self, mode: u32) -> Self {
         let has_mask = self.0.iter().any(|entry| entry.tag == MASK);
@@ -196,6 +205,17 @@ mod tests {
             assert_eq!(list.0.len(), wrong.len(), "{wrong:?}");
             assert!(list.0.iter().all(|entry| entry.id != 70_000));
         }
+    }
+
+    #[test]
+    fn entries_of_nobody_are_left_out() {
+        let own = [(USER_OBJ, 6, NOBODY), (MASK, 4, NOBODY)];
+        let known = acl(&[own[0], (USER, 4, 5), own[1]]);
+        let both = acl(&[own[0], (USER, 4, 5), (GROUP, 4, NOBODY), own[1]]);
+        assert_eq!(both.without_strangers(), Some(known));
+        assert_eq!(acl(&own).without_strangers(), Some(acl(&own)));
+        let strangers = acl(&[own[0], (USER, 4, NOBODY), own[1]]);
+        assert_eq!(strangers.without_strangers(), None);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! The worker receives each notification straight into a slot of the board, and the slot is cleared once the reply
 //! is sent. When a worker is killed, its successor finds in the slots what it left unanswered. The daemon reads the
-//! counters when the container ends. Both map one sealed memfd, so neither can make the other fault.
+//! counters when the container ends, or when it is asked. Both map one sealed memfd, so neither can make the other fault.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -13,8 +14,10 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
+use crate::ask::Namespaces;
 use crate::seccomp::{Slot, clear};
 use crate::sys::{NOTIFICATION_WORDS, SharedWords};
+use crate::tally::{self, Count, Outcome, Served};
 
 /// As many calls can be served at the same time; further ones wait in the kernel.
 pub(crate) const SLOTS: usize = 256;
@@ -24,40 +27,16 @@ const SLOT_WORDS: usize = 16;
 const ATTEMPTS: usize = NOTIFICATION_WORDS;
 const STEP: usize = ATTEMPTS + 1;
 const STEP_VALUE: usize = ATTEMPTS + 2;
-const HEADER_WORDS: usize = 128;
-const FIRST_SYSCALL: usize = 16;
-const WORDS: usize = HEADER_WORDS + SLOTS * SLOT_WORDS;
+const HEADER_WORDS: usize = 16;
+const TALLY: usize = HEADER_WORDS + SLOTS * SLOT_WORDS;
+const WORDS: usize = TALLY + tally::WORDS;
 
-const CONTINUED: usize = 0;
-const ANSWERED: usize = 1;
-const FAILED: usize = 2;
-const VIEWS_DIFFER: usize = 3;
-const USER_TAKEN_UP: usize = 4;
-
-/// How calls were answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Served {
-    /// Left to the kernel.
-    pub(crate) continued: u64,
-    /// Answered with a value.
-    pub(crate) answered: u64,
-    /// Answered with an errno.
-    pub(crate) failed: u64,
-}
-
-impl Served {
-    pub(crate) fn total(self) -> u64 {
-        self.continued + self.answered + self.failed
-    }
-}
-
-/// Which of the counters of [`Served`] a call goes to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Outcome {
-    Continued,
-    Answered,
-    Failed,
-}
+const VIEWS_DIFFER: usize = 0;
+const USER_STEPS: usize = 1;
+const TABLE: usize = 2;
+const SINCE: usize = 3;
+/// Inodes: of the pid, the mount and the user namespace.
+const NAMESPACES: usize = 4;
 
 /// How far a call has got that must not be done twice.
 ///
@@ -184,36 +163,71 @@ impl Board {
         self.memory.words()[VIEWS_DIFFER].store(1, Ordering::Relaxed);
     }
 
-    /// Whether the runtime's process has become whom it is to be; survives the worker.
-    pub(crate) fn is_user_taken_up(&self) -> bool {
-        self.memory.words()[USER_TAKEN_UP].load(Ordering::Relaxed) != 0
+    /// How far the runtime's process is on its way to its user; survives the worker.
+    pub(crate) fn user_steps(&self) -> u64 {
+        self.memory.words()[USER_STEPS].load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_user_taken_up(&self) {
-        self.memory.words()[USER_TAKEN_UP].store(1, Ordering::Relaxed);
+    pub(crate) fn set_user_steps(&self, steps: u64) {
+        self.memory.words()[USER_STEPS].store(steps, Ordering::Relaxed);
     }
 
     /// Counts a served call; `row` is its place in the syscall table.
-    pub(crate) fn count(&self, row: Option<usize>, outcome: Outcome) {
+    pub(crate) fn count(&self, row: Option<usize>, outcome: Outcome, elapsed: Duration) {
+        tally::count(self.tally(), row, outcome, elapsed);
+    }
+
+    /// What was counted of each row of the syscall table, calls that dead workers served included; the last one stands for
+    /// all others.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = Count> {
+        tally::counts(self.tally())
+    }
+
+    /// All calls so far.
+    pub(crate) fn served(&self) -> Served {
+        let mut sum = Count::default();
+        self.counts().for_each(|count| sum.add(&count));
+        sum.served
+    }
+
+    fn tally(&self) -> &[AtomicU64] {
+        &self.memory.words()[TALLY..]
+    }
+
+    /// Notes down what does not change: a [fingerprint](Board::table) of the syscall table, and the time.
+    pub(crate) fn begin(&self, table: u64, since: SystemTime) {
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
         let words = self.memory.words();
-        let counter = match outcome {
-            Outcome::Continued => CONTINUED,
-            Outcome::Answered => ANSWERED,
-            Outcome::Failed => FAILED,
-        };
-        words[counter].fetch_add(1, Ordering::Relaxed);
-        if let Some(row) = row.filter(|row| *row < HEADER_WORDS - FIRST_SYSCALL) {
-            words[FIRST_SYSCALL + row].fetch_add(1, Ordering::Relaxed);
+        words[TABLE].store(table, Ordering::Relaxed);
+        words[SINCE].store(since.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Which syscall table the rows that were counted are in.
+    pub(crate) fn table(&self) -> u64 {
+        self.memory.words()[TABLE].load(Ordering::Relaxed)
+    }
+
+    /// When the listener came, in seconds of Unix time.
+    pub(crate) fn since(&self) -> u64 {
+        self.memory.words()[SINCE].load(Ordering::Relaxed)
+    }
+
+    /// The namespaces that the worker has joined; all zero before.
+    pub(crate) fn namespaces(&self) -> Namespaces {
+        let word = |index: usize| self.memory.words()[NAMESPACES + index].load(Ordering::Relaxed);
+        Namespaces {
+            pid: word(0),
+            mount: word(1),
+            user: word(2),
         }
     }
 
-    /// All calls so far, those of dead workers included.
-    pub(crate) fn served(&self) -> Served {
-        let counter = |index: usize| self.memory.words()[index].load(Ordering::Relaxed);
-        Served {
-            continued: counter(CONTINUED),
-            answered: counter(ANSWERED),
-            failed: counter(FAILED),
+    pub(crate) fn set_namespaces(&self, joined: Namespaces) {
+        for (index, inode) in [joined.pid, joined.mount, joined.user]
+            .into_iter()
+            .enumerate()
+        {
+            self.memory.words()[NAMESPACES + index].store(inode, Ordering::Relaxed);
         }
     }
 }
@@ -244,9 +258,19 @@ mod tests {
         assert_eq!(board.slot(3)[0].load(Ordering::Relaxed), 0);
         assert_eq!(board.attempt(3), 1);
 
-        board.count(Some(0), Outcome::Answered);
-        board.count(None, Outcome::Continued);
+        board.count(Some(0), Outcome::Answered, Duration::ZERO);
+        board.count(None, Outcome::Continued, Duration::MAX);
         assert_eq!(other.served().total(), 2);
+        let namespaces = Namespaces {
+            pid: 1,
+            mount: 2,
+            user: u64::MAX,
+        };
+        assert_eq!(other.namespaces(), Namespaces::default());
+        board.set_namespaces(namespaces);
+        assert_eq!(other.namespaces(), namespaces);
+        board.begin(42, UNIX_EPOCH + Duration::from_secs(7));
+        assert_eq!((other.table(), other.since()), (42, 7));
     }
 
     #[test]

@@ -4,16 +4,18 @@
 //! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
 //! top floor down; each imports from lower floors only:
 //!
-//! `cli` > `sweep`, `launch` > `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`,
-//! `identity` >
+//! `cli` > `tree` > `sweep`, `launch`, `look`, `check` > `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` >
+//! `target` > `seccomp`, `board`, `owner`, `identity` >
 //! `procfs`, `lock` > `sys` > `credentials`,
-//! `acl`, `name`, `handover`, `oci`, `error`.
+//! `acl`, `name`, `handover`, `ask`, `oci`, `error` > `tally`.
 //!
 //! Start reading in `syscalls`.
 
 mod acl;
+mod ask;
 mod board;
 mod bundle;
+mod check;
 mod cli;
 mod credentials;
 mod daemon;
@@ -22,6 +24,7 @@ mod handover;
 mod identity;
 mod launch;
 mod lock;
+mod look;
 mod name;
 mod oci;
 mod owner;
@@ -36,7 +39,9 @@ mod sweep;
 )]
 mod sys;
 mod syscalls;
+mod tally;
 mod target;
+mod tree;
 mod worker;
 
 pub use cli::main;

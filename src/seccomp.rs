@@ -58,10 +58,10 @@ impl ListenerFd {
     }
 
     /// Wakes the target on the supervisor's own core (Linux 6.6): a tenth of the latency. Older kernels say EINVAL.
-    pub(crate) fn enable_sync_wake_up(&self) {
+    pub(crate) fn enable_sync_wake_up(&self) -> bool {
         const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: u64 = 1;
         // Without it everything works as well, only slower.
-        let _ = sys::notification_set_flags(self.fd.as_fd(), SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
+        sys::notification_set_flags(self.fd.as_fd(), SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP).is_ok()
     }
 
     /// Blocks until a notification is in `slot`, which must be [empty](clear).
@@ -92,7 +92,7 @@ impl ListenerFd {
         match reply {
             Ok(Reply::Continue) => response.flags = CONTINUE,
             Ok(Reply::Value(value)) => response.val = value,
-            Ok(Reply::Sent) => return Ok(()),
+            Ok(Reply::Sent(_)) => return Ok(()),
             Err(errno) => response.error = -(errno as i32),
         }
         sys::notification_send(self.fd.as_fd(), &response)
@@ -106,8 +106,7 @@ impl ListenerFd {
         file: BorrowedFd,
         close_on_exec: bool,
     ) -> Result<Reply, Errno> {
-        sys::notification_send_file(self.fd.as_fd(), id, file, close_on_exec)?;
-        Ok(Reply::Sent)
+        sys::notification_send_file(self.fd.as_fd(), id, file, close_on_exec).map(Reply::Sent)
     }
 
     /// Whether the notification still waits for its reply, so that its pid cannot have been recycled.
@@ -185,8 +184,8 @@ pub(crate) enum Reply {
     Continue,
     /// The call's return value.
     Value(i64),
-    /// It has its answer: [`ListenerFd::reply_with_file`].
-    Sent,
+    /// It has its answer, this new file descriptor: [`ListenerFd::reply_with_file`].
+    Sent(u32),
 }
 
 #[cfg(test)]

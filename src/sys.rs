@@ -93,7 +93,7 @@ pub(crate) fn notification_send_file(
     id: u64,
     file: BorrowedFd,
     close_on_exec: bool,
-) -> Result<(), Errno> {
+) -> Result<u32, Errno> {
     const SEND: u32 = 1 << 1;
     let close_on_exec = if close_on_exec { libc::O_CLOEXEC } else { 0 };
     let request = libc::seccomp_notif_addfd {
@@ -111,7 +111,7 @@ pub(crate) fn notification_send_file(
             &raw const request,
         )
     };
-    Errno::result(result).map(drop)
+    u32::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)
 }
 
 /// Sets the listener's flags (Linux 6.6).
@@ -617,6 +617,20 @@ pub(crate) fn seccomp_load(program: &[u8], wait_killable: bool) -> Result<OwnedF
     owned_fd(fd)
 }
 
+/// The rows and columns of the terminal `fd`.
+pub(crate) fn window_size(fd: BorrowedFd) -> Result<(u16, u16), Errno> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the ioctl writes one `winsize`.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    Errno::result(result)?;
+    Ok((size.ws_row, size.ws_col))
+}
+
 /// Starts `command` as nobody's child: in a session of its own, deaf to SIGTERM, with no file of this process but its
 /// standard ones. This process must have one thread.
 pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {
@@ -640,6 +654,13 @@ pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {
     unsafe { command.pre_exec(leave) };
     // The child between us, which ends at once.
     command.spawn()?.wait().map(drop)
+}
+
+/// How io_uring_setup(2) refuses to set up a ring without a place to describe it: EFAULT where it could be had.
+pub(crate) fn io_uring_setup() -> Errno {
+    // SAFETY: the kernel refuses the null pointer before it does anything.
+    unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<c_void>()) };
+    Errno::last()
 }
 
 /// bind(2) to an address as it is.

@@ -1,12 +1,15 @@
 //! The command line: argv in, output and exit codes out. No emulation.
 
 mod bundle;
+mod check;
 mod inside;
 mod owners;
 mod profile;
 mod run;
 mod runtime;
 mod serve;
+mod status;
+mod trace;
 mod worker;
 
 use std::io::Write;
@@ -14,8 +17,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing::error;
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber, error};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::Error;
 use crate::handover::Setup;
@@ -44,7 +50,7 @@ enum Subcommands {
     /// Listen for container runtimes and serve their containers (also: `subuidless SOCKET`)
     Serve(serve::Arguments),
     /// Run a command, or a container, in which owners and ids can be changed, and last
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Run a command in a container that `run` has started
     Exec(inside::ExecArguments),
     /// List the containers that `run` has started
@@ -55,6 +61,12 @@ enum Subcommands {
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
     Bundle(bundle::Arguments),
+    /// Say whether this host can do the job, and what to change
+    Check(check::Arguments),
+    /// Show the containers that are served, and how their calls go
+    Status(status::Arguments),
+    /// Show calls as they are answered
+    Trace(trace::Arguments),
     /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or `subuidless-runc`)
     Runtime(runtime::Arguments),
     /// Read all of a side store, which a damaged one does not survive: the daemon has it done by another process
@@ -65,6 +77,8 @@ enum Subcommands {
     Owners(owners::Command),
     #[command(hide = true)]
     Supervise(run::Supervise),
+    #[command(hide = true)]
+    CheckStep(check::Step),
     #[command(hide = true)]
     Network(run::NetworkArguments),
 }
@@ -136,11 +150,15 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(arguments) => serve::run(arguments),
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
+        Subcommands::Check(arguments) => check::run(&arguments),
+        Subcommands::CheckStep(step) => check::step(&step),
+        Subcommands::Status(arguments) => status::run(&arguments),
+        Subcommands::Trace(arguments) => trace::run(arguments),
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
         Subcommands::ReadStore { directory } => crate::daemon::store::read_through(&directory),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
-        Subcommands::Run(arguments) => return failure_of(&run::run(arguments)),
+        Subcommands::Run(arguments) => return failure_of(&run::run(*arguments)),
         Subcommands::Exec(arguments) => return failure_of(&inside::exec(arguments)),
         Subcommands::Ps(arguments) => inside::ps(&arguments),
         Subcommands::Kill(arguments) => inside::kill(&arguments),
@@ -164,6 +182,36 @@ fn exit_code(result: Result<(), Error>) -> ExitCode {
     }
 }
 
+/// Warnings and errors as plain sentences, for commands that have no log.
+fn warn_plainly() {
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::WARN)
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr)
+        .event_format(Plain)
+        .init();
+}
+
+/// Like [`report`] without a log.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        write!(writer, "subuidless: ")?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
 /// The one place where an error of ours is told: in the log where there is one, else as a plain sentence.
 fn report(failure: &Error) {
     if tracing::dispatcher::has_been_set() {
@@ -172,6 +220,14 @@ fn report(failure: &Error) {
         // Whoever has closed standard error does not want to read it.
         let _ = writeln!(std::io::stderr(), "subuidless: {failure}");
     }
+}
+
+/// `--socket`, which those share that ask a daemon.
+#[derive(Debug, Args)]
+struct Asking {
+    /// The daemon's socket [default: $XDG_RUNTIME_DIR/subuidless.sock, and those of `subuidless run`]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 /// `--base`, `--runtime` and `--listener-path`, which `profile` and `bundle` share.

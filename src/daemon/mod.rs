@@ -1,12 +1,14 @@
 //! The daemon: accepts listeners on the control socket and keeps a worker for each. The only async room.
 
 mod announcements;
+mod answer;
 pub(crate) mod background;
 mod groups;
 mod receive;
 mod router;
 mod socket;
 pub(crate) mod store;
+mod tracers;
 mod workers;
 
 use std::cell::Cell;
@@ -24,7 +26,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::error::Error;
 use crate::handover::{HEARD, Setup};
@@ -170,7 +172,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     info!(
-        workers = daemon.workers.running(),
+        workers = daemon.workers.containers().len(),
         "stopping: workers of running containers go on"
     );
     if let Some(keeper) = keeper {
@@ -213,10 +215,10 @@ async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, Listener
     let connection = std::os::unix::net::UnixStream::from(connection.map_err(failed)?);
     connection.set_nonblocking(true).map_err(failed)?;
     let connection = UnixStream::from_std(connection).map_err(failed)?;
-    match receive::receive(&connection).await {
+    match receive::receive(&connection, false).await {
         Ok(Received::Container(state, listener)) => Ok(Some((state, listener))),
         Err(ReceiveError::Nothing) => Ok(None),
-        Ok(Received::Orphan(_) | Received::Announcement(_)) => {
+        Ok(Received::Orphan(_) | Received::Announcement(_) | Received::Ask(_)) => {
             Err(failed(std::io::ErrorKind::InvalidData.into()))
         }
         Err(error) => Err(failed(std::io::Error::other(error))),
@@ -341,26 +343,28 @@ impl Daemon {
             }
         };
         let claimed = self.announcements.claim(pid);
-        match receive::receive(&connection).await {
+        debug!(pid, claimed = claimed.is_some(), "connection");
+        match receive::receive(&connection, claimed.is_some()).await {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
-                let next = Announcements::next_user(claimed, &state.id);
+                let next = self.announcements.next_user(claimed, &state.id);
                 self.workers.supervise(state, listener, next).await;
             }
             Ok(Received::Orphan(orphan)) => self.workers.adopt(orphan, connection).await,
             Ok(Received::Announcement(announcement)) => {
                 if self.announcements.hear(announcement, pid) {
-                    answer(connection).await;
+                    confirm(connection).await;
                 } else {
                     warn!("refused: an announcement of nobody known");
                 }
             }
+            Ok(Received::Ask(ask)) => answer::answer(ask, connection, &self.workers).await,
             Err(error) => warn!(%error, "refused: not a seccomp receiver message"),
         }
     }
 }
 
-async fn answer(mut connection: UnixStream) {
+async fn confirm(mut connection: UnixStream) {
     // Who does not wait for it does not want it.
     let _ = connection.write_all(HEARD).await;
 }

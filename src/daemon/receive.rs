@@ -1,18 +1,21 @@
-//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker that lost its daemon, or an
-//! announcement of the runtime front.
+//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker that lost its daemon, an
+//! announcement of the runtime front, or a question.
 //!
 //! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its uid: whatever comes
 //! instead ends in an error, with every fd closed.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{MsgFlags, recv};
 use sendfd::RecvWithFd;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 
+use crate::ask::Ask;
 use crate::board::Board;
 use crate::handover::{Announcement, FDS, Handover};
 use crate::oci::{self, ContainerProcessState, ProtocolError};
@@ -21,6 +24,8 @@ use crate::sys;
 
 /// Annotations easily pass 4 KiB; nobody needs more than this.
 const MAX_PAYLOAD: usize = 1 << 20;
+/// The same for a question.
+const MAX_ASK: usize = 16 * 1024;
 /// SCM_MAX_FD: no message carries more, so nothing is cut off.
 const MAX_FDS: usize = 253;
 /// From the connection to the end of the message.
@@ -62,6 +67,8 @@ pub(super) enum Received {
     Orphan(Orphan),
     /// From the runtime front, whose runtime comes next.
     Announcement(Announcement),
+    /// From one of our own commands.
+    Ask(Ask),
 }
 
 /// A container that has a worker but no daemon.
@@ -73,7 +80,15 @@ pub(super) struct Orphan {
     pub(super) shared: OwnedFd,
 }
 
-pub(super) async fn receive(connection: &UnixStream) -> Result<Received, ReceiveError> {
+/// `announced`: it is known whose container this is, and it may have been created to be started some day. crun connects when it
+/// creates one, and where noNewPrivileges is true it loads the filter when it starts it.
+pub(super) async fn receive(
+    connection: &UnixStream,
+    announced: bool,
+) -> Result<Received, ReceiveError> {
+    if announced {
+        wait_for_bytes(connection).await?;
+    }
     let mut message = Message::default();
     let said = tokio::time::timeout(PATIENCE, read_message(connection, &mut message))
         .await
@@ -86,6 +101,7 @@ pub(super) async fn receive(connection: &UnixStream) -> Result<Received, Receive
             let fd = message.fds.swap_remove(state.listener);
             Ok(Received::Container(state, listener(fd)?))
         }
+        Said::Ask(ask) => Ok(Received::Ask(ask)),
         Said::Orphan(handover) => {
             let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| ReceiveError::NoFd)?;
             let [fd, board, shared] = fds;
@@ -100,11 +116,28 @@ pub(super) async fn receive(connection: &UnixStream) -> Result<Received, Receive
     }
 }
 
+/// Until there is something to read, or the peer has closed.
+async fn wait_for_bytes(connection: &UnixStream) -> io::Result<()> {
+    loop {
+        connection.readable().await?;
+        let look = || {
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+            Ok(recv(connection.as_raw_fd(), &mut [0], flags)?)
+        };
+        // The first readiness of a connection means nothing.
+        match connection.try_io(Interest::READABLE, look) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
 /// What a complete message says.
 enum Said {
     Container(ContainerProcessState),
     Orphan(Handover),
     Announcement(Announcement),
+    Ask(Ask),
 }
 
 /// What has come so far.
@@ -137,6 +170,9 @@ async fn read_message(
             if let Some(announcement) = Announcement::parse(&message.payload) {
                 return Ok(Said::Announcement(announcement));
             }
+            if let Some(ask) = message.ask() {
+                return Ok(Said::Ask(ask));
+            }
             match oci::parse(&message.payload, message.fds.len()) {
                 Err(_) if message.payload.is_empty() && message.fds.is_empty() => {
                     return Err(ReceiveError::Nothing);
@@ -154,6 +190,12 @@ async fn read_message(
 impl Message {
     fn is_blank(&self) -> bool {
         self.payload.len() == 1 && !self.fds.is_empty() && self.may_be_complete()
+    }
+
+    /// A question has no fds with it.
+    fn ask(&self) -> Option<Ask> {
+        let may_be = self.fds.is_empty() && self.payload.len() <= MAX_ASK;
+        may_be.then(|| Ask::parse(&self.payload)).flatten()
     }
 
     /// Spares a parse of what cannot be the end of an object.

@@ -126,6 +126,7 @@ pub(super) fn resolve(path: Option<PathBuf>) -> Result<PathBuf, Error> {
     }
 }
 
+/// Where a daemon listens that was not told where.
 fn default_path() -> Result<PathBuf, Error> {
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(directory) if !directory.is_empty() => Ok(PathBuf::from(directory).join(FILE_NAME)),

@@ -77,14 +77,19 @@ fn recent_directory() -> PathBuf {
     }
 }
 
-fn lasting_directory(wish: Option<PathBuf>) -> Option<PathBuf> {
+/// Where the lasting part is to be, if anybody says.
+pub(crate) fn lasting_place(wish: Option<PathBuf>) -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let state = || match (variable("XDG_STATE_HOME"), variable("HOME")) {
         (Some(state), _) => Some(PathBuf::from(state)),
         (None, Some(home)) => Some(Path::new(&home).join(".local/state")),
         (None, None) => None,
     };
-    let Some(directory) = wish.or_else(|| Some(state()?.join("subuidless"))) else {
+    wish.or_else(|| Some(state()?.join("subuidless")))
+}
+
+fn lasting_directory(wish: Option<PathBuf>) -> Option<PathBuf> {
+    let Some(directory) = lasting_place(wish) else {
         warn!("neither XDG_STATE_HOME nor HOME is set: {UNTIL_BOOT}");
         return None;
     };
@@ -141,7 +146,8 @@ pub(crate) fn read_through(directory: &Path) -> Result<(), Error> {
     })
 }
 
-fn refuse_shared(directory: &Path) -> io::Result<()> {
+/// An error for a directory on a file system of several machines.
+pub(crate) fn refuse_shared(directory: &Path) -> io::Result<()> {
     let found = statfs::statfs(directory)?.filesystem_type();
     match SHARED.iter().find(|(shared, _)| *shared == found) {
         None => Ok(()),

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::ExitStatus;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,12 +19,14 @@ use tracing::{error, info, warn};
 
 use super::groups;
 use super::receive::Orphan;
+use super::tracers::Tracers;
 use crate::board::Board;
 use crate::credentials::EmulatedGid;
 use crate::handover::{Handover, NextUser, ProcessUser, Setup};
 use crate::identity::Table;
 use crate::oci::{ContainerProcessState, UNKNOWN};
 use crate::seccomp::ListenerFd;
+use crate::syscalls::fingerprint;
 
 /// Between two attempts to start a worker for the same container, the first one excepted.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -39,7 +41,8 @@ const PATIENCE: u32 = 10;
 pub(super) struct Workers {
     /// The command line of all workers.
     arguments: [OsString; 6],
-    running: Cell<usize>,
+    containers: RefCell<Vec<Rc<Container>>>,
+    pub(super) tracers: Tracers,
     /// By container id, as long as a worker of the container lives.
     known: RefCell<HashMap<String, Known>>,
 }
@@ -56,13 +59,15 @@ impl Workers {
     pub(super) fn new(setup: &Setup) -> Self {
         Self {
             arguments: setup.to_arguments(),
-            running: Cell::new(0),
+            containers: RefCell::default(),
+            tracers: Tracers::default(),
             known: RefCell::default(),
         }
     }
 
-    pub(super) fn running(&self) -> usize {
-        self.running.get()
+    /// Those that are looked after now.
+    pub(super) fn containers(&self) -> Vec<Rc<Container>> {
+        self.containers.borrow().clone()
     }
 
     /// The memory that all workers of a container share: its table of identities, and what they lock; a new one if
@@ -148,13 +153,9 @@ impl Workers {
                     // What its processes did before they came into the namespace was seen by nobody.
                     board.set_views_differ();
                 }
-                let container = Container {
-                    handover,
-                    listener,
-                    board,
-                    shared,
-                    feed,
-                };
+                board.begin(fingerprint(), SystemTime::now());
+                let mut container = Container::new(handover, listener, board, shared);
+                container.feed = feed;
                 self.keep(container, None).await;
             }
             Err(errno) => error!(
@@ -172,35 +173,37 @@ impl Workers {
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
         // Its own, whatever is known under this name by now: processes carry numbers of its table.
         let shared = self.share(&orphan.handover, orphan.shared);
-        let container = Container {
-            handover: orphan.handover,
-            listener: orphan.listener,
-            board: orphan.board,
-            shared,
-            feed: None,
-        };
+        let container = Container::new(orphan.handover, orphan.listener, orphan.board, shared);
         self.keep(container, Some(link)).await;
     }
 
     /// The listener is held here, too: without a worker, calls wait for the next one instead of failing with ENOSYS.
     async fn keep(&self, container: Container, mut adopted: Option<tokio::net::UnixStream>) {
+        let container = Rc::new(container);
         let Container {
             handover: Handover { id, .. },
             listener,
             board,
             ..
-        } = &container;
-        self.running.set(self.running.get() + 1);
+        } = &*container;
+        self.containers.borrow_mut().push(Rc::clone(&container));
         let mut idle_deaths = 0;
         loop {
             let before = board.served().total();
             let ended = match adopted.take() {
-                Some(link) => wait_for_hang_up(&link).await,
+                Some(link) => {
+                    container.worker.set(peer_pid(&link));
+                    self.connect(&container, link.as_fd().try_clone_to_owned());
+                    wait_for_hang_up(&link).await
+                }
                 None => self.run_one(&container).await,
             };
+            container.worker.set(None);
+            container.link.replace(None);
             if !has_targets(listener) {
                 break;
             }
+            container.deaths.set(container.deaths.get() + 1);
             match ended {
                 Ok(status) => warn!(container = %id, %status, "worker died: starting another one"),
                 Err(error) => error!(container = %id, %error, "no worker: starting another one"),
@@ -216,7 +219,9 @@ impl Workers {
                 _ => tokio::time::sleep(PAUSE * 25).await,
             }
         }
-        self.running.set(self.running.get() - 1);
+        self.containers
+            .borrow_mut()
+            .retain(|other| !Rc::ptr_eq(other, &container));
         let served = board.served();
         info!(
             container = %id,
@@ -226,6 +231,22 @@ impl Workers {
             failed = served.failed,
             "container ended"
         );
+    }
+
+    /// From now on `link` leads to the container's worker.
+    fn connect(&self, container: &Container, link: io::Result<OwnedFd>) {
+        let link = link.and_then(|link| {
+            let link = UnixStream::from(link);
+            link.set_nonblocking(true)?;
+            Ok(link)
+        });
+        match link {
+            Ok(link) => {
+                container.link.replace(Some(link));
+                self.tracers.watch(container);
+            }
+            Err(error) => warn!(container = %container.handover.id, %error, "cannot be traced"),
+        }
     }
 
     async fn run_one(&self, container: &Container) -> io::Result<ExitStatus> {
@@ -239,6 +260,7 @@ impl Workers {
             .stdin(OwnedFd::from(theirs))
             .stdout(std::process::Stdio::null());
         let mut child = Command::from(command).spawn()?;
+        container.worker.set(child.id());
         let mut fds = vec![
             container.listener.as_fd().as_raw_fd(),
             container.board.as_fd().as_raw_fd(),
@@ -249,29 +271,54 @@ impl Workers {
             // The worker finds its end of the socket closed and says so.
             warn!(%error, "cannot hand the container over");
         }
-        // `ours` stays open: its end tells the worker that the daemon has ended.
+        // It stays open: its end tells the worker that the daemon has ended.
+        self.connect(container, Ok(ours.into()));
         or_give_up(child.id(), child.wait()).await
     }
 }
 
-/// What is handed to each worker of a container.
+/// What is handed to each worker of a container, and what is known of the present one.
 #[derive(Debug)]
-struct Container {
-    handover: Handover,
+pub(super) struct Container {
+    pub(super) handover: Handover,
     listener: ListenerFd,
-    board: Board,
+    pub(super) board: Board,
     shared: Rc<OwnedFd>,
     /// Where the worker finds its notifications, if it does not receive by itself.
     feed: Option<OwnedFd>,
+    pub(super) worker: Cell<Option<u32>>,
+    /// The present worker's.
+    link: RefCell<Option<UnixStream>>,
+    /// Workers that died before their targets.
+    pub(super) deaths: Cell<u32>,
+}
+
+impl Container {
+    fn new(handover: Handover, listener: ListenerFd, board: Board, shared: Rc<OwnedFd>) -> Self {
+        Self {
+            handover,
+            listener,
+            board,
+            shared,
+            feed: None,
+            worker: Cell::new(None),
+            link: RefCell::default(),
+            deaths: Cell::new(0),
+        }
+    }
+
+    /// Says something to the present worker, without waiting for it; one without a worker hears it later.
+    pub(super) fn tell_worker(&self, message: &[u8], fd: &OwnedFd) -> io::Result<()> {
+        match &*self.link.borrow() {
+            Some(link) => link.send_with_fd(message, &[fd.as_raw_fd()]).map(drop),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Waits for the end of a worker that is no child of this process.
 async fn wait_for_hang_up(link: &tokio::net::UnixStream) -> io::Result<ExitStatus> {
-    let pid = link
-        .peer_cred()?
-        .pid()
-        .and_then(|pid| u32::try_from(pid).ok());
-    or_give_up(pid, async {
+    or_give_up(peer_pid(link), async {
         loop {
             link.readable().await?;
             match link.try_read(&mut [0; 64]) {
@@ -282,6 +329,11 @@ async fn wait_for_hang_up(link: &tokio::net::UnixStream) -> io::Result<ExitStatu
         }
     })
     .await
+}
+
+fn peer_pid(link: &tokio::net::UnixStream) -> Option<u32> {
+    let pid = link.peer_cred().ok()?.pid()?;
+    u32::try_from(pid).ok()
 }
 
 /// Waits for `end`, the end of the worker `pid`, or for the certainty that it cannot be waited for.

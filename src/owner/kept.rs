@@ -1,144 +1,167 @@
-//! Attributes that the kernel does not take of a container's root: beside the others where the inode carries `user.*`
-//! (see `attribute`), otherwise in the side store.
+//! The attributes of a file that no copy by the host user carries along: those that are kept under another name, access
+//! control lists, file capabilities. By the names that the container knows them by.
 
+use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use super::attribute::original;
-use super::record::{KeptAttribute, Record};
-use super::{Key, Owners, carries_xattrs, file_type, store_failed};
+use super::Owners;
+use super::attribute::{Attribute, PREFIX};
+use super::keeper::Kept;
+use crate::acl::Acl;
 use crate::name::Name;
 use crate::{procfs, sys};
 
-/// XATTR_SIZE_MAX
-const LARGEST: usize = 65_536;
+const ACCESS: &[u8] = b"system.posix_acl_access";
+const DEFAULT: &[u8] = b"system.posix_acl_default";
+const CAPABILITY: &[u8] = b"security.capability";
 
-/// What is kept of one open file; names are those of [`super::Attribute::Kept`].
-#[derive(Debug)]
-pub(crate) struct Kept<'a> {
-    owners: &'a Owners,
-    file: BorrowedFd<'a>,
-    /// `user.*` attributes are for others.
-    is_beside: bool,
+/// A name and a value.
+pub(crate) type Named = (Vec<u8>, Vec<u8>);
+
+/// All of them, by name. `mode` is the file's: chmod(2) may have changed an access control list since it was kept.
+pub(crate) fn attributes(owners: &Owners, fd: BorrowedFd, mode: u32) -> Result<Vec<Named>, Errno> {
+    let path = procfs::own_fd(fd);
+    let names = match whole(|buffer| sys::listxattr(path.as_c_str(), buffer, true)) {
+        Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        names => names?,
+    };
+    let mut found: Vec<Named> = Vec::new();
+    for name in names.split(|byte| *byte == 0) {
+        let own = name.strip_prefix(PREFIX);
+        let is_kernels = name == CAPABILITY || matches!(attribute(name), Attribute::Acl(_));
+        if own.is_none() && !is_kernels {
+            continue;
+        }
+        let real = Name::new(name.to_vec());
+        let value = whole(|buffer| sys::getxattr(path.as_c_str(), real.as_c_str(), buffer, true));
+        let mut value = match value {
+            // Removed meanwhile, or another user's; capabilities for another root of another namespace.
+            Err(Errno::ENODATA | Errno::EACCES | Errno::EOVERFLOW) => continue,
+            value => value?,
+        };
+        let shown = own.unwrap_or(name);
+        if own.is_none()
+            && let Some(list) = Acl::decode(&value)
+        {
+            match list.without_strangers() {
+                Some(list) => value = list.encode(),
+                None => continue,
+            }
+        }
+        if shown == ACCESS
+            && own.is_some()
+            && let Some(list) = Acl::decode(&value)
+        {
+            value = list.with_mode(mode).encode();
+        }
+        match found.iter_mut().find(|(known, _)| known == shown) {
+            // The kernel has a part of the list, what is kept is the whole.
+            Some(known) if own.is_some() => known.1 = value,
+            Some(_) => {}
+            None => found.push((shown.to_vec(), value)),
+        }
+    }
+    add_beside(&owners.kept(fd, mode), mode, &mut found)?;
+    found.sort();
+    Ok(found)
 }
 
-impl Owners {
-    /// What is kept of the file behind `file`, whose st_mode is `mode`.
-    pub(crate) fn kept<'a>(&'a self, file: BorrowedFd<'a>, mode: u32) -> Kept<'a> {
-        Kept {
-            owners: self,
-            file,
-            is_beside: !carries_xattrs(file_type(mode)),
+/// Those in the side store, in the place of what the kernel has a part of.
+fn add_beside(kept: &Kept, mode: u32, found: &mut Vec<Named>) -> Result<(), Errno> {
+    for (name, mut value) in kept.beside()? {
+        if name == ACCESS
+            && let Some(list) = Acl::decode(&value)
+        {
+            value = list.with_mode(mode).encode();
         }
+        found.retain(|(known, _)| *known != name);
+        found.push((name, value));
+    }
+    Ok(())
+}
+
+/// Sets one of them; EINVAL for a name that is none of theirs, and for a list that is none. `is_mapped`: an id that the
+/// kernel knows.
+pub(crate) fn set_attribute(
+    owners: &Owners,
+    (fd, mode): (BorrowedFd, u32),
+    (name, value): (&[u8], &[u8]),
+    is_mapped: impl Fn(u32) -> bool,
+) -> Result<(), Errno> {
+    let path = procfs::own_fd(fd);
+    let keeper = owners.kept(fd, mode);
+    let real = Name::new(name.to_vec());
+    let set = |value: &[u8]| sys::setxattr(path.as_c_str(), real.as_c_str(), value, 0);
+    if name.contains(&0) {
+        return Err(Errno::EINVAL);
+    }
+    match attribute(name) {
+        Attribute::Kept(kept) => keeper.set(&kept, value, 0),
+        Attribute::Acl(kept) => {
+            let list = Acl::decode(value).ok_or(Errno::EINVAL)?;
+            let foreign = list.for_kernel(is_mapped, 0);
+            match &foreign {
+                Some(list) => {
+                    set(&list.encode())?;
+                    keeper.set(&kept, value, 0)?;
+                }
+                None => {
+                    set(value)?;
+                    match keeper.remove(&kept) {
+                        Ok(()) | Err(Errno::ENODATA) => {}
+                        Err(errno) => return Err(errno),
+                    }
+                }
+            }
+            match name == DEFAULT {
+                true => owners.note_list(fd, foreign.is_some()),
+                false => Ok(()),
+            }
+        }
+        Attribute::Plain if name == CAPABILITY => set(value),
+        Attribute::Plain | Attribute::Hidden | Attribute::Nameless => Err(Errno::EINVAL),
     }
 }
 
-impl Kept<'_> {
-    pub(crate) fn get(&self, name: &Name) -> Result<Option<Vec<u8>>, Errno> {
-        if self.is_beside {
-            let known = self.beside()?.attributes;
-            let name = original(name);
-            return Ok(known
-                .into_iter()
-                .find(|known| known.name == name)
-                .map(|known| known.value));
-        }
-        let path = procfs::own_fd(self.file);
-        let mut value = vec![0; LARGEST];
-        match sys::getxattr(path.as_c_str(), name.as_c_str(), &mut value, true) {
+pub(crate) fn remove_access_list(fd: BorrowedFd) -> Result<(), Errno> {
+    let name = Name::new(ACCESS.to_vec());
+    sys::removexattr(procfs::own_fd(fd).as_c_str(), name.as_c_str())
+}
+
+/// Another program's attribute; `None` if there is none.
+pub(crate) fn foreign_attribute(fd: BorrowedFd, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
+    let path = procfs::own_fd(fd);
+    match whole(|buffer| sys::getxattr(path.as_c_str(), name, buffer, true)) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        value => value.map(Some),
+    }
+}
+
+pub(crate) fn set_foreign_attribute(
+    fd: BorrowedFd,
+    name: &CStr,
+    value: &[u8],
+) -> Result<(), Errno> {
+    sys::setxattr(procfs::own_fd(fd).as_c_str(), name, value, 0)
+}
+
+fn attribute(name: &[u8]) -> Attribute {
+    Attribute::of(Name::new(name.to_vec()).as_c_str())
+}
+
+/// Reads into a buffer that is made large enough: XATTR_SIZE_MAX and XATTR_LIST_MAX are both 64 KiB.
+fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0; 1024];
+    loop {
+        match read(&mut value) {
             Ok(length) => {
                 value.truncate(length);
-                Ok(Some(value))
+                return Ok(value);
             }
-            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
-            Err(errno) => Err(errno),
+            Err(Errno::ERANGE) if value.len() < 65_536 => value.resize(65_536, 0),
+            Err(errno) => return Err(errno),
         }
     }
-
-    /// The names of attributes in the side store, as the container knows them.
-    pub(crate) fn names_beside(&self) -> Result<Vec<Vec<u8>>, Errno> {
-        let known = self.beside()?.attributes;
-        Ok(known.into_iter().map(|known| known.name).collect())
-    }
-
-    fn beside(&self) -> Result<Record, Errno> {
-        match &self.owners.side {
-            Some(side) if self.is_beside && !side.is_empty() => {
-                let bytes = side.load(&Key::of(self.file)?).map_err(store_failed)?;
-                // What is unreadable has been told of when the owner was looked up.
-                Ok(bytes
-                    .and_then(|bytes| Record::decode(&bytes).ok())
-                    .unwrap_or_default())
-            }
-            _ => Ok(Record::default()),
-        }
-    }
-
-    /// `flags` as in setxattr(2).
-    pub(crate) fn set(&self, name: &Name, value: &[u8], flags: i32) -> Result<(), Errno> {
-        if !self.is_beside {
-            let path = procfs::own_fd(self.file);
-            return sys::setxattr(path.as_c_str(), name.as_c_str(), value, flags);
-        }
-        if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) != 0 {
-            return Err(Errno::EINVAL);
-        }
-        self.change_beside(|attributes| {
-            let name = original(name);
-            let known = attributes.iter().position(|known| known.name == name);
-            match known {
-                Some(_) if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EEXIST),
-                None if flags & libc::XATTR_REPLACE != 0 => return Err(Errno::ENODATA),
-                Some(index) => attributes[index].value = value.to_vec(),
-                None => attributes.push(KeptAttribute {
-                    name: name.to_vec(),
-                    value: value.to_vec(),
-                }),
-            }
-            Ok(())
-        })
-    }
-
-    pub(crate) fn remove(&self, name: &Name) -> Result<(), Errno> {
-        if !self.is_beside {
-            let path = procfs::own_fd(self.file);
-            return sys::removexattr(path.as_c_str(), name.as_c_str());
-        }
-        self.change_beside(|attributes| {
-            let name = original(name);
-            let known = attributes.iter().position(|known| known.name == name);
-            known
-                .map(|index| drop(attributes.remove(index)))
-                .ok_or(Errno::ENODATA)
-        })
-    }
-
-    fn change_beside(
-        &self,
-        change: impl FnOnce(&mut Vec<KeptAttribute>) -> Result<(), Errno>,
-    ) -> Result<(), Errno> {
-        if !takes_attributes(self.file) {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        // As the kernel answers to who is not its root.
-        let side = self.owners.side.as_ref().ok_or(Errno::EPERM)?;
-        let mut changed = Ok(());
-        let update = |bytes: &[u8]| {
-            let mut record = Record::decode(bytes).unwrap_or_default();
-            changed = change(&mut record.attributes);
-            record.encode_for_store()
-        };
-        side.update(&Key::of(self.file)?, update)
-            .map_err(store_failed)?;
-        changed
-    }
-}
-
-/// Whether the file system has attributes of root's at all: procfs has none.
-pub(crate) fn takes_attributes(file: BorrowedFd) -> bool {
-    let path = procfs::own_fd(file);
-    // Unlike `trusted.*`, this kind may be asked for by everybody.
-    let asked = sys::getxattr(path.as_c_str(), c"security.subuidless", &mut [], true);
-    asked != Err(Errno::EOPNOTSUPP)
 }

@@ -121,8 +121,7 @@ fn conditions_of_the_base_hold_for_the_notifications_too() {
 
 #[test]
 fn a_second_supervisor_and_what_is_no_profile_are_refused_in_words() {
-    let other =
-        json!({"defaultAction": ALLOW, "syscalls": [{"names": ["bpf"], "action": NOTIFY}]});
+    let other = json!({"defaultAction": ALLOW, "syscalls": [{"names": ["bpf"], "action": NOTIFY}]});
     assert!(oci(&other).unwrap_err().contains("one listener"));
     for (base, reason) in [
         (json!({}), "defaultAction"),

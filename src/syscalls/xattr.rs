@@ -249,10 +249,10 @@ pub(super) fn list(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
 fn names_beside(call: &Call, location: &Location) -> Option<Vec<u8>> {
     let (file, stat) = beside(call, location)?;
     let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
-    let names = kept.names_beside().ok().filter(|names| !names.is_empty())?;
+    let beside = kept.beside().ok().filter(|known| !known.is_empty())?;
     let path = procfs::own_fd(file.as_fd());
     let mut all = read_whole(|buffer| sys::listxattr(path.as_c_str(), buffer, true))?;
-    all.extend(names.iter().flat_map(|name| kept_name(name)));
+    all.extend(beside.iter().flat_map(|(name, _)| kept_name(name)));
     Some(all)
 }
 

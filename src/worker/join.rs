@@ -13,6 +13,7 @@ use nix::unistd::{AccessFlags, Gid, Uid, access};
 use tracing::{debug, warn};
 
 use super::serve::Server;
+use crate::ask::Namespaces;
 use crate::credentials::{Id, Ids, capability};
 use crate::owner::Layers;
 use crate::procfs;
@@ -52,6 +53,7 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
             return Join::NotYet;
         }
     };
+    let namespaces = doors.namespaces(notification.pid);
     // Everything above was found by the pid: only now is it certain whose it is.
     if !server.listener.is_waiting(notification.id) {
         return Join::NotYet;
@@ -75,7 +77,10 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     });
     server.container.root = Some(doors.root);
     match entered {
-        Ok(view) => Join::Done(view),
+        Ok(view) => {
+            server.board.set_namespaces(namespaces);
+            Join::Done(view)
+        }
         Err(errno) => {
             warn!(pid = notification.pid, %errno, "cannot join the container: its calls go to the kernel");
             server.container.user_namespace = None;
@@ -107,6 +112,18 @@ impl Doors {
     /// Whether the target lives in another user namespace than this process.
     fn leads_elsewhere(&self) -> Result<bool, Errno> {
         Ok(!is_own_namespace(self.user.as_fd(), "ns/user")?)
+    }
+
+    /// For those who ask which processes are in the container.
+    fn namespaces(&self, pid: u32) -> Namespaces {
+        let inode = |fd: BorrowedFd| fstat(fd).map_or(0, |namespace| namespace.st_ino);
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let of_pids = openat(PROCFS, &procfs::target(pid, "ns/pid"), flags, Mode::empty());
+        Namespaces {
+            pid: of_pids.map_or(0, |namespace| inode(namespace.as_fd())),
+            mount: inode(self.mount.as_fd()),
+            user: inode(self.user.as_fd()),
+        }
     }
 
     fn enter(&self, host_procfs: BorrowedFd) -> Result<(), Errno> {

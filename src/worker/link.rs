@@ -22,6 +22,7 @@ use sendfd::{RecvWithFd, SendWithFd};
 use tracing::{debug, info};
 
 use super::serve::Server;
+use crate::ask::Orders;
 use crate::board::Board;
 use crate::error::Error;
 use crate::handover::{FDS, Handover, ProcessUser};
@@ -73,6 +74,7 @@ impl Link {
         let (length, count) = daemon
             .recv_with_fd(&mut message, &mut fds)
             .map_err(failed)?;
+        daemon.set_nonblocking(true).map_err(failed)?;
         message.truncate(length);
         message.shrink_to_fit();
         let mut received = sys::adopt_received_fds(&fds[..count]).into_iter();
@@ -100,6 +102,29 @@ impl Link {
             socket: socket.and_then(hold),
         };
         Ok((link, taken_over))
+    }
+
+    /// The container's name.
+    pub(super) fn container(&self) -> String {
+        Handover::parse(&self.message).map_or_else(String::new, |handover| handover.id)
+    }
+
+    /// What the daemon has said since the last time, without waiting for it: who wants to watch.
+    pub(super) fn orders(&self) -> Vec<(Orders, OwnedFd)> {
+        let Some(daemon) = &self.daemon else {
+            return Vec::new();
+        };
+        let mut orders = Vec::new();
+        let mut message = vec![0; 16 * 1024];
+        let mut fds: [RawFd; 2] = [-1; 2];
+        // What comes with an fd is read apart from what comes behind it (unix(7)).
+        while let Ok((length, count)) = daemon.recv_with_fd(&mut message, &mut fds)
+            && length > 0
+        {
+            let received = sys::adopt_received_fds(&fds[..count]).into_iter().next();
+            orders.extend(Orders::parse(&message[..length]).zip(received));
+        }
+        orders
     }
 
     /// Hangs up when the daemon ends.

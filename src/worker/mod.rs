@@ -9,6 +9,7 @@ mod join;
 mod link;
 mod pool;
 mod serve;
+mod trace;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::target::{Container, ThreadState, View};
 use join::{Join, join};
 use link::{Link, SEARCH_PERIOD, TakenOver};
 use serve::Server;
+use trace::Tracers;
 
 /// Serves until the last target has ended.
 pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
@@ -59,9 +61,10 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let identities = Identities::new(identities, initial);
     let mut container = Container::new(host_procfs, Owners::new(side), identities, locks);
     if let Some(user) = user.and_then(|user| credentials(&user)) {
-        container.expect_user(user);
+        container.expect_user(user, board.user_steps());
     }
-    let mut server = Server::new(listener, board, container);
+    let tracers = Tracers::new(&link.container());
+    let mut server = Server::new(listener, board, container, tracers);
     let Some(first) = until_joined(&mut server, &mut link)? else {
         return Ok(());
     };
@@ -129,10 +132,12 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, E
             },
             None => return Ok(None),
         };
+        server.take_orders(link);
         let notification = Notification::read(server.board.slot(slot));
         match join(server, &notification) {
             Join::Done(view) => {
                 debug!(pid = notification.pid, "joined the container");
+                server.container.give_terminal(notification.pid);
                 return Ok(Some(First {
                     slot,
                     left_over,

@@ -207,6 +207,9 @@ impl Pool {
             if ended.targets {
                 return Ok(());
             }
+            if ended.says_something {
+                self.server.take_orders(&link);
+            }
             if ended.daemon && self.server.listener.is_fed() {
                 // It was the one who received. Without us the calls that wait fail instead of waiting for ever.
                 return Ok(());
@@ -234,6 +237,8 @@ impl Pool {
     /// Asks for no events of the listener, so that notifications do not wake it, only the hang-up; unless the receiving
     /// thread is in a call: then nobody else hears them.
     fn sleep(&self, timeout: PollTimeout, daemon: Option<BorrowedFd>) -> Result<Ended, Errno> {
+        /// Among what is waited for, behind the listener, the wake-up and the queue; the daemon comes last.
+        const FIRST_TRACER: usize = 3;
         let is_busy = self.beat(self.sticky.load(Ordering::Relaxed)) % 2 == 1;
         let events = match is_busy && timeout != PollTimeout::from(PERIOD) {
             true => PollFlags::POLLIN,
@@ -244,7 +249,13 @@ impl Pool {
             PollFd::new(self.wake_watch.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.server.listener.queue(), events),
         ];
-        fds.extend(daemon.map(|daemon| PollFd::new(daemon, PollFlags::empty())));
+        let tracers = self.server.tracers.all();
+        fds.extend(
+            tracers
+                .iter()
+                .map(|tracer| PollFd::new(tracer.as_fd(), PollFlags::empty())),
+        );
+        fds.extend(daemon.map(|daemon| PollFd::new(daemon, PollFlags::POLLIN)));
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -253,12 +264,24 @@ impl Pool {
             // Counted down to zero; EAGAIN when another wake-up did it.
             let _ = self.wake_watch.read();
         }
-        Ok(Ended {
-            targets: fds[0]
-                .revents()
-                .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)),
-            daemon: fds.get(3).is_some_and(|fd| fd.any() == Some(true)),
-        })
+        let has = |index: usize, wanted: PollFlags| {
+            let fd: Option<&PollFd> = fds.get(index);
+            fd.and_then(PollFd::revents)
+                .is_some_and(|events| events.intersects(wanted))
+        };
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        let daemon = FIRST_TRACER + tracers.len();
+        let ended = Ended {
+            targets: has(0, gone),
+            daemon: has(daemon, gone),
+            says_something: has(daemon, PollFlags::POLLIN),
+        };
+        for (index, tracer) in tracers.iter().enumerate() {
+            if has(FIRST_TRACER + index, gone) {
+                self.server.tracers.remove(tracer);
+            }
+        }
+        Ok(ended)
     }
 
     /// Looks whether the threads cope, and starts one if they do not.
@@ -306,6 +329,8 @@ impl Pool {
 struct Ended {
     targets: bool,
     daemon: bool,
+    /// It has not, but the daemon has something to say.
+    says_something: bool,
 }
 
 /// What the last look saw.

@@ -5,9 +5,12 @@ use std::time::Instant;
 use nix::errno::Errno;
 use tracing::{Level, debug, enabled, error};
 
-use crate::board::{Board, Outcome};
+use super::link::Link;
+use super::trace::{Traced, Tracers};
+use crate::board::Board;
 use crate::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
 use crate::syscalls::{Dispatch, Found, Purpose};
+use crate::tally::Outcome;
 use crate::target::{Call, Container, ThreadState};
 
 /// A call that has killed this many workers is not tried again.
@@ -19,21 +22,25 @@ pub(super) struct Server {
     pub(super) listener: ListenerFd,
     pub(super) board: Board,
     pub(super) container: Container,
+    pub(super) tracers: Tracers,
     dispatch: Dispatch,
 }
 
 impl Server {
-    pub(super) fn new(listener: ListenerFd, board: Board, container: Container) -> Self {
+    pub(super) fn new(
+        listener: ListenerFd,
+        board: Board,
+        container: Container,
+        tracers: Tracers,
+    ) -> Self {
         if board.views_differ() {
             container.expect_other_views();
-        }
-        if board.is_user_taken_up() {
-            container.take_up_user();
         }
         Self {
             listener,
             board,
             container,
+            tracers,
             dispatch: Dispatch::new(),
         }
     }
@@ -49,6 +56,13 @@ impl Server {
         waits
     }
 
+    /// Lets those watch whom the daemon has sent.
+    pub(super) fn take_orders(&self, link: &Link) {
+        for (orders, pipe) in link.orders() {
+            self.tracers.add(orders.filter, pipe);
+        }
+    }
+
     /// Blocks until a call is in `slot`.
     pub(super) fn receive(&self, slot: usize) -> Result<Notification, ReceiveError> {
         self.listener.receive(self.board.slot(slot))
@@ -56,9 +70,10 @@ impl Server {
 
     /// Answers the call in `slot`.
     pub(super) fn serve(&self, slot: usize, call: &Notification, thread: &mut ThreadState) {
-        let found = self.dispatch.find(call);
-        let reply = match found {
-            Some(found) => self.handle(found, slot, call, thread),
+        let taken = Taken::new(slot, call, self.dispatch.find(call));
+        let traced = self.look(&taken, thread);
+        let reply = match taken.found {
+            Some(found) => self.handle(&taken, found, thread),
             None => {
                 if !self.dispatch.knows(call.arch) {
                     // It may have been a chroot(2).
@@ -68,7 +83,8 @@ impl Server {
                 Ok(Reply::Continue)
             }
         };
-        self.reply(slot, call, found, reply);
+        self.tell(&taken, traced, thread, reply);
+        self.reply(&taken, reply);
     }
 
     /// Answers a call of a target whose container has not been joined; `emulates`: it may turn out to be one.
@@ -79,21 +95,23 @@ impl Server {
         thread: &mut ThreadState,
         emulates: bool,
     ) {
-        let found = self.dispatch.find(call);
-        let reply = match found.map(|found| (found, found.row.purpose)) {
+        let taken = Taken::new(slot, call, self.dispatch.find(call));
+        let traced = self.look(&taken, thread);
+        let reply = match taken.found.map(|found| (found, found.row.purpose)) {
             // A runtime on its way into the container takes the ids of the container's user.
             Some((found, Purpose::EmulateEarly | Purpose::EmulateIds)) if emulates => {
-                self.handle(found, slot, call, thread)
+                self.handle(&taken, found, thread)
             }
             Some((found, Purpose::Watch)) => {
                 // Noticed now, or missed for good. Its answer is to continue, as for all others.
-                let _ = self.handle(found, slot, call, thread);
+                let _ = self.handle(&taken, found, thread);
                 Ok(Reply::Continue)
             }
             // CONTINUE: nothing to emulate, or not yet.
             _ => Ok(Reply::Continue),
         };
-        self.reply(slot, call, found, reply);
+        self.tell(&taken, traced, thread, reply);
+        self.reply(&taken, reply);
     }
 
     /// Answers a call that a dead worker left; one that has killed several is given up.
@@ -107,29 +125,38 @@ impl Server {
                 ?call,
                 "this call has ended several workers: it gets EIO, please report it"
             );
-            self.reply(slot, &call, self.dispatch.find(&call), Err(Errno::EIO));
+            let taken = Taken::new(slot, &call, self.dispatch.find(&call));
+            self.reply(&taken, Err(Errno::EIO));
         } else {
             self.serve(slot, &call, thread);
         }
     }
 
-    fn handle(
-        &self,
-        Found { row, abi, .. }: Found,
-        slot: usize,
-        notification: &Notification,
-        thread: &mut ThreadState,
-    ) -> Result<Reply, Errno> {
-        let mut call = Call {
-            notification,
-            abi,
+    fn call<'a>(
+        &'a self,
+        taken: &Taken<'a>,
+        found: Found,
+        thread: &'a mut ThreadState,
+    ) -> Call<'a> {
+        Call {
+            notification: taken.call,
+            abi: found.abi,
             listener: &self.listener,
             container: &self.container,
-            journal: self.board.journal(slot),
+            journal: self.board.journal(taken.slot),
             thread,
-            received: Instant::now(),
-        };
-        let shared = match row.purpose {
+            received: taken.received,
+        }
+    }
+
+    fn handle(
+        &self,
+        taken: &Taken,
+        found: Found,
+        thread: &mut ThreadState,
+    ) -> Result<Reply, Errno> {
+        let mut call = self.call(taken, found, thread);
+        let shared = match found.row.purpose {
             Purpose::EmulateIds => Ok(()),
             // No root has been joined yet.
             _ if !self.container.is_joined() => Ok(()),
@@ -138,33 +165,57 @@ impl Server {
             Purpose::Watch => call.share_view().or(Ok(())),
         };
         shared?;
-        let reply = (row.handle)(&mut call);
+        let reply = (found.row.handle)(&mut call);
         call.leave_view();
         reply
     }
 
-    fn reply(
+    /// For those who watch, while the target's memory is as it was.
+    fn look(&self, taken: &Taken, thread: &mut ThreadState) -> Option<Traced> {
+        if !self.tracers.is_watched() {
+            return None;
+        }
+        let found = taken.found?;
+        self.tracers.look(&self.call(taken, found, thread), found)
+    }
+
+    /// Before the reply: it may be the one that ends the last target, and with it this process.
+    fn tell(
         &self,
-        slot: usize,
-        call: &Notification,
-        found: Option<Found>,
+        taken: &Taken,
+        traced: Option<Traced>,
+        thread: &mut ThreadState,
         reply: Result<Reply, Errno>,
     ) {
+        let (Some(mut traced), Some(found)) = (traced, taken.found) else {
+            return;
+        };
+        if matches!(reply, Ok(Reply::Value(_))) {
+            Tracers::look_again(&mut traced, &self.call(taken, found, thread), found);
+        }
+        self.tracers.tell(&traced, taken.call, found, reply);
+    }
+
+    fn reply(&self, taken: &Taken, reply: Result<Reply, Errno>) {
+        let Taken {
+            slot, call, found, ..
+        } = *taken;
         if self.container.views_differ() {
             // Before the call that makes them differ goes on: a successor must know.
             self.board.set_views_differ();
         }
-        if self.container.is_user_taken_up() {
-            self.board.set_user_taken_up();
+        if self.container.user_steps() != self.board.user_steps() {
+            self.board.set_user_steps(self.container.user_steps());
         }
         let outcome = match reply {
             Ok(Reply::Continue) => Outcome::Continued,
-            Ok(Reply::Value(_) | Reply::Sent) => Outcome::Answered,
+            Ok(Reply::Value(_) | Reply::Sent(_)) => Outcome::Answered,
             Err(_) => Outcome::Failed,
         };
-        self.board.count(found.map(|found| found.index), outcome);
+        let row = found.map(|found| found.index);
+        self.board.count(row, outcome, taken.received.elapsed());
         if enabled!(Level::DEBUG) {
-            // Before the reply: it may be the one that ends the last target, and with it this process.
+            // Before the reply, too.
             let syscall = found.map_or("?", |found| found.row.name);
             debug!(
                 syscall,
@@ -180,5 +231,25 @@ impl Server {
             Err(errno) => error!(?call, %errno, "cannot reply"),
         }
         self.board.finish(slot);
+    }
+}
+
+/// A call that has been taken up.
+#[derive(Debug)]
+struct Taken<'a> {
+    slot: usize,
+    call: &'a Notification,
+    found: Option<Found>,
+    received: Instant,
+}
+
+impl<'a> Taken<'a> {
+    fn new(slot: usize, call: &'a Notification, found: Option<Found>) -> Self {
+        Self {
+            slot,
+            call,
+            found,
+            received: Instant::now(),
+        }
     }
 }

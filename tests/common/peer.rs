@@ -85,6 +85,13 @@ impl Peer {
         }
     }
 
+    /// Says nothing more.
+    pub(crate) fn finish(&self) {
+        self.0
+            .shutdown(std::net::Shutdown::Write)
+            .expect("shutting down");
+    }
+
     /// Waits until the daemon has closed its end.
     pub(crate) fn wait_for_close(&self) {
         self.0.set_read_timeout(Some(PATIENCE)).expect("a time-out");

@@ -1,0 +1,150 @@
+//! The programs around us: runtimes, and what calls them.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::Check;
+use super::kernel::parse;
+use super::proof::output;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Where PATH of an unprivileged user often does not lead.
+const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program's place, and the first lines that it says of its version.
+#[derive(Debug)]
+struct Program {
+    path: PathBuf,
+    on_path: bool,
+    said: String,
+}
+
+impl Program {
+    fn find(name: &str) -> Option<Self> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let on_path = env::split_paths(&path).map(|directory| (directory, true));
+        let beside = env::split_paths(USUAL).map(|directory| (directory, false));
+        let (path, on_path) = on_path
+            .chain(beside)
+            .map(|(directory, on_path)| (directory.join(name), on_path))
+            .find(|(path, _)| path.is_absolute() && is_program(path))?;
+        let said = version(&path).map_or_else(
+            |error| error.to_string(),
+            |text| String::from_utf8_lossy(&text).into_owned(),
+        );
+        Some(Self {
+            path,
+            on_path,
+            said,
+        })
+    }
+
+    /// The word behind `version`.
+    fn version(&self) -> Option<&str> {
+        let mut words = self.said.split_ascii_whitespace();
+        words.find(|word| *word == "version")?;
+        words.next()
+    }
+
+    fn is_at_least(&self, least: (u32, u32)) -> bool {
+        self.version().and_then(parse) >= Some(least)
+    }
+
+    /// Its version and place, in words.
+    fn shown(&self) -> String {
+        let version = self.version().unwrap_or("of an unknown version");
+        let place = if self.on_path {
+            ""
+        } else {
+            ", which is not on PATH"
+        };
+        format!("{version}, {}{place}", self.path.display())
+    }
+}
+
+/// What it prints. crun and podman make directories even then: in one that is removed again.
+fn version(program: &Path) -> io::Result<Vec<u8>> {
+    let place = tempfile::tempdir()?;
+    let mut command = Command::new(program);
+    command
+        .arg("--version")
+        .env("HOME", place.path())
+        .env("XDG_RUNTIME_DIR", place.path());
+    output(&mut command, PATIENCE).map(|(_, text)| text)
+}
+
+fn is_program(path: &Path) -> bool {
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file()
+}
+
+/// All of them.
+pub(super) fn all() -> Vec<Check> {
+    let mut runtimes = [crun(), runc()];
+    let usable = |check: &Check| check.result != super::Verdict::Fail;
+    // One is enough.
+    if runtimes.iter().any(usable) {
+        for check in &mut runtimes {
+            if !usable(check) {
+                check.result = super::Verdict::Warn;
+            }
+        }
+    }
+    let [crun, runc] = runtimes;
+    vec![crun, runc, caller("podman"), caller("buildah")]
+}
+
+fn crun() -> Check {
+    const NAME: &str = "crun";
+    const CHANGE: &str = "install crun 0.19 or newer, built with libseccomp";
+    match Program::find(NAME) {
+        None => Check::fail(NAME, "missing: it makes the containers", CHANGE),
+        Some(found) if !found.said.contains("+SECCOMP") => Check::fail(
+            NAME,
+            format!("{}, built without seccomp", found.shown()),
+            CHANGE,
+        ),
+        Some(found) if !found.is_at_least((0, 19)) => Check::warn(
+            NAME,
+            format!(
+                "{}: it does not say which container is which",
+                found.shown()
+            ),
+            CHANGE,
+        ),
+        Some(found) => Check::ok(NAME, found.shown()),
+    }
+}
+
+fn runc() -> Check {
+    const NAME: &str = "runc";
+    const CHANGE: &str = "install runc 1.1 or newer, built with libseccomp, or use crun";
+    match Program::find(NAME) {
+        None => Check::fail(
+            NAME,
+            "missing: it makes the containers where crun does not",
+            CHANGE,
+        ),
+        Some(found) if !found.said.contains("libseccomp:") => Check::fail(
+            NAME,
+            format!("{}, built without seccomp", found.shown()),
+            CHANGE,
+        ),
+        Some(found) if !found.is_at_least((1, 1)) => Check::fail(
+            NAME,
+            format!("{}: it notifies nobody", found.shown()),
+            CHANGE,
+        ),
+        Some(found) => Check::ok(NAME, found.shown()),
+    }
+}
+
+/// Those that are not needed, and work if their runtime does.
+fn caller(name: &str) -> Check {
+    match Program::find(name) {
+        None => Check::ok(name, "not installed, and not needed"),
+        Some(found) => Check::ok(name, found.shown()),
+    }
+}

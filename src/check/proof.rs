@@ -1,0 +1,261 @@
+//! The proof: a target under the very filter that containers have, and a supervisor that answers it.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
+
+use super::Check;
+use super::settings::{blame_for_memory, blame_for_namespace};
+use super::steps::{Supervisor, Target, Tried};
+
+const NAMESPACES: &str = "user namespaces";
+const FILTER: &str = "seccomp notification";
+const JOIN: &str = "joining a container";
+const MEMORY: &str = "memory of targets";
+const FILES: &str = "files for targets";
+const WAKE_UP: &str = "synchronous wake-up";
+
+/// Ends within a tenth of a second where all is well.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether containers can be made, and their calls be answered.
+pub(super) fn namespace_and_notification() -> Vec<Check> {
+    let failed = |error: io::Error| {
+        let change =
+            "this program must be able to start itself from /proc/self/exe: is /proc mounted?";
+        vec![Check::fail(
+            FILTER,
+            format!("cannot try it: {error}"),
+            change,
+        )]
+    };
+    match run() {
+        Ok((target, supervisor)) => judge(&target, &supervisor),
+        Err(error) => failed(error),
+    }
+}
+
+fn run() -> io::Result<(Target, Supervisor)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let step = |name: &str, stdin: UnixStream| -> io::Result<Command> {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(["check-step", name])
+            .stdin(OwnedFd::from(stdin));
+        Ok(command)
+    };
+    let (mut target, mut supervisor) = (step("target", ours)?, step("supervisor", theirs)?);
+    std::thread::scope(|scope| {
+        let supervisor = scope.spawn(move || answer_of(&mut supervisor));
+        let target = answer_of(&mut target);
+        let supervisor = supervisor
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a thread failed")));
+        Ok((target?, supervisor?))
+    })
+}
+
+fn answer_of<T: DeserializeOwned>(command: &mut Command) -> io::Result<T> {
+    let (_, output) = output(command, PATIENCE)?;
+    Ok(serde_json::from_slice(&output)?)
+}
+
+/// What a command prints; killed when it takes too long. Its end of the standard input is closed here, too.
+pub(super) fn output(
+    command: &mut Command,
+    patience: Duration,
+) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    command.stdin(Stdio::null());
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let mut stdout = child.stdout.take();
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        let mut output = Vec::new();
+        if let Some(stdout) = &mut stdout {
+            // What has come until then counts.
+            let _ = stdout.read_to_end(&mut output);
+        }
+        let _ = send.send(output);
+    });
+    let output = receive.recv_timeout(patience);
+    if output.is_err() {
+        // It has not been waited for: the pid is still its own.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+    let status = child.wait()?;
+    let output = output.map_err(|_| {
+        io::Error::other(format!("no answer within {} seconds", patience.as_secs()))
+    })?;
+    Ok((status, output))
+}
+
+fn judge(target: &Target, supervisor: &Supervisor) -> Vec<Check> {
+    if let Some((stage, errno)) = &target.namespace {
+        let (reason, change) = blame_for_namespace(stage, Errno::from_raw(*errno));
+        return vec![Check::fail(NAMESPACES, reason, change)];
+    }
+    let mut checks = vec![Check::ok(
+        NAMESPACES,
+        "made one, with its own mounts, as its root",
+    )];
+    if let Some(Err(errno)) = target.filter {
+        checks.push(no_filter(Errno::from_raw(errno)));
+        return checks;
+    }
+    if let Some(Err(errno)) = supervisor.join {
+        let reason = match supervisor.procfs {
+            Some(Err(_)) => "/proc/PID/ns of a process in it",
+            _ => "setns(CLONE_NEWUSER)",
+        };
+        checks.push(Check::fail(
+            JOIN,
+            format!("{reason}: {}", Errno::from_raw(errno).desc()),
+            "a security module or the options of /proc (hidepid) forbid it: no worker could see its container",
+        ));
+        return checks;
+    }
+    if let Some(Err(errno)) = supervisor.memory {
+        let (reason, change) = blame_for_memory(Errno::from_raw(errno));
+        checks.push(Check::fail(MEMORY, reason, change));
+        return checks;
+    }
+    checks.push(match target.chown {
+        Some(Ok(())) => Check::ok(FILTER, "loaded the filter, and answered a chown under it"),
+        other => Check::fail(
+            FILTER,
+            format!(
+                "a chown under the filter was not answered: {}",
+                shown(other)
+            ),
+            "please report it, with the kernel's version",
+        ),
+    });
+    checks.push(Check::ok(
+        JOIN,
+        "joined the user namespace of another process",
+    ));
+    checks.push(Check::ok(MEMORY, "read it from another user namespace"));
+    checks.push(match (supervisor.send_file, target.content_arrived) {
+        (Some(Ok(())), true) => Check::ok(FILES, "opened a file in another process (ADDFD, SEND)"),
+        (sent, _) => Check::fail(
+            FILES,
+            format!("SECCOMP_IOCTL_NOTIF_ADDFD with SEND: {}", shown(sent)),
+            "Linux 5.14 or newer is needed",
+        ),
+    });
+    checks.push(match supervisor.sync_wake_up {
+        true => Check::ok(WAKE_UP, "a call costs a tenth of what it would without"),
+        false => Check::warn(
+            WAKE_UP,
+            "not in this kernel: a call takes some 50 µs longer",
+            "Linux 6.6 or newer has it",
+        ),
+    });
+    checks
+}
+
+fn no_filter(errno: Errno) -> Check {
+    match errno {
+        Errno::EBUSY => Check::fail(
+            FILTER,
+            "a filter with a listener is on this process already (EBUSY), and the kernel takes one for a process tree",
+            "call it outside of `subuidless run` and of containers whose calls somebody answers",
+        ),
+        errno => Check::fail(
+            FILTER,
+            format!("loading the filter: {}", errno.desc()),
+            "the kernel needs CONFIG_SECCOMP_FILTER, and no filter around us may forbid seccomp(2)",
+        ),
+    }
+}
+
+fn shown(tried: Option<Tried>) -> String {
+    match tried {
+        None => "it was not come so far".to_owned(),
+        Some(Ok(())) => "something else was seen".to_owned(),
+        Some(Err(errno)) => Errno::from_raw(errno).desc().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn good() -> (Target, Supervisor) {
+        let target = Target {
+            filter: Some(Ok(())),
+            chown: Some(Ok(())),
+            open: Some(Ok(())),
+            content_arrived: true,
+            ..Target::default()
+        };
+        let supervisor = Supervisor {
+            sync_wake_up: true,
+            procfs: Some(Ok(())),
+            join: Some(Ok(())),
+            memory: Some(Ok(())),
+            send_file: Some(Ok(())),
+        };
+        (target, supervisor)
+    }
+
+    /// The checks that are not ok, once `spoil` has been at what was seen.
+    fn judged(spoil: impl FnOnce(&mut Target, &mut Supervisor)) -> Vec<(String, Verdict, String)> {
+        let (mut target, mut supervisor) = good();
+        spoil(&mut target, &mut supervisor);
+        judge(&target, &supervisor)
+            .into_iter()
+            .filter(|check| check.result != Verdict::Ok)
+            .map(|check| (check.name, check.result, check.reason))
+            .collect()
+    }
+
+    #[test]
+    fn where_all_is_well_nothing_is_said() {
+        assert_eq!(judged(|_, _| {}), []);
+    }
+
+    #[test]
+    fn what_a_host_cannot_do_is_named() {
+        let errno = |errno: Errno| Some(Err(errno as i32));
+        let cases = [
+            (
+                judged(|_, worker| worker.memory = errno(Errno::EPERM)),
+                MEMORY,
+            ),
+            (judged(|_, worker| worker.join = errno(Errno::EPERM)), JOIN),
+            (
+                judged(|_, worker| worker.send_file = errno(Errno::EINVAL)),
+                FILES,
+            ),
+            (
+                judged(|target, _| target.filter = errno(Errno::EBUSY)),
+                FILTER,
+            ),
+            (
+                judged(|target, _| target.chown = errno(Errno::ENOSYS)),
+                FILTER,
+            ),
+            (judged(|target, _| target.content_arrived = false), FILES),
+        ];
+        for (found, name) in cases {
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!((found[0].0.as_str(), found[0].1), (name, Verdict::Fail));
+        }
+        let slow = judged(|_, worker| worker.sync_wake_up = false);
+        assert_eq!((slow[0].0.as_str(), slow[0].1), (WAKE_UP, Verdict::Warn));
+    }
+}

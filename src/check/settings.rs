@@ -1,0 +1,58 @@
+//! Settings of the kernel, to name what is to blame.
+
+use std::fs;
+
+use nix::errno::Errno;
+
+/// The number in a file below /proc/sys; `None` where the kernel has no such setting.
+pub(super) fn number(name: &str) -> Option<i64> {
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Why a user namespace cannot be made or used, and what to change.
+pub(super) fn blame_for_namespace(stage: &str, errno: Errno) -> (String, String) {
+    let said = format!("{stage}: {}", errno.desc());
+    let set = |setting: &str, value: &str| {
+        format!("as root: sysctl -w {setting}={value}, and the same line in /etc/sysctl.d")
+    };
+    let limit = number("user.max_user_namespaces");
+    if let (Errno::ENOSPC | Errno::EUSERS, Some(limit)) = (errno, limit) {
+        let reason = format!("{said}: user.max_user_namespaces is {limit}");
+        if limit == 0 {
+            return (reason, set("user.max_user_namespaces", "15000"));
+        }
+        let change =
+            "raise it, or end what holds namespaces; 32 levels below each other are the most";
+        return (reason, change.to_owned());
+    }
+    for (setting, bad, good) in [
+        ("kernel.unprivileged_userns_clone", 0, "1"),
+        ("kernel.apparmor_restrict_unprivileged_userns", 1, "0"),
+    ] {
+        if number(setting) == Some(bad) {
+            let mut change = set(setting, good);
+            if setting.contains("apparmor") {
+                change += "; or an AppArmor profile for this program with `userns,` in it";
+            }
+            return (format!("{said}: {setting} is {bad}"), change);
+        }
+    }
+    let change = "no setting is to blame: a seccomp filter (are you in a container?), a security module or a chroot forbids it";
+    (said, change.to_owned())
+}
+
+/// Why another process's memory cannot be read, and what to change.
+pub(super) fn blame_for_memory(errno: Errno) -> (String, String) {
+    let said = format!("process_vm_readv: {}", errno.desc());
+    match number("kernel.yama.ptrace_scope") {
+        Some(scope @ 3..) => (
+            format!("{said}: kernel.yama.ptrace_scope is {scope}"),
+            "as root: kernel.yama.ptrace_scope=2 or less in /etc/sysctl.d, and boot: 3 cannot be taken back".to_owned(),
+        ),
+        _ => (
+            said,
+            "a security module (SELinux: deny_ptrace) or a filter forbids it, or CONFIG_CROSS_MEMORY_ATTACH is off".to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,41 @@
+//! `subuidless status`.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::{Asking, report};
+use crate::error::Error;
+use crate::look::status;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    asking: Asking,
+
+    /// One JSON document instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
+    let status = status::ask(arguments.asking.socket.as_deref(), &mut report)?;
+    let text = if arguments.json {
+        serde_json::to_string_pretty(&status).unwrap_or_default() + "\n"
+    } else {
+        let width = terminal_size::terminal_size().map(|(width, _)| width.0.into());
+        status.text(width)
+    };
+    write(&text)
+}
+
+fn write(text: &str) -> Result<(), Error> {
+    let mut output = std::io::stdout().lock();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(|source| Error::Io {
+            what: "writing to standard output",
+            source,
+        })
+}

@@ -1,0 +1,49 @@
+//! `subuidless trace`.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::Asking;
+use crate::ask::Filter;
+use crate::error::Error;
+use crate::look::trace;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The container's id [default: all containers]
+    name: Option<String>,
+
+    #[command(flatten)]
+    asking: Asking,
+
+    /// Only calls of these names
+    #[arg(short, long, value_name = "NAME,...", value_delimiter = ',', value_parser = syscall)]
+    calls: Vec<String>,
+
+    /// Show those as well that are left to the kernel
+    #[arg(long)]
+    continued: bool,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
+    let filter = Filter {
+        calls: arguments.calls,
+        continued: arguments.continued,
+    };
+    let socket = arguments.asking.socket.as_deref();
+    trace::trace(socket, arguments.name.as_deref(), &filter, &mut tell)
+}
+
+/// Whoever has closed standard error does not want to read it.
+fn tell(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "subuidless: {sentence}");
+}
+
+fn syscall(name: &str) -> Result<String, String> {
+    if trace::is_traceable(name) {
+        Ok(name.to_owned())
+    } else {
+        Err("no system call that subuidless answers: README.md lists them".to_owned())
+    }
+}

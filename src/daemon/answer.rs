@@ -1,0 +1,81 @@
+//! Answers to those who ask on the control socket (see `crate::ask`).
+//!
+//! They are of the daemon's own user, and may still be slow or gone: nobody waits for them but the task of their connection.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tracing::debug;
+
+use super::tracers;
+use super::workers::{Container, Workers};
+use crate::ask::{Ask, Listener, Report, What};
+use crate::syscalls::{TABLE, fingerprint};
+use crate::tally::Count;
+
+/// For the whole answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What is counted in no row of the table.
+const OTHERS: &str = "others";
+
+pub(super) async fn answer(ask: Ask, mut connection: UnixStream, workers: &Workers) {
+    match ask.what {
+        What::Status => {
+            let text = serde_json::to_vec(&report(workers)).unwrap_or_default();
+            let said = tokio::time::timeout(PATIENCE, connection.write_all(&text)).await;
+            if !matches!(said, Ok(Ok(()))) {
+                debug!("whoever asked for the status does not listen");
+            }
+        }
+        What::Trace { container, filter } => {
+            tracers::serve(connection, workers, container, filter).await;
+        }
+    }
+}
+
+fn report(workers: &Workers) -> Report {
+    Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        listeners: workers
+            .containers()
+            .iter()
+            .map(|container| listener(container))
+            .collect(),
+    }
+}
+
+fn listener(container: &Container) -> Listener {
+    let board = &container.board;
+    let mut all = Count::default();
+    board.counts().for_each(|count| all.add(&count));
+    Listener {
+        container: container.handover.id.clone(),
+        status: container.handover.status.clone(),
+        bundle: container.handover.bundle.clone(),
+        since: board.since(),
+        worker: container.worker.get(),
+        deaths: container.deaths.get(),
+        namespaces: board.namespaces(),
+        all,
+        syscalls: syscalls(container),
+    }
+}
+
+fn syscalls(container: &Container) -> Vec<(String, Count)> {
+    // A worker of another version counted in rows of another table: only the sum means something.
+    if container.board.table() != fingerprint() {
+        return Vec::new();
+    }
+    container
+        .board
+        .counts()
+        .enumerate()
+        .filter(|(_, count)| count.served.total() > 0)
+        .map(|(index, count)| {
+            let name = TABLE.get(index).map_or(OTHERS, |row| row.name);
+            (name.to_owned(), count)
+        })
+        .collect()
+}

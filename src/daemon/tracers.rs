@@ -1,0 +1,132 @@
+//! Who watches calls go by: `subuidless trace`.
+//!
+//! The lines never come through the daemon: it makes a pipe, whose reading end goes to whoever asked, and whose writing end to the
+//! workers of the containers that are meant, those included that come later. That goes on until the connection ends.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
+use sendfd::SendWithFd;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tracing::{debug, info, warn};
+
+use super::workers::{Container, Workers};
+use crate::ask::{Filter, Orders, Tracing};
+
+/// Each costs an fd in every worker that it watches.
+const MAX: usize = 16;
+/// The most that an unprivileged user's pipe may hold; some ten thousand calls.
+const PIPE_SIZE: i32 = 1 << 20;
+
+/// All who watch.
+#[derive(Debug, Default)]
+pub(super) struct Tracers(RefCell<Vec<Rc<Tracer>>>);
+
+#[derive(Debug)]
+struct Tracer {
+    container: Option<String>,
+    orders: Vec<u8>,
+    pipe: OwnedFd,
+}
+
+impl Tracer {
+    fn wants(&self, container: &Container) -> bool {
+        let id = &container.handover.id;
+        self.container.as_ref().is_none_or(|wanted| wanted == id)
+    }
+
+    fn watch(&self, container: &Container) {
+        match container.tell_worker(&self.orders, &self.pipe) {
+            Ok(()) => {}
+            Err(error) => debug!(container = %container.handover.id, %error, "cannot be traced"),
+        }
+    }
+}
+
+impl Tracers {
+    /// To be called when `container` has got another worker.
+    pub(super) fn watch(&self, container: &Container) {
+        let tracers = self.0.borrow();
+        for tracer in tracers.iter().filter(|tracer| tracer.wants(container)) {
+            tracer.watch(container);
+        }
+    }
+}
+
+/// Lets the peer watch until it ends the connection.
+pub(super) async fn serve(
+    mut connection: UnixStream,
+    workers: &Workers,
+    container: Option<String>,
+    filter: Filter,
+) {
+    if workers.tracers.0.borrow().len() >= MAX {
+        let refusal = Some(format!("{MAX} others are tracing already"));
+        let answer = Tracing {
+            refusal,
+            ..Tracing::default()
+        };
+        if let Err(error) = say(&connection, &answer, &[]).await {
+            debug!(%error, "whoever wanted to trace is gone");
+        }
+        return;
+    }
+    let (read, write) = match pipe() {
+        Ok(pipe) => pipe,
+        Err(error) => {
+            warn!(%error, "cannot make a pipe to trace to");
+            return;
+        }
+    };
+    let tracer = Rc::new(Tracer {
+        container,
+        orders: Orders::new(filter).encode(),
+        pipe: write,
+    });
+    let containers = workers.containers();
+    let watched: Vec<_> = containers
+        .iter()
+        .filter(|container| tracer.wants(container))
+        .collect();
+    let answer = Tracing {
+        listeners: watched.len(),
+        refusal: None,
+    };
+    workers.tracers.0.borrow_mut().push(Rc::clone(&tracer));
+    for container in watched {
+        tracer.watch(container);
+    }
+    drop(containers);
+    info!(container = ?tracer.container, "traced");
+    let said = say(&connection, &answer, &[read]).await;
+    if said.is_ok() {
+        while matches!(connection.read(&mut [0; 64]).await, Ok(1..)) {}
+    }
+    workers
+        .tracers
+        .0
+        .borrow_mut()
+        .retain(|other| !Rc::ptr_eq(other, &tracer));
+    info!(container = ?tracer.container, "not traced any more");
+}
+
+/// Neither end ever waits, whoever holds it.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    // With a smaller one, more is lost of what comes at once.
+    let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+    Ok((read, write))
+}
+
+/// One short message, which a new connection has room for.
+async fn say(connection: &UnixStream, answer: &Tracing, fds: &[OwnedFd]) -> io::Result<()> {
+    let text = serde_json::to_vec(answer)?;
+    let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    connection.writable().await?;
+    connection.send_with_fd(&text, &fds).map(drop)
+}

@@ -1,0 +1,155 @@
+//! Looking at containers from outside: which daemons there are, and what they answer.
+//!
+//! There is the one daemon of a user, and a supervisor for each `subuidless run`, which answers the same questions on a socket
+//! of its own in `$XDG_RUNTIME_DIR/subuidless` (see `crate::launch`). What they say is shown, so control characters in it are escaped.
+
+mod processes;
+pub(crate) mod status;
+mod table;
+pub(crate) mod trace;
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::Uid;
+
+use crate::ask::{Ask, Report, What};
+use crate::error::Error;
+use crate::runtime;
+use crate::sys;
+
+/// For each read of an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An answer has some 10 KB for each listener.
+const MAX_ANSWER: u64 = 1 << 28;
+
+/// A connection to a daemon.
+#[derive(Debug)]
+struct Daemon {
+    path: PathBuf,
+    connection: UnixStream,
+}
+
+impl Daemon {
+    /// `None` where nobody listens.
+    fn connect(path: &Path) -> Result<Option<Self>, Error> {
+        let connection = match sys::connect_unix(path) {
+            Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ENOTDIR) => return Ok(None),
+            result => result.map_err(|errno| ask_failed(path, errno.desc()))?,
+        };
+        let prepare = || -> io::Result<bool> {
+            connection.set_nonblocking(false)?;
+            connection.set_read_timeout(Some(PATIENCE))?;
+            connection.set_write_timeout(Some(PATIENCE))?;
+            let peer = getsockopt(&connection, PeerCredentials)?;
+            Ok(peer.uid() == Uid::effective().as_raw())
+        };
+        match prepare() {
+            Ok(true) => Ok(Some(Self {
+                path: path.to_owned(),
+                connection,
+            })),
+            Ok(false) => Err(ask_failed(path, "it belongs to another user")),
+            Err(error) => Err(ask_failed(path, error)),
+        }
+    }
+
+    fn ask(&mut self, what: What) -> Result<(), Error> {
+        let said = self.connection.write_all(&Ask::new(what).encode());
+        said.map_err(|error| ask_failed(&self.path, error))
+    }
+
+    fn status(mut self) -> Result<Report, Error> {
+        self.ask(What::Status)?;
+        let mut answer = Vec::new();
+        (&self.connection)
+            .take(MAX_ANSWER)
+            .read_to_end(&mut answer)
+            .map_err(|error| ask_failed(&self.path, slow(error)))?;
+        if answer.is_empty() {
+            return Err(ask_failed(&self.path, OLDER));
+        }
+        serde_json::from_slice(&answer).map_err(|error| ask_failed(&self.path, error))
+    }
+}
+
+const OLDER: &str =
+    "it closed without an answer: perhaps it is of an older version, and has to be started anew";
+
+fn ask_failed(path: &Path, reason: impl ToString) -> Error {
+    Error::Ask {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+/// A time-out is EAGAIN, which tells nobody anything.
+fn slow(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            io::Error::other(format!("no answer within {} seconds", PATIENCE.as_secs()))
+        }
+        _ => error,
+    }
+}
+
+/// The daemons that listen on `socket`, or wherever they do by default; those that cannot be asked are told to `complain`.
+fn daemons(socket: Option<&Path>, complain: &mut dyn FnMut(&Error)) -> Result<Vec<Daemon>, Error> {
+    let places = match socket {
+        Some(socket) => vec![socket.to_owned()],
+        None => default_sockets()?,
+    };
+    let mut found = Vec::new();
+    for place in &places {
+        match Daemon::connect(place) {
+            Ok(daemon) => found.extend(daemon),
+            Err(error) if socket.is_some() => return Err(error),
+            Err(error) => complain(&error),
+        }
+    }
+    if found.is_empty() {
+        let places: Vec<String> = places
+            .iter()
+            .map(|path| shown(&path.to_string_lossy()))
+            .collect();
+        return Err(Error::NobodyListens {
+            places: places.join(" or "),
+        });
+    }
+    Ok(found)
+}
+
+/// The daemon's socket, and those of `subuidless run`.
+fn default_sockets() -> Result<Vec<PathBuf>, Error> {
+    let daemon = runtime::directory()?.join("subuidless.sock");
+    let directory = daemon.with_extension("");
+    let mut others: Vec<PathBuf> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "sock")
+        })
+        .collect();
+    others.sort();
+    others.insert(0, daemon);
+    Ok(others)
+}
+
+/// For a terminal: without control characters.
+fn shown(text: &str) -> String {
+    let is_plain = |c: &char| !c.is_control();
+    text.chars()
+        .flat_map(|c| {
+            let plain = Some(c).filter(is_plain);
+            let escaped = plain.is_none().then(|| c.escape_default());
+            plain.into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
+}

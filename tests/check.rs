@@ -1,0 +1,360 @@
+//! `subuidless check`: on this host, which can do the job, and on hosts that lack one thing or another, made of mount and user
+//! namespaces.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use common::{Place, Ran, run, set_mode, tool};
+
+/// The document, and whether the exit code says the same as it does.
+#[track_caller]
+fn document(ran: &Ran) -> Value {
+    let text = String::from_utf8(ran.stdout.clone()).unwrap();
+    let found: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{error}: {text}\n{}", ran.stderr));
+    let failures = found["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["result"] == "fail")
+        .count();
+    assert_eq!(found["ok"], failures == 0, "{text}");
+    assert_eq!(ran.status.code(), Some(i32::from(failures > 0)), "{text}");
+    for check in found["checks"].as_array().unwrap() {
+        assert!(!check["reason"].as_str().unwrap().is_empty(), "{check}");
+        assert_eq!(
+            check["change"].is_null(),
+            check["result"] == "ok",
+            "{check}"
+        );
+    }
+    found
+}
+
+#[track_caller]
+fn line<'a>(document: &'a Value, name: &str) -> &'a Value {
+    document["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["name"] == name)
+        .unwrap_or_else(|| panic!("no line {name} in {document:#}"))
+}
+
+/// The line says `result`, its reason names `reason`, and what to change `change`.
+#[track_caller]
+fn says(document: &Value, name: &str, result: &str, reason: &str, change: &str) {
+    let line = line(document, name);
+    assert_eq!(line["result"], result, "{line}");
+    assert!(line["reason"].as_str().unwrap().contains(reason), "{line}");
+    let told = line["change"].as_str().unwrap_or_default();
+    assert!(told.contains(change), "{line}");
+}
+
+fn check(place: &Place, change: impl FnOnce(&mut Command)) -> Value {
+    let mut command = place.subuidless(["check", "--json"]);
+    change(&mut command);
+    document(&run(&mut command))
+}
+
+/// On a host that root has changed by `script`, in a mount namespace.
+fn on_changed_host(place: &Place, script: &str, arguments: &[&str]) -> Value {
+    let (uid, gid) = (place.user.uid, place.user.gid);
+    let script = format!(
+        "{script}\nexec setpriv --reuid={uid} --regid={gid} --init-groups -- \"$0\" check --json \"$@\""
+    );
+    let mut command = place.as_root("unshare");
+    command
+        .args(["-m", "--", "sh", "-euc", &script])
+        .arg(place.binary())
+        .args(arguments)
+        .env("HOME", place.path("home"))
+        .env("XDG_RUNTIME_DIR", place.runtime_directory());
+    document(&run(&mut command))
+}
+
+/// A program of that name, in a directory of its own, that says `text`.
+fn false_program(place: &Place, name: &str, text: &str) -> PathBuf {
+    let directory = place.path(&format!("false-{name}"));
+    fs::create_dir_all(&directory).unwrap();
+    let path = directory.join(name);
+    fs::write(&path, format!("#!/bin/sh\ncat <<'END'\n{text}\nEND\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
+fn everything_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        found.push(entry.path());
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(everything_below(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn this_host_can_do_the_job_and_nothing_is_left_on_it() {
+    let place = Place::new();
+    let before = everything_below(&place.path("."));
+    let found = check(&place, |_| {});
+    assert_eq!(found["ok"], true, "{found:#}");
+    for name in [
+        "user",
+        "kernel",
+        "user namespaces",
+        "seccomp notification",
+        "joining a container",
+        "memory of targets",
+        "files for targets",
+        "side store",
+        "XDG_RUNTIME_DIR",
+        "subuid range",
+        "crun",
+    ] {
+        assert_eq!(line(&found, name)["result"], "ok", "{found:#}");
+    }
+    let home = place.path("home").canonicalize().unwrap();
+    says(
+        &found,
+        &format!("attributes in {}", home.display()),
+        "ok",
+        "carry",
+        "",
+    );
+    assert_eq!(everything_below(&place.path(".")), before);
+    assert!(place.processes().is_empty());
+
+    let text = run(&mut place.subuidless(["check"])).ok();
+    let checks = found["checks"].as_array().unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(lines.len(), checks.len(), "{text}");
+    for (line, check) in lines.iter().zip(checks) {
+        let result = line.split_whitespace().next().unwrap().to_lowercase();
+        assert_eq!(result, check["result"].as_str().unwrap(), "{text}");
+        assert!(line.contains(check["name"].as_str().unwrap()), "{text}");
+    }
+}
+
+#[test]
+fn without_user_namespaces_the_setting_is_named() {
+    let place = Place::new();
+    // The limit of a namespace goes for those below it: this host keeps its own.
+    let script = "echo 0 >/proc/sys/user/max_user_namespaces; exec \"$0\" check \"$@\"";
+    let ask = |arguments: &[&str]| {
+        let mut command = place.as_user("unshare");
+        command.args(["-r", "--", "sh", "-euc", script]);
+        run(command.arg(place.binary()).args(arguments))
+    };
+    let found = document(&ask(&["--json"]));
+    let reason = "user.max_user_namespaces is 0";
+    says(
+        &found,
+        "user namespaces",
+        "fail",
+        reason,
+        "sysctl -w user.max_user_namespaces=",
+    );
+    says(&found, "user", "ok", "root of a user namespace", "");
+    let ran = ask(&[]);
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(text.contains("FAIL  user namespaces"), "{text}");
+    assert!(ran.error().contains("1 of these checks failed"));
+}
+
+#[test]
+fn under_another_listener_nothing_can_be_answered() {
+    let place = Place::new();
+    let mut command = place.subuidless(["run", "--"]);
+    command.arg(place.binary()).args(["check", "--json"]);
+    let found = document(&run(&mut command));
+    says(
+        &found,
+        "seccomp notification",
+        "fail",
+        "EBUSY",
+        "outside of `subuidless run`",
+    );
+    says(&found, "filters", "warn", "1 on this process", "");
+}
+
+#[test]
+fn runtimes_that_are_missing_old_or_without_seccomp_are_named() {
+    let place = Place::new();
+    let hide = |names: &[&str]| -> String {
+        names
+            .iter()
+            .map(|name| format!("mount --bind /dev/null {}\n", tool(name).display()))
+            .collect()
+    };
+    // One runtime is enough.
+    let found = on_changed_host(&place, &hide(&["crun"]), &[]);
+    says(&found, "crun", "warn", "missing", "install crun 0.19");
+    assert_eq!(found["ok"], true, "{found:#}");
+    let found = on_changed_host(&place, &hide(&["crun", "runc", "podman"]), &[]);
+    says(&found, "crun", "fail", "missing", "install crun 0.19");
+    says(&found, "runc", "fail", "missing", "install runc 1.1");
+    says(&found, "podman", "ok", "not needed", "");
+    assert_eq!(found["ok"], false);
+
+    let old = false_program(&place, "runc", "runc version 1.0.3\nlibseccomp: 2.5.1");
+    let bare = false_program(&place, "crun", "crun version 1.8.1\n+SYSTEMD +CAP +YAJL");
+    let path = format!("{}:{}:/usr/bin:/bin", old.display(), bare.display());
+    let found = check(&place, |command| {
+        command.env("PATH", path);
+    });
+    says(&found, "runc", "fail", "1.0.3", "install runc 1.1");
+    says(
+        &found,
+        "crun",
+        "fail",
+        "built without seccomp",
+        "install crun 0.19",
+    );
+    // A user's PATH often leaves out /usr/sbin.
+    let mut command = place.as_user("sh");
+    command
+        .args(["-c", "PATH=/nowhere exec \"$0\" check --json"])
+        .arg(place.binary());
+    let found = document(&run(&mut command));
+    says(&found, "crun", "ok", "which is not on PATH", "");
+}
+
+#[test]
+fn a_program_that_never_answers_is_given_up() {
+    let place = Place::new();
+    let directory = false_program(&place, "podman", "podman version 4.3.1");
+    fs::write(directory.join("podman"), "#!/bin/sh\nexec sleep 1000000\n").unwrap();
+    let found = check(&place, |command| {
+        command.env("PATH", format!("{}:/usr/bin:/bin", directory.display()));
+    });
+    says(&found, "podman", "ok", "of an unknown version", "");
+    assert!(place.processes().is_empty());
+}
+
+#[test]
+fn a_runtime_directory_has_to_be_ones_own() {
+    let place = Place::new();
+    let found = check(&place, |command| {
+        command.env_remove("XDG_RUNTIME_DIR");
+    });
+    says(
+        &found,
+        "XDG_RUNTIME_DIR",
+        "warn",
+        "not set",
+        "export XDG_RUNTIME_DIR=",
+    );
+    assert_eq!(found["ok"], true);
+    let others = place.path("others");
+    fs::create_dir(&others).unwrap();
+    chown(&others, Some(0), Some(0)).unwrap();
+    set_mode(&others, 0o700);
+    let open = place.path("home/open");
+    fs::create_dir(&open).unwrap();
+    place.give_to_user(&open);
+    set_mode(&open, 0o755);
+    for (directory, reason) in [
+        (others, "owner 0"),
+        (open, "mode 755"),
+        (place.path("missing"), "No such file"),
+    ] {
+        let found = check(&place, |command| {
+            command.env("XDG_RUNTIME_DIR", &directory);
+        });
+        says(
+            &found,
+            "XDG_RUNTIME_DIR",
+            "fail",
+            reason,
+            "subuidless serve SOCKET",
+        );
+    }
+}
+
+#[test]
+fn directories_without_attributes_and_those_that_are_closed_are_told() {
+    let place = Place::new();
+    let mount = place.path("ramfs");
+    fs::create_dir(&mount).unwrap();
+    let mount = mount.to_str().unwrap();
+    let script = format!("mount -t ramfs none {mount}; chmod 777 {mount}");
+    let found = on_changed_host(&place, &script, &[mount]);
+    let name = format!("attributes in {mount}");
+    says(&found, &name, "warn", "kept in the side store", "ext4");
+    let found = check(&place, |command| {
+        command.arg("/proc");
+    });
+    says(
+        &found,
+        "attributes in /proc",
+        "warn",
+        "no file can be made there",
+        "check DIR",
+    );
+}
+
+#[test]
+fn a_state_directory_that_cannot_hold_the_store_is_told() {
+    let place = Place::new();
+    let found = check(&place, |command| {
+        command.env("XDG_STATE_HOME", "/proc/state");
+    });
+    says(
+        &found,
+        "side store",
+        "warn",
+        "/proc/state/subuidless",
+        "--store DIR",
+    );
+    let found = check(&place, |command| {
+        command.env_remove("HOME");
+    });
+    says(
+        &found,
+        "side store",
+        "warn",
+        "neither XDG_STATE_HOME nor HOME",
+        "--store DIR",
+    );
+}
+
+#[test]
+fn a_subuid_range_and_hidden_processes_are_told() {
+    let place = Place::new();
+    let ranges = place.path("subuid");
+    fs::write(&ranges, format!("{}:100000:65536\n", place.user.uid)).unwrap();
+    let script = format!(
+        "mount --bind {} /etc/subuid; mount -t proc -o hidepid=2 proc /proc",
+        ranges.display()
+    );
+    let found = on_changed_host(&place, &script, &[]);
+    let reason = "65536 ids from 100000 on";
+    says(&found, "subuid range", "warn", reason, "native mapping");
+    says(&found, "/proc", "ok", "hidepid=", "");
+    assert_eq!(found["ok"], true, "{found:#}");
+}
+
+#[test]
+fn root_is_told_that_it_needs_none_of_this() {
+    let place = Place::new();
+    let mut command = place.as_root(place.binary());
+    let found = document(&run(command.args(["check", "--json"])));
+    says(
+        &found,
+        "user",
+        "warn",
+        "the kernel knows all ids",
+        "as the user who",
+    );
+}

@@ -1,0 +1,568 @@
+//! Looking at containers from outside: `status` and `trace`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use common::{Bundle, Daemon, Peer, Place, Running, Runtime, Target, example, run, until};
+
+fn status(place: &Place) -> Value {
+    let mut command = place.subuidless(["status", "--json"]);
+    serde_json::from_str(&run(&mut command).ok()).expect("status --json is JSON")
+}
+
+fn container<'a>(status: &'a Value, running: &Running) -> &'a Value {
+    status["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|container| container["id"] == running.id.as_str())
+        .unwrap_or_else(|| panic!("{} is not in {status}", running.id))
+}
+
+fn syscall<'a>(container: &'a Value, name: &str) -> &'a Value {
+    container["syscalls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|syscall| syscall["name"] == name)
+        .unwrap_or_else(|| panic!("{name} is not in {container}"))
+}
+
+/// The processes of `running` by another way: everything in the pid namespace of its init.
+fn processes_in(running: &Running) -> Vec<u64> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let own = namespace(&running.init.to_string()).unwrap();
+    let mut found: Vec<u64> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|pid| namespace(pid).is_ok_and(|other| other == own))
+        .filter_map(|pid| pid.parse().ok())
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn status_tells_containers_their_processes_and_their_calls() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let script = "cd /work; touch f; for i in 1 2 3; do chown $i:$i f; done; chown 1:1 gone || true
+        stat -c %u f; sleep 1000000 & : >ready; wait";
+    let container_one = bundle.start(&["/bin/sh", "-euc", script]);
+    let other = bundle.start(&["/bin/sleep", "1000000"]);
+    other.sh("touch /work/g; chown 5:5 /work/g");
+    let ready = bundle.rootfs().join("work/ready");
+    until("the container is ready", || ready.exists().then_some(()));
+    let status = status(&place);
+    assert_eq!(status["daemons"][0]["pid"], daemon.pid().as_raw());
+    assert_eq!(
+        status["daemons"][0]["socket"],
+        daemon.socket.to_str().unwrap()
+    );
+
+    let one = container(&status, &container_one);
+    assert_eq!(one["bundle"], bundle.directory().to_str().unwrap());
+    assert_eq!(one["status"], "creating");
+    let workers = place.workers_of(&container_one.id);
+    assert_eq!(one["workers"], json!([workers[0].as_raw()]));
+    assert_eq!(one["worker_deaths"], 0);
+    // The shell and its sleep, and neither the worker nor those of the other container.
+    let processes = processes_in(&container_one);
+    assert_eq!(processes.len(), 2, "{processes:?}");
+    assert_eq!(one["processes"], json!(processes));
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let since = one["since"].as_u64().unwrap();
+    assert!(now.as_secs().abs_diff(since) < 600, "{since}");
+
+    // busybox calls lchown or chown.
+    let chowns: Vec<&Value> = one["syscalls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| ["chown", "lchown", "fchownat"].contains(&one["name"].as_str().unwrap()))
+        .collect();
+    let sum = |key: &str| {
+        chowns
+            .iter()
+            .map(|one| one[key].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!((sum("answered"), sum("continued")), (3, 0), "{chowns:?}");
+    let execve = syscall(one, "execve");
+    assert_eq!(execve["total"], execve["continued"]);
+    for one in one["syscalls"].as_array().unwrap() {
+        let number = |key: &str| one[key].as_u64().unwrap();
+        let parts = number("continued") + number("answered") + number("failed");
+        assert_eq!(number("total"), parts, "{one}");
+        assert!(number("p50_ns") <= number("p90_ns") && number("p90_ns") <= number("p99_ns"));
+        assert!(number("p50_ns") > 0 && number("p99_ns") < 600_000_000_000);
+    }
+
+    let text = run(&mut place.subuidless(["status"])).ok();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&container_one.id));
+    let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+    assert_eq!(
+        words[2..4],
+        [workers[0].to_string().as_str(), "2"],
+        "{text}"
+    );
+    assert!(text.lines().next().unwrap().starts_with("CONTAINER "));
+    container_one.stop();
+    other.stop();
+    until("no container is left", || {
+        let status = run(&mut place.subuidless(["status"])).ok();
+        (status == "no container is served\n").then_some(())
+    });
+}
+
+#[test]
+fn the_processes_of_exec_and_those_in_namespaces_of_their_own_are_the_containers() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let container_one = bundle.start(&["/bin/sleep", "1000000"]);
+    container_one.sh("unshare -m sleep 1000000 </dev/null >/dev/null 2>&1 &");
+    let all = until("three processes run", || {
+        let processes = processes_in(&container_one);
+        let unshared = processes.iter().any(|pid| {
+            let of = |pid: u64| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+            let init = u64::try_from(container_one.init.as_raw()).unwrap();
+            of(*pid).is_some() && of(*pid) != of(init)
+        });
+        (processes.len() == 2 && unshared).then_some(processes)
+    });
+    let status = status(&place);
+    let one = container(&status, &container_one);
+    assert_eq!(one["processes"], json!(all));
+    assert_eq!(one["listeners"], 2);
+    container_one.stop();
+}
+
+#[test]
+fn status_goes_on_counting_after_a_worker_and_after_a_daemon() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let script = "cd /work; touch f; chown 1:1 f; mkfifo go; read word <go; chown 2:2 f
+        : >done; exec sleep 1000000";
+    let container_one = bundle.start(&["/bin/sh", "-euc", script]);
+    let fifo = bundle.rootfs().join("work/go");
+    until("the container waits", || fifo.exists().then_some(()));
+    let before = status(&place);
+    let before = container(&before, &container_one);
+    let worker = before["workers"][0].as_i64().unwrap();
+    kill(Pid::from_raw(worker.try_into().unwrap()), Signal::SIGKILL).unwrap();
+    let find_worker = |known: i64| {
+        until("there is another worker", || {
+            let status = status(&place);
+            let found = container(&status, &container_one)["workers"][0].as_i64();
+            found.filter(|found| *found != known)
+        })
+    };
+    find_worker(worker);
+    fs::write(&fifo, "go\n").unwrap();
+    let done = bundle.rootfs().join("work/done");
+    until("the container goes on", || done.exists().then_some(()));
+    let after = status(&place);
+    let after = container(&after, &container_one);
+    assert_eq!(after["worker_deaths"], 1);
+    assert_eq!(after["since"], before["since"]);
+    let total = |status: &Value| status["calls"]["total"].as_u64().unwrap();
+    assert!(total(after) > total(before));
+
+    daemon.terminate();
+    let _next = Daemon::start(&place);
+    let adopted = until("the next daemon has taken over", || {
+        let status = status(&place);
+        (status["containers"].as_array().unwrap().len() == 1).then_some(status)
+    });
+    let adopted = container(&adopted, &container_one);
+    assert!(total(adopted) >= total(after));
+    assert_eq!(adopted["since"], before["since"]);
+    assert_eq!(adopted["workers"], after["workers"]);
+    container_one.stop();
+}
+
+#[test]
+fn without_a_daemon_status_says_so_and_fails() {
+    let place = Place::new();
+    let default = place.runtime_directory().join("subuidless.sock");
+    let message = run(&mut place.subuidless(["status"])).error();
+    assert!(message.contains("no daemon listens on"), "{message}");
+    assert!(message.contains(default.to_str().unwrap()), "{message}");
+    // What a killed one left counts for nothing.
+    let mut daemon = Daemon::start(&place);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    assert!(default.exists());
+    for arguments in [&["status"][..], &["status", "--socket", "missing.sock"]] {
+        let message = run(&mut place.subuidless(arguments)).error();
+        assert!(message.contains("no daemon listens on"), "{message}");
+    }
+    let message = run(place.subuidless(["status"]).env_remove("XDG_RUNTIME_DIR")).error();
+    assert!(message.contains("no daemon listens on"), "{message}");
+}
+
+#[test]
+fn every_supervisor_in_the_runtime_directory_is_asked_and_dead_ones_are_not() {
+    let place = Place::new();
+    let directory = place.runtime_directory().join("subuidless");
+    fs::create_dir(&directory).unwrap();
+    place.give_to_user(&directory);
+    let supervisor = |name: &str| {
+        let socket = directory.join(name);
+        let mut command = place.subuidless(["serve"]);
+        command.arg(&socket);
+        Daemon::spawn(&place, command, socket)
+    };
+    let [one, other] = ["a.sock", "b.sock"].map(supervisor);
+    let mut dead = supervisor("c.sock");
+    dead.signal(Signal::SIGKILL);
+    dead.wait();
+    let found = status(&place);
+    let pids: Vec<&Value> = found["daemons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["pid"])
+        .collect();
+    assert_eq!(pids, [one.pid().as_raw(), other.pid().as_raw()]);
+    let bundle = Bundle::new(&place, &other);
+    let mut command = place.subuidless(["status", "--json", "--socket"]);
+    command.arg(&one.socket);
+    let only: Value = serde_json::from_str(&run(&mut command).ok()).unwrap();
+    assert_eq!(only["daemons"].as_array().unwrap().len(), 1);
+    assert_eq!(bundle.sh("touch f; chown 1:2 f; stat -c %u:%g f"), "1:2\n");
+}
+
+#[test]
+fn a_daemon_of_somebody_else_is_not_believed() {
+    let place = Place::new();
+    let path = place.path("home/other.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    common::set_mode(&path, 0o666);
+    let ask = |place: &Place| {
+        let mut command: Command = place.subuidless(["status", "--socket"]);
+        command.arg(&path);
+        run(&mut command).error()
+    };
+    let message = ask(&place);
+    assert!(message.contains("another user"), "{message}");
+    drop(listener);
+}
+
+#[test]
+fn questions_that_are_none_are_refused() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let before = daemon.open_fds();
+    let questions = [
+        json!({"subuidlessAsk": 1, "what": "secrets"}).to_string(),
+        json!({"subuidlessAsk": 7, "what": "status"}).to_string(),
+        json!({"subuidlessAsk": 1, "what": "status", "pad": "x".repeat(20_000)}).to_string(),
+    ];
+    for (before, question) in questions.iter().enumerate() {
+        let peer = Peer::connect(&place, &daemon);
+        peer.send(question.as_bytes(), &[]);
+        peer.finish();
+        peer.wait_for_close();
+        until("it is refused", || {
+            (daemon.lines(&["refused"]).len() == before + 1).then_some(())
+        });
+    }
+    // With an fd it is a runtime's message, and none that is understood.
+    let target = Target::start(&place);
+    let peer = Peer::connect(&place, &daemon);
+    peer.send(
+        br#"{"subuidlessAsk":1,"what":"status"}"#,
+        &[target.listener()],
+    );
+    peer.finish();
+    peer.wait_for_close();
+    drop(target);
+    until("every fd is closed", || {
+        (daemon.open_fds() == before).then_some(())
+    });
+    status(&place);
+}
+
+/// `subuidless trace`, and what it has shown.
+struct Trace {
+    child: Child,
+    output: PathBuf,
+    said: PathBuf,
+}
+
+impl Trace {
+    /// Starts it, and waits until it watches.
+    fn start(place: &Place, daemon: &Daemon, arguments: &[&str]) -> Self {
+        let watching = daemon.lines(&[" traced"]).len();
+        let [output, said] = ["trace.out", "trace.err"].map(|name| {
+            (0..)
+                .map(|n| place.path(&format!("{n}-{name}")))
+                .find(|path| !path.exists())
+                .unwrap()
+        });
+        let mut command = place.subuidless(["trace"]);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&output).unwrap())
+            .stderr(fs::File::create(&said).unwrap());
+        let child = command.spawn().unwrap();
+        until("it watches", || {
+            (daemon.lines(&[" traced"]).len() > watching).then_some(())
+        });
+        Self {
+            child,
+            output,
+            said,
+        }
+    }
+
+    fn shown(&self) -> String {
+        fs::read_to_string(&self.output).unwrap()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, parts: &[&str]) -> String {
+        until(&format!("{parts:?} in\n{}", self.shown()), || {
+            let shown = self.shown();
+            let line = shown
+                .lines()
+                .find(|line| parts.iter().all(|part| line.contains(part)));
+            line.map(str::to_owned)
+        })
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn trace_shows_each_answered_call_with_its_arguments_and_its_result() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon).with_program(&example("target"));
+    let trace = Trace::start(&place, &daemon, &[]);
+    // Watched from its first call on, although it starts later.
+    bundle.sh(
+        "cd /work; touch f; chown 42:43 f; chown -h -- 7 f; stat f >/dev/null
+        mkdir -p /etc d; echo nobody:x:65534:65534::/:/bin/sh >/etc/passwd; chmod 2711 d; mknod dev b 7 9
+        chmod 600 f; su -s /bin/sh nobody -c 'chown 5:5 f' || true; touch end; chown 9:9 end",
+    );
+    trace.wait_for(&["end", "9, 9"]);
+    let shown = trace.shown();
+    let chown = trace.wait_for(&["chown(\"f\", 42, 43) = 0"]);
+    let words: Vec<&str> = chown.split(' ').collect();
+    assert!(
+        words[0].starts_with(&format!("[{}-", place.name())),
+        "{chown}"
+    );
+    assert!(words[1].parse::<u32>().is_ok(), "{chown}");
+    assert_eq!(words[2], "chown", "{chown}");
+    trace.wait_for(&["lchown(\"f\", 7, 43) = 0"]);
+    trace.wait_for(&[" stat ", "\"f\", {st_uid=7, st_gid=43, ...}"]);
+    trace.wait_for(&["mknodat(AT_FDCWD, \"dev\", 060666, makedev(0x7, 0x9)) = 0"]);
+    trace.wait_for(&["setgroups(1, [65534]) = 0"]);
+    trace.wait_for(&["setuid(65534) = 0"]);
+    trace.wait_for(&["\"f\", 5, 5) = -1 EPERM (Operation not permitted)"]);
+    assert!(!shown.contains("left to the kernel"), "{shown}");
+    assert!(shown.lines().all(|line| line.starts_with('[')), "{shown}");
+}
+
+#[test]
+fn trace_shows_calls_of_one_container_of_some_names_and_those_of_the_kernel_if_asked() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let one = bundle.start(&["/bin/sleep", "1000000"]);
+    let other = bundle.start(&["/bin/sleep", "1000000"]);
+    let named = Trace::start(&place, &daemon, &[&one.id]);
+    let calls = Trace::start(&place, &daemon, &["--calls", "setuid,setgid"]);
+    let all = Trace::start(&place, &daemon, &["--continued", "-c", "execve"]);
+    for container in [&one, &other] {
+        container.sh(
+            "mkdir -p /etc; echo nobody:x:65534:65534::/:/bin/true >/etc/passwd
+            touch /work/f; chown 1:1 /work/f; chown 2:2 /work/f; su nobody",
+        );
+    }
+    for container in [&one, &other] {
+        let name = format!("[{}] ", container.id);
+        calls.wait_for(&[&name, "setuid(65534) = 0"]);
+        let execve = all.wait_for(&[&name, "execve(\"/bin/true\", 0x"]);
+        assert!(execve.ends_with(" = ? (left to the kernel)"), "{execve}");
+    }
+    named.wait_for(&["chown(\"/work/f\", 2, 2) = 0"]);
+    for line in named.shown().lines() {
+        assert!(line.starts_with(&format!("[{}] ", one.id)), "{line}");
+    }
+    for line in calls.shown().lines() {
+        assert!(
+            line.contains(" setuid(") || line.contains(" setgid("),
+            "{line}"
+        );
+    }
+    for line in all.shown().lines() {
+        assert!(line.contains(" execve("), "{line}");
+    }
+    let message = run(&mut place.subuidless(["trace", "-c", "read"])).error();
+    assert!(message.contains("README.md lists them"), "{message}");
+    one.stop();
+    other.stop();
+}
+
+#[test]
+fn what_a_container_says_cannot_reach_the_terminal() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let trace = Trace::start(&place, &daemon, &["--continued"]);
+    let script = r#"cd /work; e=$(printf '\033]0;owned\007\nx\233'); cp /bin/busybox "$e"
+        printf '%s' "$e" >/proc/self/comm || true; mkdir "d$e"; chown 3:3 "d$e"
+        ln -s /work/f "l$e"; chown -h 4:4 "l$e"; touch end; chown 9:9 end"#;
+    bundle.sh(script);
+    trace.wait_for(&["\"end\", 9, 9) = 0"]);
+    let chown = trace.wait_for(&["owned", "3, 3) = 0"]);
+    assert!(
+        chown.contains(r#""d\x1b]0;owned\x07\nx\x9b", 3, 3)"#),
+        "{chown}"
+    );
+    let shown = fs::read(&trace.output).unwrap();
+    let is_plain = |byte: &u8| *byte == b'\n' || (0x20..0x7f).contains(byte);
+    assert!(shown.iter().all(is_plain), "{}", shown.escape_ascii());
+    assert!(trace.shown().lines().all(|line| line.starts_with('[')));
+}
+
+#[test]
+fn a_tracer_that_does_not_read_holds_up_nobody_and_is_told_what_it_missed() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon).with_program(&example("target"));
+    let script = "exec /target steady /work 2 >/work/said 2>&1";
+    let container_one = bundle.start(&["/bin/sh", "-euc", script]);
+    let trace = Trace::start(&place, &daemon, &[&container_one.id]);
+    trace.wait_for(&["chown"]);
+    let pid = Pid::from_raw(trace.child.id().cast_signed());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let calls = || {
+        let status = status(&place);
+        container(&status, &container_one)["calls"]["total"]
+            .as_u64()
+            .unwrap()
+    };
+    // More than any pipe holds.
+    let before = calls();
+    until("the container goes on making calls", || {
+        (calls() > before + 40_000).then_some(())
+    });
+    kill(pid, Signal::SIGCONT).unwrap();
+    trace.wait_for(&[" calls are missing here: they came faster than they were read"]);
+    fs::write(bundle.rootfs().join("work/stop"), "").unwrap();
+    until("the container ends", || {
+        (!container_one.is_running()).then_some(())
+    });
+    let said = fs::read_to_string(bundle.rootfs().join("work/said")).unwrap();
+    assert!(said.ends_with("all calls went well\n"), "{said}");
+}
+
+#[test]
+fn a_tracer_that_dies_is_forgotten_by_everybody() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let container_one = bundle.start(&["/bin/sleep", "1000000"]);
+    let worker = place.workers_of(&container_one.id)[0];
+    let fds = |pid: Pid| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    // It has joined by now, and nobody has written a line.
+    let before = until("the worker has joined", || {
+        let fds = fds(worker);
+        let status = status(&place);
+        (container(&status, &container_one)["processes"] == json!([container_one.init.as_raw()]))
+            .then_some((fds, daemon.open_fds().len()))
+    });
+    let mut trace = Trace::start(&place, &daemon, &["-c", "setgroups"]);
+    until("the worker is told", || {
+        (fds(worker) > before.0).then_some(())
+    });
+    trace.child.kill().unwrap();
+    trace.child.wait().unwrap();
+    until("they have closed what was open for it", || {
+        (fds(worker) == before.0 && daemon.open_fds().len() == before.1).then_some(())
+    });
+    daemon.wait_for(&["not traced any more"]);
+    container_one.sh("touch /work/f; chown 1:1 /work/f; chown 2:2 /work/f");
+    container_one.stop();
+}
+
+#[test]
+fn a_trace_goes_on_when_a_worker_or_the_daemon_dies() {
+    let place = Place::new();
+    let mut daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon).under(Runtime::Runc, &daemon);
+    let script = "cd /work; touch f; mkfifo one two; chown 1:1 f; read word <one; chown 2:2 f; read word <two; chown 3:3 f
+        exec sleep 1000000";
+    let mut trace = Trace::start(&place, &daemon, &[]);
+    let container_one = bundle.start(&["/bin/sh", "-euc", script]);
+    trace.wait_for(&["\"f\", 1, 1) = 0"]);
+    kill(place.workers_of(&container_one.id)[0], Signal::SIGKILL).unwrap();
+    daemon.wait_for(&["worker died"]);
+    let work = bundle.rootfs().join("work");
+    fs::write(work.join("one"), "go\n").unwrap();
+    trace.wait_for(&["\"f\", 2, 2) = 0"]);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    until("it says that the daemon has ended", || {
+        let said = fs::read_to_string(&trace.said).unwrap();
+        said.contains("the daemon has ended").then_some(())
+    });
+    fs::write(work.join("two"), "go\n").unwrap();
+    trace.wait_for(&["\"f\", 3, 3) = 0"]);
+    container_one.stop();
+    // With the last worker its pipe ends, and with the pipe the command.
+    let status = until("the trace ends", || trace.child.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn more_tracers_than_there_is_room_for_are_refused() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let some: Vec<Trace> = (0..16)
+        .map(|_| Trace::start(&place, &daemon, &["nobody"]))
+        .collect();
+    let said = fs::read_to_string(&some[0].said).unwrap();
+    assert!(
+        said.contains("no container nobody is served: waiting for it"),
+        "{said}"
+    );
+    let message = run(&mut place.subuidless(["trace"])).error();
+    assert!(
+        message.contains("16 others are tracing already"),
+        "{message}"
+    );
+    drop(some);
+    until("there is room again", || {
+        (daemon.lines(&["not traced any more"]).len() == 16).then_some(())
+    });
+    Trace::start(&place, &daemon, &[]);
+}
