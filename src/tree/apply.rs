@@ -145,7 +145,7 @@ impl Outside {
             let set = set_attribute(&self.owners, file, (name, value), |id| self.is_mapped(id));
             set.map_err(|errno| match errno {
                 Errno::EPERM if !carries_xattrs(file_type(stat.st_mode)) => {
-                    "only regular files and directories can have all its attributes".to_owned()
+                    "there is no side store to keep its attributes in".to_owned()
                 }
                 errno => format!("{}: {}", text::escape(name), errno.desc()),
             })?;
