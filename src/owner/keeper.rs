@@ -12,7 +12,7 @@ use super::{Key, Owners, carries_xattrs, file_type, store_failed};
 use crate::name::Name;
 use crate::{procfs, sys};
 
-/// XATTR_SIZE_MAX
+/// XATTR_SIZE_MAX, and the most that the side store takes of one inode.
 const LARGEST: usize = 65_536;
 
 /// What is kept of one open file; names are those of [`super::Attribute::Kept`].
@@ -100,6 +100,12 @@ impl Kept<'_> {
                     value: value.to_vec(),
                 }),
             }
+            let sizes = attributes
+                .iter()
+                .map(|known| known.name.len() + known.value.len());
+            if sizes.sum::<usize>() > LARGEST {
+                return Err(Errno::ENOSPC);
+            }
             Ok(())
         })
     }
@@ -130,7 +136,11 @@ impl Kept<'_> {
         let mut changed = Ok(());
         let update = |bytes: &[u8]| {
             let mut record = Record::decode(bytes).unwrap_or_default();
-            changed = change(&mut record.attributes);
+            let mut attributes = record.attributes.clone();
+            changed = change(&mut attributes);
+            if changed.is_ok() {
+                record.attributes = attributes;
+            }
             record.encode_for_store()
         };
         side.update(&Key::of(self.file)?, update)

@@ -102,9 +102,10 @@ impl Key {
             .map(Vec::as_slice)
     }
 
-    /// The inode is seen through an overlay.
-    pub(super) fn is_overlaid(&self) -> bool {
-        Self::overlays(&self.own)
+    /// The key of the file, if it is seen through an overlay.
+    pub(super) fn in_overlay(fd: BorrowedFd) -> Result<Option<Self>, Errno> {
+        let is_overlaid = fstatfs(fd)?.filesystem_type() == statfs::OVERLAYFS_SUPER_MAGIC;
+        is_overlaid.then(|| Self::of(fd)).transpose()
     }
 
     pub(super) fn overlays(bytes: &[u8]) -> bool {

@@ -20,11 +20,14 @@ use crate::{procfs, sys};
 #[derive(Debug, Default)]
 pub(crate) struct Layers(HashMap<String, OwnedFd>);
 
+/// Whoever sees the host's mounts may see many, and mostly other users'.
+const MOST: usize = 64;
+
 impl Layers {
     /// Of the overlays that the process `pid` sees, by the paths that they have out here.
     pub(crate) fn of(pid: u32) -> Self {
         let mounts = procfs::read(&procfs::target(pid, "mountinfo")).unwrap_or_default();
-        let layers = mounts.lines().filter_map(Overlay::parse);
+        let layers = mounts.lines().filter_map(Overlay::parse).take(MOST);
         Self(
             layers
                 .filter_map(|overlay| Some((overlay.device.to_owned(), overlay.open()?)))

@@ -152,9 +152,9 @@ impl Owners {
             }
         }
         // First, since it may fail: on a read-only mount, or on an inode that takes no chown at all.
-        let before = Key::of(fd)?;
+        let before = Key::in_overlay(fd)?;
         touch(fd, stat, true)?;
-        self.store_beside(fd, owner, Some(&before))
+        self.store_beside(fd, owner, before.as_ref())
     }
 
     /// Copies the file up, if it is a special one in a lower layer of an overlay and something is kept of it: what is kept
@@ -167,10 +167,9 @@ impl Owners {
         if carries_xattrs(kind) {
             return Ok(());
         }
-        let before = Key::of(fd)?;
-        if !before.is_overlaid() {
+        let Some(before) = Key::in_overlay(fd)? else {
             return Ok(());
-        }
+        };
         let known = side.load(&before).map_err(store_failed)?;
         let Some(record) = known.and_then(|bytes| Record::decode(&bytes).ok()) else {
             return Ok(());
