@@ -286,9 +286,9 @@ fn what_runc_reads_means_the_same_when_it_is_read_again() {
     assert_eq!(fs::read(&path).unwrap(), once);
 }
 
-/// Words for `exec` of the runtime itself.
-fn exec(container: &common::Running, options: &[&str], script: &str) -> String {
-    let mut command = container.exec_command(&["sh", "-c", script]);
+/// `exec` of the runtime itself, with options.
+fn exec_command(container: &common::Running, options: &[&str], script: &str) -> Command {
+    let command = container.exec_command(&["sh", "-c", script]);
     let words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let at = words.iter().rposition(|word| word == "exec").unwrap();
     let mut changed = Command::new(command.get_program());
@@ -301,8 +301,11 @@ fn exec(container: &common::Running, options: &[&str], script: &str) -> String {
         changed.env(name, value.unwrap());
     }
     changed.current_dir(command.get_current_dir().unwrap());
-    command = changed;
-    run(&mut command).ok()
+    changed
+}
+
+fn exec(container: &common::Running, options: &[&str], script: &str) -> String {
+    run(&mut exec_command(container, options, script)).ok()
 }
 
 #[test]
@@ -371,6 +374,24 @@ fn a_set_user_id_program_gains_nothing_under_no_new_privs_and_its_owner_without(
             assert!(oracle.starts_with(expected), "{oracle}");
             assert_same_lines(oracle.as_bytes(), ours.as_bytes());
         }
+    }
+}
+
+#[test]
+fn into_a_container_that_notifies_nobody_the_runtime_goes_alone() {
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        let place = Place::new();
+        let started = Started(&place);
+        let bundle = Bundle::fronted(&place, runtime);
+        bundle.fronted.set(false);
+        let container = bundle.start(&["/bin/sleep", "1000000"]);
+        bundle.fronted.set(true);
+        assert_eq!(exec(&container, &[], "echo $(id -u)"), "0\n");
+        let mut command = exec_command(&container, &["--user", "999"], "id");
+        let said = run(&mut command).error();
+        assert!(said.contains("nvalid argument"), "{said}");
+        assert!(started.daemons().is_empty());
+        container.stop();
     }
 }
 

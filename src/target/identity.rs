@@ -194,7 +194,10 @@ impl Call<'_> {
     /// The shown owner and the mode of an open file.
     pub(crate) fn file_mode(&self, file: BorrowedFd) -> Result<FileMode, Errno> {
         let stat = fstat(file)?;
-        let owner = self.container.owners.load(file, file_type(stat.st_mode))?;
+        let owner = match self.container.owners.load(file, file_type(stat.st_mode))? {
+            None => self.process_owner(file)?,
+            owner => owner,
+        };
         FileMode::new(
             owner.and_then(|owner| owner.uid),
             owner.and_then(|owner| owner.gid),
