@@ -47,7 +47,7 @@ enum Subcommands {
     /// Listen for container runtimes and serve their containers (also: `subuidless SOCKET`)
     Serve(serve::Arguments),
     /// Run a command, or a container, in which owners and ids can be changed, and last
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Run a command in a container that `run` has started
     Exec(inside::ExecArguments),
     /// List the containers that `run` has started
@@ -151,7 +151,7 @@ pub fn main() -> ExitCode {
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
-        Subcommands::Run(arguments) => return failure_of(&run::run(arguments)),
+        Subcommands::Run(arguments) => return failure_of(&run::run(*arguments)),
         Subcommands::Exec(arguments) => return failure_of(&inside::exec(arguments)),
         Subcommands::Ps(arguments) => inside::ps(&arguments),
         Subcommands::Kill(arguments) => inside::kill(&arguments),
