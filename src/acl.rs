@@ -59,6 +59,15 @@ impl Acl {
         (kept.len() < self.0.len() && !self.0.iter().any(is_wrong)).then_some(Self(kept))
     }
 
+    /// The list without entries of nobody that can be named here, which read as −1; `None` if that were all it had.
+    pub(crate) fn without_strangers(self) -> Option<Self> {
+        let is_named = |entry: &Entry| matches!(entry.tag, USER | GROUP);
+        let is_known = |entry: &Entry| !is_named(entry) || entry.id != u32::MAX;
+        let all = self.0.len();
+        let known: Vec<Entry> = self.0.into_iter().filter(is_known).collect();
+        (known.len() == all || known.iter().any(is_named)).then_some(Self(known))
+    }
+
     /// The list of a file whose permission bits are those of `mode` by now.
     pub(crate) fn with_mode(mut self, mode: u32) -> Self {
         let has_mask = self.0.iter().any(|entry| entry.tag == MASK);
@@ -117,6 +126,17 @@ mod tests {
         assert_eq!(mapped.0.len(), 5);
         assert_eq!(mapped.mapped(|id| id == 0), None);
         assert_eq!(acl(&[(USER, 4, NOBODY)]).mapped(|_| false), None);
+    }
+
+    #[test]
+    fn entries_of_nobody_are_left_out() {
+        let own = [(USER_OBJ, 6, NOBODY), (MASK, 4, NOBODY)];
+        let known = acl(&[own[0], (USER, 4, 5), own[1]]);
+        let both = acl(&[own[0], (USER, 4, 5), (GROUP, 4, NOBODY), own[1]]);
+        assert_eq!(both.without_strangers(), Some(known));
+        assert_eq!(acl(&own).without_strangers(), Some(acl(&own)));
+        let strangers = acl(&[own[0], (USER, 4, NOBODY), own[1]]);
+        assert_eq!(strangers.without_strangers(), None);
     }
 
     #[test]

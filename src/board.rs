@@ -32,7 +32,7 @@ const TALLY: usize = HEADER_WORDS + SLOTS * SLOT_WORDS;
 const WORDS: usize = TALLY + tally::WORDS;
 
 const VIEWS_DIFFER: usize = 0;
-const USER_TAKEN_UP: usize = 1;
+const USER_STEPS: usize = 1;
 const TABLE: usize = 2;
 const SINCE: usize = 3;
 /// Inodes: of the pid, the mount and the user namespace.
@@ -158,13 +158,13 @@ impl Board {
         self.memory.words()[VIEWS_DIFFER].store(1, Ordering::Relaxed);
     }
 
-    /// Whether the runtime's process has become whom it is to be; survives the worker.
-    pub(crate) fn is_user_taken_up(&self) -> bool {
-        self.memory.words()[USER_TAKEN_UP].load(Ordering::Relaxed) != 0
+    /// How far the runtime's process is on its way to its user; survives the worker.
+    pub(crate) fn user_steps(&self) -> u64 {
+        self.memory.words()[USER_STEPS].load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_user_taken_up(&self) {
-        self.memory.words()[USER_TAKEN_UP].store(1, Ordering::Relaxed);
+    pub(crate) fn set_user_steps(&self, steps: u64) {
+        self.memory.words()[USER_STEPS].store(steps, Ordering::Relaxed);
     }
 
     /// Counts a served call; `row` is its place in the syscall table.

@@ -160,8 +160,19 @@ pub(crate) fn replace(path: &Path, config: &Map<String, Value>) -> Result<(), Er
         let mut file = NamedTempFile::new_in(directory)?;
         let made = file.as_file().metadata()?;
         if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
-            // As root on somebody else's bundle: it stays somebody else's.
-            fchown(file.as_file(), Some(before.uid()), Some(before.gid()))?;
+            // As root on somebody else's bundle: it stays somebody else's. As somebody else on root's: who may put a file into
+            // the directory may put one of her own there.
+            match fchown(file.as_file(), Some(before.uid()), Some(before.gid())) {
+                Err(error)
+                    if !matches!(
+                        error.kind(),
+                        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+                    ) =>
+                {
+                    return Err(error);
+                }
+                _ => {}
+            }
         }
         serde_json::to_writer_pretty(&mut file, config)?;
         file.write_all(b"\n")?;

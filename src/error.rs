@@ -135,6 +135,29 @@ pub(crate) enum Error {
     Ask { path: PathBuf, reason: String },
 
     #[error(
+        "there is no side store, the reason is above: owners of symlinks, fifos, sockets and devices are not known; name \
+         another directory with --store"
+    )]
+    NoSideStore,
+
+    #[error(
+        "override-stat is kept in attributes of the files themselves, and there is no file to read or write: leave out {option}"
+    )]
+    NoFileForAttributes { option: &'static str },
+
+    #[error("line 1: {reason}")]
+    NotAnExport { reason: String },
+
+    #[error(
+        "tar archives are not written: `subuidless run -- tar c DIR` makes one with these owners, and so does bsdtar from \
+         --format mtree: `bsdtar -cf FILE @OWNERS.mtree`"
+    )]
+    NoTarExport,
+
+    #[error("{count} of the files could not be dealt with, as said above; the rest is done")]
+    Incomplete { count: u64 },
+
+    #[error(
         "this kernel's seccomp notification has {size} bytes instead of 80: subuidless does not know it, please report the kernel version"
     )]
     NotificationSize { size: u16 },

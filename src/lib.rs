@@ -4,8 +4,8 @@
 //! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
 //! top floor down; each imports from lower floors only:
 //!
-//! `cli` > `sweep`, `launch`, `look`, `check` > `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` > `target` >
-//! `seccomp`, `board`, `owner`, `identity` >
+//! `cli` > `tree` > `sweep`, `launch`, `look`, `check` > `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` >
+//! `target` > `seccomp`, `board`, `owner`, `identity` >
 //! `procfs`, `lock` > `sys` > `credentials`,
 //! `acl`, `name`, `handover`, `ask`, `oci`, `error` > `tally`.
 //!
@@ -41,6 +41,7 @@ mod sys;
 mod syscalls;
 mod tally;
 mod target;
+mod tree;
 mod worker;
 
 pub use cli::main;

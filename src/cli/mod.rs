@@ -17,8 +17,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing::error;
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber, error};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::Error;
 use crate::handover::Setup;
@@ -172,6 +175,36 @@ fn exit_code(result: Result<(), Error>) -> ExitCode {
             report(&failure);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Warnings and errors as plain sentences, for commands that have no log.
+fn warn_plainly() {
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::WARN)
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr)
+        .event_format(Plain)
+        .init();
+}
+
+/// Like [`report`] without a log.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        write!(writer, "subuidless: ")?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
     }
 }
 

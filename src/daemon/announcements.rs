@@ -1,10 +1,12 @@
 //! What the runtime front has announced, until the listener comes that it is about.
 //!
 //! The front execs the runtime, so the process that announces is the one that connects later with the listener, or an
-//! ancestor of it. A container's id alone would not do: two execs of one container may start at the same time.
+//! ancestor of it. A container's id alone would not do: two execs of one container may start at the same time. But it has to do where
+//! a runtime leaves its parents behind, as `crun run --detach` does.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::debug;
@@ -14,6 +16,8 @@ use crate::sys;
 
 /// A front announces once, and its runtime comes within the second.
 const MOST: usize = 1024;
+/// For a runtime whose first process has ended to come with its listener.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// crun forks once or twice before it connects.
 const GENERATIONS: usize = 8;
 
@@ -28,6 +32,7 @@ struct Waiting {
     pid: u32,
     /// Tells when `pid` means somebody else.
     process: OwnedFd,
+    heard: Instant,
 }
 
 impl Announcements {
@@ -41,7 +46,7 @@ impl Announcements {
             return false;
         };
         let mut waiting = self.waiting.borrow_mut();
-        waiting.retain(Waiting::is_alive);
+        waiting.retain(Waiting::may_come);
         if waiting.len() >= MOST {
             waiting.remove(0);
         }
@@ -49,6 +54,7 @@ impl Announcements {
             announcement,
             pid,
             process,
+            heard: Instant::now(),
         });
         true
     }
@@ -60,10 +66,11 @@ impl Announcements {
         if waiting.is_empty() {
             return None;
         }
-        waiting.retain(Waiting::is_alive);
         let mut pid = pid;
         for _ in 0..GENERATIONS {
-            let known = waiting.iter().position(|waiting| Some(waiting.pid) == pid);
+            let known = waiting
+                .iter()
+                .position(|waiting| Some(waiting.pid) == pid && waiting.is_alive());
             if let Some(index) = known {
                 return Some(waiting.remove(index).announcement);
             }
@@ -72,15 +79,29 @@ impl Announcements {
         None
     }
 
-    /// What `claimed` says about the container `id`.
-    pub(super) fn next_user(claimed: Option<Announcement>, id: &str) -> Option<NextUser> {
-        claimed
-            .filter(|announcement| announcement.id == id)
-            .map(|announcement| announcement.next)
+    /// What `claimed` says about the container `id`, or if nothing was claimed, what somebody has said who has not come yet.
+    pub(super) fn next_user(&self, claimed: Option<Announcement>, id: &str) -> Option<NextUser> {
+        let is_meant = |announcement: &Announcement| announcement.id == id;
+        let said = match claimed {
+            Some(announcement) => Some(announcement).filter(is_meant),
+            None => {
+                let mut waiting = self.waiting.borrow_mut();
+                waiting.retain(Waiting::may_come);
+                let known = waiting
+                    .iter()
+                    .position(|waiting| is_meant(&waiting.announcement));
+                known.map(|index| waiting.remove(index).announcement)
+            }
+        };
+        said.map(|announcement| announcement.next)
     }
 }
 
 impl Waiting {
+    fn may_come(&self) -> bool {
+        self.heard.elapsed() < PATIENCE || self.is_alive()
+    }
+
     fn is_alive(&self) -> bool {
         let mut fds = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO) == Ok(0)
@@ -116,15 +137,13 @@ mod tests {
         assert_eq!(announcements.claim(Some(child.id())), None);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(
-            Announcements::next_user(claimed.clone(), "c1"),
-            Some(NextUser::AsIs)
-        );
-        assert_eq!(Announcements::next_user(claimed, "c2"), None);
+        let next = |claimed, id| announcements.next_user(claimed, id);
+        assert_eq!(next(claimed.clone(), "c1"), Some(NextUser::AsIs));
+        assert_eq!(next(claimed, "c2"), None);
     }
 
     #[test]
-    fn what_a_process_announced_ends_with_it() {
+    fn what_a_process_announced_is_nobody_elses_and_waits_for_its_container() {
         let announcements = Announcements::default();
         let mut child = std::process::Command::new("sleep")
             .arg("1000")
@@ -134,6 +153,9 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(announcements.claim(Some(child.id())), None);
+        assert_eq!(announcements.next_user(None, "c2"), None);
+        assert_eq!(announcements.next_user(None, "c1"), Some(NextUser::AsIs));
+        assert_eq!(announcements.next_user(None, "c1"), None);
         assert!(!announcements.hear(of("c1"), None));
         assert!(!announcements.hear(of("c1"), Some(child.id())));
     }

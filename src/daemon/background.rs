@@ -65,7 +65,7 @@ pub(crate) fn start(socket: Option<PathBuf>, arguments: Vec<OsString>) -> Result
     match ready.wait(&mut child) {
         Ok(()) => Ok(()),
         Err(error) => Err(Error::Background {
-            reason: last_line(&mut log, end).unwrap_or_else(|| error.to_string()),
+            reason: last_error(&mut log, end).unwrap_or_else(|| error.to_string()),
             log: path,
         }),
     }
@@ -92,15 +92,17 @@ fn open_log(socket: &Path) -> Result<(File, PathBuf), Error> {
     }
 }
 
-/// What was logged last, without its time.
-fn last_line(log: &mut File, from: u64) -> Option<String> {
+/// The last error that was logged, without its time.
+fn last_error(log: &mut File, from: u64) -> Option<String> {
     let mut bytes = Vec::new();
     log.seek(SeekFrom::Start(from)).ok()?;
     log.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let line = text.lines().rfind(|line| !line.trim().is_empty())?;
-    let told = line.split_once("ERROR ").map_or(line, |(_, told)| told);
-    Some(told.trim().to_owned())
+    // Others may write to the same log.
+    text.lines().rev().find_map(|line| {
+        let (_, told) = line.split_once("ERROR ")?;
+        Some(told.trim().to_owned())
+    })
 }
 
 /// Hears the daemon say that it listens, as systemd would (sd_notify(3)).

@@ -259,7 +259,7 @@ async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, Listener
     let connection = std::os::unix::net::UnixStream::from(connection.map_err(failed)?);
     connection.set_nonblocking(true).map_err(failed)?;
     let connection = UnixStream::from_std(connection).map_err(failed)?;
-    match receive::receive(&connection).await {
+    match receive::receive(&connection, false).await {
         Ok(Received::Container(state, listener)) => Ok(Some((state, listener))),
         Err(ReceiveError::Nothing) => Ok(None),
         Ok(Received::Orphan(_) | Received::Announcement(_) | Received::Ask(_)) => {
@@ -373,10 +373,11 @@ impl Daemon {
             return;
         };
         let claimed = self.announcements.claim(pid);
-        match receive::receive(&connection).await {
+        debug!(pid, claimed = claimed.is_some(), "connection");
+        match receive::receive(&connection, claimed.is_some()).await {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
-                let next = Announcements::next_user(claimed, &state.id);
+                let next = self.announcements.next_user(claimed, &state.id);
                 self.workers.supervise(state, listener, next).await;
             }
             Ok(Received::Orphan(orphan)) => self.workers.adopt(orphan, connection).await,

@@ -5,12 +5,14 @@
 //! instead ends in an error, with every fd closed.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{MsgFlags, recv};
 use sendfd::RecvWithFd;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use crate::ask::Ask;
@@ -78,7 +80,15 @@ pub(super) struct Orphan {
     pub(super) shared: OwnedFd,
 }
 
-pub(super) async fn receive(connection: &UnixStream) -> Result<Received, ReceiveError> {
+/// `announced`: it is known whose container this is, and it may have been created to be started some day. crun connects when it
+/// creates one, and where noNewPrivileges is true it loads the filter when it starts it.
+pub(super) async fn receive(
+    connection: &UnixStream,
+    announced: bool,
+) -> Result<Received, ReceiveError> {
+    if announced {
+        wait_for_bytes(connection).await?;
+    }
     let mut message = Message::default();
     let said = tokio::time::timeout(PATIENCE, read_message(connection, &mut message))
         .await
@@ -103,6 +113,22 @@ pub(super) async fn receive(connection: &UnixStream) -> Result<Received, Receive
             }))
         }
         Said::Announcement(announcement) => Ok(Received::Announcement(announcement)),
+    }
+}
+
+/// Until there is something to read, or the peer has closed.
+async fn wait_for_bytes(connection: &UnixStream) -> io::Result<()> {
+    loop {
+        connection.readable().await?;
+        let look = || {
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+            Ok(recv(connection.as_raw_fd(), &mut [0], flags)?)
+        };
+        // The first readiness of a connection means nothing.
+        match connection.try_io(Interest::READABLE, look) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result.map(drop),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::io;
 pub(crate) use command::{Options, run};
 pub(crate) use container::{ContainerOptions, Root, run as run_container};
 pub(crate) use inside::{ExecOptions, Row, exec, list, signal};
+pub(crate) use namespace::enter as enter_user_namespace;
 pub(crate) use network::{Network, hook as network_hook, keep as keep_network};
 pub(crate) use spec::Bind;
 pub(crate) use supervisor::{Holder, Log};

@@ -14,7 +14,7 @@ use nix::unistd::{getegid, geteuid};
 use crate::error::Error;
 
 /// Moves this process, which must have one thread, into a user namespace of its own, and into new ones of `others`.
-pub(super) fn enter(others: &[CloneFlags]) -> Result<(), Error> {
+pub(crate) fn enter(others: &[CloneFlags]) -> Result<(), Error> {
     let (uid, gid) = (geteuid(), getegid());
     let flags = others.iter().copied().collect::<CloneFlags>() | CloneFlags::CLONE_NEWUSER;
     unshare(flags).map_err(|errno| Error::NoUserNamespace {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -9,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::network::Network;
 use crate::error::Error;
 use crate::handover::ProcessUser;
+use crate::sys;
 
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -210,6 +212,13 @@ impl Wishes {
     /// The process's part alone, as `exec` needs it.
     pub(super) fn apply_to_process(&self, process: &mut Map<String, Value>) -> Result<(), Error> {
         process.insert("terminal".into(), self.terminal.into());
+        process.remove("consoleSize");
+        if self.terminal
+            && let Ok((rows, columns)) = sys::window_size(std::io::stdin().as_fd())
+        {
+            let size = json!({"height": rows, "width": columns});
+            process.insert("consoleSize".into(), size);
+        }
         if !self.command.is_empty() {
             process.insert("args".into(), json!(self.command));
         }

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use super::XATTR;
 use crate::name::Name;
 
-const PREFIX: &[u8] = b"user.subuidless.";
+pub(super) const PREFIX: &[u8] = b"user.subuidless.";
 
 /// What an attribute's name means.
 #[derive(Debug, Clone, PartialEq, Eq)]

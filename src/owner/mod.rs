@@ -6,6 +6,7 @@
 
 mod attribute;
 mod cache;
+mod kept;
 mod key;
 mod record;
 mod side;
@@ -26,6 +27,9 @@ use xattr::FileExt;
 
 pub(crate) use attribute::{Attribute, shown};
 pub(crate) use cache::{OwnerCache, Version};
+pub(crate) use kept::{
+    Named, attributes, foreign_attribute, remove_access_list, set_attribute, set_foreign_attribute,
+};
 pub(crate) use key::Key;
 pub(crate) use record::{Device, Owner};
 pub(crate) use side::SideStore;
@@ -155,6 +159,12 @@ impl Owners {
         if owner.is_unset() {
             return Ok(());
         }
+        self.put(fd, stat, owner)
+    }
+
+    /// Makes `owner` the owner of a file, or removes it where nothing is set, and does nothing beside: what chown(2) clears
+    /// stays.
+    pub(crate) fn put(&self, fd: BorrowedFd, stat: &FileStat, owner: Owner) -> Result<(), Errno> {
         if carries_xattrs(file_type(stat.st_mode)) {
             match store_xattr(fd, owner) {
                 Err(Errno::EOPNOTSUPP) => {}
@@ -162,6 +172,14 @@ impl Owners {
             }
         }
         self.store_beside(fd, owner)
+    }
+
+    /// Moves what is recent in the side store to the disk, where there is one for it.
+    pub(crate) fn settle(&self) -> Result<(), Errno> {
+        if let Some(side) = &self.side {
+            while side.settle().map_err(store_failed)? > 0 {}
+        }
+        Ok(())
     }
 
     /// Of an inode that cannot carry the attribute.

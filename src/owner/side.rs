@@ -11,11 +11,13 @@
 //! known by its number and its time of birth in nanoseconds, by which it is entered, too, when it is seen without.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use heed::types::Bytes;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::key::{BY_HANDLE, FILE_SYSTEM, Key};
 use crate::sys::{self, Durability};
@@ -38,6 +40,8 @@ const BATCH: usize = 4096;
 pub(crate) struct SideStore {
     recent: Environment,
     lasting: Option<Environment>,
+    /// The recent one's.
+    directory: PathBuf,
 }
 
 /// Why the lasting store cannot be used.
@@ -56,6 +60,7 @@ impl SideStore {
         Ok(Self {
             recent: Environment::open(recent, Durability::None)?,
             lasting: None,
+            directory: recent.to_owned(),
         })
     }
 
@@ -119,6 +124,9 @@ impl SideStore {
         let Some(lasting) = &self.lasting else {
             return Ok(0);
         };
+        // One at a time, of the daemon and the commands that do it, too: two could put an older value over a newer one.
+        let _alone = Flock::lock(File::open(&self.directory)?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| io::Error::from(errno))?;
         let moved = self
             .recent
             .entries(BATCH, |value| value.first() != Some(&PASSING))?;
@@ -263,7 +271,6 @@ impl Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
     use std::os::fd::AsFd;
 
     fn opened(recent: &Path, lasting: &Path) -> SideStore {
@@ -331,6 +338,38 @@ mod tests {
         assert!(!store.is_empty());
         assert_eq!(sweep(&[&a], false), (1, 1));
         assert!(store.is_empty());
+    }
+
+    #[test]
+    fn two_that_settle_at_the_same_time_leave_the_newest() {
+        let [recent, lasting] = [0; 2].map(|_| tempfile::tempdir().unwrap());
+        // LMDB takes no second environment of a directory in a process; what is locked is an open file, once for each of them.
+        let store = opened(recent.path(), lasting.path());
+        let key = lasting_key(1);
+        for round in 0..400u32 {
+            let done = std::sync::atomic::AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::Relaxed) {
+                            store.settle().unwrap();
+                        }
+                    });
+                }
+                for number in 0..=30 {
+                    store.store(&key, &(round + number).to_le_bytes()).unwrap();
+                    // For about as long as it takes to move it.
+                    for _ in 0..number {
+                        store.load(&key).unwrap();
+                    }
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            store.settle().unwrap();
+            assert!(store.recent.is_empty());
+            let value = store.load(&key).unwrap().unwrap();
+            assert_eq!(value, (round + 30).to_le_bytes());
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) use receiver::directory;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ fn create(
         Some(path) if path != "config.json" => PathBuf::from(path),
         _ => bundle.join("config.json"),
     };
-    let mut config = bundle::read_object(&path)?;
+    let mut config = bundle::read_object(&path).map_err(hint)?;
     let mapped = MappedIds::of_config(&config);
     if mapped.are_all() && nix::unistd::Uid::effective().is_root() {
         // The real root's container: the kernel knows all ids.
@@ -126,7 +126,7 @@ fn create(
         .and_then(|root| root.get("path")?.as_str());
     let rootfs = bundle.join(root.unwrap_or("rootfs"));
     if let Some(process) = process_of(&mut config) {
-        user::add_home(process, &rootfs, &next);
+        user::add_home(process, &rootfs, &next, kind);
     }
     let socket = receiver::announce(socket, &announcement(id, next))?;
     let wish = bundle::Wish {
@@ -149,6 +149,20 @@ fn create(
         }
         None => line.into_words("", &["--config".into(), file]),
     })
+}
+
+/// What the reader of "no such file" may have forgotten.
+fn hint(error: Error) -> Error {
+    match error {
+        Error::File { path, source } if source.kind() == ErrorKind::NotFound => Error::File {
+            path,
+            source: std::io::Error::new(
+                ErrorKind::NotFound,
+                "there is none: a bundle is a directory with a config.json, name it with --bundle",
+            ),
+        },
+        error => error,
+    }
 }
 
 fn process_of(config: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
@@ -177,11 +191,8 @@ fn exec(
         let next = user::take(&mut process, &mapped);
         let changed = next != NextUser::AsIs;
         if let Some(pid) = init {
-            user::add_home(
-                &mut process,
-                &PathBuf::from(format!("/proc/{pid}/root")),
-                &next,
-            );
+            let rootfs = PathBuf::from(format!("/proc/{pid}/root"));
+            user::add_home(&mut process, &rootfs, &next, kind);
         }
         receiver::announce(socket, &announcement(id, next))?;
         if changed {

@@ -50,18 +50,19 @@ pub(super) fn announce(
         }
     }
     // A daemon may be about to end, having had nothing to do, or somebody else may be starting one.
+    let mut failure = None;
     for _ in 0..3 {
         if tell(&own, announcement)? {
             return Ok(own);
         }
-        start(&own)?;
+        failure = start(&own).err();
     }
     match tell(&own, announcement)? {
         true => Ok(own),
-        false => Err(Error::NoDaemon {
+        false => Err(failure.unwrap_or_else(|| Error::NoDaemon {
             path: own,
             reason: "it ended at once".to_owned(),
-        }),
+        })),
     }
 }
 

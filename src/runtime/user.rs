@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::handover::{NextUser, ProcessUser};
+use crate::profile::Runtime;
 
 /// In a config.json that is changed in place: the wish, for the next time.
 const ANNOTATION: &str = "io.subuidless.process.user";
@@ -123,9 +124,9 @@ fn range(line: &str) -> Option<Range> {
 
 /// Takes the user out of a `process` object that the runtime is to read.
 pub(super) fn take(process: &mut Map<String, Value>, mapped: &MappedIds) -> NextUser {
-    let wish = process.get("user").map(user).unwrap_or_default();
+    let wish = wish(process);
     let Some((uid, gid)) = mapped.stand_in(&wish) else {
-        return NextUser::AsIs;
+        return as_mapped(wish);
     };
     let user = process.entry("user").or_insert_with(|| json!({}));
     if let Value::Object(user) = user {
@@ -137,6 +138,14 @@ pub(super) fn take(process: &mut Map<String, Value>, mapped: &MappedIds) -> Next
     NextUser::User(wish)
 }
 
+/// Root is told of all the same: her terminal may be one that was somebody else's.
+fn as_mapped(wish: ProcessUser) -> NextUser {
+    match (wish.uid, wish.gid) {
+        (0, 0) => NextUser::User(wish),
+        _ => NextUser::AsIs,
+    }
+}
+
 /// As [`take`], of a config.json that is to be changed in place, and may have been before.
 pub(super) fn take_for_good(config: &mut Map<String, Value>, mapped: &MappedIds) -> NextUser {
     let noted = config
@@ -146,27 +155,29 @@ pub(super) fn take_for_good(config: &mut Map<String, Value>, mapped: &MappedIds)
     let Some(process) = config.get_mut("process").and_then(Value::as_object_mut) else {
         return NextUser::AsIs;
     };
-    let present = process.get("user").map(user).unwrap_or_default();
-    if let Some(noted) = noted {
-        let stand_in = mapped.stand_in(&noted);
-        if stand_in == Some((present.uid, present.gid)) && present.additional_gids.is_empty() {
-            return NextUser::User(noted);
-        }
+    let present = wish(process);
+    if let Some(noted) = noted
+        && present.additional_gids.is_empty()
+        && mapped.stand_in(&noted) == Some((present.uid, present.gid))
+    {
+        return NextUser::User(noted);
     }
     let next = take(process, mapped);
-    let annotations = config.entry("annotations").or_insert_with(|| json!({}));
-    if let Value::Object(annotations) = annotations {
-        match &next {
-            NextUser::User(wish) => {
-                let text = serde_json::to_string(wish).unwrap_or_default();
-                annotations.insert(ANNOTATION.into(), text.into());
-            }
-            _ => {
-                annotations.remove(ANNOTATION);
-            }
+    if let NextUser::User(user) = &next
+        && mapped.stand_in(user).is_some()
+    {
+        let annotations = config.entry("annotations").or_insert_with(|| json!({}));
+        if let Value::Object(annotations) = annotations {
+            let text = serde_json::to_string(user).unwrap_or_default();
+            annotations.insert(ANNOTATION.into(), text.into());
         }
     }
     next
+}
+
+/// Whom a `process` object names.
+fn wish(process: &Map<String, Value>) -> ProcessUser {
+    process.get("user").map(user).unwrap_or_default()
 }
 
 fn user(value: &Value) -> ProcessUser {
@@ -197,13 +208,19 @@ pub(super) fn of_option(
         additional_gids,
     };
     Some(match mapped.stand_in(&wish) {
-        None => (NextUser::AsIs, text.to_owned()),
+        None => (as_mapped(wish), text.to_owned()),
         Some((uid, gid)) => (NextUser::User(wish), format!("{uid}:{gid}")),
     })
 }
 
-/// Gives the process a HOME where it has none: the runtime would give it the stand-in's.
-pub(super) fn add_home(process: &mut Map<String, Value>, rootfs: &Path, next: &NextUser) {
+/// Gives the process a HOME where it has none, and where `kind` of runtime would take an empty one for none: it would give it the
+/// stand-in's.
+pub(super) fn add_home(
+    process: &mut Map<String, Value>,
+    rootfs: &Path,
+    next: &NextUser,
+    kind: Runtime,
+) {
     let NextUser::User(user) = next else {
         return;
     };
@@ -211,15 +228,17 @@ pub(super) fn add_home(process: &mut Map<String, Value>, rootfs: &Path, next: &N
     let Value::Array(environment) = environment else {
         return;
     };
-    let is_home = |variable: &Value| {
-        variable
-            .as_str()
-            .is_some_and(|text| text.starts_with("HOME="))
-    };
-    if !environment.iter().any(is_home) {
-        let home = home(rootfs, user.uid).unwrap_or_else(|| "/".to_owned());
-        environment.push(format!("HOME={home}").into());
+    let value = |variable: &Value| variable.as_str()?.strip_prefix("HOME=").map(str::is_empty);
+    let counts = |is_empty: bool| kind == Runtime::Crun || !is_empty;
+    if environment
+        .iter()
+        .any(|variable| value(variable).is_some_and(counts))
+    {
+        return;
     }
+    environment.retain(|variable| value(variable).is_none());
+    let home = home(rootfs, user.uid).unwrap_or_else(|| "/".to_owned());
+    environment.push(format!("HOME={home}").into());
 }
 
 /// passwd(5), where it lies in the root file system itself: a link there would lead out of it.
@@ -250,7 +269,7 @@ mod tests {
         value.as_object().unwrap().clone()
     }
 
-    fn wish(uid: u32, gid: u32, additional_gids: &[u32]) -> NextUser {
+    fn announced(uid: u32, gid: u32, additional_gids: &[u32]) -> NextUser {
         NextUser::User(ProcessUser {
             uid,
             gid,
@@ -263,11 +282,11 @@ mod tests {
         let mut process =
             object(json!({"user": {"uid": 999, "gid": 5, "additionalGids": [7], "umask": 18}}));
         let next = take(&mut process, &MappedIds::root_only());
-        assert_eq!(next, wish(999, 5, &[7]));
+        assert_eq!(next, announced(999, 5, &[7]));
         assert_eq!(process["user"], json!({"uid": 0, "gid": 0, "umask": 18}));
         let before = process.clone();
         let next = take(&mut process, &MappedIds::root_only());
-        assert_eq!((next, process), (NextUser::AsIs, before));
+        assert_eq!((next, process), (announced(0, 0, &[]), before));
     }
 
     #[test]
@@ -280,33 +299,36 @@ mod tests {
         let mut process = object(json!({"user": {"uid": 1001, "gid": 1002}}));
         assert_eq!(take(&mut process, &mapped), NextUser::AsIs);
         let mut process = object(json!({"user": {"uid": 1000, "gid": 1002}}));
-        assert_eq!(take(&mut process, &mapped), wish(1000, 1002, &[]));
+        assert_eq!(take(&mut process, &mapped), announced(1000, 1002, &[]));
         assert_eq!(process["user"], json!({"uid": 1001, "gid": 1002}));
         let mut rootless = object(json!({}));
-        assert_eq!(take(&mut rootless, &mapped), wish(0, 0, &[]));
+        assert_eq!(take(&mut rootless, &mapped), announced(0, 0, &[]));
     }
 
     #[test]
     fn a_file_that_is_changed_in_place_means_the_same_the_next_time() {
         let mapped = MappedIds::root_only();
         let mut config = object(json!({"process": {"user": {"uid": 999, "gid": 0}}}));
-        assert_eq!(take_for_good(&mut config, &mapped), wish(999, 0, &[]));
+        assert_eq!(take_for_good(&mut config, &mapped), announced(999, 0, &[]));
         let once = config.clone();
         assert_eq!(once["process"]["user"]["uid"], 0);
-        assert_eq!(take_for_good(&mut config, &mapped), wish(999, 0, &[]));
+        assert_eq!(take_for_good(&mut config, &mapped), announced(999, 0, &[]));
         assert_eq!(config, once);
         // Somebody else's change counts.
         config["process"]["user"] = json!({"uid": 33, "gid": 33});
-        assert_eq!(take_for_good(&mut config, &mapped), wish(33, 33, &[]));
+        assert_eq!(take_for_good(&mut config, &mapped), announced(33, 33, &[]));
     }
 
     #[test]
     fn users_of_the_command_line_are_numbers() {
         let mapped = MappedIds::root_only();
         let of = |text: &str| of_option(OsStr::new(text), Vec::new(), &mapped);
-        assert_eq!(of("999"), Some((wish(999, 0, &[]), "0:0".to_owned())));
-        assert_eq!(of("999:5"), Some((wish(999, 5, &[]), "0:0".to_owned())));
-        assert_eq!(of("0"), Some((NextUser::AsIs, "0".to_owned())));
+        assert_eq!(of("999"), Some((announced(999, 0, &[]), "0:0".to_owned())));
+        assert_eq!(
+            of("999:5"),
+            Some((announced(999, 5, &[]), "0:0".to_owned()))
+        );
+        assert_eq!(of("0"), Some((announced(0, 0, &[]), "0".to_owned())));
         assert_eq!(of("web"), None);
     }
 

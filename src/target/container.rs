@@ -1,14 +1,18 @@
 //! What a worker knows of its container, shared by all service threads.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, EmulatedUid};
 use crate::identity::Identities;
 use crate::lock::Locks;
 use crate::owner::Owners;
+
+/// Steps of the runtime's process on its way to its user: it has the ids, and so has its terminal.
+const IDENTITY: u64 = 1;
+const TERMINAL: u64 = 2;
 
 /// One container, or whatever else lives under one seccomp filter.
 #[derive(Debug)]
@@ -29,8 +33,8 @@ pub(crate) struct Container {
     pub(crate) mapped_uids: Vec<MappedRange>,
     /// Whom the runtime's process is to be from its first execve(2) on; its capabilities are its own.
     user: Option<Credentials>,
-    /// It has become so.
-    user_taken_up: AtomicBool,
+    /// What has been done for that.
+    user_steps: AtomicU64,
     /// Some target may see another root directory than the others.
     views_differ: AtomicBool,
 }
@@ -52,28 +56,46 @@ impl Container {
             shows_worker: false,
             mapped_uids: Vec::new(),
             user: None,
-            user_taken_up: AtomicBool::new(false),
+            user_steps: AtomicU64::new(0),
             views_differ: AtomicBool::new(false),
         }
     }
 
-    /// The runtime's process is to be `user`.
-    pub(crate) fn expect_user(&mut self, user: Credentials) {
+    /// The runtime's process is to be `user`; `steps` have been done by an earlier worker.
+    pub(crate) fn expect_user(&mut self, user: Credentials, steps: u64) {
         self.user = Some(user);
+        self.user_steps.store(steps, Ordering::Relaxed);
     }
 
     /// Whom the runtime's process is still to become.
     pub(crate) fn expected_user(&self) -> Option<&Credentials> {
         let user = self.user.as_ref()?;
-        (!self.is_user_taken_up()).then_some(user)
+        (self.user_steps() & IDENTITY == 0).then_some(user)
     }
 
-    pub(crate) fn take_up_user(&self) {
-        self.user_taken_up.store(true, Ordering::Relaxed);
+    pub(crate) fn set_user_taken_up(&self) {
+        self.user_steps.fetch_or(IDENTITY, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_user_taken_up(&self) -> bool {
-        self.user_taken_up.load(Ordering::Relaxed)
+    /// Whose the process's terminal is to be, if nobody has seen to that.
+    pub(super) fn user_of_terminal(&self) -> Option<EmulatedUid> {
+        let user = self.user.as_ref()?;
+        (self.user_steps() == IDENTITY).then_some(user.uid.effective)
+    }
+
+    pub(super) fn set_terminal_given(&self) {
+        self.user_steps.fetch_or(TERMINAL, Ordering::Relaxed);
+    }
+
+    /// For the next worker.
+    pub(crate) fn user_steps(&self) -> u64 {
+        self.user_steps.load(Ordering::Relaxed)
+    }
+
+    /// Whether pipes and sockets that a process has got from its runtime are those of a user who is not root.
+    pub(crate) fn starts_as_user(&self) -> bool {
+        let user = self.user.as_ref();
+        user.is_some_and(|user| user.uid.effective != EmulatedUid::ROOT)
     }
 
     /// Whether the container's files can be seen. Before, its runtime is at work on it.

@@ -150,7 +150,10 @@ impl Call<'_> {
             .number(&credentials, &container.locks)?;
         self.ensure_waiting()?;
         container.identities.assign(&turn, self.pid(), record)?;
-        container.take_up_user();
+        container.set_user_taken_up();
+        if container.is_joined() {
+            container.give_terminal(self.pid());
+        }
         Ok(true)
     }
 

@@ -8,6 +8,7 @@ mod identity;
 mod memory;
 mod path;
 mod program;
+mod standard;
 mod view;
 mod walk;
 
@@ -216,11 +217,6 @@ impl Call<'_> {
     /// Whether only the kernel can tell whose the open file `dirfd` is: one without a name (pipes, sockets, memfds) belongs to
     /// whoever has made it, and one that was opened with O_PATH is none to fchmod(2) and its like.
     pub(crate) fn is_beyond_us(&self, dirfd: Dirfd) -> bool {
-        const NAMELESS: [FsType; 3] = [
-            FsType(0x534f_434b), // SOCKFS_MAGIC
-            FsType(0x5049_5045), // PIPEFS_MAGIC
-            FsType(0x0904_1934), // ANON_INODE_FS_MAGIC
-        ];
         let Dirfd::Fd(fd) = dirfd else {
             return false;
         };
@@ -230,7 +226,7 @@ impl Call<'_> {
             Ok::<_, Errno>(
                 flags.contains(OFlag::O_PATH)
                     || fstat(&file)?.st_nlink == 0
-                    || NAMELESS.contains(&fstatfs(&file)?.filesystem_type()),
+                    || is_nameless(file.as_fd())?,
             )
         };
         look() == Ok(true)
@@ -262,6 +258,16 @@ impl Call<'_> {
         }
         result
     }
+}
+
+/// Whether the file lies in no directory: pipes, sockets, memfds. Nobody can be asked whose it is.
+pub(crate) fn is_nameless(file: BorrowedFd) -> Result<bool, Errno> {
+    const NAMELESS: [FsType; 3] = [
+        FsType(0x534f_434b), // SOCKFS_MAGIC
+        FsType(0x5049_5045), // PIPEFS_MAGIC
+        FsType(0x0904_1934), // ANON_INODE_FS_MAGIC
+    ];
+    Ok(NAMELESS.contains(&fstatfs(file)?.filesystem_type()))
 }
 
 /// `PID/fd` of targets that call again and again, as O_PATH fds.

@@ -61,7 +61,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let identities = Identities::new(identities, initial);
     let mut container = Container::new(host_procfs, Owners::new(side), identities, locks);
     if let Some(user) = user.and_then(|user| credentials(&user)) {
-        container.expect_user(user);
+        container.expect_user(user, board.user_steps());
     }
     let tracers = Tracers::new(&link.container());
     let mut server = Server::new(listener, board, container, tracers);
@@ -137,6 +137,7 @@ fn until_joined(server: &mut Server, link: &Link) -> Result<Option<First>, Error
         match join(server, &notification) {
             Join::Done(view) => {
                 debug!(pid = notification.pid, "joined the container");
+                server.container.give_terminal(notification.pid);
                 return Ok(Some(First {
                     slot,
                     left_over,

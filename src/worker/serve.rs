@@ -36,9 +36,6 @@ impl Server {
         if board.views_differ() {
             container.expect_other_views();
         }
-        if board.is_user_taken_up() {
-            container.take_up_user();
-        }
         Self {
             listener,
             board,
@@ -207,8 +204,8 @@ impl Server {
             // Before the call that makes them differ goes on: a successor must know.
             self.board.set_views_differ();
         }
-        if self.container.is_user_taken_up() {
-            self.board.set_user_taken_up();
+        if self.container.user_steps() != self.board.user_steps() {
+            self.board.set_user_steps(self.container.user_steps());
         }
         let outcome = match reply {
             Ok(Reply::Continue) => Outcome::Continued,

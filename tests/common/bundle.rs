@@ -37,6 +37,8 @@ pub(crate) struct Bundle<'a> {
     pub(crate) place: &'a Place,
     pub(crate) runtime: Runtime,
     pub(crate) owned: Owned,
+    /// Called by way of `subuidless-crun` and `subuidless-runc`.
+    pub(crate) fronted: bool,
     directory: PathBuf,
     config: Value,
     runs: Cell<u32>,
@@ -88,10 +90,20 @@ impl<'a> Bundle<'a> {
             place,
             runtime: Runtime::Crun,
             owned,
+            fronted: false,
             directory,
             config: config(place, owned),
             runs: Cell::new(0),
         }
+    }
+
+    /// The user's, with busybox, without a filter and behind the runtime front.
+    pub(crate) fn fronted(place: &'a Place, runtime: Runtime) -> Self {
+        let mut bundle = Self::empty(place, Owned::ByUser);
+        rootfs::small(place, &bundle.rootfs(), bundle.owned);
+        bundle.fronted = true;
+        bundle.runtime = runtime;
+        bundle
     }
 
     /// For another runtime.

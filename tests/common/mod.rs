@@ -12,6 +12,7 @@
 
 mod bundle;
 mod daemon;
+mod outside;
 mod packages;
 mod pair;
 mod peer;
@@ -26,13 +27,14 @@ mod user;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use daemon::Daemon;
+pub(crate) use outside::{LISTING, inside, owners, sh};
 pub(crate) use packages::{Packages, free_port};
 pub(crate) use pair::{Pair, oracle_twice};
 pub(crate) use peer::{Peer, Target};
 pub(crate) use place::{Place, set_mode};
 pub(crate) use podman::{Podman, small_image};
 pub(crate) use program::{example, tool};
-pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar};
+pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar, small_rootfs};
 pub(crate) use run::{Ran, run, run_with_input, until};
 pub(crate) use runtime::{Running, Runtime};
 pub(crate) use terminal::Terminal;

@@ -75,6 +75,17 @@ impl Place {
         self.path("subuidless")
     }
 
+    /// The runtime front that stands before `runtime`.
+    pub(crate) fn front(&self, runtime: &str) -> PathBuf {
+        let path = self.path(&format!("subuidless-{runtime}"));
+        match std::os::unix::fs::symlink("subuidless", &path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                panic!("{}: {error}", path.display())
+            }
+            _ => path,
+        }
+    }
+
     pub(crate) fn runtime_directory(&self) -> PathBuf {
         self.path("run")
     }

@@ -24,13 +24,7 @@ pub(crate) struct Podman<'a> {
 impl<'a> Podman<'a> {
     /// With the profile of subuidless.
     pub(crate) fn of_user(place: &'a Place, daemon: &Daemon, runtime: &str) -> Self {
-        let settings = place.path("home/.config/containers");
-        fs::create_dir_all(&settings).expect("podman's settings");
-        let storage = "[storage]\ndriver = \"overlay\"\n[storage.options.overlay]\nignore_chown_errors = \"true\"\n";
-        fs::write(settings.join("storage.conf"), storage).expect("podman's settings");
-        for path in ["home/.config", "home/.config/containers"] {
-            place.give_to_user(&place.path(path));
-        }
+        settings(place);
         let mut profile = place.subuidless(["profile", "--format", "podman", "--base", "default"]);
         profile.args(["--runtime", runtime, "--listener-path"]);
         let profile = run(profile.arg(&daemon.socket)).ok();
@@ -47,13 +41,40 @@ impl<'a> Podman<'a> {
             podman: words([&tool("podman"), Path::new("--runtime"), &tool(runtime)]),
             options,
         };
+        podman.prepare();
+        podman
+    }
+
+    /// Behind the runtime front, which is told nothing: neither a profile nor a socket.
+    pub(crate) fn fronted(place: &'a Place, runtime: &str) -> Self {
+        settings(place);
+        let front = place.front(runtime);
+        // podman asks by the runtime's name what it can do.
+        let engine = format!(
+            "[engine]\nruntime_supports_nocgroup = [{0:?}]\nruntime_supports_json = [{0:?}]\n",
+            format!("subuidless-{runtime}")
+        );
+        let path = place.path("home/.config/containers/containers.conf");
+        fs::write(path, engine).expect("podman's settings");
+        let podman = Self {
+            place,
+            shell: |place| place.as_user("sh"),
+            podman: words([&tool("podman"), Path::new("--runtime"), &front]),
+            options: match runtime {
+                "crun" => "--cgroups=disabled".to_owned(),
+                _ => String::new(),
+            },
+        };
+        podman.prepare();
+        podman
+    }
+
+    /// On a hybrid host podman's own mount namespace keeps this.
+    fn prepare(&self) {
         if !has_cgroup2() {
-            // podman's own mount namespace keeps this.
-            podman
-                .sh("\"$@\" unshare mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup")
+            self.sh("\"$@\" unshare mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup")
                 .ok();
         }
-        podman
     }
 
     /// For real, without a filter.
@@ -94,6 +115,16 @@ impl<'a> Podman<'a> {
             .env("OPTIONS", &self.options)
             .env("MARK", self.place.mark());
         run(&mut command)
+    }
+}
+
+fn settings(place: &Place) {
+    let settings = place.path("home/.config/containers");
+    fs::create_dir_all(&settings).expect("podman's settings");
+    let storage = "[storage]\ndriver = \"overlay\"\n[storage.options.overlay]\nignore_chown_errors = \"true\"\n";
+    fs::write(settings.join("storage.conf"), storage).expect("podman's settings");
+    for path in ["home/.config", "home/.config/containers"] {
+        place.give_to_user(&place.path(path));
     }
 }
 

@@ -40,6 +40,22 @@ pub(super) fn small(place: &Place, directory: &Path, owned: Owned) {
     }
 }
 
+/// busybox below the user's home, with some users, for `run --rootfs`.
+pub(crate) fn small_rootfs(place: &Place) -> PathBuf {
+    let directory = place.path("home/rootfs");
+    fs::create_dir(&directory).expect("a directory for a root file system");
+    small(place, &directory, Owned::ByUser);
+    set_mode(&directory.join("tmp"), 0o1777);
+    let passwd = "root:x:0:0::/root:/bin/sh\nweb:x:998:997::/work:/bin/sh\n";
+    let group = "root:x:0:\nextra:x:50:web\n";
+    for (name, text) in [("etc/passwd", passwd), ("etc/group", group)] {
+        let path = directory.join(name);
+        fs::write(&path, text).expect("a file of users");
+        place.give_to_user(&path);
+    }
+    directory
+}
+
 /// A program with the shared libraries that it takes, as /NAME.
 pub(super) fn add_program(place: &Place, directory: &Path, program: &Path, owned: Owned) {
     let name = program.file_name().expect("a program has a name");

@@ -81,8 +81,12 @@ impl Runtime {
         if crun && !has_cgroup2() {
             command.args(["sh", "-c", IN_UNIFIED, "--"]);
         }
+        let program = match bundle.fronted {
+            true => bundle.place.front(self.name()),
+            false => tool(self.name()),
+        };
         command
-            .arg(tool(self.name()))
+            .arg(program)
             .arg("--root")
             .arg(state(bundle.place, self, bundle.owned));
         if crun {

@@ -100,7 +100,8 @@ impl Terminal {
         }
     }
 
-    fn text(&self) -> String {
+    /// Everything that has appeared.
+    pub(crate) fn text(&self) -> String {
         let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&screen).into_owned()
     }

@@ -1,21 +1,16 @@
-//! `subuidless owners`.
+//! `subuidless owners gc DIR...`
 
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
+use super::not_written;
 use crate::error::Error;
 use crate::sweep;
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Remove what is kept of symlinks, fifos, sockets and devices that are no more
-    Gc(GcArguments),
-}
-
 #[derive(Debug, Args)]
-pub(super) struct GcArguments {
+pub(in crate::cli) struct Arguments {
     /// Directories below which all files of yours are that containers have seen. Of their file systems, what is kept
     /// of anything else is removed
     #[arg(required = true, value_name = "DIR")]
@@ -30,8 +25,7 @@ pub(super) struct GcArguments {
     store: Option<PathBuf>,
 }
 
-pub(super) fn run(command: Command) -> Result<(), Error> {
-    let Command::Gc(arguments) = command;
+pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
     let swept = sweep::sweep(arguments.store, &arguments.directories, arguments.dry_run)?;
     let verb = if arguments.dry_run {
         "would be removed"
@@ -45,8 +39,5 @@ pub(super) fn run(command: Command) -> Result<(), Error> {
         swept.removed,
         swept.entries - swept.removed
     )
-    .map_err(|source| Error::Io {
-        what: "writing to standard output",
-        source,
-    })
+    .map_err(not_written)
 }

@@ -1,0 +1,189 @@
+//! `subuidless owners ls PATH...`
+
+use std::io::{BufWriter, IsTerminal, Write, stdout};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::console::Console;
+use super::{Looking, not_written};
+use crate::error::Error;
+use crate::tree::{
+    Entry, Found, Kind, Outside, Progress, escape_for_terminal, json_line, link_text, major_minor,
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Arguments {
+    /// Files, and directories with all that is in them
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// In directories, also list what belongs to 0:0 and is nothing special
+    #[arg(short, long)]
+    all: bool,
+
+    /// Leave out what is in the directories
+    #[arg(short, long)]
+    directory: bool,
+
+    /// One JSON object a line, as `owners export` writes them
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    looking: Looking,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
+    let outside = arguments.looking.outside()?;
+    let mut console = Console::beside(stdout().is_terminal());
+    let mut output = BufWriter::new(stdout().lock());
+    for path in &arguments.paths {
+        let top = match outside.open(path, false) {
+            Ok(top) => top,
+            Err(error) => {
+                console.problem(&error.to_string());
+                continue;
+            }
+        };
+        let mut list = List {
+            arguments,
+            outside: &outside,
+            path,
+            console: &mut console,
+            output: &mut output,
+        };
+        let mut walk = arguments.looking.walk();
+        walk.top_only = arguments.directory;
+        walk.run(top, |found| match found {
+            Ok(found) => list.file(found),
+            Err((below, errno)) => {
+                let path = escape_for_terminal(&join(path, below));
+                list.console.problem(&format!("{path}: {}", errno.desc()));
+                Ok(())
+            }
+        })?;
+    }
+    output.flush().map_err(not_written)?;
+    console.end()
+}
+
+struct List<'a> {
+    arguments: &'a Arguments,
+    outside: &'a Outside,
+    path: &'a Path,
+    console: &'a mut Console,
+    output: &'a mut dyn Write,
+}
+
+impl List<'_> {
+    fn file(&mut self, found: Found) -> Result<(), Error> {
+        let path = join(self.path, found.path);
+        let entry = match self.outside.look(&path, found.file, found.stat) {
+            Ok(entry) => entry,
+            Err(errno) => {
+                let path = escape_for_terminal(&path);
+                self.console.problem(&format!("{path}: {}", errno.desc()));
+                return Ok(());
+            }
+        };
+        self.console.step();
+        if entry.is_plain() && found.path != b"." && !self.arguments.all {
+            return Ok(());
+        }
+        let line = match self.arguments.json {
+            true => json_line(&entry),
+            false => line(&entry, found),
+        };
+        writeln!(self.output, "{line}").map_err(not_written)
+    }
+}
+
+/// As `ls -ln` in the container, without the date.
+fn line(entry: &Entry, found: Found) -> String {
+    let mark = if entry.attributes.is_empty() {
+        ' '
+    } else {
+        '+'
+    };
+    let size = match entry.device {
+        Some(number) => {
+            let (major, minor) = major_minor(number);
+            format!("{major}, {minor}")
+        }
+        None => found.stat.st_size.to_string(),
+    };
+    let mut line = format!(
+        "{}{mark} {} {:>6} {:>6} {size:>9} {}",
+        permissions(entry),
+        found.stat.st_nlink,
+        entry.uid.unwrap_or_default(),
+        entry.gid.unwrap_or_default(),
+        escape_for_terminal(&entry.path)
+    );
+    if entry.kind == Some(Kind::Symlink)
+        && let Ok(text) = link_text(found.file)
+    {
+        line += &format!(" -> {}", escape_for_terminal(&text));
+    }
+    line
+}
+
+fn permissions(entry: &Entry) -> String {
+    let kind = match entry.kind {
+        Some(Kind::File) => '-',
+        Some(Kind::Directory) => 'd',
+        Some(Kind::Symlink) => 'l',
+        Some(Kind::Fifo) => 'p',
+        Some(Kind::Socket) => 's',
+        Some(Kind::Character) => 'c',
+        Some(Kind::Block) => 'b',
+        None => '?',
+    };
+    let mode = entry.mode.unwrap_or_default();
+    let mut text = String::from(kind);
+    for (shift, special, set) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 == 0 { '-' } else { 'r' });
+        text.push(if bits & 2 == 0 { '-' } else { 'w' });
+        text.push(match (bits & 1 == 1, mode & special != 0) {
+            (true, true) => set,
+            (false, true) => set.to_ascii_uppercase(),
+            (true, false) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+/// A path below one that was named.
+pub(super) fn join(top: &Path, below: &[u8]) -> Vec<u8> {
+    let top = top.as_os_str().as_bytes();
+    match below {
+        b"." => top.to_vec(),
+        below if top.ends_with(b"/") => [top, below].concat(),
+        below => [top, b"/", below].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_those_of_ls() {
+        for (kind, mode, expected) in [
+            (Kind::File, 0o4755, "-rwsr-xr-x"),
+            (Kind::Directory, 0o3741, "drwxr-S--t"),
+            (Kind::Character, 0o1620, "crw--w---T"),
+        ] {
+            let entry = Entry {
+                kind: Some(kind),
+                mode: Some(mode),
+                ..Entry::default()
+            };
+            assert_eq!(permissions(&entry), expected);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `subuidless owners`.
+
+mod console;
+mod gc;
+mod list;
+mod set;
+mod transfer;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::error::Error;
+use crate::tree::{Outside, Walk};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List files as the containers see them, with their fake owners
+    Ls(list::Arguments),
+    /// Change fake owners, as chown(1) in a container would
+    Set(set::Arguments),
+    /// Write down all that a copy of a tree on another machine loses: owners, devices, attributes
+    Export(transfer::ExportArguments),
+    /// Give the files of a tree the owners that were written down
+    Import(transfer::ImportArguments),
+    /// Remove what is kept of symlinks, fifos, sockets and devices that are no more
+    Gc(gc::Arguments),
+}
+
+pub(super) fn run(command: Command) -> Result<(), Error> {
+    super::warn_plainly();
+    match command {
+        Command::Ls(arguments) => list::run(&arguments),
+        Command::Set(arguments) => set::run(&arguments),
+        Command::Export(arguments) => transfer::export(&arguments),
+        Command::Import(arguments) => transfer::import(&arguments),
+        Command::Gc(arguments) => gc::run(arguments),
+    }
+}
+
+/// What the commands that look at trees have in common.
+#[derive(Debug, Args)]
+struct Looking {
+    /// Where the store lies, as for `serve` [default: $XDG_STATE_HOME/subuidless]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+
+    /// Leave out what is mounted below
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+}
+
+impl Looking {
+    fn outside(&self) -> Result<Outside, Error> {
+        Outside::new(self.store.clone())
+    }
+
+    fn walk(&self) -> Walk {
+        let mut walk = Walk::default();
+        walk.one_file_system = self.one_file_system;
+        walk
+    }
+}
+
+fn not_written(source: std::io::Error) -> Error {
+    Error::Io {
+        what: "writing to standard output",
+        source,
+    }
+}

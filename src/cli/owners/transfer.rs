@@ -1,0 +1,114 @@
+//! `subuidless owners export DIR` and `subuidless owners import DIR`
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, IsTerminal, Read, Write, empty, sink, stdin, stdout};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Looking;
+use super::console::Console;
+use crate::error::Error;
+use crate::tree::{self, Format};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ExportArguments {
+    /// The top of the tree
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Where to write to [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// How owners are written
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+
+    #[command(flatten)]
+    looking: Looking,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ImportArguments {
+    /// The top of the tree
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// What to read [default: standard input]
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+
+    /// How owners are written
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+
+    #[command(flatten)]
+    looking: Looking,
+}
+
+/// Attributes are no file to be named.
+fn check(format: Format, file: Option<&PathBuf>, option: &'static str) -> Result<(), Error> {
+    match file {
+        Some(_) if format == Format::OverrideStat => Err(Error::NoFileForAttributes { option }),
+        _ => Ok(()),
+    }
+}
+
+fn of(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    |source| Error::File { path, source }
+}
+
+pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {
+    check(arguments.format, arguments.output.as_ref(), "-o")?;
+    if arguments.format == Format::Tar {
+        return Err(Error::NoTarExport);
+    }
+    let mut is_terminal = false;
+    // Before the working directory is another one.
+    let output: Box<dyn Write> = match &arguments.output {
+        Some(path) => Box::new(File::create(path).map_err(of(path))?),
+        None if arguments.format == Format::OverrideStat => Box::new(sink()),
+        None => {
+            is_terminal = stdout().is_terminal();
+            Box::new(stdout().lock())
+        }
+    };
+    let outside = arguments.looking.outside()?;
+    let top = outside.open_directory(&arguments.directory)?;
+    let mut console = Console::beside(is_terminal);
+    tree::export(
+        &outside,
+        top,
+        arguments.format,
+        arguments.looking.walk(),
+        &mut BufWriter::new(output),
+        &mut console,
+    )?;
+    console.end()
+}
+
+pub(super) fn import(arguments: &ImportArguments) -> Result<(), Error> {
+    check(arguments.format, arguments.input.as_ref(), "-i")?;
+    let input: Box<dyn Read> = match &arguments.input {
+        Some(path) => Box::new(File::open(path).map_err(of(path))?),
+        None if arguments.format == Format::OverrideStat => Box::new(empty()),
+        None => Box::new(stdin().lock()),
+    };
+    let outside = arguments.looking.outside()?;
+    let top = outside.open_directory(&arguments.directory)?;
+    let mut console = Console::new();
+    let imported = tree::import(
+        &outside,
+        top,
+        arguments.format,
+        arguments.looking.walk(),
+        &mut BufReader::new(input),
+        &mut console,
+    );
+    // What was done until then stays done.
+    outside.settle()?;
+    imported?;
+    console.end()
+}

@@ -1,0 +1,139 @@
+//! The attributes of a file that no copy by the host user carries along: those that are kept under another name, access
+//! control lists, file capabilities. By the names that the container knows them by.
+
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+
+use super::attribute::{Attribute, PREFIX};
+use crate::acl::Acl;
+use crate::name::Name;
+use crate::{procfs, sys};
+
+const ACCESS: &[u8] = b"system.posix_acl_access";
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// A name and a value.
+pub(crate) type Named = (Vec<u8>, Vec<u8>);
+
+/// All of them, by name. `mode` is the file's: chmod(2) may have changed an access control list since it was kept.
+pub(crate) fn attributes(fd: BorrowedFd, mode: u32) -> Result<Vec<Named>, Errno> {
+    let path = procfs::own_fd(fd);
+    let names = match whole(|buffer| sys::listxattr(path.as_c_str(), buffer, true)) {
+        Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        names => names?,
+    };
+    let mut found: Vec<Named> = Vec::new();
+    for name in names.split(|byte| *byte == 0) {
+        let own = name.strip_prefix(PREFIX);
+        let is_kernels = name == CAPABILITY || matches!(attribute(name), Attribute::Acl(_));
+        if own.is_none() && !is_kernels {
+            continue;
+        }
+        let real = Name::new(name.to_vec());
+        let value = whole(|buffer| sys::getxattr(path.as_c_str(), real.as_c_str(), buffer, true));
+        let mut value = match value {
+            // Removed meanwhile, or another user's; capabilities for another root of another namespace.
+            Err(Errno::ENODATA | Errno::EACCES | Errno::EOVERFLOW) => continue,
+            value => value?,
+        };
+        let shown = own.unwrap_or(name);
+        if own.is_none()
+            && let Some(list) = Acl::decode(&value)
+        {
+            match list.without_strangers() {
+                Some(list) => value = list.encode(),
+                None => continue,
+            }
+        }
+        if shown == ACCESS
+            && own.is_some()
+            && let Some(list) = Acl::decode(&value)
+        {
+            value = list.with_mode(mode).encode();
+        }
+        match found.iter_mut().find(|(known, _)| known == shown) {
+            // The kernel has a part of the list, what is kept is the whole.
+            Some(known) if own.is_some() => known.1 = value,
+            Some(_) => {}
+            None => found.push((shown.to_vec(), value)),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Sets one of them; EINVAL for a name that is none of theirs, and for a list that is none. `is_mapped`: an id that the
+/// kernel knows.
+pub(crate) fn set_attribute(
+    fd: BorrowedFd,
+    (name, value): (&[u8], &[u8]),
+    is_mapped: impl Fn(u32) -> bool,
+) -> Result<(), Errno> {
+    let path = procfs::own_fd(fd);
+    let set = |name: &Name, value: &[u8]| sys::setxattr(path.as_c_str(), name.as_c_str(), value, 0);
+    let real = Name::new(name.to_vec());
+    if name.contains(&0) {
+        return Err(Errno::EINVAL);
+    }
+    match attribute(name) {
+        Attribute::Kept(kept) => set(&kept, value),
+        Attribute::Acl(kept) => {
+            let list = Acl::decode(value).ok_or(Errno::EINVAL)?;
+            if let Some(mapped) = list.mapped(is_mapped) {
+                set(&real, &mapped.encode())?;
+                return set(&kept, value);
+            }
+            set(&real, value)?;
+            match sys::removexattr(path.as_c_str(), kept.as_c_str()) {
+                // EPERM: a file that carries no user attributes at all.
+                Err(Errno::ENODATA | Errno::EPERM) => Ok(()),
+                result => result,
+            }
+        }
+        Attribute::Plain if name == CAPABILITY => set(&real, value),
+        Attribute::Plain | Attribute::Hidden => Err(Errno::EINVAL),
+    }
+}
+
+pub(crate) fn remove_access_list(fd: BorrowedFd) -> Result<(), Errno> {
+    let name = Name::new(ACCESS.to_vec());
+    sys::removexattr(procfs::own_fd(fd).as_c_str(), name.as_c_str())
+}
+
+/// Another program's attribute; `None` if there is none.
+pub(crate) fn foreign_attribute(fd: BorrowedFd, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
+    let path = procfs::own_fd(fd);
+    match whole(|buffer| sys::getxattr(path.as_c_str(), name, buffer, true)) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        value => value.map(Some),
+    }
+}
+
+pub(crate) fn set_foreign_attribute(
+    fd: BorrowedFd,
+    name: &CStr,
+    value: &[u8],
+) -> Result<(), Errno> {
+    sys::setxattr(procfs::own_fd(fd).as_c_str(), name, value, 0)
+}
+
+fn attribute(name: &[u8]) -> Attribute {
+    Attribute::of(Name::new(name.to_vec()).as_c_str())
+}
+
+/// Reads into a buffer that is made large enough: XATTR_SIZE_MAX and XATTR_LIST_MAX are both 64 KiB.
+fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0; 1024];
+    loop {
+        match read(&mut value) {
+            Ok(length) => {
+                value.truncate(length);
+                return Ok(value);
+            }
+            Err(Errno::ERANGE) if value.len() < 65_536 => value.resize(65_536, 0),
+            Err(errno) => return Err(errno),
+        }
+    }
+}

@@ -1,0 +1,627 @@
+//! The runtime front: podman, buildah, crun and runc behind it, with nothing else set up.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use common::{
+    Bundle, Daemon, Place, Podman, Runtime, assert_same_lines, example, oracle_twice, run,
+    small_image, tool, until,
+};
+
+/// Ends what podman and the front have started for a place: conmon hands on nothing of the environment, but all of them have been
+/// given a path in it.
+struct Started<'a>(&'a Place);
+
+impl Started<'_> {
+    /// The daemons, in the order of their pids.
+    fn daemons(&self) -> Vec<(Pid, Vec<String>)> {
+        let mut found = self.all();
+        found.retain(|(_, words)| words.get(1).is_some_and(|word| word == "serve"));
+        found.sort();
+        found
+    }
+
+    fn all(&self) -> Vec<(Pid, Vec<String>)> {
+        let directory = self.0.path("").to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).into_owned();
+            if let Some(pid) = pid.filter(|_| command.contains(&directory)) {
+                let words = command.split('\0').map(str::to_owned).collect();
+                found.push((Pid::from_raw(pid), words));
+            }
+        }
+        found
+    }
+
+    fn sockets(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.0.runtime_directory()).unwrap();
+        entries
+            .flatten()
+            .filter(|entry| entry.file_type().unwrap().is_socket())
+            .map(|entry| entry.path())
+            .collect()
+    }
+
+    fn logs(&self) -> String {
+        let entries = fs::read_dir(self.0.runtime_directory()).unwrap();
+        let logs = entries.flatten().map(|entry| entry.path());
+        logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .map(|path| fs::read_to_string(path).unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            let left = self.all();
+            if left.is_empty() {
+                break;
+            }
+            for (pid, _) in left {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+/// The same podman commands by root and by the user behind the front.
+fn podman(runtime: &str, script: &str) -> String {
+    let place = Place::new();
+    let _one_at_a_time = common::lock();
+    let started = Started(&place);
+    small_image(&place);
+    let oracle = Podman::of_root(&place).sh(script).ok();
+    fs::remove_dir_all(place.path("home/context")).unwrap_or_default();
+    let ours = match oracle_twice() {
+        true => Podman::of_root(&place),
+        false => Podman::fronted(&place, runtime),
+    };
+    let ours = ours.sh(script);
+    assert_same_lines(oracle.as_bytes(), &ours.bytes());
+    let logs = started.logs();
+    assert!(!logs.contains("ERROR"), "{logs}");
+    oracle
+}
+
+const USERS: &str = include_str!("runtime/users.sh");
+const LIFE: &str = include_str!("runtime/life.sh");
+
+fn users(runtime: &str) {
+    let seen = podman(runtime, USERS);
+    assert!(seen.contains("\nNoNewPrivs:\t1\n"), "{seen}");
+    assert!(seen.contains("\n998 character special file\n"), "{seen}");
+    assert!(seen.contains("\nto the terminal\n"), "{seen}");
+    assert!(
+        seen.contains("\nuid=998(web) gid=997(web) groups=50(extra)"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn podman_and_crun_start_processes_as_every_user_with_and_without_a_terminal() {
+    users("crun");
+}
+
+#[test]
+fn podman_and_runc_start_processes_as_every_user_with_and_without_a_terminal() {
+    users("runc");
+}
+
+fn life(runtime: &str) {
+    let seen = podman(runtime, LIFE);
+    assert!(
+        seen.contains("42:43 /var-a\n998:997 /tmp/of-web\n"),
+        "{seen}"
+    );
+    assert!(seen.contains("-- healthcheck\nhealthy\n"), "{seen}");
+}
+
+#[test]
+fn podman_builds_checks_and_restarts_containers_with_crun() {
+    life("crun");
+}
+
+#[test]
+fn podman_builds_checks_and_restarts_containers_with_runc() {
+    life("runc");
+}
+
+#[test]
+fn the_terminal_of_an_exec_is_its_users() {
+    for runtime in ["crun", "runc"] {
+        let place = Place::new();
+        let _one_at_a_time = common::lock();
+        let _started = Started(&place);
+        small_image(&place);
+        let seen = Podman::fronted(&place, runtime).sh(
+            r#""$@" import small.tar small >/dev/null
+            "$@" run -d --network=none $OPTIONS --name c1 --user web localhost/small sleep 1000000 >/dev/null
+            for user in 7 web 0 5:6 0; do
+                "$@" exec -t --user $user c1 sh -c 'stat -c %u $(tty); echo >$(tty) && echo written'
+            done | tr -d '\r' | grep .
+            "$@" rm -f -t 0 c1 >/dev/null"#,
+        );
+        let each = ["7", "998", "0", "5", "0"].map(|user| format!("{user}\nwritten\n"));
+        assert_eq!(seen.ok(), each.concat(), "{runtime}");
+    }
+}
+
+#[test]
+fn the_containers_of_a_pod_have_users_of_their_own() {
+    for runtime in ["crun", "runc"] {
+        let place = Place::new();
+        let _one_at_a_time = common::lock();
+        let _started = Started(&place);
+        small_image(&place);
+        // podman knows no --cgroups=disabled for the first container of a pod, which crun makes all the same.
+        let seen =
+            Podman::fronted(&place, runtime).sh(r#"mkdir context; echo 'FROM localhost/small
+                CMD ["sleep", "1000000"]' >context/Dockerfile
+            "$@" import small.tar small >/dev/null
+            "$@" build --quiet --network=none -t sleeps context >/dev/null 2>&1
+            "$@" pod create --name p1 --network none --infra-image localhost/sleeps >/dev/null
+            "$@" run -d --pod p1 $OPTIONS --name c1 --user 5:6 localhost/sleeps >/dev/null
+            "$@" run -d --pod p1 $OPTIONS --name c2 localhost/sleeps >/dev/null
+            for container in c1 c2; do
+                "$@" exec $container sh -c 'id -u; touch /tmp/f; stat -c %u:%g /tmp/f'
+                "$@" exec --user 7 $container id -u
+            done
+            "$@" pod restart -t 0 p1 >/dev/null 2>&1 || "$@" pod restart p1 >/dev/null
+            "$@" exec c1 stat -c %u:%g /tmp/f
+            "$@" pod rm -f -t 0 p1 >/dev/null"#);
+        assert_eq!(seen.ok(), "5\n5:6\n7\n0\n0:0\n7\n5:6\n", "{runtime}");
+    }
+}
+
+#[test]
+fn podman_top_shows_the_processes_of_a_container() {
+    let place = Place::new();
+    let _one_at_a_time = common::lock();
+    let _started = Started(&place);
+    small_image(&place);
+    let seen = Podman::fronted(&place, "runc").sh(r#""$@" import small.tar small >/dev/null
+        "$@" run -d --network=none --name c1 --user web localhost/small sleep 1000000 >/dev/null
+        "$@" top c1 pid args; "$@" rm -f -t 0 c1 >/dev/null"#);
+    let seen = seen.ok();
+    let words: Vec<&str> = seen.split_ascii_whitespace().collect();
+    assert_eq!(words, ["PID", "COMMAND", "1", "sleep", "1000000"]);
+}
+
+#[test]
+fn buildah_builds_as_every_user() {
+    for runtime in ["crun", "runc"] {
+        let place = Place::new();
+        let _one_at_a_time = common::lock();
+        let _started = Started(&place);
+        small_image(&place);
+        let podman = Podman::fronted(&place, runtime);
+        // A namespace of buildah's own, in which it does not look for podman's mounts.
+        let script = r#"
+            mkdir context; echo 'FROM localhost/small
+                RUN touch /a && chown 42:43 /a
+                USER 999:5
+                RUN echo "$(id -u):$(id -g) $(stat -c %u:%g /a)" >/tmp/seen && stat -c %u:%g /tmp/seen && cat /tmp/seen' >context/Dockerfile
+            "$@" import small.tar small >/dev/null
+            buildah unshare sh -euc 'test -e /sys/fs/cgroup/cgroup.controllers || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup
+                buildah bud --runtime "$0" --network=none --tag built context' "$FRONT""#;
+        let script = script.replace("$FRONT", place.front(runtime).to_str().unwrap());
+        let seen = podman.sh(&script).ok();
+        assert!(seen.contains("\n999:5\n999:5 42:43\n"), "{seen}");
+    }
+}
+
+/// Runs with everything as it is where the front is called: one namespace with one mapped id.
+const ME: &str = "id; cd /work; touch by-$(id -u); stat -c '%u:%g %n' by-*; grep NoNewPrivs /proc/self/status; echo HOME=$HOME";
+
+#[test]
+fn a_bundle_runs_as_its_user_and_what_its_owner_wrote_stays() {
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        for privileges in [false, true] {
+            let place = Place::new();
+            let _started = Started(&place);
+            let user = json!({"uid": 999, "gid": 5, "additionalGids": [7, 100_000]});
+            let change = |config: &mut Value| {
+                config["process"]["user"] = user.clone();
+                config["process"]["noNewPrivileges"] = privileges.into();
+                config["process"]["env"]
+                    .as_array_mut()
+                    .unwrap()
+                    .retain(|variable| variable != "HOME=/root");
+            };
+            let bundle = Bundle::fronted(&place, runtime).with_config(change);
+            let oracle = Bundle::oracle(&place).with_config(change);
+            for bundle in [&bundle, &oracle] {
+                common::set_mode(&bundle.rootfs().join("work"), 0o777);
+                fs::write(
+                    bundle.rootfs().join("etc/passwd"),
+                    "root:x:0:0::/root:/bin/sh\nme:x:999:5::/home/me:/bin/sh\n",
+                )
+                .unwrap();
+            }
+            let expected = oracle.sh(ME);
+            assert!(expected.contains("HOME=/home/me\n"), "{expected}");
+            assert_eq!(bundle.sh(ME), expected, "{runtime:?}");
+            let text = fs::read(bundle.directory().join("config.json")).unwrap();
+            let config: Value = serde_json::from_slice(&text).unwrap();
+            if runtime == Runtime::Crun {
+                assert_eq!(config["process"]["user"], user);
+                assert_eq!(config["linux"]["seccomp"], Value::Null);
+            }
+            assert_eq!(config["process"]["noNewPrivileges"], privileges);
+        }
+    }
+}
+
+#[test]
+fn what_runc_reads_means_the_same_when_it_is_read_again() {
+    let place = Place::new();
+    let _daemon = Daemon::start(&place);
+    let bundle = Bundle::fronted(&place, Runtime::Runc).with_config(|config| {
+        config["process"]["user"] = json!({"uid": 999, "gid": 5, "additionalGids": [7]});
+    });
+    let expected = "uid=999 gid=5 groups=7\n";
+    assert_eq!(bundle.sh("id"), expected);
+    let path = bundle.directory().join("config.json");
+    let once = fs::read(&path).unwrap();
+    let command = bundle.runtime.run(&bundle, &place.name(), &[]);
+    assert_eq!(run(&mut { command }).ok(), expected);
+    assert_eq!(fs::read(&path).unwrap(), once);
+}
+
+/// Words for `exec` of the runtime itself.
+fn exec(container: &common::Running, options: &[&str], script: &str) -> String {
+    let mut command = container.exec_command(&["sh", "-c", script]);
+    let words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let at = words.iter().rposition(|word| word == "exec").unwrap();
+    let mut changed = Command::new(command.get_program());
+    changed
+        .args(&words[..=at])
+        .args(options)
+        .args(&words[at + 1..]);
+    changed.env_clear();
+    for (name, value) in command.get_envs() {
+        changed.env(name, value.unwrap());
+    }
+    changed.current_dir(command.get_current_dir().unwrap());
+    command = changed;
+    run(&mut command).ok()
+}
+
+#[test]
+fn exec_takes_its_user_from_the_option_the_file_or_the_container() {
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        let place = Place::new();
+        let _started = Started(&place);
+        let bundle = Bundle::fronted(&place, runtime).with_config(|config| {
+            config["process"]["user"] = json!({"uid": 999, "gid": 5, "additionalGids": [7]});
+        });
+        let container = bundle.start(&["/bin/sleep", "1000000"]);
+        assert_eq!(exec(&container, &[], "id"), "uid=999 gid=5 groups=7\n");
+        assert_eq!(
+            exec(&container, &["--user", "33:34"], "id"),
+            "uid=33 gid=34\n"
+        );
+        assert_eq!(exec(&container, &["-u", "0"], "id"), "uid=0 gid=0\n");
+        if runtime == Runtime::Runc {
+            let options = ["--user=33:34", "-g", "70000", "-g", "8"];
+            assert_eq!(
+                exec(&container, &options, "id"),
+                "uid=33 gid=34 groups=8,70000\n"
+            );
+        }
+        let process = place.path("home/process.json");
+        let text = json!({
+            "user": {"uid": 70000, "gid": 70001, "additionalGids": [70002]},
+            "args": ["sh", "-c", "id; echo HOME=$HOME"], "env": ["PATH=/bin"], "cwd": "/",
+            "noNewPrivileges": true,
+        });
+        fs::write(&process, text.to_string()).unwrap();
+        let option = format!("--process={}", process.display());
+        let seen = exec(&container, &[&option], "true");
+        assert_eq!(
+            seen, "uid=70000 gid=70001 groups=70002\nHOME=/\n",
+            "{runtime:?}"
+        );
+        assert_eq!(fs::read_to_string(&process).unwrap(), text.to_string());
+        container.stop();
+    }
+}
+
+#[test]
+fn a_set_user_id_program_gains_nothing_under_no_new_privs_and_its_owner_without() {
+    let program = example("target");
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        for privileges in [false, true] {
+            let place = Place::new();
+            let _started = Started(&place);
+            let change = |config: &mut Value| {
+                config["process"]["user"] = json!({"uid": 999, "gid": 998});
+                config["process"]["noNewPrivileges"] = privileges.into();
+            };
+            // First root makes it.
+            let make = "cp /target /work/target; chown 5:6 /work/target; chmod 6755 /work/target; chmod 777 /work";
+            let both = [Bundle::oracle(&place), Bundle::fronted(&place, runtime)];
+            let [oracle, ours] = both.map(|bundle| {
+                let bundle = bundle.with_program(&program);
+                bundle.sh(make);
+                bundle
+                    .with_config(change)
+                    .run(&["/work/target", "identity"])
+                    .ok()
+            });
+            let expected = if privileges { "999 998\n" } else { "5 6\n" };
+            assert!(oracle.starts_with(expected), "{oracle}");
+            assert_same_lines(oracle.as_bytes(), ours.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_profile_of_the_users_own_is_extended_and_forbids_what_it_forbade() {
+    let place = Place::new();
+    let _started = Started(&place);
+    let bundle = Bundle::fronted(&place, Runtime::Crun).with_config(|config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["sethostname", "chmod", "fchmodat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
+        });
+    });
+    let seen = bundle.sh(
+        "cd /work; touch f; chown 1:2 f; stat -c %u:%g f; chmod 700 f 2>&1 || true; hostname x 2>&1 || true",
+    );
+    assert_eq!(
+        seen,
+        "1:2\nchmod: f: Function not implemented\nhostname: sethostname: Function not implemented\n"
+    );
+}
+
+#[test]
+fn a_daemon_that_listens_is_used_and_none_is_started() {
+    let place = Place::new();
+    let started = Started(&place);
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::fronted(&place, Runtime::Crun);
+    assert_eq!(bundle.sh("touch f; chown 1:2 f; stat -c %u:%g f"), "1:2\n");
+    daemon.wait_for(&["container ended"]);
+    assert_eq!(started.sockets(), [daemon.socket.clone()]);
+    assert_eq!(started.daemons().len(), 1);
+}
+
+#[test]
+fn one_daemon_is_started_however_many_containers_start_at_once() {
+    let place = Place::new();
+    let started = Started(&place);
+    let bundle = Bundle::fronted(&place, Runtime::Crun);
+    bundle.run(&["/bin/true"]).ok();
+    let first = started.daemons();
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert_eq!(first[0].1[0], "subuidless");
+    // In a namespace of their own, whose daemon they share: one starts it, whichever it is.
+    let front = place.front("crun");
+    let mut command = place.as_user("unshare");
+    let script = format!(
+        "{}
+        for n in 1 2 3 4 5 6; do {} --root $XDG_RUNTIME_DIR/crun --cgroup-manager=disabled run -b {} {}-$n & done; wait",
+        match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            true => "",
+            false => "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup",
+        },
+        front.display(),
+        bundle.directory().display(),
+        place.name(),
+    );
+    command.args(["-r", "-m", "sh", "-euc", &script]);
+    let ran = run(&mut command);
+    assert!(
+        ran.status.success() && ran.stderr.is_empty(),
+        "{}",
+        ran.stderr
+    );
+    let second = started.daemons();
+    assert_eq!(second.len(), 2, "{second:?}");
+    assert_eq!(started.sockets().len(), 2);
+}
+
+#[test]
+fn a_daemon_in_the_background_holds_nothing_open_and_ends_when_it_has_nothing_to_do() {
+    let place = Place::new();
+    let started = Started(&place);
+    let socket = place.runtime_directory().join("subuidless.sock");
+    // Its standard output is a pipe, as podman's are: `output` reads to the end of it.
+    let mut command = place.subuidless(["serve", "--background", "--idle", "1"]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        output.stdout.is_empty() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    assert_eq!(started.sockets(), [socket.clone()]);
+    let [(pid, _)] = &started.daemons()[..] else {
+        panic!("{:?}", started.daemons());
+    };
+    assert_eq!(
+        fs::read_link(format!("/proc/{pid}/cwd")).unwrap(),
+        Path::new("/")
+    );
+    let log = socket.with_extension("log");
+    assert_eq!(fs::read_link(format!("/proc/{pid}/fd/2")).unwrap(), log);
+    assert_eq!(fs::metadata(&log).unwrap().mode() & 0o777, 0o600);
+    until("the daemon ends", || {
+        started.daemons().is_empty().then_some(())
+    });
+    assert_eq!(started.sockets(), [PathBuf::new(); 0]);
+}
+
+#[test]
+fn a_daemon_with_a_container_is_not_idle() {
+    let place = Place::new();
+    let mut daemon = Daemon::start_with(&place, &["--idle", "1"]);
+    let bundle = Bundle::new(&place, &daemon);
+    let container = bundle.start(&[
+        "/bin/sh",
+        "-c",
+        "sleep 3; touch /work/a; exec sleep 1000000",
+    ]);
+    until("three idle seconds are over", || {
+        bundle.rootfs().join("work/a").exists().then_some(())
+    });
+    assert_eq!(
+        container.sh("touch f; chown 1:2 f; stat -c %u:%g f"),
+        "1:2\n"
+    );
+    container.stop();
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn a_container_may_be_created_long_before_it_is_started() {
+    for runtime in ["crun", "runc"] {
+        let place = Place::new();
+        let _one_at_a_time = common::lock();
+        let _started = Started(&place);
+        small_image(&place);
+        // Longer than a peer may take for its message.
+        let seen = Podman::fronted(&place, runtime).sh(
+            r#""$@" import small.tar small >/dev/null
+            "$@" create --name c1 --network=none $OPTIONS --user 999 --security-opt=no-new-privileges localhost/small id -u >/dev/null
+            "$@" init c1 >/dev/null; sleep 11; "$@" start -a c1; "$@" rm c1 >/dev/null"#,
+        );
+        assert_eq!(seen.ok(), "999\n", "{runtime}");
+    }
+}
+
+#[test]
+fn what_starts_no_process_goes_on_to_the_runtime_as_it_is() {
+    let place = Place::new();
+    let started = Started(&place);
+    for runtime in ["crun", "runc"] {
+        for arguments in [
+            &["--version"][..],
+            &["--help"],
+            &["state", "nobody"],
+            &["--root", "/nowhere", "list"],
+            &["kill", "nobody", "KILL"],
+            &["run"],
+            &["exec", "nobody"],
+            &["no-such-thing"],
+            &[],
+        ] {
+            let [real, front] = [tool(runtime), place.front(runtime)].map(|program| {
+                let mut command = place.as_user("sh");
+                // Under one name: runtimes say what they were called.
+                command.args(["-c", "exec \"$0\" \"$@\""]).arg(program);
+                let ran = run(command.args(arguments));
+                let text = ran.stderr.lines().filter(|line| !line.starts_with("time="));
+                (ran.status.code(), ran.stdout, text.collect::<String>())
+            });
+            assert_eq!(
+                real.0, front.0,
+                "{runtime} {arguments:?}: {} {}",
+                real.2, front.2
+            );
+            assert_eq!(real, front, "{runtime} {arguments:?}");
+        }
+    }
+    // `exec nobody` was announced.
+    assert!(started.daemons().len() <= 1);
+}
+
+#[test]
+fn by_the_name_of_crun_the_front_finds_the_other_crun() {
+    let place = Place::new();
+    let directory = place.path("home/bin");
+    fs::create_dir(&directory).unwrap();
+    std::os::unix::fs::symlink(place.binary(), directory.join("crun")).unwrap();
+    let mut command = place.as_user(directory.join("crun"));
+    let path = format!("{}:/usr/sbin:/usr/bin", directory.display());
+    let seen = run(command.env("PATH", path).arg("--version")).ok();
+    assert!(seen.starts_with("crun version"), "{seen}");
+    let seen = run(&mut place.subuidless(["runtime", "--runtime", "runc", "--version"])).ok();
+    assert!(seen.starts_with("runc version"), "{seen}");
+}
+
+/// Runs the front where it must fail; what it says.
+fn complaint(place: &Place, runtime: &str, arguments: &[&str]) -> String {
+    run(place.as_user(place.front(runtime)).args(arguments)).error()
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_sentence_there_and_in_the_runtimes_log() {
+    let place = Place::new();
+    let said = complaint(&place, "crun", &["run", "-b", "/nowhere", "c1"]);
+    assert_eq!(
+        said,
+        "subuidless: /nowhere/config.json: there is none: a bundle is a directory with a config.json, name it with --bundle\n"
+    );
+    let broken = place.path("home/config.json");
+    fs::write(&broken, "{").unwrap();
+    let log = place.path("home/log");
+    let log = log.to_str().unwrap();
+    let said = complaint(
+        &place,
+        "runc",
+        &["--log", log, "--log-format=json", "create", "c1"],
+    );
+    assert!(
+        said.starts_with(
+            "subuidless: ./config.json: not a JSON object that this program understands: "
+        ),
+        "{said}"
+    );
+    let logged: Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
+    assert_eq!(logged["msg"], said.trim_end());
+    assert_eq!(logged["level"], "error");
+    fs::write(
+        &broken,
+        json!({"process": {}, "linux": {"namespaces": [{"type": "user"}]}}).to_string(),
+    )
+    .unwrap();
+    let said =
+        run(&mut place.subuidless(["runtime", "--socket", "/nowhere/s.sock", "run", "c1"])).error();
+    assert!(
+        said.starts_with(
+            "subuidless: /nowhere/s.sock: no daemon listens there, and none can be started: "
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_a_runtime_the_front_says_what_is_missing() {
+    let place = Place::new();
+    let hidden: String = ["crun", "runc"]
+        .map(|runtime| format!("mount --bind /dev/null {}\n", tool(runtime).display()))
+        .concat();
+    let script = format!("{hidden}exec \"$@\"");
+    let mut command = place.as_root("unshare");
+    command.args(["-m", "sh", "-euc", &script, "--"]);
+    command
+        .arg("setpriv")
+        .arg(format!("--reuid={}", place.user.uid));
+    command
+        .arg(format!("--regid={}", place.user.gid))
+        .args(["--clear-groups", "--"]);
+    let said = run(command.arg(place.front("crun")).args(["run", "c1"])).error();
+    assert_eq!(
+        said,
+        "subuidless: neither crun nor runc is to be found on PATH: install one of them, or name it with --runtime\n"
+    );
+}
