@@ -222,7 +222,7 @@ async fn answer_all(socket: &UnixListener, workers: &Rc<Workers>) {
             if peer(&connection).is_none() {
                 return;
             }
-            if let Ok(Received::Ask(ask)) = receive::receive(&connection).await {
+            if let Ok(Received::Ask(ask)) = receive::receive(&connection, false).await {
                 answer::answer(ask, connection, &workers).await;
             }
         });
