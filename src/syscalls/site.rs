@@ -275,7 +275,7 @@ pub(super) fn may_inherit(
     follows: bool,
 ) -> bool {
     let reached = match call.name(directory) {
-        Some(reached) if !call.container.shows_worker => reached,
+        Some(reached) if !call.container.shows_worker() => reached,
         _ => return true,
     };
     let has_group = match call.glance(&reached, true) {

@@ -246,7 +246,7 @@ fn may_succeed(dirfd: Dirfd, is_fd: bool, flags: AtFlags) -> bool {
 
 fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Errno> {
     let reached = match call.name(location) {
-        Some(reached) if !call.container.shows_worker => reached,
+        Some(reached) if !call.container.shows_worker() => reached,
         // The kernel would take a link to `/proc/self` on the way for one to us.
         _ => return answer_resolved(call, location, form),
     };

@@ -83,7 +83,10 @@ fn read_carefully(
     is_wanted: impl Fn(&[u8]) -> bool,
 ) -> Option<Vec<u8>> {
     let follow = location.follow || location.is_empty();
-    if let Some(reached) = call.name(location).filter(|_| !call.container.shows_worker) {
+    if let Some(reached) = call
+        .name(location)
+        .filter(|_| !call.container.shows_worker())
+    {
         let glanced = read_whole(|buffer| ask(reached.as_c_str(), buffer, follow))?;
         if !is_wanted(&glanced) {
             return None;

@@ -215,7 +215,7 @@ impl Call<'_> {
     fn glance_at_mode(&mut self, location: &Location) -> Option<FileMode> {
         let reached = self
             .name(location)
-            .filter(|_| !self.container.shows_worker)?;
+            .filter(|_| !self.container.shows_worker())?;
         let follow = location.follow || location.is_empty();
         let flags = match follow {
             true => AtFlags::empty(),

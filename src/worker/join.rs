@@ -60,13 +60,15 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     if doors.leads_elsewhere() == Ok(false) && !rules_one_id() {
         return Join::Never;
     }
+    server.container.shares_mounts =
+        is_own_namespace(doors.mount.as_fd(), "ns/mnt").unwrap_or_default();
     let host_procfs = server.container.host_procfs.as_fd();
     let entered = doors.enter(host_procfs).and_then(|()| {
         // Ours now, and not the target's, which may live in a namespace below.
         server.container.mapped_uids = uid_map(&procfs::read(&procfs::own("uid_map"))?)?;
         server.container.identities.initial.uid = Ids::all(own_id(Uid::effective().as_raw())?);
         server.container.identities.initial.gid = Ids::all(own_id(Gid::effective().as_raw())?);
-        server.container.shows_worker = shows_worker();
+        server.container.procfs_shows_worker = shows_worker();
         let namespace = fstat(open_own("ns/user")?)?;
         server.container.user_namespace = Some((namespace.st_dev, namespace.st_ino));
         View::current()
