@@ -130,9 +130,9 @@ pub(crate) enum Error {
     NameService { name: String, errno: Errno },
 
     #[error(
-        "no daemon listens on {places}: start one with `subuidless serve`, or name its socket with --socket"
+        "no daemon listens on {place}{others}: start one with `subuidless serve`, or name its socket with --socket"
     )]
-    NobodyListens { places: String },
+    NobodyListens { place: String, others: &'static str },
 
     #[error("{failures} of these checks failed: without what they ask for, nothing works")]
     Unfit { failures: usize },

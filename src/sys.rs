@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -671,12 +672,17 @@ pub(crate) fn bind(socket: BorrowedFd, address: &[u8]) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full.
+/// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full. A path that begins with `@` is
+/// an abstract name (unix(7)).
 pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let address = match path.as_os_str().as_bytes() {
+        [b'@', name @ ..] => UnixAddr::new_abstract(name)?,
+        _ => UnixAddr::new(path)?,
+    };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let connection = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+    connect(connection.as_raw_fd(), &address)?;
     Ok(UnixStream::from(connection))
 }
 
