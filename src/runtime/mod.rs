@@ -10,7 +10,7 @@ mod find;
 mod receiver;
 mod user;
 
-pub(crate) use find::kind;
+pub(crate) use find::{is_on_path, kind};
 pub(crate) use receiver::directory;
 
 use std::ffi::{OsStr, OsString};
