@@ -160,6 +160,19 @@ pub(crate) enum Error {
     )]
     NoTarExport,
 
+    #[error(
+        "HOME is not set, or no absolute path: set it to the directory that this is to be installed for"
+    )]
+    NoHome,
+
+    #[error(
+        "{path}: this path cannot stand in settings, where lines end and text is UTF-8: put the program elsewhere"
+    )]
+    PathInSettings { path: PathBuf },
+
+    #[error("left alone, as said above: {count} of these files; the rest is done")]
+    LeftAlone { count: usize },
+
     #[error("{count} of the files could not be dealt with, as said above; the rest is done")]
     Incomplete { count: u64 },
 

@@ -11,7 +11,7 @@ mod receiver;
 mod state;
 mod user;
 
-pub(crate) use find::kind;
+pub(crate) use find::{is_on_path, kind};
 pub(crate) use receiver::directory;
 pub(crate) use state::init_in;
 
