@@ -8,11 +8,12 @@ mod attribute;
 mod cache;
 mod kept;
 mod key;
+mod overlay;
 mod record;
 mod side;
 
 use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +66,8 @@ pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
 pub(crate) struct Owners {
     /// `None` when there is none or it could not be opened: daemon or worker have said so.
     side: Option<SideStore>,
+    /// Where names of an overlay's layers begin: the root directory of those who mounted it.
+    layers: Option<OwnedFd>,
     unreadable_reported: AtomicBool,
 }
 
@@ -72,7 +75,16 @@ impl Owners {
     pub(crate) fn new(side: Option<SideStore>) -> Self {
         Self {
             side,
+            layers: None,
             unreadable_reported: AtomicBool::new(false),
+        }
+    }
+
+    /// To see through overlays whose layers are named from `root`.
+    pub(crate) fn with_layers(self, root: OwnedFd) -> Self {
+        Self {
+            layers: Some(root),
+            ..self
         }
     }
 
@@ -147,6 +159,25 @@ impl Owners {
         // First, since it may fail: on a read-only mount, or on an inode that takes no chown at all.
         touch(fd, stat, true)?;
         self.store_beside(fd, owner)
+    }
+
+    /// After [`Owners::store`]: enters the owner for the inode as well that an overlay among the mounts of `pid` may have made
+    /// of the file.
+    pub(crate) fn store_in_upper_layer(
+        &self,
+        fd: BorrowedFd,
+        file_type: SFlag,
+        pid: u32,
+        owner: Owner,
+    ) -> Result<(), Errno> {
+        let Some(layers) = self.layers.as_ref().filter(|_| !carries_xattrs(file_type)) else {
+            return Ok(());
+        };
+        match overlay::upper(fd, pid, layers.as_fd()) {
+            Ok(Some(file)) => self.store_beside(file.as_fd(), owner),
+            // There is none, or it cannot be seen from here.
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 
     /// Makes `owner` the owner of a file that has just been created, and does nothing beside.

@@ -181,24 +181,10 @@ fn shows_worker() -> bool {
     });
     let shows = |point: &str| {
         access(
-            format!("{}/self", unescaped(point)).as_str(),
+            format!("{}/self", procfs::unescaped(point)).as_str(),
             AccessFlags::F_OK,
         )
         .is_ok()
     };
     shows("/proc") || points.into_iter().any(shows)
-}
-
-/// Blanks and the like are octal in mountinfo.
-fn unescaped(point: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .into_iter()
-    .fold(point.to_owned(), |point, (escaped, plain)| {
-        point.replace(escaped, plain)
-    })
 }

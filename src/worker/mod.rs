@@ -59,7 +59,8 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let groups = identities.initial_groups();
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
     let identities = Identities::new(identities, initial);
-    let mut container = Container::new(host_procfs, Owners::new(side), identities, locks);
+    let owners = Owners::new(side).with_layers(host_root()?);
+    let mut container = Container::new(host_procfs, owners, identities, locks);
     if let Some(user) = user.and_then(|user| credentials(&user)) {
         container.expect_user(user, board.user_steps());
     }
@@ -102,6 +103,15 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
         .and_then(|procfs| nix::unistd::fchdir(&procfs).map(|()| procfs));
     procfs.map_err(|errno| Error::System {
         what: "opening /proc",
+        errno,
+    })
+}
+
+/// The root directory as it is before a container is joined.
+fn host_root() -> Result<OwnedFd, Error> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
+    open(c"/", flags, Mode::empty()).map_err(|errno| Error::System {
+        what: "opening /",
         errno,
     })
 }
