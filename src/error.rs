@@ -93,6 +93,12 @@ pub(crate) enum Error {
     )]
     SecondListener,
 
+    #[error(
+        "this process runs under the seccomp listener of another program, and the kernel takes one only: start podman, or \
+         whatever calls this, outside of that"
+    )]
+    ForeignListener,
+
     #[error("the supervisor of this command has ended: --log-file FILE keeps what it says")]
     NoSupervisor,
 

@@ -2,11 +2,12 @@
 //!
 //! Where a process is to be started in a container, it sees to a daemon, puts the rules into what the runtime is going to read, and tells the
 //! daemon whom the process is to be. Then it becomes the runtime, in the same process and with the same arguments. Everything else goes on to the
-//! runtime untouched.
+//! runtime untouched, and so does everything below `subuidless run`, where somebody answers already.
 
 mod arguments;
 mod complaint;
 mod find;
+mod outer;
 mod receiver;
 mod state;
 mod user;
@@ -104,6 +105,7 @@ fn prepare(
     let arguments = match (line.task, line.id().map(OsStr::to_owned)) {
         // Without an id the runtime says what is wrong.
         (Task::Other, _) | (_, None) => line.words().to_vec(),
+        _ if outer::emulates()? => line.words().to_vec(),
         (Task::Create, Some(id)) => create(line, &id, kind, socket)?,
         (Task::Exec, Some(id)) => exec(line, &id, kind)?,
     };
