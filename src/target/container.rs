@@ -139,6 +139,10 @@ impl MappedRange {
         self.count == 1
     }
 
+    pub(crate) fn first(self) -> u32 {
+        self.first
+    }
+
     fn contains(self, id: u32) -> bool {
         id.checked_sub(self.first)
             .is_some_and(|offset| offset < self.count)

@@ -193,14 +193,16 @@ impl Call<'_> {
 
     /// The shown owner and the mode of an open file.
     pub(crate) fn file_mode(&self, file: BorrowedFd) -> Result<FileMode, Errno> {
+        self.mode_and_owner(file).map(|(mode, _)| mode)
+    }
+
+    /// The same, and what is recorded.
+    pub(crate) fn mode_and_owner(&self, file: BorrowedFd) -> Result<(FileMode, Owner), Errno> {
         let stat = fstat(file)?;
         let owner = self.container.owners.load(file, file_type(stat.st_mode))?;
-        FileMode::new(
-            owner.and_then(|owner| owner.uid),
-            owner.and_then(|owner| owner.gid),
-            &stat,
-        )
-        .ok_or(Errno::EOVERFLOW)
+        let owner = owner.unwrap_or_default();
+        let mode = FileMode::new(owner.uid, owner.gid, &stat).ok_or(Errno::EOVERFLOW)?;
+        Ok((mode, owner))
     }
 
     /// The same of a file that is only named. It costs two system calls, mostly, and the two may see different files where
