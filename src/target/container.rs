@@ -114,7 +114,7 @@ impl Container {
     /// Whether this process must not walk a target's path through links of its own in procfs, which could lead it to where the target
     /// cannot go. Where there is no such place, what a glance misses through such a link is the owner of a file behind it.
     pub(crate) fn shows_worker(&self) -> bool {
-        self.procfs_shows_worker && !(self.shares_mounts && !self.views_differ())
+        self.procfs_shows_worker && (!self.shares_mounts || self.views_differ())
     }
 
     /// From now on every call is asked which root it sees (chroot, pivot_root, a new mount namespace).
