@@ -1,5 +1,6 @@
 //! [`Error`]: a fault on our side, in the user's words: the thing, the reason and the way out. Never sent to a target.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -42,6 +43,11 @@ pub(crate) enum Error {
         "neither {} nor {} is to be found on PATH: install one of them, or name it with --runtime", .names[0], .names[1]
     )]
     NoRuntime { names: [&'static str; 2] },
+
+    #[error(
+        "what was found as the runtime behind subuidless is subuidless again, as {}: name the real one with --runtime", .name.display()
+    )]
+    RuntimeIsFront { name: OsString },
 
     #[error("{path}: the daemon that listens there cannot be told of the container: {source}")]
     Announce { path: PathBuf, source: io::Error },
@@ -86,6 +92,12 @@ pub(crate) enum Error {
          kernel takes one only: run the command as it is, its owners and ids are emulated by the one outside"
     )]
     SecondListener,
+
+    #[error(
+        "this process runs under the seccomp listener of another program, and the kernel takes one only: start podman, or \
+         whatever calls this, outside of that"
+    )]
+    ForeignListener,
 
     #[error("the supervisor of this command has ended: --log-file FILE keeps what it says")]
     NoSupervisor,
@@ -153,6 +165,19 @@ pub(crate) enum Error {
          --format mtree: `bsdtar -cf FILE @OWNERS.mtree`"
     )]
     NoTarExport,
+
+    #[error(
+        "HOME is not set, or no absolute path: set it to the directory that this is to be installed for"
+    )]
+    NoHome,
+
+    #[error(
+        "{path}: this path cannot stand in settings, where lines end and text is UTF-8: put the program elsewhere"
+    )]
+    PathInSettings { path: PathBuf },
+
+    #[error("left alone, as said above: {count} of these files; the rest is done")]
+    LeftAlone { count: usize },
 
     #[error("{count} of the files could not be dealt with, as said above; the rest is done")]
     Incomplete { count: u64 },

@@ -49,19 +49,28 @@ impl Started<'_> {
         found
     }
 
-    fn sockets(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.0.runtime_directory()).unwrap();
+    /// What lies where daemons listen, and in the directory for those of user namespaces.
+    fn files(&self) -> Vec<PathBuf> {
+        let usual = self.0.runtime_directory();
+        let directories = [usual.join("subuidless"), usual];
+        let entries = directories.map(|directory| fs::read_dir(directory).into_iter().flatten());
         entries
+            .into_iter()
             .flatten()
-            .filter(|entry| entry.file_type().unwrap().is_socket())
-            .map(|entry| entry.path())
+            .map(|entry| entry.unwrap().path())
             .collect()
     }
 
+    fn sockets(&self) -> Vec<PathBuf> {
+        let mut files = self.files();
+        files.retain(|path| fs::symlink_metadata(path).unwrap().file_type().is_socket());
+        files
+    }
+
     fn logs(&self) -> String {
-        let entries = fs::read_dir(self.0.runtime_directory()).unwrap();
-        let logs = entries.flatten().map(|entry| entry.path());
-        logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        let files = self.files().into_iter();
+        files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
             .map(|path| fs::read_to_string(path).unwrap())
             .collect()
     }
@@ -286,9 +295,9 @@ fn what_runc_reads_means_the_same_when_it_is_read_again() {
     assert_eq!(fs::read(&path).unwrap(), once);
 }
 
-/// Words for `exec` of the runtime itself.
-fn exec(container: &common::Running, options: &[&str], script: &str) -> String {
-    let mut command = container.exec_command(&["sh", "-c", script]);
+/// `exec` of the runtime itself, with options.
+fn exec_command(container: &common::Running, options: &[&str], script: &str) -> Command {
+    let command = container.exec_command(&["sh", "-c", script]);
     let words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let at = words.iter().rposition(|word| word == "exec").unwrap();
     let mut changed = Command::new(command.get_program());
@@ -301,8 +310,11 @@ fn exec(container: &common::Running, options: &[&str], script: &str) -> String {
         changed.env(name, value.unwrap());
     }
     changed.current_dir(command.get_current_dir().unwrap());
-    command = changed;
-    run(&mut command).ok()
+    changed
+}
+
+fn exec(container: &common::Running, options: &[&str], script: &str) -> String {
+    run(&mut exec_command(container, options, script)).ok()
 }
 
 #[test]
@@ -375,6 +387,24 @@ fn a_set_user_id_program_gains_nothing_under_no_new_privs_and_its_owner_without(
 }
 
 #[test]
+fn into_a_container_that_notifies_nobody_the_runtime_goes_alone() {
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        let place = Place::new();
+        let started = Started(&place);
+        let bundle = Bundle::fronted(&place, runtime);
+        bundle.fronted.set(false);
+        let container = bundle.start(&["/bin/sleep", "1000000"]);
+        bundle.fronted.set(true);
+        assert_eq!(exec(&container, &[], "echo $(id -u)"), "0\n");
+        let mut command = exec_command(&container, &["--user", "999"], "id");
+        let said = run(&mut command).error();
+        assert!(said.contains("nvalid argument"), "{said}");
+        assert!(started.daemons().is_empty());
+        container.stop();
+    }
+}
+
+#[test]
 fn a_profile_of_the_users_own_is_extended_and_forbids_what_it_forbade() {
     let place = Place::new();
     let _started = Started(&place);
@@ -401,7 +431,7 @@ fn a_daemon_that_listens_is_used_and_none_is_started() {
     let bundle = Bundle::fronted(&place, Runtime::Crun);
     assert_eq!(bundle.sh("touch f; chown 1:2 f; stat -c %u:%g f"), "1:2\n");
     daemon.wait_for(&["container ended"]);
-    assert_eq!(started.sockets(), [daemon.socket.clone()]);
+    assert_eq!(started.sockets(), std::slice::from_ref(&daemon.socket));
     assert_eq!(started.daemons().len(), 1);
 }
 
@@ -413,6 +443,8 @@ fn one_daemon_is_started_however_many_containers_start_at_once() {
     bundle.run(&["/bin/true"]).ok();
     let first = started.daemons();
     assert_eq!(first.len(), 1, "{first:?}");
+    let status = run(&mut place.subuidless(["status"])).ok();
+    assert!(!status.is_empty());
     assert_eq!(first[0].1[0], "subuidless");
     // In a namespace of their own, whose daemon they share: one starts it, whichever it is.
     let front = place.front("crun");
@@ -453,7 +485,7 @@ fn a_daemon_in_the_background_holds_nothing_open_and_ends_when_it_has_nothing_to
         output.stdout.is_empty() && output.stderr.is_empty(),
         "{output:?}"
     );
-    assert_eq!(started.sockets(), [socket.clone()]);
+    assert_eq!(started.sockets(), std::slice::from_ref(&socket));
     let [(pid, _)] = &started.daemons()[..] else {
         panic!("{:?}", started.daemons());
     };
@@ -461,13 +493,13 @@ fn a_daemon_in_the_background_holds_nothing_open_and_ends_when_it_has_nothing_to
         fs::read_link(format!("/proc/{pid}/cwd")).unwrap(),
         Path::new("/")
     );
-    let log = socket.with_extension("log");
+    let log = socket.with_file_name("subuidless.log");
     assert_eq!(fs::read_link(format!("/proc/{pid}/fd/2")).unwrap(), log);
     assert_eq!(fs::metadata(&log).unwrap().mode() & 0o777, 0o600);
     until("the daemon ends", || {
         started.daemons().is_empty().then_some(())
     });
-    assert_eq!(started.sockets(), [PathBuf::new(); 0]);
+    assert!(started.sockets().is_empty());
 }
 
 #[test]
@@ -554,6 +586,16 @@ fn by_the_name_of_crun_the_front_finds_the_other_crun() {
     let path = format!("{}:/usr/sbin:/usr/bin", directory.display());
     let seen = run(command.env("PATH", path).arg("--version")).ok();
     assert!(seen.starts_with("crun version"), "{seen}");
+    // Two copies would call each other for ever.
+    fs::remove_file(directory.join("crun")).unwrap();
+    fs::copy(place.binary(), directory.join("crun")).unwrap();
+    let mut command = place.as_user(place.front("crun"));
+    let path = format!("{}:/usr/sbin:/usr/bin", directory.display());
+    let said = run(command.env("PATH", path).arg("--version")).error();
+    assert_eq!(
+        said,
+        "subuidless: what was found as the runtime behind subuidless is subuidless again, as crun: name the real one with --runtime\n"
+    );
     let seen = run(&mut place.subuidless(["runtime", "--runtime", "runc", "--version"])).ok();
     assert!(seen.starts_with("runc version"), "{seen}");
 }

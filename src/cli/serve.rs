@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
 
-    /// Start in the background, and come back once it listens. The log is beside the socket, SOCKET with `.log` instead of `.sock`
+    /// Start in the background, and come back once it listens. The log is `subuidless.log` beside the socket
     #[arg(long)]
     background: bool,
 

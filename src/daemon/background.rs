@@ -72,7 +72,8 @@ pub(crate) fn start(socket: Option<PathBuf>, arguments: Vec<OsString>) -> Result
 }
 
 fn open_log(socket: &Path) -> Result<(File, PathBuf), Error> {
-    let path = socket.with_extension("log");
+    // One for all daemons of a directory: each of podman's and buildah's namespaces may have one.
+    let path = socket.with_file_name("subuidless.log");
     let opened = OpenOptions::new()
         .append(true)
         .read(true)

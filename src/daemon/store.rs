@@ -73,7 +73,7 @@ impl Places {
 fn recent_directory() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
         Some(runtime) => Path::new(&runtime).join("subuidless-recent"),
-        None => PathBuf::from(format!("/dev/shm/subuidless-recent-{}", Uid::effective())),
+        None => PathBuf::from(format!("/dev/shm/subuidless-recent-{}", host_uid())),
     }
 }
 
@@ -86,6 +86,22 @@ pub(crate) fn lasting_place(wish: Option<PathBuf>) -> Option<PathBuf> {
         (None, None) => None,
     };
     wish.or_else(|| Some(state()?.join("subuidless")))
+}
+
+/// What the user is called outside of this user namespace: in it everybody is 0.
+pub(crate) fn host_uid() -> u32 {
+    let uid = Uid::effective().as_raw();
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+            let (inside, outside) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+            let count = numbers.next()?.ok()?;
+            let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
+            outside.checked_add(offset)
+        })
+        .next()
+        .unwrap_or(uid)
 }
 
 fn lasting_directory(wish: Option<PathBuf>) -> Option<PathBuf> {

@@ -2,16 +2,19 @@
 //!
 //! Where a process is to be started in a container, it sees to a daemon, puts the rules into what the runtime is going to read, and tells the
 //! daemon whom the process is to be. Then it becomes the runtime, in the same process and with the same arguments. Everything else goes on to the
-//! runtime untouched.
+//! runtime untouched, and so does everything below `subuidless run`, where somebody answers already.
 
 mod arguments;
 mod complaint;
 mod find;
+mod outer;
 mod receiver;
+mod state;
 mod user;
 
-pub(crate) use find::kind;
+pub(crate) use find::{is_on_path, kind};
 pub(crate) use receiver::directory;
+pub(crate) use state::init_in;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -30,7 +33,11 @@ use crate::error::Error;
 use crate::handover::{Announcement, NextUser};
 use crate::profile::Runtime;
 use arguments::{CommandLine, Task};
+use state::State;
 use user::MappedIds;
+
+/// The process that becomes the runtime: in its environment, so that it is not found to be the front once more.
+const BECOMES_RUNTIME: &str = "SUBUIDLESS_BECOMES_RUNTIME";
 
 /// How the front was called.
 #[derive(Debug)]
@@ -60,7 +67,10 @@ pub(crate) fn run(options: Options) -> Error {
     let as_json = line.global("log-format") == Some(OsStr::new("json"));
     let error = match prepare(line, &options.name, options.runtime, options.socket) {
         Ok((runtime, arguments)) => {
-            let source = Command::new(&runtime).args(arguments).exec();
+            let source = Command::new(&runtime)
+                .args(arguments)
+                .env(BECOMES_RUNTIME, std::process::id().to_string())
+                .exec();
             Error::File {
                 path: runtime,
                 source,
@@ -85,12 +95,19 @@ fn prepare(
         Some(runtime) => find::named(&runtime)?,
         None => find::find(find::names(name))?,
     };
+    // A copy of this program, or a script that calls it.
+    if std::env::var(BECOMES_RUNTIME).is_ok_and(|pid| pid == std::process::id().to_string()) {
+        return Err(Error::RuntimeIsFront {
+            name: name.to_owned(),
+        });
+    }
     let kind = find::kind(&runtime);
     let arguments = match (line.task, line.id().map(OsStr::to_owned)) {
         // Without an id the runtime says what is wrong.
         (Task::Other, _) | (_, None) => line.words().to_vec(),
+        _ if outer::emulates()? => line.words().to_vec(),
         (Task::Create, Some(id)) => create(line, &id, kind, socket)?,
-        (Task::Exec, Some(id)) => exec(line, &id, kind, socket)?,
+        (Task::Exec, Some(id)) => exec(line, &id, kind)?,
     };
     Ok((runtime, arguments))
 }
@@ -173,31 +190,21 @@ fn announcement(id: &OsStr, next: NextUser) -> Announcement {
     Announcement::new(id.to_string_lossy().into_owned(), next)
 }
 
-fn exec(
-    mut line: CommandLine,
-    id: &OsStr,
-    kind: Runtime,
-    socket: Option<PathBuf>,
-) -> Result<Vec<OsString>, Error> {
-    let init = init_of(id, line.global("root"), kind);
-    let mapped = init
-        .and_then(|pid| MappedIds::of_process(&pid.to_string()))
-        .unwrap_or_else(MappedIds::own);
-    if mapped.are_all() && nix::unistd::Uid::effective().is_root() {
+/// exec
+fn exec(mut line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, Error> {
+    let Some(state) = State::find(id, line.global("root"), kind) else {
         return Ok(line.words().to_vec());
-    }
+    };
+    let mapped = MappedIds::of_process(&state.pid.to_string()).unwrap_or_else(MappedIds::own);
     if let Some(path) = line.own("process").map(PathBuf::from) {
         let mut process = bundle::read_object(&path)?;
         let next = user::take(&mut process, &mapped);
-        let changed = next != NextUser::AsIs;
-        if let Some(pid) = init {
-            let rootfs = PathBuf::from(format!("/proc/{pid}/root"));
+        if next != NextUser::AsIs {
+            let rootfs = PathBuf::from(format!("/proc/{}/root", state.pid));
             user::add_home(&mut process, &rootfs, &next, kind);
-        }
-        receiver::announce(socket, &announcement(id, next))?;
-        if changed {
             line.set("process", &passed_on(&process)?);
         }
+        receiver::announce(Some(state.listener), &announcement(id, next))?;
         return Ok(line.words().to_vec());
     }
     let gids = line.all("additional-gids");
@@ -216,37 +223,11 @@ fn exec(
         },
     };
     let is_as_is = next == NextUser::AsIs;
-    receiver::announce(socket, &announcement(id, next))?;
+    receiver::announce(Some(state.listener), &announcement(id, next))?;
     Ok(match is_as_is {
         true => line.words().to_vec(),
         false => line.into_words("additional-gids", &[]),
     })
-}
-
-/// The first process of a container that runs, as its runtime has noted it down.
-fn init_of(id: &OsStr, root: Option<&OsStr>, kind: Runtime) -> Option<u32> {
-    let name = match kind {
-        Runtime::Crun => "crun",
-        Runtime::Runc => "runc",
-    };
-    let in_root = |root: PathBuf| init_in(&root, id.to_str()?, kind);
-    if let Some(root) = root {
-        return in_root(PathBuf::from(root));
-    }
-    let directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    directory
-        .and_then(|directory| in_root(directory.join(name)))
-        .or_else(|| in_root(Path::new("/run").join(name)))
-}
-
-/// The same, of a runtime whose state is below `root`.
-pub(crate) fn init_in(root: &Path, id: &str, kind: Runtime) -> Option<u32> {
-    let (file, key) = match kind {
-        Runtime::Crun => ("status", "pid"),
-        Runtime::Runc => ("state.json", "init_process_pid"),
-    };
-    let state = bundle::read_object(&root.join(id).join(file)).ok()?;
-    u32::try_from(state.get(key)?.as_u64()?).ok()
 }
 
 /// The runtime that was asked for, or the one that is there, and what it takes.

@@ -135,7 +135,26 @@ pub(super) fn take(process: &mut Map<String, Value>, mapped: &MappedIds) -> Next
         user.insert("gid".into(), gid.into());
         user.remove("additionalGids");
     }
+    if wish.uid != 0 {
+        keep_dumpable(process);
+    }
     NextUser::User(wish)
+}
+
+/// A process that gains capabilities by execve(2) is no longer dumpable (kernel/cred.c, commit_creds), and its own files in /proc
+/// are closed to it. To the kernel the stand-in is root, and gains the whole bounding set; unless it has that before. What the
+/// program has of it is the emulation's business.
+fn keep_dumpable(process: &mut Map<String, Value>) {
+    let is_true = |value: &Value| value.as_bool() == Some(true);
+    if process.get("noNewPrivileges").is_some_and(is_true) {
+        return;
+    }
+    let sets = process.get_mut("capabilities");
+    if let Some(sets) = sets.and_then(Value::as_object_mut)
+        && let Some(bounding) = sets.get("bounding").cloned()
+    {
+        sets.insert("permitted".into(), bounding);
+    }
 }
 
 /// Root is told of all the same: her terminal may be one that was somebody else's.

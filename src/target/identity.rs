@@ -199,7 +199,10 @@ impl Call<'_> {
     /// The same, and what is recorded.
     pub(crate) fn mode_and_owner(&self, file: BorrowedFd) -> Result<(FileMode, Owner), Errno> {
         let stat = fstat(file)?;
-        let owner = self.container.owners.load(file, file_type(stat.st_mode))?;
+        let owner = match self.container.owners.load(file, file_type(stat.st_mode))? {
+            None => self.process_owner(file)?,
+            owner => owner,
+        };
         let owner = owner.unwrap_or_default();
         let mode = FileMode::new(owner.uid, owner.gid, &stat).ok_or(Errno::EOVERFLOW)?;
         Ok((mode, owner))

@@ -39,7 +39,7 @@ pub(crate) struct Bundle<'a> {
     pub(crate) runtime: Runtime,
     pub(crate) owned: Owned,
     /// Called by way of `subuidless-crun` and `subuidless-runc`.
-    pub(crate) fronted: bool,
+    pub(crate) fronted: Cell<bool>,
     directory: PathBuf,
     config: Value,
     runs: Cell<u32>,
@@ -104,7 +104,7 @@ impl<'a> Bundle<'a> {
             place,
             runtime: Runtime::Crun,
             owned,
-            fronted: false,
+            fronted: Cell::new(false),
             directory,
             config: config(place, owned),
             runs: Cell::new(0),
@@ -115,7 +115,7 @@ impl<'a> Bundle<'a> {
     pub(crate) fn fronted(place: &'a Place, runtime: Runtime) -> Self {
         let mut bundle = Self::empty(place, Owned::ByUser);
         rootfs::small(place, &bundle.rootfs(), bundle.owned);
-        bundle.fronted = true;
+        bundle.fronted.set(true);
         bundle.runtime = runtime;
         bundle
     }

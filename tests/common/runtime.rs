@@ -81,7 +81,7 @@ impl Runtime {
         if crun && !has_cgroup2() {
             command.args(["sh", "-c", IN_UNIFIED, "--"]);
         }
-        let program = match bundle.fronted {
+        let program = match bundle.fronted.get() {
             true => bundle.place.front(self.name()),
             false => tool(self.name()),
         };

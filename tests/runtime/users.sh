@@ -4,6 +4,7 @@
 
 me='id -u; id -g; (id -u; id -g); grep NoNewPrivs /proc/self/status; echo HOME=$HOME
     touch /tmp/f; stat -c "%u:%g %a" /tmp/f; chown 5 /tmp/f 2>&1; rm /tmp/f; chmod 700 /etc 2>&1; stat -c %u:%g /proc/self/
+    echo 500 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj; (cat /proc/$$/environ >/dev/null; readlink /proc/$$/fd/0 >/dev/null && echo sees its parent) 2>&1
     echo to standard error >/dev/stderr; echo to standard output >/dev/stdout; cat /etc/secret 2>&1 >>/etc/passwd
     if terminal=$(tty); then stat -c "%u %F" $terminal; echo to the terminal >$terminal; fi'
 

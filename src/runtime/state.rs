@@ -1,0 +1,107 @@
+//! What a runtime has noted down of a container that runs.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::bundle;
+use crate::profile::Runtime;
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Its first process.
+    pub(super) pid: u32,
+    /// Where the listener of each of its processes goes.
+    pub(super) listener: PathBuf,
+}
+
+impl State {
+    /// `None` for a container that the runtime does not know, and for one whose processes notify nobody: it was not started by
+    /// the front.
+    pub(super) fn find(id: &OsStr, root: Option<&OsStr>, kind: Runtime) -> Option<Self> {
+        let name = match kind {
+            Runtime::Crun => "crun",
+            Runtime::Runc => "runc",
+        };
+        let id = id.to_str()?;
+        if let Some(root) = root {
+            return Self::read(Path::new(root), id, kind);
+        }
+        let of_user =
+            env::var_os("XDG_RUNTIME_DIR").map(|directory| Path::new(&directory).join(name));
+        of_user
+            .and_then(|root| Self::read(&root, id, kind))
+            .or_else(|| Self::read(&Path::new("/run").join(name), id, kind))
+    }
+
+    fn read(root: &Path, id: &str, kind: Runtime) -> Option<Self> {
+        let (file, keys): (_, &[&str]) = match kind {
+            Runtime::Crun => ("config.json", &["linux", "seccomp", "listenerPath"]),
+            Runtime::Runc => ("state.json", &["config", "seccomp", "listener_path"]),
+        };
+        let mut path = &Value::Object(object(root, id, file)?);
+        for key in keys {
+            path = path.get(key)?;
+        }
+        let listener = path.as_str().filter(|path| !path.is_empty())?;
+        Some(Self {
+            pid: init_in(root, id, kind)?,
+            listener: PathBuf::from(listener),
+        })
+    }
+}
+
+/// The first process of the container `id` of a runtime whose state is below `root`.
+pub(crate) fn init_in(root: &Path, id: &str, kind: Runtime) -> Option<u32> {
+    let (file, key) = match kind {
+        Runtime::Crun => ("status", "pid"),
+        Runtime::Runc => ("state.json", "init_process_pid"),
+    };
+    u32::try_from(object(root, id, file)?.get(key)?.as_u64()?).ok()
+}
+
+fn object(root: &Path, id: &str, file: &str) -> Option<Map<String, Value>> {
+    bundle::read_object(&root.join(id).join(file)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use serde_json::json;
+
+    fn found(kind: Runtime, files: &[(&str, Value)]) -> Option<(u32, PathBuf)> {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("c1");
+        std::fs::create_dir(&directory).unwrap();
+        for (name, value) in files {
+            std::fs::write(directory.join(name), value.to_string()).unwrap();
+        }
+        State::find(OsStr::new("c1"), Some(root.path().as_os_str()), kind)
+            .map(|state| (state.pid, state.listener))
+    }
+
+    #[test]
+    fn the_files_of_crun_and_runc_name_the_first_process_and_the_socket() {
+        let config = |seccomp: Value| json!({"linux": {"seccomp": seccomp}});
+        let status = ("status", json!({"pid": 7}));
+        let ours = ("config.json", config(json!({"listenerPath": "/s"})));
+        assert_eq!(
+            found(Runtime::Crun, &[status.clone(), ours.clone()]),
+            Some((7, "/s".into()))
+        );
+        let plain = ("config.json", config(json!({})));
+        assert_eq!(found(Runtime::Crun, &[status, plain]), None);
+        assert_eq!(found(Runtime::Crun, &[ours]), None);
+        let state = |path| {
+            let seccomp = json!({"listener_path": path});
+            let state = json!({"init_process_pid": 8, "config": {"seccomp": seccomp}});
+            found(Runtime::Runc, &[("state.json", state)])
+        };
+        assert_eq!(state("/s"), Some((8, "/s".into())));
+        assert_eq!(state(""), None);
+        assert_eq!(found(Runtime::Runc, &[]), None);
+    }
+}
