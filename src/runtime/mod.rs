@@ -132,12 +132,7 @@ fn create(
         return Ok(line.words().to_vec());
     }
     let in_place = kind == Runtime::Runc;
-    let next = match in_place {
-        true => user::take_for_good(&mut config, &mapped),
-        false => {
-            process_of(&mut config).map_or(NextUser::AsIs, |process| user::take(process, &mapped))
-        }
-    };
+    let next = user::take_and_note(&mut config, &mapped);
     let root = config
         .get("root")
         .and_then(|root| root.get("path")?.as_str());
@@ -212,7 +207,7 @@ fn exec(mut line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString
         .filter_map(|gid| gid.to_str()?.parse().ok())
         .collect::<Vec<u32>>();
     let next = match line.own("user").map(OsStr::to_owned) {
-        None => NextUser::AsContainer,
+        None => state.user.map_or(NextUser::AsIs, NextUser::User),
         Some(option) => match user::of_option(&option, gids, &mapped) {
             Some((next, instead)) => {
                 line.set("user", OsStr::new(&instead));
