@@ -22,6 +22,7 @@ mod program;
 mod rootfs;
 mod run;
 mod runtime;
+mod started;
 mod terminal;
 mod user;
 
@@ -37,6 +38,7 @@ pub(crate) use program::{compile, example, tool};
 pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar, small_rootfs};
 pub(crate) use run::{Ran, run, run_with_input, until};
 pub(crate) use runtime::{Running, Runtime};
+pub(crate) use started::Started;
 pub(crate) use terminal::Terminal;
 pub(crate) use user::{User, lock};
 
