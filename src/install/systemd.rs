@@ -147,12 +147,14 @@ pub(super) fn uninstall(places: &Places, report: &mut Report) -> Result<(), Erro
         file::remove(&path(places, unit), report)?;
     }
     let manager = Manager::find();
-    if (is_ours(&socket) || is_ours(&service)) && manager == Manager::Runs && !report.dry_run {
-        if let Err(reason) = manager.run(&["daemon-reload"]) {
-            report.say(&format!(
-                "systemd: `systemctl --user daemon-reload` failed: {reason}"
-            ));
-        }
+    if (is_ours(&socket) || is_ours(&service))
+        && !report.dry_run
+        && manager == Manager::Runs
+        && let Err(reason) = manager.run(&["daemon-reload"])
+    {
+        report.say(&format!(
+            "systemd: `systemctl --user daemon-reload` failed: {reason}"
+        ));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 
 mod bundle;
 mod daemon;
+mod manager;
 mod outside;
 mod packages;
 mod pair;
@@ -28,6 +29,7 @@ mod user;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use daemon::Daemon;
+pub(crate) use manager::Manager;
 pub(crate) use outside::{LISTING, inside, owners, sh};
 pub(crate) use packages::{Packages, free_port};
 pub(crate) use pair::{Pair, oracle_twice};

@@ -69,6 +69,20 @@ impl<'a> Podman<'a> {
         podman
     }
 
+    /// As `subuidless install --user --podman` leaves it: nothing is said on podman's command line.
+    pub(crate) fn installed(place: &'a Place) -> Self {
+        settings(place);
+        run(&mut place.subuidless(["install", "--user", "--podman"])).ok();
+        let podman = Self {
+            place,
+            shell: |place| place.as_user("sh"),
+            podman: words([tool("podman").as_path()]),
+            options: "--cgroups=disabled".to_owned(),
+        };
+        podman.prepare();
+        podman
+    }
+
     /// On a hybrid host podman's own mount namespace keeps this.
     fn prepare(&self) {
         if !has_cgroup2() {
