@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use common::{Place, Podman, Ran, assert_same_lines, run, set_mode, small_image};
+use common::{Place, Podman, Ran, assert_same_lines, run, set_mode, small_image, until};
 
 const LIB: &str = include_str!("images/lib.sh");
 
@@ -208,4 +208,117 @@ fn podman_and_buildah_build_below_run() {
     let ours = Side::of_user(&place, &image, "podman");
     let seen = compare(&oracle, &ours, include_str!("images/build.sh"));
     contains(&seen, "100000/200000 ");
+}
+
+/// What stands in ```sh blocks.
+fn commands(page: &str) -> String {
+    let blocks = page.split("```sh\n").skip(1);
+    let blocks = blocks.map(|block| block.split("```").next().unwrap());
+    blocks.collect()
+}
+
+#[test]
+fn the_commands_of_the_page_work() {
+    let place = Place::new();
+    let _one_at_a_time = common::lock();
+    let _daemons = Daemons(&place);
+    let image = odd_image(&place);
+    place.front("crun");
+    let ours = Side::of_user(&place, &image, "podman");
+    let mut page = commands(include_str!("../docs/images.md"));
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        // As the page says of hybrid hosts.
+        let bud = "buildah bud --network=host -t localhost/built-too context";
+        let unified = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup";
+        page = page.replace(bud, &format!("buildah unshare sh -c '{unified}; {bud}'"));
+    }
+    assert!(page.lines().count() > 15, "{page}");
+    let seen = ours
+        .sh(&format!(
+            "set -x; PATH={}:$PATH
+            mkdir context; printf 'FROM localhost/odd\nCOPY --chown=7:8 Dockerfile /d\nRUN chown 9:10 /etc/group\n' >context/Dockerfile
+            {page}
+            layers one latest; layers other latest
+            podman push --quiet localhost/two oci:two:latest; layers two latest",
+            place.path("").display()
+        ))
+        .ok();
+    for line in [
+        "-rw-r--r-- 5/6 51 etc/passwd\n",
+        "drwxr-xr-x 100000/200000 0 etc/\n",
+    ] {
+        assert!(seen.contains(line), "{line:?} in {seen}");
+    }
+    assert_eq!(seen.matches(" 5/6 51 etc/passwd\n").count(), 2, "{seen}");
+}
+
+/// A process that waits below `run` for a file of this name, and tells by another one that it does.
+const WAIT: &str = "touch ready-$name; while ! test -e go; do sleep 0.01; done";
+
+#[test]
+fn a_killed_worker_of_one_namespace_is_replaced_and_identities_stay() {
+    let place = Place::new();
+    let script = format!(
+        "wait_for_it() {{ {WAIT}; }}
+        export -f wait_for_it
+        for name in 1 2; do
+            name=$name unshare -r setpriv --reuid 5$name --regid 6 --clear-groups --inh-caps=-all bash -euc '
+                wait_for_it; id -u; mkdir d$name; stat -c %u:%g d$name' >out$name &
+        done; wait"
+    );
+    // They are not who it belongs to.
+    set_mode(&place.path("home"), 0o777);
+    let mut command = place.subuidless(["run", "--keep-id", "--", "bash", "-euc", &script]);
+    let mut child = command.spawn().unwrap();
+    let home = place.path("home");
+    until("both wait", || {
+        let both = ["ready-1", "ready-2"].map(|name| home.join(name).exists());
+        (both == [true, true]).then_some(())
+    });
+    let workers = place.workers();
+    assert_eq!(workers.len(), 2);
+    for worker in &workers {
+        kill(*worker, Signal::SIGKILL).unwrap();
+    }
+    fs::write(home.join("go"), "").unwrap();
+    assert!(child.wait().unwrap().success());
+    for n in [1, 2] {
+        let out = fs::read_to_string(home.join(format!("out{n}"))).unwrap();
+        assert_eq!(out, format!("5{n}\n5{n}:6\n"));
+    }
+    until("nothing is left", || {
+        place.processes().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn containers_side_by_side_and_a_pause_process_that_stays() {
+    let place = Place::new();
+    let _one_at_a_time = common::lock();
+    small_image(&place);
+    let podman = Podman::plain(&place);
+    // The pause process is to have the filter.
+    podman.sh("\"$@\" system migrate").ok();
+    let script = r#"podman import --quiet small.tar localhost/small >/dev/null
+        podman unshare sh -c 'test -e /sys/fs/cgroup/cgroup.controllers || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup'
+        for n in 3 4; do
+            podman run --rm --network=none $OPTIONS --user $n:$n localhost/small sh -euc '
+                i=0; while [ $i -lt 50 ]; do touch /tmp/f$i; stat -c %u:%g /tmp/f$i; i=$((i+1)); done | sort | uniq -c; id -u' &
+        done; wait"#;
+    let mut command = place.subuidless(["run", "--keep-id", "--", "sh", "-euc", script]);
+    let seen = run(command.env("OPTIONS", "--cgroups=disabled")).ok();
+    let mut words: Vec<&str> = seen.split_ascii_whitespace().collect();
+    words.sort_unstable();
+    assert_eq!(words, ["3", "3:3", "4", "4:4", "50", "50"]);
+    // It is served, and podman goes on with it, with the filter and without.
+    assert!(!place.workers().is_empty());
+    let again =
+        "podman run --rm --network=none --cgroups=disabled localhost/small stat -c %u:%g /bin";
+    assert_eq!(podman.sh(again).ok(), "0:0\n");
+    let mut command = place.subuidless(["run", "--keep-id", "--", "sh", "-euc", again]);
+    assert_eq!(run(&mut command).ok(), "0:0\n");
+    podman.sh("\"$@\" system migrate").ok();
+    until("nothing is left", || {
+        place.processes().is_empty().then_some(())
+    });
 }
