@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::sys;
 
 /// A filter that allows everything: BPF_RET | BPF_K with SECCOMP_RET_ALLOW, a `struct sock_filter`.
-const ALLOW: (u16, [u8; 2], u32) = (libc::BPF_RET as u16, [0; 2], libc::SECCOMP_RET_ALLOW);
+const ALLOW: (u16, [u8; 2], u32) = (0x06, [0; 2], libc::SECCOMP_RET_ALLOW);
 
 /// An id that is mapped only where all are.
 const FAR: Uid = Uid::from_raw(u32::MAX - 2);

@@ -73,6 +73,29 @@ impl<'a> Podman<'a> {
     pub(crate) fn installed(place: &'a Place) -> Self {
         settings(place);
         run(&mut place.subuidless(["install", "--user", "--podman"])).ok();
+        Self::without_options(place)
+    }
+
+    /// As it is, without a profile and a front.
+    pub(crate) fn plain(place: &'a Place) -> Self {
+        settings(place);
+        let settings = place.path("home/.config/containers");
+        fs::write(
+            settings.join("storage.conf"),
+            "[storage]\ndriver = \"overlay\"\n",
+        )
+        .expect("podman's settings");
+        // By its name podman knows what a runtime can do.
+        let names = "[\"crun\", \"subuidless-crun\"]";
+        let engine = format!(
+            "[engine]\nruntime_supports_nocgroup = {names}\nruntime_supports_json = {names}\n"
+        );
+        fs::write(settings.join("containers.conf"), engine).expect("podman's settings");
+        Self::without_options(place)
+    }
+
+    /// What podman does by its settings.
+    fn without_options(place: &'a Place) -> Self {
         let podman = Self {
             place,
             shell: |place| place.as_user("sh"),
