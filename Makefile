@@ -75,7 +75,7 @@ list: $(OUT)/stamp
 	@echo $(FISHDIR)/subuidless.fish
 	@for document in $(DOCUMENTS); do echo $(DOCDIR)/$$document; done
 
-# Pages of commands that a later version has not got stay; nothing else of the name is in these directories.
+# With the pages of commands that another version had: all of that name are ours.
 uninstall:
 	for name in subuidless $(FRONTS); do rm -f $(DESTDIR)$(BINDIR)/$$name || exit; done
 	rm -f $(DESTDIR)$(MANDIR)/man1/subuidless.1 $(DESTDIR)$(MANDIR)/man1/subuidless-*.1

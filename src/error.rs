@@ -176,6 +176,9 @@ pub(crate) enum Error {
     )]
     PathInSettings { path: PathBuf },
 
+    #[error("`systemctl --user {command}`: {reason}; the rest is done")]
+    Systemctl { command: String, reason: String },
+
     #[error("left alone, as said above: {count} of these files; the rest is done")]
     LeftAlone { count: usize },
 

@@ -168,6 +168,46 @@ fn without_a_home_it_says_so() {
     assert!(message.contains("HOME is not set"), "{message}");
 }
 
+#[test]
+fn when_systemctl_fails_the_rest_is_done_and_the_reason_told() {
+    let place = Place::new();
+    let directory = place.path("bin");
+    fs::create_dir(&directory).unwrap();
+    let systemctl = directory.join("systemctl");
+    let script = "#!/bin/sh\ncase $* in *show*) ;; *) echo 'Access denied' >&2; exit 4;; esac\n";
+    fs::write(&systemctl, script).unwrap();
+    common::set_mode(&systemctl, 0o755);
+    let path = format!("{}:/usr/bin:/bin", directory.display());
+    for (arguments, command) in [
+        (&["install", "--user", "--podman"][..], "daemon-reload"),
+        (&["uninstall", "--user"], "disable --now subuidless.socket"),
+    ] {
+        let ran = run(place.subuidless(arguments).env("PATH", &path));
+        let told = String::from_utf8(ran.stdout.clone()).unwrap();
+        let reason = format!("`systemctl --user {command}`: Access denied; the rest is done");
+        let message = ran.error();
+        assert!(message.contains(&reason), "{message}");
+        for name in ALL {
+            let path = in_home(&place, name);
+            assert!(told.contains(path.to_str().unwrap()), "{told}");
+            assert_eq!(path.symlink_metadata().is_ok(), arguments[0] == "install");
+        }
+    }
+}
+
+#[test]
+fn without_systemctl_it_says_that_nothing_was_enabled() {
+    let place = Place::new();
+    let mut command = place.as_user("/usr/bin/env");
+    command.args(["PATH=/nowhere"]).arg(place.binary());
+    let done = run(command.args(["install", "--user"])).ok();
+    assert!(
+        done.contains("there is no systemctl here, so nothing was enabled"),
+        "{done}"
+    );
+    assert_eq!(told(&place, "wrote", &done), [SOCKET, SERVICE]);
+}
+
 /// What was there stays, is named, and fails the command, which does the rest.
 #[track_caller]
 fn left_alone(place: &Place, name: &str, rest: &[&str]) {

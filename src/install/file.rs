@@ -106,7 +106,7 @@ pub(super) fn write(path: &Path, body: String, report: &mut Report) -> Result<Op
             body,
             directories: directories + made,
         });
-        replace(path, &text).map_err(|source| Error::File {
+        put(path, &text, act).map_err(|source| Error::File {
             path: path.to_owned(),
             source,
         })?;
@@ -150,14 +150,18 @@ pub(super) fn remove_directories(path: &Path, count: usize) {
     }
 }
 
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+fn put(path: &Path, text: &str, act: Act) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut file = NamedTempFile::new_in(directory)?;
     file.write_all(text.as_bytes())?;
     file.as_file()
         .set_permissions(fs::Permissions::from_mode(0o644))?;
     file.as_file().sync_all()?;
-    file.persist(path)?;
+    match act {
+        // Somebody may have made one meanwhile.
+        Act::Write => file.persist_noclobber(path)?,
+        _ => file.persist(path)?,
+    };
     File::open(directory)?.sync_all()
 }
 

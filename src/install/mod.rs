@@ -78,6 +78,7 @@ struct Report<'a> {
     dry_run: bool,
     tell: &'a mut dyn FnMut(&str),
     left_alone: usize,
+    failure: Option<Error>,
 }
 
 impl<'a> Report<'a> {
@@ -86,6 +87,7 @@ impl<'a> Report<'a> {
             dry_run,
             tell,
             left_alone: 0,
+            failure: None,
         }
     }
 
@@ -111,10 +113,16 @@ impl<'a> Report<'a> {
         self.say(&format!("left alone {}: {reason}", path.display()));
     }
 
+    /// What the command fails with once the rest is done.
+    fn fail(&mut self, failure: Error) {
+        self.failure.get_or_insert(failure);
+    }
+
     fn end(self) -> Result<(), Error> {
-        match self.left_alone {
-            0 => Ok(()),
-            count => Err(Error::LeftAlone { count }),
+        match (self.failure, self.left_alone) {
+            (Some(failure), _) => Err(failure),
+            (None, 0) => Ok(()),
+            (None, count) => Err(Error::LeftAlone { count }),
         }
     }
 }

@@ -35,6 +35,9 @@ pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error>
             return Ok(());
         }
     };
+    if std::env::var_os("CONTAINERS_CONF").is_some_and(|file| !file.is_empty()) {
+        report.say("podman: where CONTAINERS_CONF is set, as it is here, podman reads that file and no other");
+    }
     let Some(names) = names(places, &before, report) else {
         return Ok(());
     };

@@ -111,12 +111,8 @@ fn start(has_changed: bool, was_replaced: bool, report: &mut Report) {
         commands.push(&["try-restart", SERVICE]);
     }
     for command in commands {
-        if let Err(reason) = manager.run(command) {
-            report.say(&format!(
-                "systemd: `systemctl --user {}` failed: {reason}",
-                command.join(" ")
-            ));
-            return;
+        if let Err(failure) = manager.run(command) {
+            return report.fail(failure);
         }
     }
     report.say(match manager {
@@ -150,11 +146,9 @@ pub(super) fn uninstall(places: &Places, report: &mut Report) -> Result<(), Erro
     if (is_ours(&socket) || is_ours(&service))
         && !report.dry_run
         && manager == Manager::Runs
-        && let Err(reason) = manager.run(&["daemon-reload"])
+        && let Err(failure) = manager.run(&["daemon-reload"])
     {
-        report.say(&format!(
-            "systemd: `systemctl --user daemon-reload` failed: {reason}"
-        ));
+        report.fail(failure);
     }
     Ok(())
 }
@@ -178,9 +172,7 @@ fn stop(report: &mut Report) {
     };
     match result {
         Ok(sentence) => report.say(sentence),
-        Err(reason) => report.say(&format!(
-            "systemd: subuidless.socket cannot be disabled: {reason}"
-        )),
+        Err(failure) => report.fail(failure),
     }
 }
 
@@ -203,22 +195,26 @@ impl Manager {
         }
     }
 
-    /// The reason, if it fails.
-    fn run(self, arguments: &[&str]) -> Result<(), String> {
+    fn run(self, arguments: &[&str]) -> Result<(), Error> {
         let mut command = systemctl(arguments);
         if self == Self::Sleeps {
             command.env("SYSTEMD_OFFLINE", "1");
         }
-        let output = command.output().map_err(|error| error.to_string())?;
+        let failed = |reason: String| Error::Systemctl {
+            command: arguments.join(" "),
+            reason,
+        };
+        let output = command
+            .output()
+            .map_err(|error| failed(error.to_string()))?;
         if output.status.success() {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().lines().last().unwrap_or_default();
-        Err(match said.is_empty() {
-            true => output.status.to_string(),
-            false => said.to_owned(),
-        })
+        Err(failed(match said.trim().lines().last() {
+            Some(line) => line.to_owned(),
+            None => output.status.to_string(),
+        }))
     }
 }
 
