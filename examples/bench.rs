@@ -224,7 +224,7 @@ struct Subject {
 
 type Kind = (&'static str, fn(&mut Subject) -> c_long);
 
-const KINDS: [Kind; 30] = [
+const KINDS: [Kind; 31] = [
     ("stat-abs", |s| s.newfstatat(libc::AT_FDCWD, Name::Path, 0)),
     ("stat-rel", |s| {
         s.newfstatat(s.directory.as_raw_fd(), Name::Last, 0)
@@ -233,6 +233,9 @@ const KINDS: [Kind; 30] = [
     ("stat-cwd", |s| s.newfstatat(libc::AT_FDCWD, Name::Last, 0)),
     ("fstat", |s| {
         s.newfstatat(s.file.as_raw_fd(), Name::Empty, libc::AT_EMPTY_PATH)
+    }),
+    ("lstat", |s| {
+        s.newfstatat(libc::AT_FDCWD, Name::Path, libc::AT_SYMLINK_NOFOLLOW)
     }),
     ("fstat-old", Subject::fstat),
     ("statx", Subject::statx),

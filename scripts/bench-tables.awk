@@ -63,6 +63,9 @@ END {
     stats("fstat", "newfstatat of an fd", 1.6)
     stats("fstat-old", "fstat", 1.6)
     stats("statx", "statx, absolute path", 1.6)
+    call("lstat/empty", "lstat of a link, side store empty", 1.6)
+    call("lstat/used", "  side store in use")
+    call("lstat/kept", "  its owner is in there")
     call("chown/plain", "chown, another owner each time")
     call("chown-same/plain", "chown, the same owner")
 

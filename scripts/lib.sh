@@ -1,12 +1,15 @@
 # shellcheck shell=bash
 # Functions that the scripts beside this file share; to be sourced, does nothing by itself.
-# Names that it sets: REPO (the checkout), DEMO_USER, INSTALLED.
+# Names that it sets: REPO (the checkout), DEMO_USER, INSTALLED, PACKAGED.
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DEMO_USER=subuidless-demo
 # What containers install: packages that change ids, and give files to users of their own.
 # shellcheck disable=SC2034  # for who sources this
 INSTALLED=(nginx openssh-client openssh-server postgresql python3-minimal sudo)
+# With what single tests install.
+# shellcheck disable=SC2034
+PACKAGED=("${INSTALLED[@]}" cpio debootstrap mmdebstrap rpm systemd-standalone-tmpfiles)
 
 say() { if [[ -t 2 ]]; then printf '\n\033[1m==> %s\033[0m\n' "$*"; else printf '\n==> %s\n' "$*"; fi >&2; }
 die() { printf '%s: error: %s\n' "${0##*/}" "$*" >&2; exit 1; }
@@ -103,12 +106,12 @@ debian_sources() {
     apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' | sort -u
 }
 
-# Packages that containers install, with all that they depend on, as a signed repository of apt's at $PACKAGES_DIR below
-# $CACHE, its key beside it; needs root and debian_tar. Made once for each tar and list of names. Only of Debian's own
-# sources, for others have other builds. Usage: package_repository NAME...
+# Packages that containers install, with all that they depend on, and those that a new Debian consists of, as a signed
+# repository of apt's at $PACKAGES_DIR below $CACHE, its key beside it; needs root and debian_tar. Made once for each tar and
+# list of names. Only of Debian's own sources, for others have other builds. Usage: package_repository NAME...
 package_repository() {
     PACKAGES_DIR=$CACHE/packages
-    local made_for new sources tries
+    local made_for new sources tries package name
     made_for=$(stat -c '%y %s' "$DEBIAN_TAR" && echo "$*")
     [[ $(cat "$PACKAGES_DIR/made-for" 2>/dev/null) != "$made_for" ]] || return 0
     need_packages apt-utils gpg gpg-agent
@@ -120,37 +123,53 @@ package_repository() {
     for ((tries = 0; ; tries++)); do
         sources=$(debian_sources)
         echo "$sources" >"$new/apt/sources"
-        [[ -z $sources ]] || ! download_packages "$new/apt" "$@" || break
+        [[ -z $sources ]] || ! download_packages "$new/apt" "$new/apt/status" "$@" ||
+            ! download_packages "$new/apt" /dev/null '?essential' '?priority(required)' apt usr-is-merged || break
         # An old index, or none, names files that are gone: once more with new ones.
         ((tries == 0)) || { rm -rf "$new" && die "apt-get could not download: $*"; }
         apt-get update -q
     done
-    mv "$new"/apt/*.deb "$new" && rm -rf "$new/apt"
+    # The archive's own names, without epochs.
+    for package in "$new"/apt/*.deb; do
+        name=${package##*/}
+        mv "$package" "$new/${name/_[0-9]%3a/_}"
+    done
+    rm -rf "$new/apt"
     sign_packages "$new" || { rm -rf "$new" && die "could not sign $new"; }
     echo "$made_for" >"$new/made-for"
-    chmod 644 "$new"/*
+    chmod -R a+rX "$new"
     rm -rf "$PACKAGES_DIR"
     mv "$new" "$PACKAGES_DIR"
 }
 
-# Downloads what a container that has just been unpacked lacks to install NAME... Usage: download_packages DIRECTORY NAME...
+# Downloads what a container in which the packages of STATUS are installed lacks to install NAME...
+# Usage: download_packages DIRECTORY STATUS NAME...
 download_packages() {
-    local directory=$1
-    shift
-    apt-get -q -y --no-install-recommends --download-only -o Dir::State::status="$directory/status" \
+    local directory=$1 status=$2
+    shift 2
+    apt-get -q -y --no-install-recommends --download-only -o Dir::State::status="$status" \
         -o Dir::Etc::SourceList="$directory/sources" -o Dir::Etc::SourceParts=- -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
         -o Dir::Cache::archives="$directory" install "$@"
 }
 
-# Makes the index of a directory of packages, and signs it with a key that nobody has afterwards. Usage: sign_packages DIRECTORY
+# Makes the index of a directory of packages, and signs it with a key that nobody has afterwards: once for sources.list, and
+# once below dists, as debootstrap wants it. Usage: sign_packages DIRECTORY
 sign_packages() (
     export GNUPGHOME
+    suite=$(. /etc/os-release && echo "${VERSION_CODENAME:?}") architecture=$(dpkg --print-architecture)
+    components=dists/$suite/main/binary-$architecture
     # A short path: the agent's socket lies there.
     GNUPGHOME=$(mktemp -d) && cd "$1" || exit
     trap 'gpgconf --kill all; rm -rf "$GNUPGHOME"' EXIT
-    apt-ftparchive packages . >Packages && release=$(apt-ftparchive release .) && echo "$release" >Release &&
+    release() { apt-ftparchive -o APT::FTPArchive::Release::Codename="$suite" -o APT::FTPArchive::Release::Suite="$suite" "$@"; }
+    mkdir -p "$components" && apt-ftparchive packages . >Packages && cp Packages "$components" &&
+        flat=$(release release .) && echo "$flat" >Release &&
+        deep=$(release -o APT::FTPArchive::Release::Components=main -o APT::FTPArchive::Release::Architectures="$architecture" \
+            release "dists/$suite") && echo "$deep" >"dists/$suite/Release" &&
         gpg --batch --quiet --passphrase '' --quick-generate-key subuidless default sign never &&
-        gpg --batch --quiet --clear-sign --output InRelease Release && gpg --batch --quiet --export --output key.gpg
+        for directory in . "dists/$suite"; do
+            gpg --batch --quiet --clear-sign --output "$directory/InRelease" "$directory/Release" || exit
+        done && gpg --batch --quiet --export --output key.gpg
 )
 
 # The user that containers run as: $DEMO_USER when we are root, ourselves otherwise.
@@ -197,10 +216,10 @@ rootless_crun() {
     as_user "${variables[@]}" "${CRUN[@]}" "$@"
 }
 
-# Starts the daemon as that user; sets DAEMON (its pid). Usage: start_daemon BINARY SOCKET LOG
+# Starts the daemon as that user; sets DAEMON (its pid). Usage: start_daemon BINARY SOCKET LOG [VARIABLE=VALUE...]
 start_daemon() {
     local binary=$1 socket=$2 log=$3 tries
-    (as_user "$binary" "$socket") >"$log" 2>&1 &
+    (as_user "${@:4}" "$binary" "$socket") >"$log" 2>&1 &
     DAEMON=$!
     for ((tries = 0; tries < 100; tries++)); do
         ! grep -q listening "$log" || return 0

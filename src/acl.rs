@@ -20,6 +20,15 @@ struct Entry {
     id: u32,
 }
 
+impl Entry {
+    fn is_named(&self) -> bool {
+        matches!(self.tag, USER | GROUP)
+    }
+}
+
+/// ACL_UNDEFINED_ID
+const NOBODY: u32 = u32::MAX;
+
 /// A list, as it stands in the attributes `system.posix_acl_access` and `system.posix_acl_default`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Acl(Vec<Entry>);
@@ -32,10 +41,15 @@ impl Acl {
         if u32::from_le_bytes(*version) != VERSION || !rest.is_empty() {
             return None;
         }
-        let entries = entries.iter().map(|&[a, b, c, d, e, f, g, h]| Entry {
-            tag: u16::from_le_bytes([a, b]),
-            permissions: u16::from_le_bytes([c, d]),
-            id: u32::from_le_bytes([e, f, g, h]),
+        let entries = entries.iter().map(|&[a, b, c, d, e, f, g, h]| {
+            let entry = Entry {
+                tag: u16::from_le_bytes([a, b]),
+                permissions: u16::from_le_bytes([c, d]),
+                id: u32::from_le_bytes([e, f, g, h]),
+            };
+            // As the kernel gives them back.
+            let id = if entry.is_named() { entry.id } else { NOBODY };
+            Entry { id, ..entry }
         });
         Some(Self(entries.collect()))
     }
@@ -50,13 +64,56 @@ impl Acl {
         bytes
     }
 
-    /// The list without the entries that `is_mapped` does not know; `None` if it knows all.
-    pub(crate) fn mapped(&self, is_mapped: impl Fn(u32) -> bool) -> Option<Self> {
-        let is_kept = |entry: &&Entry| !matches!(entry.tag, USER | GROUP) || is_mapped(entry.id);
-        let kept: Vec<Entry> = self.0.iter().filter(is_kept).copied().collect();
+    /// What the kernel is to get in this list's place; `None` if `is_known` knows all ids.
+    ///
+    /// A right list goes there without its foreign entries. A wrong one goes there with `known` instead of their ids, for
+    /// the kernel to say what is wrong.
+    pub(crate) fn for_kernel(&self, is_known: impl Fn(u32) -> bool, known: u32) -> Option<Self> {
         // (uid_t) −1 is nobody's: the kernel says so.
-        let is_wrong = |entry: &Entry| matches!(entry.tag, USER | GROUP) && entry.id == u32::MAX;
-        (kept.len() < self.0.len() && !self.0.iter().any(is_wrong)).then_some(Self(kept))
+        let is_foreign =
+            |entry: &Entry| entry.is_named() && entry.id != NOBODY && !is_known(entry.id);
+        if !self.0.iter().any(is_foreign) {
+            return None;
+        }
+        let entries = self.0.iter().copied();
+        Some(Self(if self.is_right() {
+            entries.filter(|entry| !is_foreign(entry)).collect()
+        } else {
+            let replaced = |entry: Entry| match is_foreign(&entry) {
+                true => Entry { id: known, ..entry },
+                false => entry,
+            };
+            entries.map(replaced).collect()
+        }))
+    }
+
+    /// fs/posix_acl.c, posix_acl_valid.
+    fn is_right(&self) -> bool {
+        let ranks = self.0.iter().map(|entry| match entry.tag {
+            USER_OBJ => 0,
+            USER => 1,
+            GROUP_OBJ => 2,
+            GROUP => 3,
+            MASK => 4,
+            OTHER => 5,
+            _ => u32::MAX,
+        });
+        let ranks: Vec<u32> = ranks.collect();
+        let has = |rank| ranks.contains(&rank);
+        let in_order = |pair: &[u32]| {
+            pair[0] < pair[1] || (pair[0] == pair[1] && pair[0] % 2 == 1 && pair[0] < 5)
+        };
+        ranks.windows(2).all(in_order)
+            && ranks.iter().all(|rank| *rank <= 5)
+            && has(0)
+            && has(2)
+            && has(5)
+            && (has(4) || !(has(1) || has(3)))
+            && self.0.iter().all(|entry| entry.permissions <= 7)
+            && !self
+                .0
+                .iter()
+                .any(|entry| entry.is_named() && entry.id == NOBODY)
     }
 
     /// The list without entries of nobody that can be named here, which read as −1; `None` if that were all it had.
@@ -99,8 +156,6 @@ mod tests {
         Acl(entries.iter().map(entry).collect())
     }
 
-    const NOBODY: u32 = u32::MAX;
-
     #[test]
     fn a_list_survives_the_round_trip_and_other_bytes_are_none() {
         let list = acl(&[(USER_OBJ, 6, NOBODY), (USER, 4, 70_000), (OTHER, 0, NOBODY)]);
@@ -122,10 +177,34 @@ mod tests {
             (MASK, 4, NOBODY),
             (OTHER, 0, NOBODY),
         ]);
-        let mapped = list.mapped(|id| id == 0).unwrap();
-        assert_eq!(mapped.0.len(), 5);
-        assert_eq!(mapped.mapped(|id| id == 0), None);
-        assert_eq!(acl(&[(USER, 4, NOBODY)]).mapped(|_| false), None);
+        let without = list.for_kernel(|id| id == 0, 0).unwrap();
+        assert_eq!(without.0.len(), 5);
+        assert_eq!(without.for_kernel(|id| id == 0, 0), None);
+    }
+
+    #[test]
+    fn a_wrong_list_is_wrong_without_foreign_ids_too() {
+        let (user_obj, group_obj, other) = (
+            (USER_OBJ, 6, NOBODY),
+            (GROUP_OBJ, 4, NOBODY),
+            (OTHER, 0, NOBODY),
+        );
+        let (user, mask) = ((USER, 4, 70_000), (MASK, 4, NOBODY));
+        for wrong in [
+            &[user_obj, user, group_obj, other][..],
+            &[user_obj, group_obj, user, mask, other],
+            &[user_obj, user, group_obj, mask],
+            &[user_obj, user, group_obj, mask, mask, other],
+            &[user_obj, user_obj, user, group_obj, mask, other],
+            &[user_obj, (USER, 8, 70_000), group_obj, mask, other],
+            &[user_obj, (USER, 4, NOBODY), user, group_obj, mask, other],
+            &[user_obj, user, group_obj, (0x40, 7, 5), mask, other],
+            &[user],
+        ] {
+            let list = acl(wrong).for_kernel(|id| id == 0, 0).unwrap();
+            assert_eq!(list.0.len(), wrong.len(), "{wrong:?}");
+            assert!(list.0.iter().all(|entry| entry.id != 70_000));
+        }
     }
 
     #[test]

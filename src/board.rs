@@ -52,15 +52,19 @@ pub(crate) enum Step {
     Creating,
     /// The target gets this record, and its call this value.
     Assigning { record: u16, value: u32 },
+    /// Something is changed that was found in the state that the target asks for.
+    Changing,
 }
 
 impl Journal<'_> {
     const CREATING: u64 = 1;
     const ASSIGNING: u64 = 2;
+    const CHANGING: u64 = 3;
 
     pub(crate) fn note(self, step: Step) {
         let (kind, value) = match step {
             Step::Creating => (Self::CREATING, 0),
+            Step::Changing => (Self::CHANGING, 0),
             Step::Assigning { record, value } => {
                 (Self::ASSIGNING | u64::from(record) << 8, u64::from(value))
             }
@@ -75,6 +79,7 @@ impl Journal<'_> {
         let [kind, low, high, ..] = word.to_le_bytes();
         match u64::from(kind) {
             Self::CREATING => Some(Step::Creating),
+            Self::CHANGING => Some(Step::Changing),
             Self::ASSIGNING => Some(Step::Assigning {
                 record: u16::from_le_bytes([low, high]),
                 value: u32::try_from(self.0[STEP_VALUE].load(Ordering::Relaxed)).ok()?,

@@ -1,5 +1,6 @@
 //! [`Error`]: a fault on our side, in the user's words: the thing, the reason and the way out. Never sent to a target.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -42,6 +43,11 @@ pub(crate) enum Error {
         "neither {} nor {} is to be found on PATH: install one of them, or name it with --runtime", .names[0], .names[1]
     )]
     NoRuntime { names: [&'static str; 2] },
+
+    #[error(
+        "what was found as the runtime behind subuidless is subuidless again, as {}: name the real one with --runtime", .name.display()
+    )]
+    RuntimeIsFront { name: OsString },
 
     #[error("{path}: the daemon that listens there cannot be told of the container: {source}")]
     Announce { path: PathBuf, source: io::Error },
@@ -124,9 +130,9 @@ pub(crate) enum Error {
     NameService { name: String, errno: Errno },
 
     #[error(
-        "no daemon listens on {places}: start one with `subuidless serve`, or name its socket with --socket"
+        "no daemon listens on {place}{others}: start one with `subuidless serve`, or name its socket with --socket"
     )]
-    NobodyListens { places: String },
+    NobodyListens { place: String, others: &'static str },
 
     #[error("{failures} of these checks failed: without what they ask for, nothing works")]
     Unfit { failures: usize },

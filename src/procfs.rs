@@ -67,6 +67,20 @@ pub(crate) fn list(name: &CStr) -> Result<Vec<String>, Errno> {
         .collect())
 }
 
+/// Blanks and the like are octal in mountinfo.
+pub(crate) fn unescaped(point: &str) -> String {
+    [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ]
+    .into_iter()
+    .fold(point.to_owned(), |point, (escaped, plain)| {
+        point.replace(escaped, plain)
+    })
+}
+
 fn errno_of(error: std::io::Error) -> Errno {
     Errno::try_from(error).unwrap_or(Errno::EIO)
 }

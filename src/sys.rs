@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -443,13 +444,20 @@ pub(crate) fn capabilities(tid: u32) -> Result<Capabilities, Errno> {
     })
 }
 
-/// Limits this thread's capabilities to `keep`, for good.
-pub(crate) fn limit_capabilities(keep: u64) -> Result<(), Errno> {
+/// Gives this thread these of its permitted capabilities; what is no longer permitted is gone for good.
+pub(crate) fn set_capabilities(effective: u64, permitted: u64) -> Result<(), Errno> {
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     let mut header = [LINUX_CAPABILITY_VERSION_3, 0];
-    let low = (keep & 0xffff_ffff) as u32;
-    let high = (keep >> 32) as u32;
-    let mut data = [low, low, 0, high, high, 0];
+    let low = |set: u64| (set & 0xffff_ffff) as u32;
+    let high = |set: u64| (set >> 32) as u32;
+    let mut data = [
+        low(effective),
+        low(permitted),
+        0,
+        high(effective),
+        high(permitted),
+        0,
+    ];
     // SAFETY: version 3 reads a header of two words and twice three words.
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_mut_ptr()) };
     Errno::result(result).map(drop)
@@ -664,11 +672,89 @@ pub(crate) fn bind(socket: BorrowedFd, address: &[u8]) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full.
+/// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full. A path that begins with `@` is
+/// an abstract name (unix(7)).
 pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let address = match path.as_os_str().as_bytes() {
+        [b'@', name @ ..] => UnixAddr::new_abstract(name)?,
+        _ => UnixAddr::new(path)?,
+    };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let connection = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+    connect(connection.as_raw_fd(), &address)?;
     Ok(UnixStream::from(connection))
+}
+
+/// fsopen(2)
+pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd, Errno> {
+    const FSOPEN_CLOEXEC: c_uint = 1;
+    // SAFETY: the name ends in NUL.
+    let fd = unsafe { libc::syscall(libc::SYS_fsopen, file_system.as_ptr(), FSOPEN_CLOEXEC) };
+    adopt(fd)
+}
+
+/// fsconfig(2): sets an option, one without a value as a flag.
+pub(crate) fn fsconfig_set(
+    context: BorrowedFd,
+    key: &CStr,
+    value: Option<&CStr>,
+) -> Result<(), Errno> {
+    const FSCONFIG_SET_FLAG: c_uint = 0;
+    const FSCONFIG_SET_STRING: c_uint = 1;
+    let (command, value) = match value {
+        Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
+        None => (FSCONFIG_SET_FLAG, std::ptr::null()),
+    };
+    let fd = context.as_raw_fd();
+    // SAFETY: the strings end in NUL; a flag has none for its value.
+    let result = unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, key.as_ptr(), value, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// fsconfig(2) and fsmount(2): makes the file system, and a mount of it that is nowhere yet.
+pub(crate) fn fsmount(context: BorrowedFd, attributes: c_uint) -> Result<OwnedFd, Errno> {
+    const FSCONFIG_CMD_CREATE: c_uint = 6;
+    const FSMOUNT_CLOEXEC: c_uint = 1;
+    let fd = context.as_raw_fd();
+    let nothing = std::ptr::null::<c_void>();
+    // SAFETY: the command takes neither key nor value.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            fd,
+            FSCONFIG_CMD_CREATE,
+            nothing,
+            nothing,
+            0,
+        )
+    };
+    Errno::result(result)?;
+    // SAFETY: only numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, attributes) };
+    adopt(fd)
+}
+
+/// move_mount(2) of a mount that is nowhere yet to an open directory.
+pub(crate) fn attach_mount(mount: BorrowedFd, directory: BorrowedFd) -> Result<(), Errno> {
+    const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
+    const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
+    // SAFETY: both paths are empty and end in NUL.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            directory.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+fn adopt(fd: libc::c_long) -> Result<OwnedFd, Errno> {
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -188,7 +188,7 @@ fn bundles_that_cannot_be_changed_are_left_as_they_are_and_named() {
     let place = Place::new();
     let foreign = json!({"linux": {"seccomp": {
         "defaultAction": "SCMP_ACT_ALLOW",
-        "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}],
+        "syscalls": [{"names": ["bpf"], "action": "SCMP_ACT_NOTIFY"}],
     }}});
     let cases = [
         ("this is no JSON", "not a JSON object"),

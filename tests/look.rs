@@ -566,3 +566,99 @@ fn more_tracers_than_there_is_room_for_are_refused() {
     });
     Trace::start(&place, &daemon, &[]);
 }
+
+#[test]
+fn what_run_has_started_can_be_looked_at_too_and_leaves_nothing_to_ask() {
+    let place = Place::new();
+    let no_daemon = || run(&mut place.subuidless(["status"])).error();
+    assert!(no_daemon().contains("nothing runs that `subuidless run` has started"));
+    let script = "mkfifo go; echo >ready; read word <go; touch f; chown 5:6 f; echo >done; exec sleep 1000000";
+    let mut command = place.subuidless(["run", "--", "sh", "-euc", script]);
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    let home = place.path("home");
+    until("the command runs", || {
+        home.join("ready").exists().then_some(())
+    });
+    let id = format!("run-{}", child.id());
+    let found = status(&place);
+    let [one] = found["containers"].as_array().unwrap().as_slice() else {
+        panic!("{found:#}");
+    };
+    assert_eq!(one["id"], id.as_str());
+    assert_eq!(one["processes"], json!([child.id()]));
+    let output = place.path("trace.out");
+    let mut trace = place.subuidless(["trace", "-c", "chown,lchown,fchownat", &id]);
+    trace.stdout(fs::File::create(&output).unwrap());
+    let mut trace = trace.spawn().unwrap();
+    // Whether it watches already is seen at the worker: the pipe is the only one that it has.
+    let worker = one["workers"][0].as_u64().unwrap();
+    until("it watches", || {
+        let fds = fs::read_dir(format!("/proc/{worker}/fd")).ok()?;
+        fds.flatten()
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .find(|fd| fd.to_string_lossy().starts_with("pipe:"))
+    });
+    fs::write(home.join("go"), "go\n").unwrap();
+    until("the command has gone on", || {
+        home.join("done").exists().then_some(())
+    });
+    let line = until("its chown is shown", || {
+        let shown = fs::read_to_string(&output).unwrap();
+        shown.ends_with('\n').then_some(shown)
+    });
+    assert!(line.starts_with(&format!("[{id}] ")), "{line}");
+    assert!(
+        line.contains("\"f\", 5, 6") && line.ends_with(" = 0\n"),
+        "{line}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let ended = until("the trace ends", || trace.try_wait().unwrap());
+    assert!(ended.success(), "{ended}");
+    until("nobody is left to ask", || {
+        place.processes().is_empty().then_some(())
+    });
+    no_daemon();
+}
+
+#[test]
+fn containers_of_run_are_among_those_that_are_shown() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let rootfs = bundle.rootfs();
+    let mut command = place.subuidless(["run", "--name", "looked-at", "--rootfs"]);
+    command
+        .arg(&rootfs)
+        .args([
+            "--",
+            "/bin/sh",
+            "-c",
+            "cd /work; touch f; chown 1:2 f; : >ready; exec sleep 1000000",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    until("the container runs", || {
+        rootfs.join("work/ready").exists().then_some(())
+    });
+    let found = status(&place);
+    let daemons = found["daemons"].as_array().unwrap();
+    assert_eq!(daemons.len(), 2, "{found:#}");
+    let [one] = found["containers"].as_array().unwrap().as_slice() else {
+        panic!("{found:#}");
+    };
+    assert_eq!(one["id"], "looked-at");
+    assert_eq!(one["processes"].as_array().unwrap().len(), 1, "{found:#}");
+    let socket = place.runtime_directory().join("subuidless/looked-at.sock");
+    assert_eq!(one["socket"], socket.to_str().unwrap());
+    let init = one["processes"][0].clone();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Its supervisor ends it, and must not be ended by the end of this test before.
+    until("the container ends", || {
+        let stat = fs::read_to_string(format!("/proc/{init}/stat")).unwrap_or_default();
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    });
+}

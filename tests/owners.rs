@@ -195,8 +195,8 @@ fn hostile_lines_do_no_harm_and_are_named() {
             "Invalid argument",
         ),
         (
-            "{\"path\":\"p\",\"attributes\":{\"trusted.x\":\"00\"}}",
-            "only regular files and directories",
+            "{\"path\":\"p\",\"attributes\":{\"user.x\":\"00\"}}",
+            "Invalid argument",
         ),
         ("{\"path\":\"f\",\"uid\":\"root\"}", "invalid type"),
         ("{\"path\":\"f\",\"owner\":5}", "unknown field `owner`"),

@@ -49,19 +49,28 @@ impl Started<'_> {
         found
     }
 
-    fn sockets(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.0.runtime_directory()).unwrap();
+    /// What lies where daemons listen, and in the directory for those of user namespaces.
+    fn files(&self) -> Vec<PathBuf> {
+        let usual = self.0.runtime_directory();
+        let directories = [usual.join("subuidless"), usual];
+        let entries = directories.map(|directory| fs::read_dir(directory).into_iter().flatten());
         entries
+            .into_iter()
             .flatten()
-            .filter(|entry| entry.file_type().unwrap().is_socket())
-            .map(|entry| entry.path())
+            .map(|entry| entry.unwrap().path())
             .collect()
     }
 
+    fn sockets(&self) -> Vec<PathBuf> {
+        let mut files = self.files();
+        files.retain(|path| fs::symlink_metadata(path).unwrap().file_type().is_socket());
+        files
+    }
+
     fn logs(&self) -> String {
-        let entries = fs::read_dir(self.0.runtime_directory()).unwrap();
-        let logs = entries.flatten().map(|entry| entry.path());
-        logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        let files = self.files().into_iter();
+        files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
             .map(|path| fs::read_to_string(path).unwrap())
             .collect()
     }
@@ -434,6 +443,8 @@ fn one_daemon_is_started_however_many_containers_start_at_once() {
     bundle.run(&["/bin/true"]).ok();
     let first = started.daemons();
     assert_eq!(first.len(), 1, "{first:?}");
+    let status = run(&mut place.subuidless(["status"])).ok();
+    assert!(!status.is_empty());
     assert_eq!(first[0].1[0], "subuidless");
     // In a namespace of their own, whose daemon they share: one starts it, whichever it is.
     let front = place.front("crun");
@@ -575,6 +586,16 @@ fn by_the_name_of_crun_the_front_finds_the_other_crun() {
     let path = format!("{}:/usr/sbin:/usr/bin", directory.display());
     let seen = run(command.env("PATH", path).arg("--version")).ok();
     assert!(seen.starts_with("crun version"), "{seen}");
+    // Two copies would call each other for ever.
+    fs::remove_file(directory.join("crun")).unwrap();
+    fs::copy(place.binary(), directory.join("crun")).unwrap();
+    let mut command = place.as_user(place.front("crun"));
+    let path = format!("{}:/usr/sbin:/usr/bin", directory.display());
+    let said = run(command.env("PATH", path).arg("--version")).error();
+    assert_eq!(
+        said,
+        "subuidless: what was found as the runtime behind subuidless is subuidless again, as crun: name the real one with --runtime\n"
+    );
     let seen = run(&mut place.subuidless(["runtime", "--runtime", "runc", "--version"])).ok();
     assert!(seen.starts_with("runc version"), "{seen}");
 }

@@ -4,14 +4,11 @@
 
 mod common;
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use common::{
     Bundle, Daemon, Packages, Pair, Place, Podman, Running, Runtime, assert_same_lines,
-    debian_owners, example, free_port, oracle_twice, run, small_image, tool,
+    debian_owners, example, free_port, oracle_twice, small_image,
 };
 
 /// Functions for scripts: `make_users`, `list`, `patiently`, `processes`.
@@ -186,26 +183,10 @@ fn programs_with_set_id_bits_run_as_the_owners_of_their_files() {
     assert!(seen.contains("euid=70000(bob) egid=8(mail)"), "{seen}");
 }
 
-/// A program of `tests/users`, built for this place.
-fn compile(place: &Place, compiler: &[&str], name: &str, source: &str) -> PathBuf {
-    let program = place.path(name);
-    let mut command = Command::new(tool(compiler[0]));
-    command.args(&compiler[1..]).arg("-o").arg(&program);
-    command.arg(format!(
-        "{}/tests/users/{source}",
-        env!("CARGO_MANIFEST_DIR")
-    ));
-    command
-        .env("CGO_ENABLED", "0")
-        .env("GOCACHE", place.path("go"));
-    run(&mut command).ok();
-    program
-}
-
 fn static_program(compiler: &[&str], name: &str, source: &str) -> String {
     let place = Place::new();
     let daemon = Daemon::start(&place);
-    let program = compile(&place, compiler, name, source);
+    let program = common::compile(&place, compiler, name, &format!("users/{source}"));
     let pair = Pair::small(&place, &daemon)
         .with(|bundle| bundle.with_mount(&program, "/ids", &["bind", "ro"]));
     let seen = pair.sh("chmod 1777 /tmp; exec /ids");

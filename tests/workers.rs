@@ -112,7 +112,7 @@ fn a_container_does_not_notice_that_its_worker_is_killed() {
 #[test]
 fn an_idle_container_gets_another_worker_when_its_worker_is_killed() {
     let place = Place::new();
-    let daemon = Daemon::start(&place);
+    let mut daemon = Daemon::start(&place);
     let bundle = Bundle::new(&place, &daemon);
     let script = "cd /work; touch f; chown 1:1 f; mkfifo go; read word <go
         chown 2:2 f; stat -c %u:%g f >result; exec sleep 1000000";
@@ -125,6 +125,19 @@ fn an_idle_container_gets_another_worker_when_its_worker_is_killed() {
         let workers = place.workers_of(&container.id);
         (!workers.is_empty() && !workers.contains(&first)).then_some(())
     });
+    // Neither has any call come to it when its daemon ends, nor to the next one.
+    until("it has taken over", || {
+        place
+            .workers_of(&container.id)
+            .into_iter()
+            .find(|worker| common::has_listener(*worker))
+    });
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    let next = Daemon::start(&place);
+    next.wait_for(&["container of an earlier daemon", &container.id]);
+    kill(worker_of(&place, &container), Signal::SIGKILL).unwrap();
+    next.wait_for(&["worker died", &container.id]);
     fs::write(fifo, "go\n").unwrap();
     let result = bundle.rootfs().join("work/result");
     let seen = until("the container goes on", || {

@@ -69,6 +69,9 @@ enum Subcommands {
     Trace(trace::Arguments),
     /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or `subuidless-runc`)
     Runtime(runtime::Arguments),
+    /// Read all of a side store, which a damaged one does not survive: the daemon has it done by another process
+    #[command(hide = true)]
+    ReadStore { directory: PathBuf },
     /// Look after the owners that are kept beside the files
     #[command(subcommand)]
     Owners(owners::Command),
@@ -152,6 +155,7 @@ pub fn main() -> ExitCode {
         Subcommands::Status(arguments) => status::run(&arguments),
         Subcommands::Trace(arguments) => trace::run(arguments),
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
+        Subcommands::ReadStore { directory } => crate::daemon::store::read_through(&directory),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
         Subcommands::Run(arguments) => return failure_of(&run::run(*arguments)),

@@ -23,7 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
@@ -36,6 +36,7 @@ use crate::sys;
 use announcements::Announcements;
 use receive::{ReceiveError, Received};
 use socket::ControlSocket;
+pub(crate) use socket::abstract_name;
 use store::{Keeper, Places};
 use workers::Workers;
 
@@ -196,6 +197,13 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
         lasting: places.lasting,
         socket: None,
     }));
+    match socket::for_questions(&state.id) {
+        Ok(socket) => {
+            let workers = Rc::clone(&workers);
+            tokio::task::spawn_local(async move { answer_all(&socket, &workers).await });
+        }
+        Err(error) => debug!(%error, "nobody can ask about this command"),
+    }
     match keep_id {
         false => workers.supervise(state, listener, None).await,
         true => route(&workers, &state.id, listener).await?,
@@ -204,6 +212,42 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
         keeper.stop();
     }
     Ok(())
+}
+
+/// Answers questions, and hears nothing else.
+async fn answer_all(socket: &UnixListener, workers: &Rc<Workers>) {
+    while let Ok((connection, _)) = socket.accept().await {
+        let workers = Rc::clone(workers);
+        tokio::task::spawn_local(async move {
+            if peer(&connection).is_none() {
+                return;
+            }
+            if let Ok(Received::Ask(ask)) = receive::receive(&connection, false).await {
+                answer::answer(ask, connection, &workers).await;
+            }
+        });
+    }
+}
+
+/// The process at the other end, where it is known; `None` when it is not one of this user's, which is logged.
+fn peer(connection: &UnixStream) -> Option<Option<u32>> {
+    match connection.peer_cred() {
+        Ok(peer) if peer.uid() == Uid::effective().as_raw() => {
+            Some(peer.pid().and_then(|pid| u32::try_from(pid).ok()))
+        }
+        Ok(peer) => {
+            warn!(
+                uid = peer.uid(),
+                pid = peer.pid(),
+                "refused: a peer of another user"
+            );
+            None
+        }
+        Err(error) => {
+            warn!(%error, "refused: a peer without credentials");
+            None
+        }
+    }
 }
 
 async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, ListenerFd)>, Error> {
@@ -325,22 +369,8 @@ impl Daemon {
 
     /// One connection, from the peer check to the end of its container. Errors end here, in one log line.
     async fn handle(&self, connection: UnixStream) {
-        let pid = match connection.peer_cred() {
-            Ok(peer) if peer.uid() == Uid::effective().as_raw() => {
-                peer.pid().and_then(|pid| u32::try_from(pid).ok())
-            }
-            Ok(peer) => {
-                warn!(
-                    uid = peer.uid(),
-                    pid = peer.pid(),
-                    "refused: a peer of another user"
-                );
-                return;
-            }
-            Err(error) => {
-                warn!(%error, "refused: a peer without credentials");
-                return;
-            }
+        let Some(pid) = peer(&connection) else {
+            return;
         };
         let claimed = self.announcements.claim(pid);
         debug!(pid, claimed = claimed.is_some(), "connection");

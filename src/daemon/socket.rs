@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::SocketAddr;
 use std::path::{Display, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Uid;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
 
@@ -106,6 +109,21 @@ impl Drop for ControlSocket {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// A socket for questions about the one container `id`, for a daemon that nobody else talks to: under an abstract name, of which
+/// nothing is left whoever dies how.
+pub(super) fn for_questions(id: &str) -> io::Result<UnixListener> {
+    let address = SocketAddr::from_abstract_name(abstract_name(id))?;
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// The name, without the NUL byte that makes it abstract: it looks like a path in the runtime directory.
+pub(crate) fn abstract_name(id: &str) -> String {
+    let directory = std::env::var("XDG_RUNTIME_DIR").unwrap_or_default();
+    format!("{directory}/subuidless-{}/{id}", Uid::effective())
 }
 
 /// The one socket that systemd passes (sd_listen_fds(3)), if there is one.

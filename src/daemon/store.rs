@@ -7,7 +7,9 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use nix::sys::statfs::{self, FsType};
 use nix::unistd::Uid;
 use tracing::{debug, error, info, warn};
 
+use crate::error::Error;
 use crate::owner::SideStore;
 
 /// So much may be lost with the power; extended attributes wait longer for the disk.
@@ -57,7 +60,7 @@ impl Places {
             .map(|()| recent);
         Self {
             recent,
-            lasting: lasting_directory(wish),
+            lasting: lasting_directory(wish).filter(|directory| can_be_read(directory)),
         }
     }
 
@@ -70,7 +73,7 @@ impl Places {
 fn recent_directory() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
         Some(runtime) => Path::new(&runtime).join("subuidless-recent"),
-        None => PathBuf::from(format!("/dev/shm/subuidless-recent-{}", Uid::effective())),
+        None => PathBuf::from(format!("/dev/shm/subuidless-recent-{}", host_uid())),
     }
 }
 
@@ -83,6 +86,22 @@ pub(crate) fn lasting_place(wish: Option<PathBuf>) -> Option<PathBuf> {
         (None, None) => None,
     };
     wish.or_else(|| Some(state()?.join("subuidless")))
+}
+
+/// What the user is called outside of this user namespace: in it everybody is 0.
+pub(crate) fn host_uid() -> u32 {
+    let uid = Uid::effective().as_raw();
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+            let (inside, outside) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+            let count = numbers.next()?.ok()?;
+            let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
+            outside.checked_add(offset)
+        })
+        .next()
+        .unwrap_or(uid)
 }
 
 fn lasting_directory(wish: Option<PathBuf>) -> Option<PathBuf> {
@@ -106,6 +125,42 @@ fn lasting_directory(wish: Option<PathBuf>) -> Option<PathBuf> {
 
 const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until the next boot; --store DIR keeps \
                           them in a directory on a local disk";
+
+/// Whether reading all of the store goes well, as another process finds out: a damaged one may end who does that.
+fn can_be_read(directory: &Path) -> bool {
+    let reading = Command::new("/proc/self/exe")
+        .arg(READ_STORE)
+        .arg(directory)
+        .stdin(Stdio::null())
+        .output();
+    let reason = match reading {
+        Ok(read) if read.status.success() => return true,
+        Ok(read) if read.status.signal().is_some() => {
+            format!(
+                "it is damaged (moving the directory away begins a new one): reading it ends with {}",
+                read.status
+            )
+        }
+        Ok(read) => String::from_utf8_lossy(&read.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    error!(
+        directory = %directory.display(), reason,
+        "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
+    );
+    false
+}
+
+/// The command that reads a store.
+const READ_STORE: &str = "read-store";
+
+/// Reads all of the lasting store.
+pub(crate) fn read_through(directory: &Path) -> Result<(), Error> {
+    SideStore::read_through(directory).map_err(|reason| Error::Io {
+        what: "reading the side store",
+        source: io::Error::other(reason),
+    })
+}
 
 /// An error for a directory on a file system of several machines.
 pub(crate) fn refuse_shared(directory: &Path) -> io::Result<()> {

@@ -5,11 +5,13 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use serde_json::{Map, Value};
@@ -236,13 +238,7 @@ fn copied(place: &Place, directory: &str) -> PathBuf {
 
 /// A tmpfs over the directory, into which a file is copied, with its owner, once it is changed.
 fn copy_up(place: &Place, rootfs: &Path, directory: &str) -> Result<(), Error> {
-    let lower = rootfs.join(directory.trim_start_matches('/'));
-    if !fs::symlink_metadata(&lower).is_ok_and(|found| found.is_dir()) {
-        return Err(Error::Rootfs {
-            path: lower,
-            reason: "--copy-up wants a directory of the root file system, and no link",
-        });
-    }
+    let lower = directory_in(rootfs, directory)?;
     let merged = copied(place, directory);
     let base = merged.parent().unwrap_or(Path::new("/")).to_owned();
     let failed = |path: &Path| {
@@ -261,11 +257,28 @@ fn copy_up(place: &Place, rootfs: &Path, directory: &str) -> Result<(), Error> {
     }
     let data = format!(
         "userxattr,lowerdir={},upperdir={},workdir={}",
-        escaped(text(&lower)?),
+        procfs_name(&lower),
         escaped(text(&base.join("upper"))?),
         escaped(text(&base.join("work"))?)
     );
     mount_at("overlay", &merged, Some(&data))
+}
+
+/// A directory of the root file system, on the way to which there is no link that could lead out of it.
+fn directory_in(rootfs: &Path, directory: &str) -> Result<OwnedFd, Error> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let inside = directory.trim_start_matches('/');
+    let open = || -> io::Result<OwnedFd> { Ok(openat2(File::open(rootfs)?, inside, how)?) };
+    open().map_err(|_| Error::Rootfs {
+        path: rootfs.join(inside),
+        reason: "--copy-up wants a directory of the root file system, with no link on the way",
+    })
+}
+
+fn procfs_name(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// Characters that mean something in overlay's options.

@@ -1,7 +1,7 @@
 //! Looking at containers from outside: which daemons there are, and what they answer.
 //!
 //! There is the one daemon of a user, and a supervisor for each `subuidless run`, which answers the same questions on a socket
-//! of its own in `$XDG_RUNTIME_DIR/subuidless` (see `crate::launch`). What they say is shown, so control characters in it are escaped.
+//! of its own: in `$XDG_RUNTIME_DIR/subuidless` (see `crate::launch`), or under an abstract name. What they say is shown, so control characters in it are escaped.
 
 mod processes;
 pub(crate) mod status;
@@ -19,6 +19,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Uid;
 
 use crate::ask::{Ask, Report, What};
+use crate::daemon;
 use crate::error::Error;
 use crate::runtime;
 use crate::sys;
@@ -113,15 +114,32 @@ fn daemons(socket: Option<&Path>, complain: &mut dyn FnMut(&Error)) -> Result<Ve
         }
     }
     if found.is_empty() {
-        let places: Vec<String> = places
-            .iter()
-            .map(|path| shown(&path.to_string_lossy()))
-            .collect();
+        let place = places.first().map(|path| shown(&path.to_string_lossy()));
         return Err(Error::NobodyListens {
-            places: places.join(" or "),
+            place: place.unwrap_or_default(),
+            others: match socket {
+                Some(_) => "",
+                None => ", and nothing runs that `subuidless run` has started",
+            },
         });
     }
     Ok(found)
+}
+
+/// Those of commands that `subuidless run` has started, as proc_net_unix(5) lists them: `@` stands for the NUL byte.
+fn abstract_sockets() -> Vec<PathBuf> {
+    let listed = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let wanted = format!("@{}", daemon::abstract_name(""));
+    let mut found: Vec<PathBuf> = listed
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(7))
+        .filter(|name| name.starts_with(&wanted))
+        .map(PathBuf::from)
+        .collect();
+    // Connections to it bear its name, too.
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The daemon's socket, and those of `subuidless run`.
@@ -137,6 +155,7 @@ fn default_sockets() -> Result<Vec<PathBuf>, Error> {
                 .is_some_and(|extension| extension == "sock")
         })
         .collect();
+    others.extend(abstract_sockets());
     others.sort();
     others.insert(0, daemon);
     Ok(others)

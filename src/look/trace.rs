@@ -133,6 +133,13 @@ fn prepare(pipe: OwnedFd) -> io::Result<File> {
     Ok(File::from(pipe))
 }
 
+/// Whether the last who could write a line ends together with the daemon.
+fn hangs_up_soon(pipe: &File) -> bool {
+    const SOON: u8 = 200;
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+    poll(&mut fds, SOON).is_ok_and(|hung_up| hung_up > 0)
+}
+
 fn show(mut sources: Vec<Source>, tell: &mut dyn FnMut(&str)) -> io::Result<()> {
     let mut output = io::BufWriter::new(io::stdout().lock());
     while !sources.is_empty() {
@@ -156,7 +163,7 @@ fn show(mut sources: Vec<Source>, tell: &mut dyn FnMut(&str)) -> io::Result<()> 
         }
         let mut kept = Vec::new();
         for (mut source, happened) in sources.into_iter().zip(happened[1..].chunks_exact(2)) {
-            if happened[1] && source.connection.take().is_some() {
+            if happened[1] && source.connection.take().is_some() && !hangs_up_soon(&source.pipe) {
                 tell(&format!(
                     "{}: the daemon has ended: containers that start from now on are not shown",
                     source.path.display()

@@ -19,6 +19,8 @@ pub(crate) enum Attribute {
     Hidden,
     /// `trusted.*`, `security.*`: kept under this name where the kernel does not take it.
     Kept(Name),
+    /// `trusted.` or `security.` without a name.
+    Nameless,
     /// An access control list: kept under this name as far as the kernel does not take it.
     Acl(Name),
 }
@@ -36,12 +38,25 @@ impl Attribute {
             Self::Acl(kept())
         } else if bytes == b"security.capability" {
             Self::Plain
+        } else if matches!(bytes, b"trusted." | b"security.") {
+            Self::Nameless
         } else if bytes.starts_with(b"trusted.") || bytes.starts_with(b"security.") {
             Self::Kept(kept())
         } else {
             Self::Plain
         }
     }
+}
+
+/// The name that a kept attribute has for the container.
+pub(super) fn original(kept: &Name) -> &[u8] {
+    let bytes = kept.as_c_str().to_bytes();
+    bytes.strip_prefix(PREFIX).unwrap_or(bytes)
+}
+
+/// The name that something is kept under, with the NUL at its end.
+pub(crate) fn kept_name(original: &[u8]) -> Vec<u8> {
+    [PREFIX, original, b"\0"].concat()
 }
 
 /// What listxattr(2) shows of the attributes that a file really has; `None`: all of them, as they are.
@@ -85,6 +100,7 @@ mod tests {
             Attribute::of(c"trusted.overlay.opaque"),
             Attribute::Kept(kept)
         );
+        assert_eq!(Attribute::of(c"trusted."), Attribute::Nameless);
         assert!(matches!(
             Attribute::of(c"system.posix_acl_default"),
             Attribute::Acl(_)

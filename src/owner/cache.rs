@@ -137,6 +137,7 @@ mod tests {
         uid: Some(EmulatedUid::ROOT),
         gid: None,
         device: None,
+        hands_down_list: false,
     };
 
     fn version(inode: u64, changed: i64) -> Version {

@@ -6,19 +6,22 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
+use super::Owners;
 use super::attribute::{Attribute, PREFIX};
+use super::keeper::Kept;
 use crate::acl::Acl;
 use crate::name::Name;
 use crate::{procfs, sys};
 
 const ACCESS: &[u8] = b"system.posix_acl_access";
+const DEFAULT: &[u8] = b"system.posix_acl_default";
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// A name and a value.
 pub(crate) type Named = (Vec<u8>, Vec<u8>);
 
 /// All of them, by name. `mode` is the file's: chmod(2) may have changed an access control list since it was kept.
-pub(crate) fn attributes(fd: BorrowedFd, mode: u32) -> Result<Vec<Named>, Errno> {
+pub(crate) fn attributes(owners: &Owners, fd: BorrowedFd, mode: u32) -> Result<Vec<Named>, Errno> {
     let path = procfs::own_fd(fd);
     let names = match whole(|buffer| sys::listxattr(path.as_c_str(), buffer, true)) {
         Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
@@ -60,40 +63,65 @@ pub(crate) fn attributes(fd: BorrowedFd, mode: u32) -> Result<Vec<Named>, Errno>
             None => found.push((shown.to_vec(), value)),
         }
     }
+    add_beside(&owners.kept(fd, mode), mode, &mut found)?;
     found.sort();
     Ok(found)
+}
+
+/// Those in the side store, in the place of what the kernel has a part of.
+fn add_beside(kept: &Kept, mode: u32, found: &mut Vec<Named>) -> Result<(), Errno> {
+    for (name, mut value) in kept.beside()? {
+        if name == ACCESS
+            && let Some(list) = Acl::decode(&value)
+        {
+            value = list.with_mode(mode).encode();
+        }
+        found.retain(|(known, _)| *known != name);
+        found.push((name, value));
+    }
+    Ok(())
 }
 
 /// Sets one of them; EINVAL for a name that is none of theirs, and for a list that is none. `is_mapped`: an id that the
 /// kernel knows.
 pub(crate) fn set_attribute(
-    fd: BorrowedFd,
+    owners: &Owners,
+    (fd, mode): (BorrowedFd, u32),
     (name, value): (&[u8], &[u8]),
     is_mapped: impl Fn(u32) -> bool,
 ) -> Result<(), Errno> {
     let path = procfs::own_fd(fd);
-    let set = |name: &Name, value: &[u8]| sys::setxattr(path.as_c_str(), name.as_c_str(), value, 0);
+    let keeper = owners.kept(fd, mode);
     let real = Name::new(name.to_vec());
+    let set = |value: &[u8]| sys::setxattr(path.as_c_str(), real.as_c_str(), value, 0);
     if name.contains(&0) {
         return Err(Errno::EINVAL);
     }
     match attribute(name) {
-        Attribute::Kept(kept) => set(&kept, value),
+        Attribute::Kept(kept) => keeper.set(&kept, value, 0),
         Attribute::Acl(kept) => {
             let list = Acl::decode(value).ok_or(Errno::EINVAL)?;
-            if let Some(mapped) = list.mapped(is_mapped) {
-                set(&real, &mapped.encode())?;
-                return set(&kept, value);
+            let foreign = list.for_kernel(is_mapped, 0);
+            match &foreign {
+                Some(list) => {
+                    set(&list.encode())?;
+                    keeper.set(&kept, value, 0)?;
+                }
+                None => {
+                    set(value)?;
+                    match keeper.remove(&kept) {
+                        Ok(()) | Err(Errno::ENODATA) => {}
+                        Err(errno) => return Err(errno),
+                    }
+                }
             }
-            set(&real, value)?;
-            match sys::removexattr(path.as_c_str(), kept.as_c_str()) {
-                // EPERM: a file that carries no user attributes at all.
-                Err(Errno::ENODATA | Errno::EPERM) => Ok(()),
-                result => result,
+            match name == DEFAULT {
+                true => owners.note_list(fd, foreign.is_some()),
+                false => Ok(()),
             }
         }
-        Attribute::Plain if name == CAPABILITY => set(&real, value),
-        Attribute::Plain | Attribute::Hidden => Err(Errno::EINVAL),
+        Attribute::Plain if name == CAPABILITY => set(value),
+        Attribute::Plain | Attribute::Hidden | Attribute::Nameless => Err(Errno::EINVAL),
     }
 }
 

@@ -102,6 +102,12 @@ impl Key {
             .map(Vec::as_slice)
     }
 
+    /// The key of the file, if it is seen through an overlay.
+    pub(super) fn in_overlay(fd: BorrowedFd) -> Result<Option<Self>, Errno> {
+        let is_overlaid = fstatfs(fd)?.filesystem_type() == statfs::OVERLAYFS_SUPER_MAGIC;
+        is_overlaid.then(|| Self::of(fd)).transpose()
+    }
+
     pub(super) fn overlays(bytes: &[u8]) -> bool {
         bytes.first() == Some(&BY_BIRTH_IN_OVERLAY)
     }

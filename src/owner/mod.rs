@@ -6,8 +6,10 @@
 
 mod attribute;
 mod cache;
+mod keeper;
 mod kept;
 mod key;
+mod layer;
 mod record;
 mod side;
 
@@ -18,19 +20,22 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::{FileStat, SFlag};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Uid;
 use tracing::{error, warn};
 use xattr::FileExt;
 
-pub(crate) use attribute::{Attribute, shown};
+pub(crate) use attribute::{Attribute, kept_name, shown};
 pub(crate) use cache::{OwnerCache, Version};
+pub(crate) use keeper::takes_attributes;
 pub(crate) use kept::{
     Named, attributes, foreign_attribute, remove_access_list, set_attribute, set_foreign_attribute,
 };
 pub(crate) use key::Key;
+pub(crate) use layer::Layers;
+use record::Record;
 pub(crate) use record::{Device, Owner};
 pub(crate) use side::SideStore;
 
@@ -65,6 +70,7 @@ pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
 pub(crate) struct Owners {
     /// `None` when there is none or it could not be opened: daemon or worker have said so.
     side: Option<SideStore>,
+    pub(crate) layers: Layers,
     unreadable_reported: AtomicBool,
 }
 
@@ -72,6 +78,7 @@ impl Owners {
     pub(crate) fn new(side: Option<SideStore>) -> Self {
         Self {
             side,
+            layers: Layers::default(),
             unreadable_reported: AtomicBool::new(false),
         }
     }
@@ -145,8 +152,37 @@ impl Owners {
             }
         }
         // First, since it may fail: on a read-only mount, or on an inode that takes no chown at all.
+        let before = Key::in_overlay(fd)?;
         touch(fd, stat, true)?;
-        self.store_beside(fd, owner)
+        self.store_beside(fd, owner, before.as_ref())
+    }
+
+    /// Copies the file up, if it is a special one in a lower layer of an overlay and something is kept of it: what is kept
+    /// goes along. To be done before the kernel does it for whatever reason.
+    pub(crate) fn bring_up(&self, fd: BorrowedFd, stat: &FileStat) -> Result<(), Errno> {
+        let kind = file_type(stat.st_mode);
+        let Some(side) = self.side.as_ref().filter(|side| !side.is_empty()) else {
+            return Ok(());
+        };
+        if carries_xattrs(kind) {
+            return Ok(());
+        }
+        let Some(before) = Key::in_overlay(fd)? else {
+            return Ok(());
+        };
+        let known = side.load(&before).map_err(store_failed)?;
+        let Some(record) = known.and_then(|bytes| Record::decode(&bytes).ok()) else {
+            return Ok(());
+        };
+        if kind == SFlag::S_IFLNK {
+            touch(fd, stat, false)?;
+        } else {
+            // Unlike chown(2) it takes no bits away.
+            let mode = Mode::from_bits_truncate(stat.st_mode);
+            let path = procfs::own_fd(fd);
+            fchmodat(AT_FDCWD, &path, mode, FchmodatFlags::FollowSymlink)?;
+        }
+        self.store_beside(fd, record.owner, Some(&before))
     }
 
     /// Makes `owner` the owner of a file that has just been created, and does nothing beside.
@@ -171,7 +207,7 @@ impl Owners {
                 result => return result,
             }
         }
-        self.store_beside(fd, owner)
+        self.store_beside(fd, owner, None)
     }
 
     /// Moves what is recent in the side store to the disk, where there is one for it.
@@ -182,8 +218,13 @@ impl Owners {
         Ok(())
     }
 
-    /// Of an inode that cannot carry the attribute.
-    fn store_beside(&self, fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
+    /// Of an inode that cannot carry the attribute, and that was known by the key `before`.
+    fn store_beside(
+        &self,
+        fd: BorrowedFd,
+        owner: Owner,
+        before: Option<&Key>,
+    ) -> Result<(), Errno> {
         if fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC {
             // procfs takes a chown and goes on showing the process's ids.
             return Ok(());
@@ -197,11 +238,37 @@ impl Owners {
             return Ok(());
         };
         let key = Key::of(fd)?;
-        if owner.is_unset() {
-            side.remove(&key).map_err(store_failed)
-        } else {
-            side.store(&key, &owner.encode()).map_err(store_failed)
+        let copied_up = match before.filter(|before| **before != key) {
+            Some(before) => Some((
+                side.load(before).map_err(store_failed)?.unwrap_or_default(),
+                self.layers.key_behind(fd),
+            )),
+            None => None,
+        };
+        let update = |bytes: &[u8]| {
+            let mut record = Record::decode(bytes).unwrap_or_default();
+            if let Some((known, behind)) = &copied_up {
+                record.attributes = Record::decode(known).unwrap_or_default().attributes;
+                let keys = behind.iter().flat_map(Key::to_enter);
+                record.elsewhere = keys.map(<[u8]>::to_vec).collect();
+            }
+            record.owner = owner;
+            record.encode_for_store()
+        };
+        side.update(&key, update).map_err(store_failed)
+    }
+
+    /// Notes whether there is a default access control list that is kept for what is created in a directory.
+    pub(crate) fn note_list(&self, directory: BorrowedFd, is_kept: bool) -> Result<(), Errno> {
+        let known = self.load(directory, SFlag::S_IFDIR)?.unwrap_or_default();
+        let owner = Owner {
+            hands_down_list: is_kept,
+            ..known
+        };
+        if owner == known {
+            return Ok(());
         }
+        store_xattr(directory, owner)
     }
 
     /// A record that cannot be read is reported once and then as good as none: it must not make a file unusable.

@@ -8,7 +8,7 @@ use prost::Message;
 
 use crate::credentials::{EmulatedGid, EmulatedUid, Id};
 
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 struct Resource {
     #[prost(uint32, tag = "1")]
     uid: u32,
@@ -19,6 +19,24 @@ struct Resource {
     device_type: u32,
     #[prost(uint32, tag = "1002")]
     device_number: u32,
+    /// Ours: what is created in this directory takes the access control list that is kept for that.
+    #[prost(bool, tag = "1003")]
+    hands_down_list: bool,
+    /// Ours, and in the side store only.
+    #[prost(message, repeated, tag = "1004")]
+    attributes: Vec<KeptAttribute>,
+    /// Ours, and in the side store only.
+    #[prost(bytes = "vec", repeated, tag = "1005")]
+    elsewhere: Vec<Vec<u8>>,
+}
+
+/// An extended attribute of an inode that carries none of `user.*`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct KeptAttribute {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) name: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) value: Vec<u8>,
 }
 
 const NOT_SET: u32 = u32::MAX;
@@ -30,6 +48,8 @@ pub(crate) struct Owner {
     pub(crate) gid: Option<EmulatedGid>,
     /// The device that the file, a socket, stands for.
     pub(crate) device: Option<Device>,
+    /// The file, a directory, has a default access control list that is kept beside the kernel's.
+    pub(crate) hands_down_list: bool,
 }
 
 /// A character or block device.
@@ -53,7 +73,7 @@ impl Owner {
         Self {
             uid: Some(uid).filter(|uid| uid.as_raw() != stat.st_uid),
             gid: Some(gid).filter(|gid| gid.as_raw() != stat.st_gid),
-            device: None,
+            ..Self::default()
         }
     }
 
@@ -63,31 +83,73 @@ impl Owner {
     }
 
     pub(crate) fn encode(self) -> Vec<u8> {
+        self.message().encode_to_vec()
+    }
+
+    fn message(self) -> Resource {
         Resource {
             uid: self.uid.map_or(NOT_SET, EmulatedUid::as_raw),
             gid: self.gid.map_or(NOT_SET, EmulatedGid::as_raw),
             device_type: self.device.map_or(0, |device| device.kind.bits()),
             device_number: self.device.map_or(0, |device| device.number),
+            hands_down_list: self.hands_down_list,
+            attributes: Vec::new(),
+            elsewhere: Vec::new(),
+        }
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        Record::decode(bytes).map(|record| record.owner)
+    }
+}
+
+/// What the side store holds of an inode.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) owner: Owner,
+    pub(crate) attributes: Vec<KeptAttribute>,
+    /// Further keys that it is stored under.
+    pub(crate) elsewhere: Vec<Vec<u8>>,
+}
+
+impl Record {
+    /// Empty, as good as none, if nothing is set.
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let is_empty = self.attributes.is_empty() && self.elsewhere.is_empty();
+        if self.owner.is_unset() && is_empty {
+            return Vec::new();
+        }
+        Resource {
+            attributes: self.attributes,
+            elsewhere: self.elsewhere,
+            ..self.owner.message()
         }
         .encode_to_vec()
     }
 
+    /// And the further keys.
+    pub(crate) fn encode_for_store(self) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let elsewhere = self.elsewhere.clone();
+        (self.encode(), elsewhere)
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let Resource {
-            uid,
-            gid,
-            device_type,
-            device_number,
-        } = Resource::decode(bytes).map_err(Unreadable)?;
-        let kind = SFlag::from_bits_truncate(device_type);
+        let resource = Resource::decode(bytes).map_err(Unreadable)?;
+        let kind = SFlag::from_bits_truncate(resource.device_type);
         let is_device = matches!(kind, SFlag::S_IFCHR | SFlag::S_IFBLK);
-        Ok(Self {
-            uid: EmulatedUid::new(uid),
-            gid: EmulatedGid::new(gid),
+        let owner = Owner {
+            uid: EmulatedUid::new(resource.uid),
+            gid: EmulatedGid::new(resource.gid),
             device: is_device.then_some(Device {
                 kind,
-                number: device_number,
+                number: resource.device_number,
             }),
+            hands_down_list: resource.hands_down_list,
+        };
+        Ok(Self {
+            owner,
+            attributes: resource.attributes,
+            elsewhere: resource.elsewhere,
         })
     }
 }
@@ -100,7 +162,7 @@ mod tests {
         Owner {
             uid: EmulatedUid::new(uid),
             gid: EmulatedGid::new(gid),
-            device: None,
+            ..Owner::default()
         }
     }
 
@@ -145,6 +207,23 @@ mod tests {
         // A file type that is no device's.
         let strange = [&owner(1, 2).encode()[..], &[0xc8, 0x3e, 0x80, 0x80, 0x01]].concat();
         assert_eq!(Owner::decode(&strange), Ok(owner(1, 2)));
+    }
+
+    #[test]
+    fn attributes_stay_beside_their_owner() {
+        let attribute = |name: &[u8]| KeptAttribute {
+            name: name.to_vec(),
+            value: vec![0, 0xff],
+        };
+        let record = Record {
+            owner: owner(1, 2),
+            attributes: vec![attribute(b"trusted.a"), attribute(b"security.b")],
+            elsewhere: vec![vec![b'h', 0, 1]],
+        };
+        let bytes = record.clone().encode();
+        assert_eq!(Record::decode(&bytes), Ok(record));
+        assert_eq!(Owner::decode(&bytes), Ok(owner(1, 2)));
+        assert!(Record::default().encode().is_empty());
     }
 
     #[test]

@@ -13,11 +13,14 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use heed::types::Bytes;
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, posix_fallocate};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::key::{BY_HANDLE, FILE_SYSTEM, Key};
 use crate::sys::{self, Durability};
@@ -51,6 +54,8 @@ pub(crate) enum Unusable {
     Io(#[from] io::Error),
     #[error("{0} (moving the directory away begins a new one)")]
     Database(#[from] heed::Error),
+    #[error("it has been cut off (moving the directory away begins a new one)")]
+    CutOff,
     #[error("it was written by a newer version of subuidless: format {0}")]
     Newer(String),
 }
@@ -66,16 +71,19 @@ impl SideStore {
 
     /// Adds what outlives the boot.
     pub(crate) fn open_lasting(&mut self, directory: &Path) -> Result<(), Unusable> {
-        let file = directory.join("format");
-        match std::fs::read_to_string(&file) {
-            Ok(format) if format == FORMAT => {}
-            Ok(format) => return Err(Unusable::Newer(format.trim().to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::write(&file, FORMAT)?;
-            }
-            Err(error) => return Err(error.into()),
+        self.lasting = Some(open_lasting(directory)?);
+        Ok(())
+    }
+
+    /// Reads all that lasts. LMDB trusts its pages: where they are damaged, this may end the process.
+    pub(crate) fn read_through(directory: &Path) -> Result<(), Unusable> {
+        let lasting = open_lasting(directory)?;
+        let file = std::fs::metadata(directory.join("data.mdb"))?;
+        let pages = lasting.environment.info().last_page_number as u64 + 1;
+        if file.len() < pages * page_size() {
+            return Err(Unusable::CutOff);
         }
-        self.lasting = Some(Environment::open(directory, Durability::Full)?);
+        lasting.entries(usize::MAX, |_| false)?;
         Ok(())
     }
 
@@ -98,25 +106,43 @@ impl SideStore {
         // In this order: what is moved is in both for a while.
         match self.recent.get(bytes)? {
             Some(value) => Ok(Some(value.get(1..).unwrap_or_default().to_vec())),
-            None => match &self.lasting {
-                Some(lasting) if !lasting.is_empty() => lasting.get(bytes),
-                _ => Ok(None),
-            },
+            None => self.lasting_value(bytes),
         }
     }
 
-    pub(crate) fn store(&self, key: &Key, value: &[u8]) -> heed::Result<()> {
-        let lasts = if key.passes { PASSING } else { LASTING };
-        let value = [&[lasts], value].concat();
-        self.recent.change(|owners, transaction| {
-            key.to_enter()
-                .try_for_each(|bytes| owners.put(transaction, bytes, &value))
-        })
+    fn lasting_value(&self, bytes: &[u8]) -> heed::Result<Option<Vec<u8>>> {
+        match &self.lasting {
+            Some(lasting) if !lasting.is_empty() => lasting.get(bytes),
+            _ => Ok(None),
+        }
     }
 
-    /// An entry that says so, since there may be one below that counts otherwise.
-    pub(crate) fn remove(&self, key: &Key) -> heed::Result<()> {
-        self.store(key, &[])
+    /// Replaces what is stored by what `change` makes of it, and stores that under further keys; empty: nothing is.
+    ///
+    /// That nothing is has an entry that says so, since there may be one below that counts otherwise.
+    pub(crate) fn update(
+        &self,
+        key: &Key,
+        change: impl FnOnce(&[u8]) -> (Vec<u8>, Vec<Vec<u8>>),
+    ) -> heed::Result<()> {
+        let lasts = if key.passes { PASSING } else { LASTING };
+        self.recent.change(|owners, transaction| {
+            let mut known = None;
+            for bytes in key.to_look_up() {
+                known = match owners.get(transaction, bytes)? {
+                    Some(value) => Some(value.get(1..).unwrap_or_default().to_vec()),
+                    None => self.lasting_value(bytes)?,
+                };
+                if known.is_some() {
+                    break;
+                }
+            }
+            let (value, elsewhere) = change(&known.unwrap_or_default());
+            let value = [&[lasts], value.as_slice()].concat();
+            key.to_enter()
+                .chain(elsewhere.iter().map(Vec::as_slice))
+                .try_for_each(|bytes| owners.put(transaction, bytes, &value))
+        })
     }
 
     /// Moves what is recent to where it lasts; the number of entries moved.
@@ -187,6 +213,17 @@ impl SideStore {
     }
 }
 
+fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
+    let file = directory.join("format");
+    match std::fs::read_to_string(&file) {
+        Ok(format) if format == FORMAT => {}
+        Ok(format) => return Err(Unusable::Newer(format.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::write(&file, FORMAT)?,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Environment::open(directory, Durability::Full)?)
+}
+
 #[derive(Debug)]
 struct Environment {
     environment: heed::Env<heed::WithoutTls>,
@@ -197,6 +234,7 @@ struct Environment {
 
 impl Environment {
     fn open(directory: &Path, durability: Durability) -> heed::Result<Self> {
+        reserve_lock_file(directory)?;
         let environment = sys::open_lmdb(directory, MAP_SIZE, durability)?;
         // Slots of readers that were killed.
         environment.clear_stale_readers()?;
@@ -268,6 +306,34 @@ impl Environment {
     }
 }
 
+/// LMDB's pages are those of the machine.
+fn page_size() -> u64 {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u64::try_from(size).ok())
+        .unwrap_or(4096)
+}
+
+/// LMDB writes to its table of readers through memory: where the disk has no room for it, that would be SIGBUS.
+fn reserve_lock_file(directory: &Path) -> io::Result<()> {
+    /// The reader slots of `sys::open_lmdb`, of a cache line each, and what comes before them.
+    const SIZE: i64 = 1024 * 64 + 4096;
+    let path = directory.join("lock.mdb");
+    if std::fs::metadata(&path).is_ok_and(|file| file.blocks() * 512 >= SIZE.unsigned_abs()) {
+        return Ok(());
+    }
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    match posix_fallocate(&file, 0, SIZE) {
+        // A file system that cannot say so beforehand.
+        Err(Errno::EOPNOTSUPP) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,10 +362,12 @@ mod tests {
         assert!(store.is_empty());
         let file = File::create(directory.path().join("file")).unwrap();
         let key = Key::of(file.as_fd()).unwrap();
-        store.store(&key, b"value").unwrap();
+        store
+            .update(&key, |_| (b"value".to_vec(), Vec::new()))
+            .unwrap();
         assert!(!store.is_empty());
         assert_eq!(store.load(&key).unwrap().unwrap(), b"value");
-        store.remove(&key).unwrap();
+        store.update(&key, |_| Default::default()).unwrap();
         assert_eq!(store.load(&key).unwrap(), None);
     }
 
@@ -312,15 +380,15 @@ mod tests {
             passes: true,
             ..lasting_key(3)
         };
-        store.store(&a, b"a").unwrap();
-        store.store(&b, b"b").unwrap();
-        store.store(&c, b"c").unwrap();
+        store.update(&a, |_| (b"a".to_vec(), Vec::new())).unwrap();
+        store.update(&b, |_| (b"b".to_vec(), Vec::new())).unwrap();
+        store.update(&c, |_| (b"c".to_vec(), Vec::new())).unwrap();
         assert_eq!(store.settle().unwrap(), 2);
         assert_eq!(store.settle().unwrap(), 0);
-        store.remove(&a).unwrap();
+        store.update(&a, |_| Default::default()).unwrap();
         assert_eq!(store.load(&a).unwrap(), None);
         assert_eq!(store.load(&b).unwrap().unwrap(), b"b");
-        store.store(&b, b"new").unwrap();
+        store.update(&b, |_| (b"new".to_vec(), Vec::new())).unwrap();
         assert_eq!(store.load(&b).unwrap().unwrap(), b"new");
         assert_eq!(store.settle().unwrap(), 2);
         drop(store);
@@ -357,7 +425,8 @@ mod tests {
                     });
                 }
                 for number in 0..=30 {
-                    store.store(&key, &(round + number).to_le_bytes()).unwrap();
+                    let value = (round + number).to_le_bytes().to_vec();
+                    store.update(&key, |_| (value, Vec::new())).unwrap();
                     // For about as long as it takes to move it.
                     for _ in 0..number {
                         store.load(&key).unwrap();

@@ -10,7 +10,7 @@ use libseccomp::{
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{Comparison, IO_URING, comparisons};
-use crate::syscalls::{TABLE, Trap};
+use crate::syscalls::{Row, TABLE, Trap};
 
 /// Everything is allowed, the table's calls are notified: `struct sock_filter`s, as seccomp(2) takes them.
 pub(crate) fn program() -> std::io::Result<Vec<u8>> {
@@ -19,9 +19,41 @@ pub(crate) fn program() -> std::io::Result<Vec<u8>> {
     let mut file = File::from(memfd_create(c"filter", MFdFlags::MFD_CLOEXEC)?);
     filter.export_bpf(&file).map_err(std::io::Error::other)?;
     file.rewind()?;
-    let mut program = Vec::new();
+    let numbers: Vec<u32> = TABLE.iter().filter_map(Row::bare_number).collect();
+    let mut program = notifying(&numbers);
     file.read_to_end(&mut program)?;
     Ok(program)
+}
+
+/// Instructions in front of a program, which notify calls that the library has no names for.
+fn notifying(numbers: &[u32]) -> Vec<u8> {
+    const X32_SYSCALL_BIT: u32 = 0x4000_0000;
+    // linux/bpf_common.h
+    const LOAD_WORD: u16 = 0x20;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const JUMP: u16 = 0x05;
+    const RETURN: u16 = 0x06;
+    let instruction = |code: u16, if_so: u8, k: u32| {
+        let [low, high] = code.to_ne_bytes();
+        let [a, b, c, d] = k.to_ne_bytes();
+        [low, high, if_so, 0, a, b, c, d]
+    };
+    if numbers.is_empty() {
+        return Vec::new();
+    }
+    // struct seccomp_data begins with the number, and a new one is the same on all architectures.
+    let mut program = vec![
+        instruction(LOAD_WORD, 0, 0),
+        instruction(AND, 0, !X32_SYSCALL_BIT),
+    ];
+    // Over those that are left and the jump past the end.
+    for (left, number) in (1..=255).take(numbers.len()).zip(numbers.iter().rev()) {
+        program.insert(2, instruction(JUMP_IF_EQUAL, left, *number));
+    }
+    program.push(instruction(JUMP, 0, 1));
+    program.push(instruction(RETURN, 0, libc::SECCOMP_RET_USER_NOTIF));
+    program.concat()
 }
 
 fn build() -> Result<ScmpFilterContext, SeccompError> {
@@ -34,7 +66,7 @@ fn build() -> Result<ScmpFilterContext, SeccompError> {
             filter.add_arch(arch)?;
         }
     }
-    for row in TABLE {
+    for row in TABLE.iter().filter(|row| row.bare_number().is_none()) {
         let syscall = ScmpSyscall::from_name(row.name)?;
         if row.trap == Trap::Always {
             filter.add_rule(ScmpAction::Notify, syscall)?;

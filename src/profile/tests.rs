@@ -39,6 +39,10 @@ fn every_row_of_the_table_is_notified_and_io_uring_does_not_exist() {
     let profile = weave(&allow_all(), &request(Format::Oci, Runtime::Crun)).unwrap();
     for row in TABLE {
         let rules = rules(&profile, row.name);
+        if row.bare_number().is_some() {
+            assert!(rules.is_empty());
+            continue;
+        }
         assert!(!rules.is_empty() && rules.iter().all(|(action, _)| *action == NOTIFY));
     }
     for name in IO_URING {
@@ -117,8 +121,7 @@ fn conditions_of_the_base_hold_for_the_notifications_too() {
 
 #[test]
 fn a_second_supervisor_and_what_is_no_profile_are_refused_in_words() {
-    let other =
-        json!({"defaultAction": ALLOW, "syscalls": [{"names": ["mount"], "action": NOTIFY}]});
+    let other = json!({"defaultAction": ALLOW, "syscalls": [{"names": ["bpf"], "action": NOTIFY}]});
     assert!(oci(&other).unwrap_err().contains("one listener"));
     for (base, reason) in [
         (json!({}), "defaultAction"),

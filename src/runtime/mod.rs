@@ -35,6 +35,9 @@ use arguments::{CommandLine, Task};
 use state::State;
 use user::MappedIds;
 
+/// The process that becomes the runtime: in its environment, so that it is not found to be the front once more.
+const BECOMES_RUNTIME: &str = "SUBUIDLESS_BECOMES_RUNTIME";
+
 /// How the front was called.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -63,7 +66,10 @@ pub(crate) fn run(options: Options) -> Error {
     let as_json = line.global("log-format") == Some(OsStr::new("json"));
     let error = match prepare(line, &options.name, options.runtime, options.socket) {
         Ok((runtime, arguments)) => {
-            let source = Command::new(&runtime).args(arguments).exec();
+            let source = Command::new(&runtime)
+                .args(arguments)
+                .env(BECOMES_RUNTIME, std::process::id().to_string())
+                .exec();
             Error::File {
                 path: runtime,
                 source,
@@ -88,6 +94,12 @@ fn prepare(
         Some(runtime) => find::named(&runtime)?,
         None => find::find(find::names(name))?,
     };
+    // A copy of this program, or a script that calls it.
+    if std::env::var(BECOMES_RUNTIME).is_ok_and(|pid| pid == std::process::id().to_string()) {
+        return Err(Error::RuntimeIsFront {
+            name: name.to_owned(),
+        });
+    }
     let kind = find::kind(&runtime);
     let arguments = match (line.task, line.id().map(OsStr::to_owned)) {
         // Without an id the runtime says what is wrong.

@@ -18,6 +18,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Uid;
 
+use crate::daemon::store;
 use crate::error::Error;
 use crate::handover::{Announcement, HEARD};
 use crate::sys;
@@ -38,10 +39,9 @@ pub(super) fn announce(
         Some(path) => (Vec::new(), path),
         None => {
             let directory = directory()?;
-            (
-                vec![directory.join(FILE_NAME)],
-                directory.join(own_file_name()),
-            )
+            let usual = directory.join(FILE_NAME);
+            let own = own_socket(&directory)?;
+            (vec![usual], own)
         }
     };
     for socket in sockets.into_iter().filter(|socket| *socket != own) {
@@ -71,7 +71,7 @@ pub(crate) fn directory() -> Result<PathBuf, Error> {
     if let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
         return Ok(PathBuf::from(directory));
     }
-    let uid = host_uid();
+    let uid = store::host_uid();
     let systemds = PathBuf::from(format!("/run/user/{uid}"));
     if is_own(&systemds) {
         return Ok(systemds);
@@ -100,28 +100,21 @@ fn is_own(directory: &Path) -> bool {
     })
 }
 
-/// What the user is called outside of this user namespace.
-fn host_uid() -> u32 {
-    let uid = Uid::effective().as_raw();
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.lines()
-        .filter_map(|line| {
-            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
-            let (inside, outside) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-            let count = numbers.next()?.ok()?;
-            let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
-            outside.checked_add(offset)
-        })
-        .next()
-        .unwrap_or(uid)
-}
-
-/// The name of the socket on which a daemon that is born here listens.
-fn own_file_name() -> String {
+/// The socket on which a daemon that is born here listens.
+fn own_socket(directory: &Path) -> Result<PathBuf, Error> {
     let is_initial = super::user::MappedIds::own().are_all();
-    match fs::metadata("/proc/self/ns/user") {
-        Ok(namespace) if !is_initial => format!("subuidless-{}.sock", namespace.ino()),
-        _ => FILE_NAME.to_owned(),
+    let namespace = match fs::metadata("/proc/self/ns/user") {
+        Ok(namespace) if !is_initial => namespace.ino(),
+        _ => return Ok(directory.join(FILE_NAME)),
+    };
+    // Where `subuidless status` looks, too.
+    let directory = directory.join("subuidless");
+    match DirBuilder::new().mode(0o700).create(&directory) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(Error::File {
+            path: directory,
+            source,
+        }),
+        _ => Ok(directory.join(format!("userns-{namespace}.sock"))),
     }
 }
 

@@ -4,13 +4,18 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmod as change_mode_of, fchmodat as change_mode_at};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, fchmod as change_mode_of, fchmodat as change_mode_at,
+};
 
 use super::permission::{Named, allow, check_as, check_change};
+use super::stat::beside;
 use crate::credentials::Access;
+use crate::name::Name;
+use crate::owner::file_type;
 use crate::procfs;
 use crate::seccomp::Reply;
-use crate::target::{Abi, Call, PROCFS};
+use crate::target::{Abi, Call, Location, PROCFS};
 
 // ---- chmod(2)
 
@@ -26,10 +31,24 @@ pub(super) fn fchmodat(call: &mut Call) -> Result<Reply, Errno> {
     change_mode(call, Named::at(call.dirfd(0), 1, AtFlags::empty()), 2)
 }
 
+pub(super) fn fchmodat2(call: &mut Call) -> Result<Reply, Errno> {
+    let flags = AtFlags::from_bits_retain(call.int(3));
+    if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
+    }
+    change_mode(call, Named::at(call.dirfd(0), 1, flags), 2)
+}
+
 /// `mode` is an argument number.
 fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
+    bring_up(call, named);
     check_change(call, named, |call, subject, file, location| {
+        if file_type(file.mode) == SFlag::S_IFLNK {
+            // CONTINUE: EOPNOTSUPP, whoever asks.
+            return Ok(Reply::Continue);
+        }
         if !subject.owns(file) {
             return Err(Errno::EPERM);
         }
@@ -37,7 +56,8 @@ fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errn
             return allow(true, Errno::EPERM);
         }
         // fs/attr.c, setattr_prepare: not a member of the group, so the bit goes, without a word.
-        let file = if location.is_empty() {
+        let is_fd = named.path.is_none();
+        let file = if is_fd {
             // chmod(2) takes no O_PATH fd, and the duplicate is one if the target's is.
             call.duplicate(call.int(0))?
         } else {
@@ -45,7 +65,7 @@ fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errn
         };
         call.ensure_waiting()?;
         let mode = Mode::from_bits_truncate(mode & !libc::S_ISGID);
-        let changed = match location.is_empty() {
+        let changed = match is_fd {
             true => change_mode_of(&file, mode),
             false => {
                 let name = procfs::own_fd(file.as_fd());
@@ -54,6 +74,32 @@ fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errn
         };
         changed.map(|()| Reply::Value(0))
     })
+}
+
+/// What is kept of a special file in a lower layer of an overlay goes along when the kernel copies it up; whatever is wrong
+/// with the call, the kernel says.
+fn bring_up(call: &Call, named: Named) {
+    if !call.container.owners.side_store_is_used() {
+        // Nearly always.
+        return;
+    }
+    let Ok(path) = named
+        .path
+        .map_or(Ok(Name::default()), |path| call.path(path))
+    else {
+        return;
+    };
+    let location = Location {
+        dirfd: named.dirfd,
+        path: path.as_c_str(),
+        follow: !named.flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
+        empty_path: named.flags.contains(AtFlags::AT_EMPTY_PATH),
+    };
+    if let Some((file, stat)) = beside(call, &location)
+        && call.ensure_waiting().is_ok()
+    {
+        let _ = call.container.owners.bring_up(file.as_fd(), &stat);
+    }
 }
 
 // ---- utime(2), utimensat(2)
@@ -73,6 +119,7 @@ fn change_times(call: &mut Call, named: Named, times: Times) -> Result<Reply, Er
         // CONTINUE: nothing to check.
         return Ok(Reply::Continue);
     }
+    bring_up(call, named);
     check_change(call, named, |_, subject, file, _| match times {
         Times::Now => allow(
             subject.owns(file) || subject.may(Access::WRITE, file),

@@ -82,6 +82,7 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     }
     let owner = Owner {
         device: known.and_then(|owner| owner.device),
+        hands_down_list: known.is_some_and(|owner| owner.hands_down_list),
         ..Owner::shown_as(
             change.uid.unwrap_or(shown.uid),
             change.gid.unwrap_or(shown.gid),

@@ -164,7 +164,7 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         return Ok(Reply::Continue);
     }
     let is_relative = !path.as_c_str().to_bytes().starts_with(b"/");
-    if call.container.shows_worker || (is_relative && call.works_in_procfs()?) {
+    if call.container.shows_worker() || (is_relative && call.works_in_procfs()?) {
         // CONTINUE: the path would be walked by the worker itself, and could lead through its own links in procfs. The socket
         // belongs to the container's root.
         return Ok(Reply::Continue);

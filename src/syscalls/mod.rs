@@ -3,7 +3,7 @@
 //! The table is the only source: the filter (`crate::profile`), the dispatch, the list in docs/syscalls.md and the tests read it. To add
 //! a syscall:
 //!
-//! 1. add a row: its name as libseccomp spells it, when it traps, and its handler;
+//! 1. add a row: its name as libseccomp spells it (its number as well, if that may be older), when it traps, and its handler;
 //! 2. write the handler, named like the syscall, in the file of its man-page family; arguments are taken where the
 //!    man page has them, `?` passes the kernel's own errno on, and `Reply::Continue` stands under a `// CONTINUE:` line;
 //! 3. name it in docs/syscalls.md (a test compares) and give the probe in examples/probe a call of it.
@@ -17,14 +17,17 @@ mod getid;
 mod i386;
 mod limit;
 mod make;
+mod mount;
 mod open;
 mod permission;
+mod posix_acl;
 mod setid;
 mod site;
 mod socket;
 mod stat;
 mod view;
 mod xattr;
+mod xattrat;
 
 use libseccomp::{ScmpArch, ScmpSyscall};
 use nix::errno::Errno;
@@ -78,6 +81,16 @@ pub(crate) struct Row {
     pub(crate) trap: Trap,
     pub(crate) purpose: Purpose,
     pub(crate) handle: Handler,
+    /// For libraries that are older than the syscall: since Linux 5.1 it has one number on all architectures.
+    number: Option<u32>,
+}
+
+impl Row {
+    /// The number, where only that names the call to this machine's libseccomp.
+    pub(crate) fn bare_number(&self) -> Option<u32> {
+        self.number
+            .filter(|_| ScmpSyscall::from_name(self.name).is_err())
+    }
 }
 
 /// Calls that are answered, or left to the kernel when its answer is the right one.
@@ -88,6 +101,15 @@ const fn emulated(name: &'static str, trap: Trap, handle: Handler) -> Row {
         trap,
         purpose,
         handle,
+        number: None,
+    }
+}
+
+/// As [`emulated`], for syscalls that libseccomp may have no name for.
+const fn emulated_new(name: &'static str, number: u32, handle: Handler) -> Row {
+    Row {
+        number: Some(number),
+        ..emulated(name, Trap::Always, handle)
     }
 }
 
@@ -115,6 +137,7 @@ const fn watched(name: &'static str, trap: Trap, handle: Handler) -> Row {
         trap,
         purpose,
         handle,
+        number: None,
     }
 }
 
@@ -161,6 +184,12 @@ const ASKS_FOR_PEER: Trap = Trap::Masked {
     arg: 2,
     mask: 0b1_0101,
     bits: 0b1_0001,
+};
+
+const MAKES_FILE_SYSTEM: Trap = Trap::Masked {
+    arg: 3,
+    mask: mount::OTHER_BUSINESS,
+    bits: 0,
 };
 
 /// The type, too: a device may be a placeholder.
@@ -228,6 +257,7 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("chmod", Trap::Always, attribute::chmod),
     emulated("fchmod", Trap::Always, attribute::fchmod),
     emulated("fchmodat", Trap::Always, attribute::fchmodat),
+    emulated_new("fchmodat2", 452, attribute::fchmodat2),
     emulated("utime", Trap::Always, attribute::utime),
     emulated("utimes", Trap::Always, attribute::utimes),
     emulated("futimesat", Trap::Always, attribute::futimesat),
@@ -244,9 +274,15 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("removexattr", Trap::Always, xattr::removexattr),
     emulated("lremovexattr", Trap::Always, xattr::lremovexattr),
     emulated("fremovexattr", Trap::Always, xattr::fremovexattr),
+    emulated_new("setxattrat", 463, xattrat::setxattrat),
+    emulated_new("getxattrat", 464, xattrat::getxattrat),
+    emulated_new("listxattrat", 465, xattrat::listxattrat),
+    emulated_new("removexattrat", 466, xattrat::removexattrat),
     emulated("access", Trap::Always, attribute::access),
     emulated("faccessat", Trap::Always, attribute::faccessat),
     emulated("faccessat2", Trap::Always, attribute::faccessat2),
+    // mount(2)
+    emulated("mount", MAKES_FILE_SYSTEM, mount::mount),
     // getsockopt(2)
     emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt),
     // What i386 calls these: with ids of 32 bits, and structures of its own.
@@ -367,16 +403,18 @@ impl Dispatch {
     }
 }
 
-/// The number of `name` on `arch`; libseccomp has negative pseudo-numbers for what an architecture lacks.
-fn number(name: &str, arch: ScmpArch) -> Option<usize> {
-    let syscall = ScmpSyscall::from_name_by_arch(name, arch).ok()?;
-    usize::try_from(i32::from(syscall)).ok()
+/// The number of `row` on `arch`; libseccomp has negative pseudo-numbers for what an architecture lacks.
+fn number(row: &Row, arch: ScmpArch) -> Option<usize> {
+    match ScmpSyscall::from_name_by_arch(row.name, arch) {
+        Ok(syscall) => usize::try_from(i32::from(syscall)).ok(),
+        Err(_) => usize::try_from(row.number?).ok(),
+    }
 }
 
 fn rows_by_number(arch: ScmpArch, abi: Abi) -> Vec<Option<Found>> {
     let mut rows = Vec::new();
     for (index, row) in TABLE.iter().enumerate() {
-        if let Some(number) = number(row.name, arch) {
+        if let Some(number) = number(row, arch) {
             let number = match arch {
                 ScmpArch::X32 => number & !(X32_SYSCALL_BIT.unsigned_abs() as usize),
                 _ => number,
@@ -413,9 +451,9 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_known_to_libseccomp_and_stands_once() {
+    fn every_name_is_known_to_libseccomp_or_has_a_number_and_stands_once() {
         for (index, row) in TABLE.iter().enumerate() {
-            let known = |arch| number(row.name, arch).is_some();
+            let known = |arch| number(row, arch).is_some();
             assert!(
                 known(ScmpArch::X8664) || known(ScmpArch::X86),
                 "{}",
@@ -442,6 +480,13 @@ mod tests {
         assert_eq!(name(AUDIT_ARCH_AARCH64, 79), Some("newfstatat"));
         // 92 is personality on arm64, which has no chown, stat, lstat at all.
         assert_eq!(name(AUDIT_ARCH_AARCH64, 92), None);
+        assert_eq!(name(AUDIT_ARCH_X86_64, 464), Some("getxattrat"));
+        assert_eq!(name(AUDIT_ARCH_AARCH64, 464), Some("getxattrat"));
+        assert_eq!(name(AUDIT_ARCH_I386, 452), Some("fchmodat2"));
+        assert_eq!(
+            name(AUDIT_ARCH_X86_64, X32_SYSCALL_BIT | 466),
+            Some("removexattrat")
+        );
         assert_eq!(name(AUDIT_ARCH_X86_64, 0), None);
         assert_eq!(name(AUDIT_ARCH_X86_64, -1), None);
         assert_eq!(name(AUDIT_ARCH_X86_64, i32::MAX), None);

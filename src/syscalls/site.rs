@@ -1,8 +1,9 @@
 //! Where something is to be created, and who owns it then.
 //!
-//! To the kernel all new files are the host user's. That is right for the container's root, unless a set-group-ID directory
-//! hands down a fake group: then the kernel creates. For all others a [`Site`] is found, the file is created there
-//! with the target's umask, and gets its owner. Whatever cannot succeed goes on to the kernel, which knows the errno.
+//! To the kernel all new files are the host user's. For the container's root that is right, and the kernel creates,
+//! unless the directory hands down a fake group, or an access control list with ids that the kernel does not know. Else a
+//! [`Site`] is found, the file is created there with the target's umask, and gets its owner. Whatever cannot succeed goes
+//! on to the kernel, which knows the errno.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +15,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::permission::is_read_only;
+use super::posix_acl;
 use crate::board::Step;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
 use crate::identity::{Identities, Index};
@@ -32,6 +34,8 @@ pub(super) struct Site {
     pub(super) subject: Subject,
     /// What is created stands for this.
     pub(super) device: Option<Device>,
+    /// An access control list that is kept for what is created.
+    pub(super) list: Option<Vec<u8>>,
 }
 
 /// What a path names, split at its last component; `None` for what cannot be created.
@@ -104,7 +108,11 @@ impl Site {
         name: Name,
         slash: bool,
     ) -> Result<Self, Errno> {
-        let shown = call.file_mode(directory.as_fd())?;
+        let (shown, owner) = call.mode_and_owner(directory.as_fd())?;
+        let list = match owner.hands_down_list {
+            true => posix_acl::handed_down(call, directory.as_fd())?,
+            false => None,
+        };
         Ok(Self {
             directory,
             name,
@@ -112,6 +120,7 @@ impl Site {
             shown,
             subject,
             device: None,
+            list,
         })
     }
 
@@ -171,9 +180,14 @@ impl Site {
         let stat = fstat(file)?;
         let owner = Owner {
             device: self.device,
+            hands_down_list: self.list.is_some() && file_type(stat.st_mode) == SFlag::S_IFDIR,
             ..Owner::shown_as(self.subject.uid, self.group(), &stat)
         };
-        call.container.owners.record(file, &stat, owner)
+        call.container.owners.record(file, &stat, owner)?;
+        match &self.list {
+            Some(list) => posix_acl::inherit(call, file, &stat, list),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn remove(&self, flags: UnlinkatFlags) {
@@ -267,7 +281,8 @@ fn directory_of(dirfd: Dirfd, prefix: &Name) -> Location<'_> {
     }
 }
 
-/// Whether a file that the container's root creates may belong to another group. Nearly always one getxattr(2) denies it.
+/// Whether a file that the container's root creates may belong to another group, or take an access control list that the
+/// kernel does not know. Nearly always one getxattr(2) denies it.
 pub(super) fn may_inherit(
     call: &mut Call,
     directory: &Location,
@@ -275,11 +290,11 @@ pub(super) fn may_inherit(
     follows: bool,
 ) -> bool {
     let reached = match call.name(directory) {
-        Some(reached) if !call.container.shows_worker => reached,
+        Some(reached) if !call.container.shows_worker() => reached,
         _ => return true,
     };
-    let has_group = match call.glance(&reached, true) {
-        Ok(owner) => owner.is_some_and(|owner| owner.gid.is_some()),
+    let hands_down = match call.glance(&reached, true) {
+        Ok(owner) => owner.is_some_and(|owner| owner.gid.is_some() || owner.hands_down_list),
         // Where there are no attributes, its owner may be in the side store.
         Err(Errno::EOPNOTSUPP) => call.container.owners.side_store_is_used(),
         Err(_) => false,
@@ -290,7 +305,7 @@ pub(super) fn may_inherit(
         call.name(&location)
             .is_none_or(|reached| readlink(reached.as_c_str()).is_ok())
     };
-    has_group || (follows && is_link())
+    hands_down || (follows && is_link())
 }
 
 #[cfg(test)]

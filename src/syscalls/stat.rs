@@ -4,7 +4,7 @@
 //! also how everything odd is answered: unknown flags, bad pointers and paths that lead nowhere get the kernel's own errno.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlink};
@@ -246,7 +246,7 @@ fn may_succeed(dirfd: Dirfd, is_fd: bool, flags: AtFlags) -> bool {
 
 fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Errno> {
     let reached = match call.name(location) {
-        Some(reached) if !call.container.shows_worker => reached,
+        Some(reached) if !call.container.shows_worker() => reached,
         // The kernel would take a link to `/proc/self` on the way for one to us.
         _ => return answer_resolved(call, location, form),
     };
@@ -313,6 +313,24 @@ fn may_be_in_side_store(call: &Call, name: &CStr, follow: bool) -> bool {
     call.container.owners.side_store_is_used()
         && fstatat(PROCFS, name, lookup_flags(follow))
             .is_ok_and(|stat| !carries_xattrs(file_type(stat.st_mode)))
+}
+
+/// The file, if something of it may be in the side store.
+pub(super) fn beside(call: &Call, location: &Location) -> Option<(OwnedFd, FileStat)> {
+    if !call.container.owners.side_store_is_used() {
+        return None;
+    }
+    let follow = location.follow || location.is_empty();
+    if let Some(reached) = call
+        .name(location)
+        .filter(|_| !call.container.shows_worker())
+        && !may_be_in_side_store(call, reached.as_c_str(), follow)
+    {
+        return None;
+    }
+    let file = call.resolve(location).ok()?;
+    let stat = fstatat(&file, c"", AtFlags::AT_EMPTY_PATH).ok()?;
+    (!carries_xattrs(file_type(stat.st_mode))).then_some((file, stat))
 }
 
 /// A path that does not exist for us may lead through `/proc/self`: if it ends in a link, as /dev/stdout does, or if its

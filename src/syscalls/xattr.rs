@@ -4,17 +4,19 @@
 //! refuses is kept beside (`owner::Attribute`); everything else goes on to the kernel, once it is clear who asks.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstat;
 
 use super::permission::{self, Named, allow};
-use crate::acl::Acl;
+use super::posix_acl;
+use super::stat::beside;
+use crate::board::Step;
 use crate::credentials::{Access, capability};
 use crate::name::Name;
-use crate::owner::{Attribute, carries_xattrs, file_type, shown};
+use crate::owner::{Attribute, carries_xattrs, file_type, kept_name, shown, takes_attributes};
 use crate::procfs;
 use crate::seccomp::Reply;
 use crate::sys;
@@ -54,20 +56,37 @@ fn absent(call: &Call, location: &Location, absent: Errno) -> Result<Reply, Errn
     }
 }
 
-/// The file, if it can carry user attributes.
-fn carrier(call: &Call, location: &Location) -> Option<OwnedFd> {
-    let file = call.resolve(location).ok()?;
-    carries_xattrs(file_type(fstat(&file).ok()?.st_mode)).then_some(file)
+/// What a call asks for, and where what goes in or out is: most have it all in registers.
+pub(super) struct Asked {
+    pub(super) named: Named,
+    /// An argument number.
+    pub(super) name: usize,
+    /// An address.
+    pub(super) value: u64,
+    pub(super) size: u64,
+    pub(super) flags: i32,
 }
 
-/// A value for the argument `buffer`, whose room is in the next one.
-fn deliver(call: &Call, buffer: usize, value: &[u8]) -> Result<Reply, Errno> {
-    let room = usize::try_from(call.register(buffer + 1)).unwrap_or(usize::MAX);
+impl Asked {
+    /// With the value in the argument `value`, its size behind it, and behind that flags, if it takes any.
+    fn of(call: &Call, named: Named, value: usize) -> Self {
+        Self {
+            named,
+            name: 1,
+            value: call.register(value),
+            size: call.register(value + 1),
+            flags: call.int(value + 2),
+        }
+    }
+}
+
+fn deliver(call: &Call, asked: &Asked, value: &[u8]) -> Result<Reply, Errno> {
+    let room = usize::try_from(asked.size).unwrap_or(usize::MAX);
     if room > 0 {
         if room < value.len() {
             return Err(Errno::ERANGE);
         }
-        call.write(buffer, value)?;
+        call.write_to([(asked.value, value)])?;
     }
     let length = i64::try_from(value.len()).map_err(|_| Errno::ERANGE)?;
     Ok(Reply::Value(length))
@@ -83,7 +102,10 @@ fn read_carefully(
     is_wanted: impl Fn(&[u8]) -> bool,
 ) -> Option<Vec<u8>> {
     let follow = location.follow || location.is_empty();
-    if let Some(reached) = call.name(location).filter(|_| !call.container.shows_worker) {
+    if let Some(reached) = call
+        .name(location)
+        .filter(|_| !call.container.shows_worker())
+    {
         let glanced = read_whole(|buffer| ask(reached.as_c_str(), buffer, follow))?;
         if !is_wanted(&glanced) {
             return None;
@@ -109,11 +131,16 @@ fn read_whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Option<Vec<u8
     }
 }
 
-/// One of our own attributes of what is named.
-fn stored(call: &mut Call, location: &Location, name: &Name) -> Option<Vec<u8>> {
+/// What is kept under `name` of what is named.
+pub(super) fn stored(call: &mut Call, location: &Location, name: &Name) -> Option<Vec<u8>> {
     let ask =
         |path: &CStr, value: &mut [u8], follow| sys::getxattr(path, name.as_c_str(), value, follow);
-    read_carefully(call, location, ask, |_| true)
+    if let Some(value) = read_carefully(call, location, ask, |_| true) {
+        return Some(value);
+    }
+    let (file, stat) = beside(call, location)?;
+    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
+    kept.get(name).ok().flatten()
 }
 
 fn may_administer(call: &Call) -> Result<bool, Errno> {
@@ -123,20 +150,20 @@ fn may_administer(call: &Call) -> Result<bool, Errno> {
 // ---- getxattr(2)
 
 pub(super) fn getxattr(call: &mut Call) -> Result<Reply, Errno> {
-    get(call, Named::path(0))
+    get(call, &Asked::of(call, Named::path(0), 2))
 }
 
 pub(super) fn lgetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    get(call, Named::link(0))
+    get(call, &Asked::of(call, Named::link(0), 2))
 }
 
 pub(super) fn fgetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    get(call, Named::fd(call, 0))
+    get(call, &Asked::of(call, Named::fd(call, 0), 2))
 }
 
-fn get(call: &mut Call, named: Named) -> Result<Reply, Errno> {
-    const VALUE: usize = 2;
-    let Ok(name) = call.path(1) else {
+pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
+    let named = asked.named;
+    let Ok(name) = call.path(asked.name) else {
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
@@ -146,28 +173,45 @@ fn get(call: &mut Call, named: Named) -> Result<Reply, Errno> {
         Attribute::Hidden => at(call, named, |call, location| {
             absent(call, location, Errno::ENODATA)
         }),
+        Attribute::Nameless => at(call, named, nameless),
         Attribute::Kept(name) => at(call, named, |call, location| {
+            if is_trusted(&name) && !may_administer(call)? {
+                // CONTINUE: none for this target.
+                return Ok(Reply::Continue);
+            }
             match stored(call, location, &name) {
-                Some(value) if !is_trusted(&name) || may_administer(call)? => {
-                    deliver(call, VALUE, &value)
-                }
-                // CONTINUE: none, or none for this target.
-                _ => Ok(Reply::Continue),
+                Some(value) => deliver(call, asked, &value),
+                None if is_trusted(&name) => without_trusted(call, location),
+                // CONTINUE: none.
+                None => Ok(Reply::Continue),
             }
         }),
         Attribute::Acl(name) => at(call, named, |call, location| {
-            let list = stored(call, location, &name);
-            let Some(list) = list.and_then(|bytes| Acl::decode(&bytes)) else {
+            match posix_acl::shown(call, location, &name)? {
+                Some(list) => deliver(call, asked, &list),
                 // CONTINUE: the kernel has it all.
-                return Ok(Reply::Continue);
-            };
-            let list = if is_default(&name) {
-                list
-            } else {
-                list.with_mode(fstat(call.resolve(location)?)?.st_mode)
-            };
-            deliver(call, VALUE, &list.encode())
+                None => Ok(Reply::Continue),
+            }
         }),
+    }
+}
+
+/// fs/xattr.c, xattr_resolve_name: `trusted.` is the name of none.
+fn nameless(call: &mut Call, location: &Location) -> Result<Reply, Errno> {
+    if may_administer(call)? {
+        absent(call, location, Errno::EINVAL)
+    } else {
+        // CONTINUE: none for this target.
+        Ok(Reply::Continue)
+    }
+}
+
+/// The kernel says ENODATA to whoever is not its root, even where there are no such attributes at all.
+fn without_trusted(call: &Call, location: &Location) -> Result<Reply, Errno> {
+    match call.resolve(location) {
+        Ok(file) if !takes_attributes(file.as_fd()) => Err(Errno::EOPNOTSUPP),
+        // CONTINUE: ENODATA, or why there is no such file.
+        _ => Ok(Reply::Continue),
     }
 }
 
@@ -177,72 +221,84 @@ fn is_trusted(kept: &Name) -> bool {
         .starts_with(b"user.subuidless.trusted.")
 }
 
-/// A default list is no file's permissions.
-fn is_default(kept: &Name) -> bool {
-    kept.as_c_str().to_bytes().ends_with(b"_default")
-}
-
 // ---- listxattr(2)
 
 pub(super) fn listxattr(call: &mut Call) -> Result<Reply, Errno> {
-    list(call, Named::path(0))
+    list(call, &Asked::of(call, Named::path(0), 1))
 }
 
 pub(super) fn llistxattr(call: &mut Call) -> Result<Reply, Errno> {
-    list(call, Named::link(0))
+    list(call, &Asked::of(call, Named::link(0), 1))
 }
 
 pub(super) fn flistxattr(call: &mut Call) -> Result<Reply, Errno> {
-    list(call, Named::fd(call, 0))
+    list(call, &Asked::of(call, Named::fd(call, 0), 1))
 }
 
-fn list(call: &mut Call, named: Named) -> Result<Reply, Errno> {
-    at(call, named, |call, location| {
+pub(super) fn list(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
+    at(call, asked.named, |call, location| {
         let has_ours = |names: &[u8]| shown(names, false).is_some();
-        let Some(names) = read_carefully(call, location, sys::listxattr, has_ours) else {
+        let names = read_carefully(call, location, sys::listxattr, has_ours);
+        let Some(names) = names.or_else(|| names_beside(call, location)) else {
             // CONTINUE: nothing to hide, and nothing to add; or the kernel says why.
             return Ok(Reply::Continue);
         };
-        let list = shown(&names, may_administer(call)?).unwrap_or_default();
-        deliver(call, 1, &list)
+        let list = shown(&names, may_administer(call)?).unwrap_or(names);
+        deliver(call, asked, &list)
     })
+}
+
+/// All names of a file of which the side store has some.
+fn names_beside(call: &Call, location: &Location) -> Option<Vec<u8>> {
+    let (file, stat) = beside(call, location)?;
+    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
+    let beside = kept.beside().ok().filter(|known| !known.is_empty())?;
+    let path = procfs::own_fd(file.as_fd());
+    let mut all = read_whole(|buffer| sys::listxattr(path.as_c_str(), buffer, true))?;
+    all.extend(beside.iter().flat_map(|(name, _)| kept_name(name)));
+    Some(all)
 }
 
 // ---- setxattr(2), removexattr(2)
 
 /// What is to become of an attribute.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
     Set,
     Remove,
 }
 
 pub(super) fn setxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::path(0), Change::Set)
+    change(call, &Asked::of(call, Named::path(0), 2), Change::Set)
 }
 
 pub(super) fn lsetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::link(0), Change::Set)
+    change(call, &Asked::of(call, Named::link(0), 2), Change::Set)
 }
 
 pub(super) fn fsetxattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::fd(call, 0), Change::Set)
+    change(call, &Asked::of(call, Named::fd(call, 0), 2), Change::Set)
 }
 
 pub(super) fn removexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::path(0), Change::Remove)
+    change(call, &Asked::of(call, Named::path(0), 2), Change::Remove)
 }
 
 pub(super) fn lremovexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::link(0), Change::Remove)
+    change(call, &Asked::of(call, Named::link(0), 2), Change::Remove)
 }
 
 pub(super) fn fremovexattr(call: &mut Call) -> Result<Reply, Errno> {
-    change(call, Named::fd(call, 0), Change::Remove)
+    change(
+        call,
+        &Asked::of(call, Named::fd(call, 0), 2),
+        Change::Remove,
+    )
 }
 
-fn change(call: &mut Call, named: Named, change: Change) -> Result<Reply, Errno> {
-    let Ok(name) = call.path(1) else {
+pub(super) fn change(call: &mut Call, asked: &Asked, change: Change) -> Result<Reply, Errno> {
+    let named = asked.named;
+    let Ok(name) = call.path(asked.name) else {
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
@@ -258,10 +314,11 @@ fn change(call: &mut Call, named: Named, change: Change) -> Result<Reply, Errno>
     let checked = check_change(call, named, name.as_c_str())?;
     match attribute {
         Attribute::Kept(kept) if may_administer(call)? => at(call, named, |call, location| {
-            keep(call, location, &kept, change)
+            keep(call, location, &kept, (asked, change))
         }),
+        Attribute::Nameless => at(call, named, nameless),
         Attribute::Acl(kept) => at(call, named, |call, location| {
-            change_acl(call, location, (name.as_c_str(), &kept), change)
+            posix_acl::change(call, location, (name.as_c_str(), &kept), (asked, change))
         }),
         _ => Ok(checked),
     }
@@ -294,71 +351,64 @@ fn check_change(call: &mut Call, named: Named, name: &CStr) -> Result<Reply, Err
 }
 
 /// The value that the target gives; `None` if the kernel knows better what to say of it.
-fn given(call: &Call) -> Option<Vec<u8>> {
-    let size = usize::try_from(call.register(3)).ok()?;
+pub(super) fn given(call: &Call, asked: &Asked) -> Option<Vec<u8>> {
+    let size = usize::try_from(asked.size).ok()?;
     if size > LARGEST {
         return None;
     }
     let mut value = vec![0; size];
-    call.read(2, &mut value).ok()?;
+    call.read_from(asked.value, &mut value).ok()?;
     Some(value)
 }
 
-/// An attribute that lives under the name `kept`.
-fn keep(call: &Call, location: &Location, kept: &Name, change: Change) -> Result<Reply, Errno> {
-    let Some(file) = carrier(call, location) else {
-        // CONTINUE: no such file, or one that carries no user attributes.
-        return Ok(Reply::Continue);
-    };
-    let path = procfs::own_fd(file.as_fd());
-    call.ensure_waiting()?;
-    match change {
-        Change::Set => {
-            let Some(value) = given(call) else {
-                // CONTINUE: E2BIG, or a bad pointer.
-                return Ok(Reply::Continue);
-            };
-            sys::setxattr(path.as_c_str(), kept.as_c_str(), &value, call.int(4))?;
-        }
-        Change::Remove => sys::removexattr(path.as_c_str(), kept.as_c_str())?,
-    }
-    Ok(Reply::Value(0))
-}
-
-/// An access control list goes to the kernel as far as it takes it, and is kept beside where it does not.
-fn change_acl(
+/// An attribute that lives under the name `name`.
+fn keep(
     call: &Call,
     location: &Location,
-    (name, kept): (&CStr, &Name),
-    change: Change,
+    name: &Name,
+    (asked, change): (&Asked, Change),
 ) -> Result<Reply, Errno> {
-    let Some(file) = carrier(call, location) else {
-        // CONTINUE: no such file, or one that has no such list.
+    let Ok(file) = call.resolve(location) else {
+        // CONTINUE: no such file.
         return Ok(Reply::Continue);
     };
-    let path = procfs::own_fd(file.as_fd());
-    let foreign = match change {
+    let kept = call
+        .container
+        .owners
+        .kept(file.as_fd(), fstat(&file)?.st_mode);
+    // A worker that was killed may have done it already: then nothing is in the way.
+    let is_again = call.journal.noted() == Some(Step::Changing);
+    match change {
         Change::Set => {
-            let Some(bytes) = given(call) else {
+            let Some(value) = given(call, asked) else {
                 // CONTINUE: E2BIG, or a bad pointer.
                 return Ok(Reply::Continue);
             };
-            let is_mapped = |id| call.container.is_mapped(id);
-            Acl::decode(&bytes).and_then(|list| Some((list.mapped(is_mapped)?, bytes)))
+            let flags = if is_again { 0 } else { asked.flags };
+            if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) == 0 && flags != 0 {
+                let is_there = kept.get(name)?.is_some();
+                if is_there && flags & libc::XATTR_CREATE != 0 {
+                    return Err(Errno::EEXIST);
+                }
+                if !is_there && flags & libc::XATTR_REPLACE != 0 {
+                    return Err(Errno::ENODATA);
+                }
+            }
+            call.ensure_waiting()?;
+            call.journal.note(Step::Changing);
+            kept.set(name, &value, flags)?;
         }
-        Change::Remove => None,
-    };
-    call.ensure_waiting()?;
-    let Some((mapped, bytes)) = foreign else {
-        // The list that was kept is another one's now. Mostly there is none.
-        match sys::removexattr(path.as_c_str(), kept.as_c_str()) {
-            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
-            Err(errno) => return Err(errno),
+        Change::Remove => {
+            if !is_again && kept.get(name)?.is_none() {
+                return without_trusted(call, location).and(Err(Errno::ENODATA));
+            }
+            call.ensure_waiting()?;
+            call.journal.note(Step::Changing);
+            match kept.remove(name) {
+                Err(Errno::ENODATA) if is_again => {}
+                result => result?,
+            }
         }
-        // CONTINUE: the kernel takes it, or says what is wrong with it.
-        return Ok(Reply::Continue);
-    };
-    sys::setxattr(path.as_c_str(), name, &mapped.encode(), call.int(4))?;
-    sys::setxattr(path.as_c_str(), kept.as_c_str(), &bytes, 0)?;
+    }
     Ok(Reply::Value(0))
 }

@@ -27,8 +27,10 @@ pub(crate) struct Container {
     pub(crate) user_namespace: Option<(u64, u64)>,
     /// The root directory that was joined.
     pub(crate) root: Option<OwnedFd>,
-    /// The container's procfs shows this process, so that `/proc/self` exists and means the wrong one.
-    pub(crate) shows_worker: bool,
+    /// The procfs that targets see shows this process, so that `/proc/self` exists and means the wrong one.
+    pub(crate) procfs_shows_worker: bool,
+    /// The mounts are those that this process was born with: a command of the host, under `subuidless run`.
+    pub(crate) shares_mounts: bool,
     /// The ids that the container's user namespace maps.
     pub(crate) mapped_uids: Vec<MappedRange>,
     /// Whom the runtime's process is to be from its first execve(2) on; its capabilities are its own.
@@ -53,7 +55,8 @@ impl Container {
             locks,
             user_namespace: None,
             root: None,
-            shows_worker: false,
+            procfs_shows_worker: false,
+            shares_mounts: false,
             mapped_uids: Vec::new(),
             user: None,
             user_steps: AtomicU64::new(0),
@@ -108,6 +111,12 @@ impl Container {
         self.mapped_uids.iter().any(|range| range.contains(uid))
     }
 
+    /// Whether this process must not walk a target's path through links of its own in procfs, which could lead it to where the target
+    /// cannot go. Where there is no such place, what a glance misses through such a link is the owner of a file behind it.
+    pub(crate) fn shows_worker(&self) -> bool {
+        self.procfs_shows_worker && !(self.shares_mounts && !self.views_differ())
+    }
+
     /// From now on every call is asked which root it sees (chroot, pivot_root, a new mount namespace).
     pub(crate) fn expect_other_views(&self) {
         self.views_differ.store(true, Ordering::Relaxed);
@@ -128,6 +137,10 @@ pub(crate) struct MappedRange {
 impl MappedRange {
     pub(crate) fn is_one(self) -> bool {
         self.count == 1
+    }
+
+    pub(crate) fn first(self) -> u32 {
+        self.first
     }
 
     fn contains(self, id: u32) -> bool {

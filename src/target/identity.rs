@@ -193,17 +193,19 @@ impl Call<'_> {
 
     /// The shown owner and the mode of an open file.
     pub(crate) fn file_mode(&self, file: BorrowedFd) -> Result<FileMode, Errno> {
+        self.mode_and_owner(file).map(|(mode, _)| mode)
+    }
+
+    /// The same, and what is recorded.
+    pub(crate) fn mode_and_owner(&self, file: BorrowedFd) -> Result<(FileMode, Owner), Errno> {
         let stat = fstat(file)?;
         let owner = match self.container.owners.load(file, file_type(stat.st_mode))? {
             None => self.process_owner(file)?,
             owner => owner,
         };
-        FileMode::new(
-            owner.and_then(|owner| owner.uid),
-            owner.and_then(|owner| owner.gid),
-            &stat,
-        )
-        .ok_or(Errno::EOVERFLOW)
+        let owner = owner.unwrap_or_default();
+        let mode = FileMode::new(owner.uid, owner.gid, &stat).ok_or(Errno::EOVERFLOW)?;
+        Ok((mode, owner))
     }
 
     /// The same of a file that is only named. It costs two system calls, mostly, and the two may see different files where
@@ -218,7 +220,7 @@ impl Call<'_> {
     fn glance_at_mode(&mut self, location: &Location) -> Option<FileMode> {
         let reached = self
             .name(location)
-            .filter(|_| !self.container.shows_worker)?;
+            .filter(|_| !self.container.shows_worker())?;
         let follow = location.follow || location.is_empty();
         let flags = match follow {
             true => AtFlags::empty(),

@@ -174,6 +174,11 @@ impl Call<'_> {
         memory::read_exact(self.pid(), self.register(index), bytes)
     }
 
+    /// As [`Call::read`], from an address that was read itself.
+    pub(crate) fn read_from(&self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        memory::read_exact(self.pid(), address, bytes)
+    }
+
     /// Writes a structure where register `index` points.
     ///
     /// The target's thread is named by its pid, which must not have been recycled. Pids are given out in turn, and no
@@ -187,11 +192,15 @@ impl Call<'_> {
         &self,
         parts: [(usize, &[u8]); N],
     ) -> Result<(), Errno> {
+        self.write_to(parts.map(|(index, bytes)| (self.register(index), bytes)))
+    }
+
+    /// As [`Call::write_each`], to addresses.
+    pub(crate) fn write_to<const N: usize>(&self, parts: [(u64, &[u8]); N]) -> Result<(), Errno> {
         const TOO_SHORT_TO_RECYCLE_A_PID: Duration = Duration::from_micros(200);
         if self.received.elapsed() > TOO_SHORT_TO_RECYCLE_A_PID {
             self.ensure_waiting()?;
         }
-        let parts = parts.map(|(index, bytes)| (self.register(index), bytes));
         memory::write_each(self.pid(), parts)
     }
 

@@ -135,16 +135,17 @@ impl Outside {
             return Ok(());
         }
         let stat = fstat(file).map_err(reason)?;
-        let known = attributes(file, stat.st_mode).map_err(reason)?;
+        let known = attributes(&self.owners, file, stat.st_mode).map_err(reason)?;
         for attribute in &entry.attributes {
             if known.contains(attribute) {
                 continue;
             }
             let (name, value) = attribute;
-            let set = set_attribute(file, (name, value), |id| self.is_mapped(id));
+            let file = (file, stat.st_mode);
+            let set = set_attribute(&self.owners, file, (name, value), |id| self.is_mapped(id));
             set.map_err(|errno| match errno {
                 Errno::EPERM if !carries_xattrs(file_type(stat.st_mode)) => {
-                    "only regular files and directories can have all its attributes".to_owned()
+                    "there is no side store to keep its attributes in".to_owned()
                 }
                 errno => format!("{}: {}", text::escape(name), errno.desc()),
             })?;
@@ -168,7 +169,7 @@ fn with_ids(known: Option<Owner>, change: OwnerChange, stat: &FileStat) -> Owner
     Owner {
         uid: uid.filter(|uid| uid.as_raw() != stat.st_uid),
         gid: gid.filter(|gid| gid.as_raw() != stat.st_gid),
-        device: known.device,
+        ..known
     }
 }
 

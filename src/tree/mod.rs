@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{Uid, chdir};
 
 use crate::credentials::Id;
@@ -129,10 +129,7 @@ impl Outside {
             }
             None => {}
         }
-        // A symbolic link has none.
-        if kind != SFlag::S_IFLNK {
-            entry.attributes = attributes(file, stat.st_mode)?;
-        }
+        entry.attributes = attributes(&self.owners, file, stat.st_mode)?;
         Ok(entry)
     }
 

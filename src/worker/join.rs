@@ -15,12 +15,14 @@ use tracing::{debug, warn};
 use super::serve::Server;
 use crate::ask::Namespaces;
 use crate::credentials::{Id, Ids, capability};
+use crate::owner::Layers;
 use crate::procfs;
 use crate::seccomp::Notification;
 use crate::sys;
 use crate::target::{PROCFS, View, uid_map};
 
-/// What a worker needs of the container's capabilities; all others are dropped.
+/// What a worker needs of the container's capabilities; all others are dropped, but for CAP_SYS_ADMIN, which lies idle until
+/// a mount(2) wants it.
 const KEPT_CAPABILITIES: u64 = capability::CHOWN
     | capability::DAC_OVERRIDE
     | capability::DAC_READ_SEARCH
@@ -60,13 +62,17 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     if doors.leads_elsewhere() == Ok(false) && !rules_one_id() {
         return Join::Never;
     }
+    server.container.shares_mounts =
+        is_own_namespace(doors.mount.as_fd(), "ns/mnt").unwrap_or_default();
+    // By paths of the host's.
+    server.container.owners.layers = Layers::of(notification.pid);
     let host_procfs = server.container.host_procfs.as_fd();
     let entered = doors.enter(host_procfs).and_then(|()| {
         // Ours now, and not the target's, which may live in a namespace below.
         server.container.mapped_uids = uid_map(&procfs::read(&procfs::own("uid_map"))?)?;
         server.container.identities.initial.uid = Ids::all(own_id(Uid::effective().as_raw())?);
         server.container.identities.initial.gid = Ids::all(own_id(Gid::effective().as_raw())?);
-        server.container.shows_worker = shows_worker();
+        server.container.procfs_shows_worker = shows_worker();
         let namespace = fstat(open_own("ns/user")?)?;
         server.container.user_namespace = Some((namespace.st_dev, namespace.st_ino));
         View::current()
@@ -136,7 +142,7 @@ impl Doors {
         nix::unistd::chroot(&procfs::own_fd(self.root.as_fd()))?;
         // Changed credentials may have reset it.
         nix::sys::prctl::set_dumpable(false)?;
-        sys::limit_capabilities(KEPT_CAPABILITIES)
+        sys::set_capabilities(KEPT_CAPABILITIES, KEPT_CAPABILITIES | capability::SYS_ADMIN)
     }
 }
 
@@ -181,24 +187,10 @@ fn shows_worker() -> bool {
     });
     let shows = |point: &str| {
         access(
-            format!("{}/self", unescaped(point)).as_str(),
+            format!("{}/self", procfs::unescaped(point)).as_str(),
             AccessFlags::F_OK,
         )
         .is_ok()
     };
     shows("/proc") || points.into_iter().any(shows)
-}
-
-/// Blanks and the like are octal in mountinfo.
-fn unescaped(point: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .into_iter()
-    .fold(point.to_owned(), |point, (escaped, plain)| {
-        point.replace(escaped, plain)
-    })
 }

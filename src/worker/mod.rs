@@ -27,11 +27,11 @@ use crate::error::Error;
 use crate::handover::{ProcessUser, Setup};
 use crate::identity::Identities;
 use crate::owner::{Owners, open_side_store};
-use crate::seccomp::{ListenerFd, Notification, ReceiveError};
+use crate::seccomp::{Notification, ReceiveError};
 use crate::sys;
 use crate::target::{Container, ThreadState, View};
 use join::{Join, join};
-use link::{Link, TakenOver};
+use link::{Link, SEARCH_PERIOD, TakenOver};
 use serve::Server;
 use trace::Tracers;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     isolate()?;
     let (
-        link,
+        mut link,
         TakenOver {
             listener,
             board,
@@ -65,7 +65,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     }
     let tracers = Tracers::new(&link.container());
     let mut server = Server::new(listener, board, container, tracers);
-    let Some(first) = until_joined(&mut server, &link)? else {
+    let Some(first) = until_joined(&mut server, &mut link)? else {
         return Ok(());
     };
     pool::run(Arc::new(server), first, link)
@@ -109,7 +109,7 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
 /// Serves alone, one call after the other, until a target is one of a container that can be joined.
 ///
 /// The result is the slot of the call that is still to be answered, and what was joined; `None` when all targets have ended.
-fn until_joined(server: &mut Server, link: &Link) -> Result<Option<First>, Error> {
+fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, Error> {
     let mut left_over: Vec<usize> = (0..SLOTS)
         .filter(|slot| server.is_in_flight(*slot))
         .collect();
@@ -124,7 +124,7 @@ fn until_joined(server: &mut Server, link: &Link) -> Result<Option<First>, Error
     loop {
         let slot = match left_over.first() {
             Some(slot) => *slot,
-            None if wait_for_call(&server.listener)? => match server.receive(0) {
+            None if wait_for_call(server, link)? => match server.receive(0) {
                 Ok(_) => 0,
                 Err(ReceiveError::Again) => continue,
                 Err(ReceiveError::NoTargets) => return Ok(None),
@@ -166,26 +166,35 @@ struct First {
 }
 
 /// Waits for a call; `false`: the last target has ended. Before Linux 6.11 only POLLHUP tells.
-fn wait_for_call(listener: &ListenerFd) -> Result<bool, Error> {
+///
+/// A container may be idle for long, and its daemon end meanwhile.
+fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
     loop {
-        let mut fds = [
-            PollFd::new(listener.queue(), PollFlags::POLLIN),
-            PollFd::new(listener.as_fd(), PollFlags::empty()),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => {
-                let events = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-                if events[0].contains(PollFlags::POLLIN) {
-                    return Ok(true);
-                }
-                let ends = PollFlags::POLLHUP | PollFlags::POLLERR;
-                if events.iter().any(|events| events.intersects(ends)) {
-                    return Ok(false);
-                }
-            }
-            Err(Errno::EINTR) => {}
+        let timeout = if link.is_searching() {
+            PollTimeout::try_from(SEARCH_PERIOD).unwrap_or(PollTimeout::NONE)
+        } else {
+            PollTimeout::NONE
+        };
+        let mut fds = vec![PollFd::new(server.listener.as_fd(), PollFlags::POLLIN)];
+        fds.extend(
+            link.daemon()
+                .map(|daemon| PollFd::new(daemon, PollFlags::empty())),
+        );
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(receiving_failed(errno)),
         }
+        let events = fds[0].revents().unwrap_or(PollFlags::empty());
+        if events.contains(PollFlags::POLLIN) {
+            return Ok(true);
+        }
+        if events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+            return Ok(false);
+        }
+        if fds.get(1).is_some_and(|daemon| daemon.any() == Some(true)) {
+            link.lose();
+        }
+        link.search(server);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -73,6 +74,19 @@ impl<'a> Bundle<'a> {
         let bundle = Self::empty(place, Owned::ByRoot);
         rootfs::debian(place, &bundle.rootfs(), bundle.owned);
         bundle
+    }
+
+    /// The same as [`Bundle::debian`], but real and in no user namespace: devices, `trusted.*` and `security.*` take more
+    /// than the root of a user namespace has.
+    pub(crate) fn debian_real(place: &'a Place) -> Self {
+        Self::debian_oracle(place).with_config(|config| {
+            let linux = config["linux"].as_object_mut().expect("an object");
+            linux.retain(|key, _| !matches!(key.as_str(), "uidMappings" | "gidMappings"));
+            linux["namespaces"]
+                .as_array_mut()
+                .expect("a list of namespaces")
+                .retain(|namespace| namespace["type"] != "user");
+        })
     }
 
     /// No files in its root file system, and no filter.
@@ -191,6 +205,13 @@ impl<'a> Bundle<'a> {
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         self.write(arguments);
         run(&mut self.runtime.run(self, &self.next_id(), &[]))
+    }
+
+    /// What runs a container, and its id: for tests that talk with it through pipes.
+    pub(crate) fn command(&self, arguments: &[&str]) -> (Command, String) {
+        self.write(arguments);
+        let id = self.next_id();
+        (self.runtime.run(self, &id, &[]), id)
     }
 
     /// Runs a shell script to its end; its output, if it succeeded.

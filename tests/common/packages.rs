@@ -43,12 +43,17 @@ impl Packages {
             .with_mount(&key, KEY, &["bind", "ro"])
     }
 
+    /// Where apt and debootstrap find them.
+    pub(crate) fn url(self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// A script that installs `names` as anybody would in a container, where no init runs and nothing outlives it.
     pub(crate) fn install(&self, names: &str) -> String {
         format!(
             r#"printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
             echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/unsafe-io
-            echo 'deb [signed-by={KEY}] http://127.0.0.1:{} ./' >/etc/apt/sources.list
+            echo 'deb [signed-by={KEY}] {} ./' >/etc/apt/sources.list
             # Whatever proxy the host's apt, and so this one, goes through.
             echo 'Acquire::http::Proxy::127.0.0.1 "DIRECT";' >/etc/apt/apt.conf.d/99direct
             export DEBIAN_FRONTEND=noninteractive
@@ -59,7 +64,7 @@ impl Packages {
             if grep -E '^[WE]:' /install.log >&2; then exit 1; fi
             rm /install.log
             "#,
-            self.port
+            self.url()
         )
     }
 }

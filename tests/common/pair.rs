@@ -42,6 +42,18 @@ impl<'a> Pair<'a> {
         }
     }
 
+    /// With Debian, and an oracle that is real root of the machine.
+    pub(crate) fn real(place: &'a Place, daemon: &Daemon) -> Self {
+        Self {
+            oracle: Bundle::debian_real(place),
+            ours: if oracle_twice() {
+                Bundle::debian_real(place)
+            } else {
+                Bundle::debian(place, daemon)
+            },
+        }
+    }
+
     pub(crate) fn with(self, change: impl Fn(Bundle<'a>) -> Bundle<'a>) -> Self {
         Self {
             oracle: change(self.oracle),

@@ -213,3 +213,13 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .unwrap_or_else(|error| panic!("{}: {error}", path.as_os_str().as_bytes().escape_ascii()));
 }
+
+/// Whether a worker has taken over what its daemon gave it.
+pub(crate) fn has_listener(worker: Pid) -> bool {
+    let fds = fs::read_dir(format!("/proc/{worker}/fd"))
+        .into_iter()
+        .flatten();
+    fds.flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok())
+        .any(|file| file.to_string_lossy().contains("seccomp"))
+}

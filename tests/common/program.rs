@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+use super::place::Place;
+use super::run::run;
+
 pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An installed program.
@@ -14,6 +17,19 @@ pub(crate) fn tool(name: &str) -> PathBuf {
         .map(|directory| Path::new(directory).join(name))
         .find(|path| path.is_file())
         .unwrap_or_else(|| panic!("{name} is missing: `scripts/test` installs what the tests need"))
+}
+
+/// The program that `compiler` makes of a source below `tests`, in the place as `name`.
+pub(crate) fn compile(place: &Place, compiler: &[&str], name: &str, source: &str) -> PathBuf {
+    let program = place.path(name);
+    let mut command = Command::new(tool(compiler[0]));
+    command.args(&compiler[1..]).arg("-o").arg(&program);
+    command.arg(format!("{}/tests/{source}", env!("CARGO_MANIFEST_DIR")));
+    command
+        .env("CGO_ENABLED", "0")
+        .env("GOCACHE", place.path("go"));
+    run(&mut command).ok();
+    program
 }
 
 /// The example program of that name, up to date: `cargo test --test ...` does not build it by itself.

@@ -1,0 +1,120 @@
+//! The inode behind one that is seen through an overlay.
+//!
+//! What has been copied up keeps its inode number for as long as the overlay is mounted. Then it has that of its copy in the
+//! upper layer, since only regular files and directories carry what would tell of their origin (`user.overlay.origin`).
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink};
+use nix::sys::stat::Mode;
+
+use super::Key;
+use crate::name::Name;
+use crate::{procfs, sys};
+
+/// Upper layers that cannot be reached from inside the container, by the number of the overlay's device.
+#[derive(Debug, Default)]
+pub(crate) struct Layers(HashMap<String, OwnedFd>);
+
+/// Whoever sees the host's mounts may see many, and mostly other users'.
+const MOST: usize = 64;
+
+impl Layers {
+    /// Of the overlays that the process `pid` sees, by the paths that they have out here.
+    pub(crate) fn of(pid: u32) -> Self {
+        let mounts = procfs::read(&procfs::target(pid, "mountinfo")).unwrap_or_default();
+        let layers = mounts.lines().filter_map(Overlay::parse).take(MOST);
+        Self(
+            layers
+                .filter_map(|overlay| Some((overlay.device.to_owned(), overlay.open()?)))
+                .collect(),
+        )
+    }
+
+    /// The key of the upper layer's inode that the overlay shows as `file`, if it can be found.
+    pub(super) fn key_behind(&self, file: BorrowedFd) -> Option<Key> {
+        let thread = |what: &str| Name::format(format_args!("thread-self/{what}"));
+        let number = file.as_raw_fd();
+        let details = procfs::read(&thread(&format!("fdinfo/{number}"))).ok()?;
+        let mount = details
+            .lines()
+            .find_map(|line| line.strip_prefix("mnt_id:"))?
+            .trim();
+        let mounts = procfs::read(&thread("mountinfo")).ok()?;
+        let overlay = mounts
+            .lines()
+            .find(|line| line.split(' ').next() == Some(mount))
+            .and_then(Overlay::parse)?;
+        let path = readlink(&thread(&format!("fd/{number}"))).ok()?;
+        let inside = Path::new(&path).strip_prefix(&overlay.point).ok()?;
+        let inside = overlay.root.strip_prefix("/").ok()?.join(inside);
+        let known = self.0.get(overlay.device).map(AsFd::as_fd);
+        let opened = overlay.open();
+        let layers = known.into_iter().chain(opened.as_ref().map(AsFd::as_fd));
+        layers
+            .filter_map(|layer| open_beneath(layer, &inside))
+            .find(|found| is_same(file, found.as_fd()))
+            .and_then(|found| Key::of(found.as_fd()).ok())
+    }
+}
+
+/// A line of proc_pid_mountinfo(5).
+struct Overlay<'a> {
+    device: &'a str,
+    root: PathBuf,
+    point: PathBuf,
+    upper: PathBuf,
+}
+
+impl<'a> Overlay<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (fields, kind) = line.split_once(" - overlay ")?;
+        let mut fields = fields.split(' ').skip(2);
+        let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
+        let options = kind.split(' ').nth(1)?;
+        let upper = options
+            .split(',')
+            .find_map(|option| option.strip_prefix("upperdir="))?;
+        let path = |text: &str| PathBuf::from(procfs::unescaped(text));
+        Some(Self {
+            device,
+            root: path(root),
+            point: path(point),
+            upper: path(upper),
+        })
+    }
+
+    /// A relative path was the mounting process's own.
+    fn open(&self) -> Option<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let is_absolute = self.upper.is_absolute();
+        is_absolute.then(|| open(&self.upper, flags, Mode::empty()).ok())?
+    }
+}
+
+fn open_beneath(layer: BorrowedFd, path: &Path) -> Option<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(layer, OsStr::from_bytes(path.as_os_str().as_bytes()), how).ok()
+}
+
+/// An overlay shows all but the number of the inode behind.
+fn is_same(shown: BorrowedFd, found: BorrowedFd) -> bool {
+    let look = |file: BorrowedFd| {
+        let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+        let file = sys::statx(file, c"", libc::AT_EMPTY_PATH, mask).ok()?;
+        let time = |time: libc::statx_timestamp| (time.tv_sec, time.tv_nsec);
+        let times = (
+            time(file.stx_btime),
+            time(file.stx_ctime),
+            time(file.stx_mtime),
+        );
+        Some((times, file.stx_mode, file.stx_size))
+    };
+    look(shown).is_some() && look(shown) == look(found)
+}

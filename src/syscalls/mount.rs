@@ -1,0 +1,236 @@
+//! mount(2) of devpts and tmpfs with `uid=` or `gid=` of ids that the kernel does not know.
+//!
+//! The kernel calls such options invalid, and what a target hands to it cannot be changed. So the file system is made here,
+//! without them, and put where the target wants it; the root directory of a tmpfs has its owner recorded, and new
+//! terminals belong to the container's root. All other mounts are the kernel's business.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, TMPFS_MAGIC, fstatfs};
+
+use super::site::is_out_of_reach;
+use crate::board::Step;
+use crate::credentials::{EmulatedGid, EmulatedUid, Id, capability};
+use crate::name::Name;
+use crate::owner::{Owner, file_type};
+use crate::procfs;
+use crate::seccomp::Reply;
+use crate::sys;
+use crate::target::{Call, Dirfd, Location, PROCFS};
+
+/// Calls with one of these make no new file system.
+pub(super) const OTHER_BUSINESS: u64 = libc::MS_REMOUNT
+    | libc::MS_BIND
+    | libc::MS_MOVE
+    | libc::MS_SHARED
+    | libc::MS_PRIVATE
+    | libc::MS_SLAVE
+    | libc::MS_UNBINDABLE;
+
+/// Their names and values.
+type Options = Vec<(Name, Option<Name>)>;
+
+/// What a mount is asked for; `flags` are those of mount(2).
+struct Wish {
+    kind: &'static CStr,
+    magic: FsType,
+    flags: u64,
+    options: Options,
+    owner: Owner,
+}
+
+pub(super) fn mount(call: &mut Call) -> Result<Reply, Errno> {
+    let Some(wish) = wish(call) else {
+        // CONTINUE: nothing in it that the kernel does not know.
+        return Ok(Reply::Continue);
+    };
+    if !call.subject()?.has(capability::SYS_ADMIN) || is_out_of_reach(call)? {
+        // CONTINUE: EPERM, or EINVAL.
+        return Ok(Reply::Continue);
+    }
+    let Ok(path) = call.path(1) else {
+        // CONTINUE: the kernel finds the same fault.
+        return Ok(Reply::Continue);
+    };
+    let location = Location {
+        dirfd: Dirfd::Cwd,
+        path: path.as_c_str(),
+        follow: true,
+        empty_path: false,
+    };
+    let Ok(directory) = call.resolve(&location) else {
+        // CONTINUE: the kernel says why.
+        return Ok(Reply::Continue);
+    };
+    let is_there = || fstatfs(&directory).is_ok_and(|found| found.filesystem_type() == wish.magic);
+    if call.journal.noted() == Some(Step::Changing) && is_there() {
+        // By a worker that was killed then.
+        return Ok(Reply::Value(0));
+    }
+    // A mount namespace is a thread's own, and the capability is for this only.
+    let done = thread::scope(|scope| {
+        let work =
+            || make(call, &wish).and_then(|made| attach(call, made.as_fd(), directory.as_fd()));
+        let thread = thread::Builder::new().spawn_scoped(scope, work);
+        thread.map_or(Err(Errno::EAGAIN), |thread| {
+            thread.join().unwrap_or(Err(Errno::EIO))
+        })
+    });
+    done.map(|()| Reply::Value(0))
+}
+
+/// `None` for what the kernel does as well.
+fn wish(call: &Call) -> Option<Wish> {
+    let kind = call.path(2).ok()?;
+    let (kind, magic) = match kind.as_c_str().to_bytes() {
+        b"devpts" => (c"devpts", DEVPTS_SUPER_MAGIC),
+        b"tmpfs" => (c"tmpfs", TMPFS_MAGIC),
+        _ => return None,
+    };
+    let data = call.path(4).ok()?;
+    let (options, owner) = split(data.as_c_str().to_bytes(), |id| {
+        call.container.is_mapped(id)
+    })?;
+    Some(Wish {
+        kind,
+        magic,
+        flags: flags(call.register(3))?,
+        options,
+        owner,
+    })
+}
+
+/// The options without foreign ids, and those; `None` if there are no foreign ones.
+fn split(data: &[u8], is_mapped: impl Fn(u32) -> bool) -> Option<(Options, Owner)> {
+    let name = |bytes: &[u8]| Name::new(bytes.to_vec());
+    let mut owner = Owner::default();
+    let mut options = Vec::new();
+    for option in data.split(|byte| *byte == b',') {
+        let mut parts = option.splitn(2, |byte| *byte == b'=');
+        let (key, value) = (parts.next().unwrap_or_default(), parts.next());
+        let id = || std::str::from_utf8(value?).ok()?.parse().ok();
+        let foreign = || id().filter(|id| !is_mapped(*id));
+        match (key, value) {
+            // Its own lists have commas in them.
+            (b"mpol", _) => return None,
+            (b"", None) => continue,
+            (b"uid", _) if foreign().is_some() => owner.uid = foreign().and_then(EmulatedUid::new),
+            (b"gid", _) if foreign().is_some() => owner.gid = foreign().and_then(EmulatedGid::new),
+            _ => options.push((name(key), value.map(name))),
+        }
+    }
+    (!owner.is_unset()).then_some((options, owner))
+}
+
+/// mount(2)'s flags without the old magic number; `None` for those that fsmount(2) has none for.
+fn flags(flags: u64) -> Option<u64> {
+    const MAGIC: u64 = 0xc0ed_0000;
+    let flags = match flags & 0xffff_0000 {
+        MAGIC => flags & 0xffff,
+        _ => flags,
+    };
+    let known = ATTRIBUTES
+        .iter()
+        .fold(libc::MS_SILENT, |known, (flag, _)| known | flag);
+    (flags & !known == 0).then_some(flags)
+}
+
+/// linux/mount.h: MOUNT_ATTR_NOSUID and its like. A read-only root directory would take no owner.
+const ATTRIBUTES: [(u64, u32); 7] = [
+    (libc::MS_NOSUID, 0x2),
+    (libc::MS_NODEV, 0x4),
+    (libc::MS_NOEXEC, 0x8),
+    (libc::MS_NOATIME, 0x10),
+    (libc::MS_STRICTATIME, 0x20),
+    (libc::MS_NODIRATIME, 0x80),
+    (libc::MS_RELATIME, 0),
+];
+
+/// In a thread of its own: the file system, mounted nowhere yet.
+fn make(call: &Call, wish: &Wish) -> Result<OwnedFd, Errno> {
+    unshare(CloneFlags::CLONE_FS)?;
+    let permitted = sys::capabilities(0)?.permitted;
+    sys::set_capabilities(permitted, permitted)?;
+    let context = sys::fsopen(wish.kind)?;
+    let context = context.as_fd();
+    if let Ok(source) = call.path(0) {
+        sys::fsconfig_set(context, c"source", Some(source.as_c_str()))?;
+    }
+    for (key, value) in &wish.options {
+        sys::fsconfig_set(context, key.as_c_str(), value.as_ref().map(Name::as_c_str))?;
+    }
+    let attributes = ATTRIBUTES.iter().filter(|(flag, _)| wish.flags & flag != 0);
+    let made = sys::fsmount(
+        context,
+        attributes.fold(0, |all, (_, attribute)| all | attribute),
+    )?;
+    if wish.magic == TMPFS_MAGIC {
+        let owners = &call.container.owners;
+        owners.record(made.as_fd(), &fstat(&made)?, wish.owner)?;
+    }
+    Ok(made)
+}
+
+/// In the same thread, which does not come back from where the target is.
+fn attach(call: &Call, made: BorrowedFd, directory: BorrowedFd) -> Result<(), Errno> {
+    if file_type(fstat(directory)?.st_mode) != SFlag::S_IFDIR {
+        // fs/namespace.c, graft_tree.
+        return Err(Errno::ENOTDIR);
+    }
+    let namespace = openat(
+        PROCFS,
+        &procfs::target(call.pid(), "ns/mnt"),
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    call.ensure_waiting()?;
+    setns(namespace, CloneFlags::CLONE_NEWNS)?;
+    call.journal.note(Step::Changing);
+    sys::attach_mount(made, directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(data: &str) -> Option<(Vec<String>, Owner)> {
+        let text = |name: &Name| name.as_c_str().to_str().unwrap().to_owned();
+        let (options, owner) = split(data.as_bytes(), |id| id == 0)?;
+        let options = options.iter().map(|(key, value)| match value {
+            Some(value) => text(key) + "=" + &text(value),
+            None => text(key),
+        });
+        Some((options.collect(), owner))
+    }
+
+    #[test]
+    fn foreign_ids_are_taken_out_of_the_options() {
+        let (options, owner) = parts("uid=5,mode=620,,gid=0,newinstance").unwrap();
+        assert_eq!(options, ["mode=620", "gid=0", "newinstance"]);
+        assert_eq!(owner.uid, EmulatedUid::new(5));
+        assert_eq!(owner.gid, None);
+        for kernels in [
+            "",
+            "mode=620",
+            "uid=0,gid=0",
+            "uid=x",
+            "uid",
+            "gid=5,mpol=interleave:0-3,5",
+        ] {
+            assert_eq!(parts(kernels), None, "{kernels}");
+        }
+    }
+
+    #[test]
+    fn flags_that_are_unknown_are_the_kernels_business() {
+        assert_eq!(flags(libc::MS_NOSUID), Some(libc::MS_NOSUID));
+        assert_eq!(flags(0xc0ed_0000 | libc::MS_NOEXEC), Some(libc::MS_NOEXEC));
+        assert_eq!(flags(libc::MS_RDONLY), None);
+    }
+}

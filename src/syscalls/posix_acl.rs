@@ -1,0 +1,131 @@
+//! Access control lists that name ids which the kernel does not know: acl(5).
+//!
+//! The kernel gets such a list as far as it takes it, which keeps the file's mode right; the whole list is kept beside.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, SFlag, fstat};
+
+use super::xattr::{Asked, Change, given, stored};
+use crate::acl::Acl;
+use crate::name::Name;
+use crate::owner::{Attribute, file_type};
+use crate::procfs;
+use crate::seccomp::Reply;
+use crate::sys;
+use crate::target::{Call, Location};
+
+const ACCESS: &CStr = c"system.posix_acl_access";
+const DEFAULT: &CStr = c"system.posix_acl_default";
+
+fn kept_name(of: &CStr) -> Name {
+    match Attribute::of(of) {
+        Attribute::Acl(name) => name,
+        _ => Name::default(),
+    }
+}
+
+/// The list that is kept under `name`, as it is by now.
+pub(super) fn shown(
+    call: &mut Call,
+    location: &Location,
+    name: &Name,
+) -> Result<Option<Vec<u8>>, Errno> {
+    let list = stored(call, location, name);
+    let Some(list) = list.and_then(|bytes| Acl::decode(&bytes)) else {
+        return Ok(None);
+    };
+    // A default list is no file's permissions.
+    let list = if *name == kept_name(DEFAULT) {
+        list
+    } else {
+        list.with_mode(fstat(call.resolve(location)?)?.st_mode)
+    };
+    Ok(Some(list.encode()))
+}
+
+/// setxattr(2) or removexattr(2) of the list `name`, of which some is kept under another one.
+pub(super) fn change(
+    call: &Call,
+    location: &Location,
+    (name, kept): (&CStr, &Name),
+    (asked, change): (&Asked, Change),
+) -> Result<Reply, Errno> {
+    let Ok(file) = call.resolve(location) else {
+        // CONTINUE: no such file.
+        return Ok(Reply::Continue);
+    };
+    let given = match change {
+        Change::Set => match given(call, asked) {
+            Some(given) => given,
+            // CONTINUE: E2BIG, or a bad pointer.
+            None => return Ok(Reply::Continue),
+        },
+        Change::Remove => Vec::new(),
+    };
+    let is_known = |id| call.container.is_mapped(id);
+    let known = call
+        .container
+        .mapped_uids
+        .first()
+        .map_or(0, |range| range.first());
+    let foreign = Acl::decode(&given).and_then(|list| list.for_kernel(is_known, known));
+    let stat = fstat(&file)?;
+    let keeper = call.container.owners.kept(file.as_fd(), stat.st_mode);
+    if foreign.is_none() && keeper.get(kept)?.is_none() {
+        // CONTINUE: the kernel takes it, or says what is wrong with it.
+        return Ok(Reply::Continue);
+    }
+    call.ensure_waiting()?;
+    call.container.owners.bring_up(file.as_fd(), &stat)?;
+    let path = procfs::own_fd(file.as_fd());
+    let path = path.as_c_str();
+    match (change, &foreign) {
+        (Change::Remove, _) => sys::removexattr(path, name)?,
+        (Change::Set, Some(list)) => sys::setxattr(path, name, &list.encode(), asked.flags)?,
+        (Change::Set, None) => sys::setxattr(path, name, &given, asked.flags)?,
+    }
+    // Only now: the kernel might have refused it.
+    if foreign.is_some() {
+        keeper.set(kept, &given, 0)?;
+    } else {
+        match keeper.remove(kept) {
+            Ok(()) | Err(Errno::ENODATA) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    if name == DEFAULT {
+        let _lock = call.container.locks.lock_file(&stat)?;
+        let owners = &call.container.owners;
+        owners.note_list(file.as_fd(), foreign.is_some())?;
+    }
+    Ok(Reply::Value(0))
+}
+
+/// What is kept for new files of a directory.
+pub(super) fn handed_down(call: &Call, directory: BorrowedFd) -> Result<Option<Vec<u8>>, Errno> {
+    let kept = call.container.owners.kept(directory, libc::S_IFDIR);
+    kept.get(&kept_name(DEFAULT))
+}
+
+/// Keeps `list` of a new file, which the kernel has given what it knows of it: fs/posix_acl.c, posix_acl_create. The new
+/// file's mode says the rest.
+pub(super) fn inherit(
+    call: &Call,
+    file: BorrowedFd,
+    stat: &FileStat,
+    list: &[u8],
+) -> Result<(), Errno> {
+    let kept = call.container.owners.kept(file, stat.st_mode);
+    let kind = file_type(stat.st_mode);
+    if kind == SFlag::S_IFLNK {
+        return Ok(());
+    }
+    kept.set(&kept_name(ACCESS), list, 0)?;
+    if kind == SFlag::S_IFDIR {
+        kept.set(&kept_name(DEFAULT), list, 0)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! getxattrat(2), listxattrat(2), setxattrat(2), removexattrat(2) (Linux 6.13): what xattr(7) has with a directory to start at.
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+
+use super::permission::Named;
+use super::xattr::{self, Asked, Change};
+use crate::seccomp::Reply;
+use crate::target::Call;
+
+/// The file that the first three arguments name; `None` for flags that there are none of.
+fn named(call: &Call) -> Option<Named> {
+    let flags = AtFlags::from_bits_retain(call.int(2));
+    if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
+        return None;
+    }
+    let is_fd =
+        || call.register(1) == 0 || call.path(1).is_ok_and(|path| path.as_c_str().is_empty());
+    let named = Named::at(call.dirfd(0), 1, flags);
+    Some(if flags.contains(AtFlags::AT_EMPTY_PATH) && is_fd() {
+        Named {
+            path: None,
+            ..named
+        }
+    } else {
+        named
+    })
+}
+
+/// What stands in `struct xattr_args`; `None` if the kernel says what is wrong with it.
+fn asked(call: &Call) -> Option<Asked> {
+    /// struct xattr_args: the value's address, its size, flags.
+    const KNOWN: usize = 16;
+    const PAGE: usize = 4096;
+    let named = named(call)?;
+    let size = usize::try_from(call.register(5)).ok()?;
+    if !(KNOWN..=PAGE).contains(&size) {
+        return None;
+    }
+    let mut bytes = vec![0; size];
+    call.read(4, &mut bytes).ok()?;
+    let (known, unknown) = bytes.split_at(KNOWN);
+    if unknown.iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    let (value, rest) = known.split_first_chunk()?;
+    let (size, rest) = rest.split_first_chunk()?;
+    let flags = rest.first_chunk()?;
+    Some(Asked {
+        named,
+        name: 3,
+        value: u64::from_ne_bytes(*value),
+        size: u32::from_ne_bytes(*size).into(),
+        flags: i32::from_ne_bytes(*flags),
+    })
+}
+
+pub(super) fn getxattrat(call: &mut Call) -> Result<Reply, Errno> {
+    match asked(call) {
+        Some(asked) if asked.flags == 0 => xattr::get(call, &asked),
+        // CONTINUE: EINVAL, E2BIG or a bad pointer.
+        _ => Ok(Reply::Continue),
+    }
+}
+
+pub(super) fn setxattrat(call: &mut Call) -> Result<Reply, Errno> {
+    match asked(call) {
+        Some(asked) => xattr::change(call, &asked, Change::Set),
+        // CONTINUE: EINVAL, E2BIG or a bad pointer.
+        None => Ok(Reply::Continue),
+    }
+}
+
+pub(super) fn listxattrat(call: &mut Call) -> Result<Reply, Errno> {
+    let Some(named) = named(call) else {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
+    };
+    let asked = Asked {
+        named,
+        name: 3,
+        value: call.register(3),
+        size: call.register(4),
+        flags: 0,
+    };
+    xattr::list(call, &asked)
+}
+
+pub(super) fn removexattrat(call: &mut Call) -> Result<Reply, Errno> {
+    let Some(named) = named(call) else {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
+    };
+    let asked = Asked {
+        named,
+        name: 3,
+        value: 0,
+        size: 0,
+        flags: 0,
+    };
+    xattr::change(call, &asked, Change::Remove)
+}
