@@ -37,6 +37,10 @@ pages! {
     the_readme_does_what_it_says: "README.md", Podman;
     the_page_on_run_does_what_it_says: "docs/run.md", Files;
     the_page_on_the_daemon_does_what_it_says: "docs/daemon.md", Files;
+    the_page_on_ci_does_what_it_says: "docs/ci.md", Podman;
+    the_page_on_hpc_does_what_it_says: "docs/hpc.md", Files;
+    the_page_on_kubernetes_does_what_it_says: "docs/kubernetes.md", Files;
+    the_page_on_migrating_does_what_it_says: "docs/migrating.md", Files;
     the_page_on_podman_does_what_it_says: "docs/podman.md", Podman;
 }
 

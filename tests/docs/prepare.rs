@@ -18,7 +18,7 @@ pub(crate) enum Needs {
 
 /// ~/rootfs, ~/layer.tar and what [`Needs`] says, where the user is at home.
 pub(crate) fn inputs(place: &Place, needs: Needs) {
-    for name in ["home/.local", "home/.local/bin", "home/.config"] {
+    for name in ["home/.local", "home/.local/bin", "home/.config", "tmp"] {
         let path = place.path(name);
         fs::create_dir(&path).unwrap();
         place.give_to_user(&path);
@@ -82,6 +82,7 @@ pub(crate) fn shell(place: &Place) -> Command {
     }
     let directories = ["home/.local/bin", ""].map(|name| place.path(name));
     let path = directories.map(|path| path.display().to_string()).join(":");
+    shell.env("TMPDIR", place.path("tmp"));
     shell.env("PATH", path + ":/usr/bin:/bin:/usr/sbin:/sbin");
     shell
 }
