@@ -17,7 +17,7 @@
 )]
 #![allow(
     unsafe_code,
-    reason = "raw system calls are what is measured; the product's own live in src/sys.rs"
+    reason = "raw system calls are what is measured; the product's own live in src/sys"
 )]
 
 use std::ffi::{CStr, CString, OsString, c_char, c_int, c_long, c_ulong};

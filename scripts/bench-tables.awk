@@ -44,6 +44,11 @@ function job(name, title, fakeroot_target, proot_target,    native, ours, fakero
         cell(by_fakeroot, "%.1f", 11), verdict(by_fakeroot, fakeroot_target, 1),
         cell(by_proot, "%.1f", 7), verdict(by_proot, proot_target, 1)
 }
+function run_job(name, title,    native, ours, fakeroot) {
+    native = median("native " name); ours = median("run " name); fakeroot = median("fakeroot " name)
+    printf "%-28s%s%s%s%s%s\n", title, cell(native / 1e6, "%.3f", 9), cell(ours / 1e6, "%.3f", 11),
+        cell(fakeroot / 1e6, "%.3f", 10), cell(ratio(ours, native), "%.1f", 10), cell(ratio(fakeroot, ours), "%.1f", 15)
+}
 function install(target,    native, ours, by) {
     native = median("native apt-install"); ours = median("subuidless apt-install"); by = ratio(ours, native)
     printf "%-28s%s%s%s  %-10s %s\n", "apt-get install", cell(native == "" ? "" : native / 1e6, "%.3f", 9),
@@ -98,7 +103,20 @@ END {
     install(1.25)
     print "targets: find and ls, fakeroot >= 5 x and PRoot >= 15 x our time"
 
+    print "\nUnder subuidless run, seconds  native        run  fakeroot  x native   fakeroot/ours"
+    run_job("find", "find -printf %U:%G")
+    run_job("ls-lRn", "ls -lRn")
+    run_job("tar-cf", "tar cf")
+    run_job("tar-xf", "tar xf")
+    run_job("chown-R", "chown -R")
+    run_job("find-owned", "find, every owner fake")
+
     print ""
+    single("true", "start command", 1000, "ms")
+    single("fakeroot true", "start fakeroot", 1000, "ms")
+    single("subuidless run true", "start run", 1000, "ms")
+    values["run-difference", count["run-difference"] = 1] = median("start run") - median("start command")
+    single("  difference", "run-difference", 1000, "ms", 15)
     single("crun run true, without subuidless", "start-plain crun-run", 1000, "ms")
     single("crun run true, with subuidless", "start crun-run", 1000, "ms")
     values["difference", count["difference"] = 1] = median("start crun-run") - median("start-plain crun-run")

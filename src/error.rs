@@ -93,6 +93,12 @@ pub(crate) enum Error {
     )]
     SecondListener,
 
+    #[error(
+        "this process runs under the seccomp listener of another program, and the kernel takes one only: start podman, or \
+         whatever calls this, outside of that"
+    )]
+    ForeignListener,
+
     #[error("the supervisor of this command has ended: --log-file FILE keeps what it says")]
     NoSupervisor,
 
@@ -159,6 +165,22 @@ pub(crate) enum Error {
          --format mtree: `bsdtar -cf FILE @OWNERS.mtree`"
     )]
     NoTarExport,
+
+    #[error(
+        "HOME is not set, or no absolute path: set it to the directory that this is to be installed for"
+    )]
+    NoHome,
+
+    #[error(
+        "{path}: this path cannot stand in settings, where lines end and text is UTF-8: put the program elsewhere"
+    )]
+    PathInSettings { path: PathBuf },
+
+    #[error("`systemctl --user {command}`: {reason}; the rest is done")]
+    Systemctl { command: String, reason: String },
+
+    #[error("left alone, as said above: {count} of these files; the rest is done")]
+    LeftAlone { count: usize },
 
     #[error("{count} of the files could not be dealt with, as said above; the rest is done")]
     Incomplete { count: u64 },

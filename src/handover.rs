@@ -124,8 +124,6 @@ pub(crate) struct ProcessUser {
 pub(crate) enum NextUser {
     /// Whom the runtime itself makes it.
     AsIs,
-    /// Whom the container's first process was to be.
-    AsContainer,
     User(ProcessUser),
 }
 
@@ -180,11 +178,7 @@ mod tests {
             gid: 0,
             additional_gids: vec![50],
         };
-        for next in [
-            NextUser::AsIs,
-            NextUser::AsContainer,
-            NextUser::User(user.clone()),
-        ] {
+        for next in [NextUser::AsIs, NextUser::User(user.clone())] {
             let said = Announcement::new("c1".into(), next);
             assert_eq!(Handover::parse(&said.encode()), None);
             assert_eq!(Announcement::parse(&said.encode()), Some(said));

@@ -2,7 +2,9 @@
 
 mod bundle;
 mod check;
+mod generate;
 mod inside;
+mod install;
 mod owners;
 mod profile;
 mod run;
@@ -72,6 +74,14 @@ enum Subcommands {
     /// Read all of a side store, which a damaged one does not survive: the daemon has it done by another process
     #[command(hide = true)]
     ReadStore { directory: PathBuf },
+    /// Set up what makes containers work without further words: systemd units of the user's, and podman's settings
+    Install(install::Arguments),
+    /// Remove what `install` has made
+    Uninstall(install::UndoArguments),
+    /// Print the completions of a shell
+    Completions(generate::CompletionsArguments),
+    /// Print the manual page, or write those of all commands
+    Man(generate::ManArguments),
     /// Look after the owners that are kept beside the files
     #[command(subcommand)]
     Owners(owners::Command),
@@ -157,6 +167,10 @@ pub fn main() -> ExitCode {
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
         Subcommands::ReadStore { directory } => crate::daemon::store::read_through(&directory),
         Subcommands::Owners(command) => owners::run(command),
+        Subcommands::Install(arguments) => install::run(&arguments),
+        Subcommands::Uninstall(arguments) => install::undo(&arguments),
+        Subcommands::Completions(arguments) => generate::completions(&arguments),
+        Subcommands::Man(arguments) => generate::man(&arguments),
         Subcommands::Supervise(arguments) => run::supervise(arguments),
         Subcommands::Run(arguments) => return failure_of(&run::run(*arguments)),
         Subcommands::Exec(arguments) => return failure_of(&inside::exec(arguments)),

@@ -22,7 +22,7 @@ use super::receive::Orphan;
 use super::tracers::Tracers;
 use crate::board::Board;
 use crate::credentials::EmulatedGid;
-use crate::handover::{Handover, NextUser, ProcessUser, Setup};
+use crate::handover::{Handover, NextUser, Setup};
 use crate::identity::Table;
 use crate::oci::{ContainerProcessState, UNKNOWN};
 use crate::seccomp::ListenerFd;
@@ -44,15 +44,7 @@ pub(super) struct Workers {
     containers: RefCell<Vec<Rc<Container>>>,
     pub(super) tracers: Tracers,
     /// By container id, as long as a worker of the container lives.
-    known: RefCell<HashMap<String, Known>>,
-}
-
-/// What is known of a container.
-#[derive(Debug)]
-struct Known {
-    shared: Weak<OwnedFd>,
-    /// Whom its first process was to be.
-    user: Option<ProcessUser>,
+    shared: RefCell<HashMap<String, Weak<OwnedFd>>>,
 }
 
 impl Workers {
@@ -61,7 +53,7 @@ impl Workers {
             arguments: setup.to_arguments(),
             containers: RefCell::default(),
             tracers: Tracers::default(),
-            known: RefCell::default(),
+            shared: RefCell::default(),
         }
     }
 
@@ -70,41 +62,28 @@ impl Workers {
         self.containers.borrow().clone()
     }
 
-    /// The memory that all workers of a container share: its table of identities, and what they lock; a new one if
+    /// The memory that all workers of the container `id` share: its table of identities, and what they lock; a new one if
     /// none is known.
-    fn shared(&self, handover: &Handover, groups: Vec<EmulatedGid>) -> Result<Rc<OwnedFd>, Errno> {
-        let known = self
-            .known
-            .borrow()
-            .get(&handover.id)
-            .and_then(|known| known.shared.upgrade());
+    fn shared(&self, id: &str, groups: Vec<EmulatedGid>) -> Result<Rc<OwnedFd>, Errno> {
+        let known = self.shared.borrow().get(id).and_then(Weak::upgrade);
         match known {
             Some(known) => Ok(known),
-            None => Ok(self.share(handover, Table::create(groups)?)),
+            None => Ok(self.share(id, Table::create(groups)?)),
         }
     }
 
-    /// Lets later workers of a container share `memory`, unless others do so already.
-    fn share(&self, handover: &Handover, memory: OwnedFd) -> Rc<OwnedFd> {
-        let mut all = self.known.borrow_mut();
-        all.retain(|_, known| known.shared.strong_count() > 0);
+    /// Lets later workers of the container `id` share `memory`, unless others do so already.
+    fn share(&self, id: &str, memory: OwnedFd) -> Rc<OwnedFd> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|_, fd| fd.strong_count() > 0);
         let memory = Rc::new(memory);
         // Containers without a name are not one container.
-        if handover.id != UNKNOWN {
-            let known = all.entry(handover.id.clone()).or_insert_with(|| Known {
-                shared: Rc::downgrade(&memory),
-                user: None,
-            });
-            if handover.status != EXEC {
-                known.user.clone_from(&handover.user);
-            }
+        if id != UNKNOWN {
+            shared
+                .entry(id.to_owned())
+                .or_insert_with(|| Rc::downgrade(&memory));
         }
         memory
-    }
-
-    /// Whom the container's first process was to be.
-    fn user_of(&self, id: &str) -> Option<ProcessUser> {
-        self.known.borrow().get(id)?.user.clone()
     }
 
     /// Keeps a worker for `listener` until its last target has ended.
@@ -125,7 +104,6 @@ impl Workers {
         };
         let user = match next {
             None | Some(NextUser::AsIs) => None,
-            Some(NextUser::AsContainer) => self.user_of(&id),
             Some(NextUser::User(user)) => Some(user),
         };
         let handover = Handover::new(id, status, bundle, user);
@@ -146,7 +124,8 @@ impl Workers {
         groups: Vec<EmulatedGid>,
         feed: Option<OwnedFd>,
     ) {
-        let memory = Board::create().and_then(|board| Ok((board, self.shared(&handover, groups)?)));
+        let memory =
+            Board::create().and_then(|board| Ok((board, self.shared(&handover.id, groups)?)));
         match memory {
             Ok((board, shared)) => {
                 if feed.is_some() {
@@ -172,7 +151,7 @@ impl Workers {
         } = &orphan.handover;
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
         // Its own, whatever is known under this name by now: processes carry numbers of its table.
-        let shared = self.share(&orphan.handover, orphan.shared);
+        let shared = self.share(id, orphan.shared);
         let container = Container::new(orphan.handover, orphan.listener, orphan.board, shared);
         self.keep(container, Some(link)).await;
     }

@@ -42,6 +42,12 @@ pub(super) fn find(names: [&'static str; 2]) -> Result<PathBuf, Error> {
         .ok_or(Error::NoRuntime { names })
 }
 
+/// Whether there is a program of this name.
+pub(crate) fn is_on_path(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_else(|| OsString::from(USUAL));
+    env::split_paths(&path).any(|directory| directory.join(name).is_file())
+}
+
 /// A runtime that was named by the user: a path, or a name on PATH.
 pub(super) fn named(runtime: &Path) -> Result<PathBuf, Error> {
     if runtime.as_os_str().as_encoded_bytes().contains(&b'/') {

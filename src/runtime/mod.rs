@@ -2,16 +2,17 @@
 //!
 //! Where a process is to be started in a container, it sees to a daemon, puts the rules into what the runtime is going to read, and tells the
 //! daemon whom the process is to be. Then it becomes the runtime, in the same process and with the same arguments. Everything else goes on to the
-//! runtime untouched.
+//! runtime untouched, and so does everything below `subuidless run`, where somebody answers already.
 
 mod arguments;
 mod complaint;
 mod find;
+mod outer;
 mod receiver;
 mod state;
 mod user;
 
-pub(crate) use find::kind;
+pub(crate) use find::{is_on_path, kind};
 pub(crate) use receiver::directory;
 pub(crate) use state::init_in;
 
@@ -104,6 +105,7 @@ fn prepare(
     let arguments = match (line.task, line.id().map(OsStr::to_owned)) {
         // Without an id the runtime says what is wrong.
         (Task::Other, _) | (_, None) => line.words().to_vec(),
+        _ if outer::emulates()? => line.words().to_vec(),
         (Task::Create, Some(id)) => create(line, &id, kind, socket)?,
         (Task::Exec, Some(id)) => exec(line, &id, kind)?,
     };
@@ -112,7 +114,7 @@ fn prepare(
 
 /// create, run
 fn create(
-    mut line: CommandLine,
+    line: CommandLine,
     id: &OsStr,
     kind: Runtime,
     socket: Option<PathBuf>,
@@ -129,18 +131,13 @@ fn create(
         // The real root's container: the kernel knows all ids.
         return Ok(line.words().to_vec());
     }
-    let in_place = kind == Runtime::Runc;
-    let next = match in_place {
-        true => user::take_for_good(&mut config, &mapped),
-        false => {
-            process_of(&mut config).map_or(NextUser::AsIs, |process| user::take(process, &mapped))
-        }
-    };
+    let next = user::take_and_note(&mut config, &mapped);
     let root = config
         .get("root")
         .and_then(|root| root.get("path")?.as_str());
     let rootfs = bundle.join(root.unwrap_or("rootfs"));
-    if let Some(process) = process_of(&mut config) {
+    let process = config.get_mut("process").and_then(Value::as_object_mut);
+    if let Some(process) = process {
         user::add_home(process, &rootfs, &next, kind);
     }
     let socket = receiver::announce(socket, &announcement(id, next))?;
@@ -150,13 +147,23 @@ fn create(
         listener_path: Some(utf8(&socket)?),
     };
     bundle::weave_into(&mut config, &path, wish)?;
-    if in_place {
-        // runc reads config.json and nothing else.
+    hand_over(line, kind, path, &config)
+}
+
+/// Gives the runtime a config.json to read.
+fn hand_over(
+    mut line: CommandLine,
+    kind: Runtime,
+    path: PathBuf,
+    config: &Map<String, Value>,
+) -> Result<Vec<OsString>, Error> {
+    if kind == Runtime::Runc {
+        // It reads the bundle's and no other. A symbolic link stays one.
         let path = std::fs::canonicalize(&path).unwrap_or(path);
-        bundle::replace(&path, &config)?;
+        bundle::replace(&path, config)?;
         return Ok(line.words().to_vec());
     }
-    let file = passed_on(&config)?;
+    let file = passed_on(config)?;
     Ok(match line.own("config") {
         Some(_) => {
             line.set("config", &file);
@@ -180,38 +187,56 @@ fn hint(error: Error) -> Error {
     }
 }
 
-fn process_of(config: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
-    config.get_mut("process").and_then(Value::as_object_mut)
-}
-
 fn announcement(id: &OsStr, next: NextUser) -> Announcement {
     Announcement::new(id.to_string_lossy().into_owned(), next)
 }
 
 /// exec
-fn exec(mut line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, Error> {
+fn exec(line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, Error> {
     let Some(state) = State::find(id, line.global("root"), kind) else {
         return Ok(line.words().to_vec());
     };
     let mapped = MappedIds::of_process(&state.pid.to_string()).unwrap_or_else(MappedIds::own);
-    if let Some(path) = line.own("process").map(PathBuf::from) {
-        let mut process = bundle::read_object(&path)?;
-        let next = user::take(&mut process, &mapped);
-        if next != NextUser::AsIs {
-            let rootfs = PathBuf::from(format!("/proc/{}/root", state.pid));
-            user::add_home(&mut process, &rootfs, &next, kind);
-            line.set("process", &passed_on(&process)?);
-        }
-        receiver::announce(Some(state.listener), &announcement(id, next))?;
-        return Ok(line.words().to_vec());
+    match line.own("process").map(PathBuf::from) {
+        Some(path) => exec_file(line, id, kind, state, &mapped, &path),
+        None => exec_words(line, id, state, &mapped),
     }
+}
+
+/// What is to be executed stands in a file.
+fn exec_file(
+    mut line: CommandLine,
+    id: &OsStr,
+    kind: Runtime,
+    state: State,
+    mapped: &MappedIds,
+    path: &Path,
+) -> Result<Vec<OsString>, Error> {
+    let mut process = bundle::read_object(path)?;
+    let next = user::take(&mut process, mapped);
+    if next != NextUser::AsIs {
+        let rootfs = PathBuf::from(format!("/proc/{}/root", state.pid));
+        user::add_home(&mut process, &rootfs, &next, kind);
+        line.set("process", &passed_on(&process)?);
+    }
+    receiver::announce(Some(state.listener), &announcement(id, next))?;
+    Ok(line.words().to_vec())
+}
+
+/// What is to be executed stands on the command line.
+fn exec_words(
+    mut line: CommandLine,
+    id: &OsStr,
+    state: State,
+    mapped: &MappedIds,
+) -> Result<Vec<OsString>, Error> {
     let gids = line.all("additional-gids");
     let gids = gids
         .filter_map(|gid| gid.to_str()?.parse().ok())
         .collect::<Vec<u32>>();
     let next = match line.own("user").map(OsStr::to_owned) {
-        None => NextUser::AsContainer,
-        Some(option) => match user::of_option(&option, gids, &mapped) {
+        None => state.user.map_or(NextUser::AsIs, NextUser::User),
+        Some(option) => match user::of_option(&option, gids, mapped) {
             Some((next, instead)) => {
                 line.set("user", OsStr::new(&instead));
                 next

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::user::ANNOTATION;
 use crate::bundle;
+use crate::handover::ProcessUser;
 use crate::profile::Runtime;
 
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub(super) struct State {
     pub(super) pid: u32,
     /// Where the listener of each of its processes goes.
     pub(super) listener: PathBuf,
+    /// Whom that was to be, where the runtime has been told otherwise.
+    pub(super) user: Option<ProcessUser>,
 }
 
 impl State {
@@ -41,16 +45,29 @@ impl State {
             Runtime::Crun => ("config.json", &["linux", "seccomp", "listenerPath"]),
             Runtime::Runc => ("state.json", &["config", "seccomp", "listener_path"]),
         };
-        let mut path = &Value::Object(object(root, id, file)?);
-        for key in keys {
-            path = path.get(key)?;
-        }
+        let state = Value::Object(object(root, id, file)?);
+        let path = keys.iter().try_fold(&state, |value, key| value.get(key))?;
         let listener = path.as_str().filter(|path| !path.is_empty())?;
         Some(Self {
             pid: init_in(root, id, kind)?,
             listener: PathBuf::from(listener),
+            user: noted_user(&state, kind),
         })
     }
+}
+
+fn noted_user(state: &Value, kind: Runtime) -> Option<ProcessUser> {
+    let text = match kind {
+        Runtime::Crun => state.get("annotations")?.get(ANNOTATION)?.as_str()?,
+        // KEY=VALUE
+        Runtime::Runc => {
+            let labels = state.get("config")?.get("labels")?.as_array()?;
+            labels
+                .iter()
+                .find_map(|label| label.as_str()?.strip_prefix(ANNOTATION)?.strip_prefix('='))?
+        }
+    };
+    serde_json::from_str(text).ok()
 }
 
 /// The first process of the container `id` of a runtime whose state is below `root`.
@@ -72,7 +89,7 @@ mod tests {
 
     use serde_json::json;
 
-    fn found(kind: Runtime, files: &[(&str, Value)]) -> Option<(u32, PathBuf)> {
+    fn found(kind: Runtime, files: &[(&str, Value)]) -> Option<(u32, PathBuf, Option<u32>)> {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("c1");
         std::fs::create_dir(&directory).unwrap();
@@ -80,27 +97,30 @@ mod tests {
             std::fs::write(directory.join(name), value.to_string()).unwrap();
         }
         State::find(OsStr::new("c1"), Some(root.path().as_os_str()), kind)
-            .map(|state| (state.pid, state.listener))
+            .map(|state| (state.pid, state.listener, state.user.map(|user| user.uid)))
     }
 
     #[test]
     fn the_files_of_crun_and_runc_name_the_first_process_and_the_socket() {
-        let config = |seccomp: Value| json!({"linux": {"seccomp": seccomp}});
+        let user = json!({"uid": 9, "gid": 0, "additionalGids": [7]}).to_string();
+        let config = |seccomp: Value| json!({"linux": {"seccomp": seccomp}, "annotations": {ANNOTATION: user}});
         let status = ("status", json!({"pid": 7}));
         let ours = ("config.json", config(json!({"listenerPath": "/s"})));
         assert_eq!(
             found(Runtime::Crun, &[status.clone(), ours.clone()]),
-            Some((7, "/s".into()))
+            Some((7, "/s".into(), Some(9)))
         );
         let plain = ("config.json", config(json!({})));
         assert_eq!(found(Runtime::Crun, &[status, plain]), None);
         assert_eq!(found(Runtime::Crun, &[ours]), None);
         let state = |path| {
             let seccomp = json!({"listener_path": path});
-            let state = json!({"init_process_pid": 8, "config": {"seccomp": seccomp}});
+            let labels = ["bundle=/b".to_owned(), format!("{ANNOTATION}={user}")];
+            let state =
+                json!({"init_process_pid": 8, "config": {"seccomp": seccomp, "labels": labels}});
             found(Runtime::Runc, &[("state.json", state)])
         };
-        assert_eq!(state("/s"), Some((8, "/s".into())));
+        assert_eq!(state("/s"), Some((8, "/s".into(), Some(9))));
         assert_eq!(state(""), None);
         assert_eq!(found(Runtime::Runc, &[]), None);
     }

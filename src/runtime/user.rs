@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 use crate::handover::{NextUser, ProcessUser};
 use crate::profile::Runtime;
 
-/// In a config.json that is changed in place: the wish, for the next time.
-const ANNOTATION: &str = "io.subuidless.process.user";
+/// In what the runtime keeps of config.json: the wish, for processes that are started later; and where config.json itself is changed,
+/// for the next time.
+pub(super) const ANNOTATION: &str = "io.subuidless.process.user";
 
 /// The ids that a user namespace maps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,8 +166,8 @@ fn as_mapped(wish: ProcessUser) -> NextUser {
     }
 }
 
-/// As [`take`], of a config.json that is to be changed in place, and may have been before.
-pub(super) fn take_for_good(config: &mut Map<String, Value>, mapped: &MappedIds) -> NextUser {
+/// As [`take`], of a config.json, which may have been changed in place before.
+pub(super) fn take_and_note(config: &mut Map<String, Value>, mapped: &MappedIds) -> NextUser {
     let noted = config
         .get("annotations")
         .and_then(|annotations| annotations.get(ANNOTATION)?.as_str())
@@ -328,14 +329,14 @@ mod tests {
     fn a_file_that_is_changed_in_place_means_the_same_the_next_time() {
         let mapped = MappedIds::root_only();
         let mut config = object(json!({"process": {"user": {"uid": 999, "gid": 0}}}));
-        assert_eq!(take_for_good(&mut config, &mapped), announced(999, 0, &[]));
+        assert_eq!(take_and_note(&mut config, &mapped), announced(999, 0, &[]));
         let once = config.clone();
         assert_eq!(once["process"]["user"]["uid"], 0);
-        assert_eq!(take_for_good(&mut config, &mapped), announced(999, 0, &[]));
+        assert_eq!(take_and_note(&mut config, &mapped), announced(999, 0, &[]));
         assert_eq!(config, once);
         // Somebody else's change counts.
         config["process"]["user"] = json!({"uid": 33, "gid": 33});
-        assert_eq!(take_for_good(&mut config, &mapped), announced(33, 33, &[]));
+        assert_eq!(take_and_note(&mut config, &mapped), announced(33, 33, &[]));
     }
 
     #[test]

@@ -102,6 +102,7 @@ fn arguments(name: &str) -> Option<&'static [Argument]> {
         "faccessat2" => &[Dirfd, Path, AccessMode, AtFlags],
         "getsockopt" => &[Fd, Int, Int, Pointer, Pointer],
         "chroot" => &[Path],
+        "fsopen" => &[Path, Hex],
         "setns" => &[Fd, CloneFlags],
         "unshare" => &[CloneFlags],
         "clone" => &[CloneFlags, Pointer, Pointer, Pointer, Pointer],

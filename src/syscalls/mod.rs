@@ -319,6 +319,7 @@ pub(crate) static TABLE: &[Row] = &[
     // noticed.
     watched("chroot", Trap::Always, view::chroot),
     watched("pivot_root", Trap::Always, view::pivot_root),
+    watched("fsopen", Trap::Always, view::fsopen),
     watched("setns", Trap::Always, view::setns),
     watched("unshare", new_namespace(0), view::unshare),
     watched("clone", new_namespace(0), view::clone),

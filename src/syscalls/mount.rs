@@ -91,6 +91,10 @@ fn wish(call: &Call) -> Option<Wish> {
     let (kind, magic) = match kind.as_c_str().to_bytes() {
         b"devpts" => (c"devpts", DEVPTS_SUPER_MAGIC),
         b"tmpfs" => (c"tmpfs", TMPFS_MAGIC),
+        b"overlay" => {
+            call.container.expect_overlays();
+            return None;
+        }
         _ => return None,
     };
     let data = call.path(4).ok()?;

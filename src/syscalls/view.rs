@@ -1,5 +1,5 @@
-//! Calls after which a target may see another root directory, live in another user namespace, or be restricted: chroot(2),
-//! pivot_root(2), setns(2), unshare(2), clone(2), landlock_restrict_self(2).
+//! Calls after which a target may see another root directory or an overlay, live in another user namespace, or be restricted: chroot(2),
+//! pivot_root(2), fsopen(2), setns(2), unshare(2), clone(2), landlock_restrict_self(2).
 //!
 //! The kernel runs them. They are rare, and knowing that one has happened keeps every other call from having to ask.
 
@@ -32,6 +32,13 @@ pub(super) fn clone(call: &mut Call) -> Result<Reply, Errno> {
 pub(super) fn clone3(call: &mut Call) -> Result<Reply, Errno> {
     // The first member of struct clone_args. What cannot be read the kernel cannot read either.
     notice(call, call.read_u64(0).unwrap_or(0))
+}
+
+/// fsopen(2): the first step to a mount, perhaps of an overlay.
+pub(super) fn fsopen(call: &mut Call) -> Result<Reply, Errno> {
+    call.container.expect_overlays();
+    // CONTINUE: what the call does is the kernel's business.
+    Ok(Reply::Continue)
 }
 
 /// landlock_restrict_self(2): from now on the kernel creates files for the target, since a worker would do it in spite of

@@ -39,6 +39,8 @@ pub(crate) struct Container {
     user_steps: AtomicU64,
     /// Some target may see another root directory than the others.
     views_differ: AtomicBool,
+    /// There may be an overlay among the mounts.
+    has_overlays: AtomicBool,
 }
 
 impl Container {
@@ -61,6 +63,7 @@ impl Container {
             user: None,
             user_steps: AtomicU64::new(0),
             views_differ: AtomicBool::new(false),
+            has_overlays: AtomicBool::new(false),
         }
     }
 
@@ -114,12 +117,21 @@ impl Container {
     /// Whether this process must not walk a target's path through links of its own in procfs, which could lead it to where the target
     /// cannot go. Where there is no such place, what a glance misses through such a link is the owner of a file behind it.
     pub(crate) fn shows_worker(&self) -> bool {
-        self.procfs_shows_worker && !(self.shares_mounts && !self.views_differ())
+        self.procfs_shows_worker && (!self.shares_mounts || self.views_differ())
     }
 
     /// From now on every call is asked which root it sees (chroot, pivot_root, a new mount namespace).
     pub(crate) fn expect_other_views(&self) {
         self.views_differ.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a target may see an overlay, whose files the kernel copies up.
+    pub(crate) fn has_overlays(&self) -> bool {
+        self.has_overlays.load(Ordering::Relaxed) || self.views_differ()
+    }
+
+    pub(crate) fn expect_overlays(&self) {
+        self.has_overlays.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn views_differ(&self) -> bool {

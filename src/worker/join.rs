@@ -72,7 +72,11 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         server.container.mapped_uids = uid_map(&procfs::read(&procfs::own("uid_map"))?)?;
         server.container.identities.initial.uid = Ids::all(own_id(Uid::effective().as_raw())?);
         server.container.identities.initial.gid = Ids::all(own_id(Gid::effective().as_raw())?);
-        server.container.procfs_shows_worker = shows_worker();
+        let mounts = procfs::read(&procfs::own("mountinfo")).unwrap_or_default();
+        server.container.procfs_shows_worker = shows_worker(&mounts);
+        if mounts.contains(" - overlay ") {
+            server.container.expect_overlays();
+        }
         let namespace = fstat(open_own("ns/user")?)?;
         server.container.user_namespace = Some((namespace.st_dev, namespace.st_ino));
         View::current()
@@ -177,8 +181,7 @@ fn own_id<T: Id>(id: u32) -> Result<T, Errno> {
 }
 
 /// Whether any procfs that is mounted in the container shows this process, which must then not be led through its own links.
-fn shows_worker() -> bool {
-    let mounts = procfs::read(&procfs::own("mountinfo")).unwrap_or_default();
+fn shows_worker(mounts: &str) -> bool {
     // proc_pid_mountinfo(5): the fifth field is the mount point; behind a lone dash comes the type.
     let points = mounts.lines().filter_map(|line| {
         let (fields, kind) = line.split_once(" - ")?;

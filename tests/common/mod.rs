@@ -12,6 +12,7 @@
 
 mod bundle;
 mod daemon;
+mod manager;
 mod outside;
 mod packages;
 mod pair;
@@ -22,11 +23,13 @@ mod program;
 mod rootfs;
 mod run;
 mod runtime;
+mod started;
 mod terminal;
 mod user;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use daemon::Daemon;
+pub(crate) use manager::Manager;
 pub(crate) use outside::{LISTING, inside, owners, sh};
 pub(crate) use packages::{Packages, free_port};
 pub(crate) use pair::{Pair, oracle_twice};
@@ -37,6 +40,7 @@ pub(crate) use program::{compile, example, tool};
 pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar, small_rootfs};
 pub(crate) use run::{Ran, run, run_with_input, until};
 pub(crate) use runtime::{Running, Runtime};
+pub(crate) use started::Started;
 pub(crate) use terminal::Terminal;
 pub(crate) use user::{User, lock};
 

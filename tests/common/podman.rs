@@ -69,6 +69,43 @@ impl<'a> Podman<'a> {
         podman
     }
 
+    /// As `subuidless install --user --podman` leaves it: nothing is said on podman's command line.
+    pub(crate) fn installed(place: &'a Place) -> Self {
+        settings(place);
+        run(&mut place.subuidless(["install", "--user", "--podman"])).ok();
+        Self::without_options(place)
+    }
+
+    /// As it is, without a profile and a front.
+    pub(crate) fn plain(place: &'a Place) -> Self {
+        settings(place);
+        let settings = place.path("home/.config/containers");
+        fs::write(
+            settings.join("storage.conf"),
+            "[storage]\ndriver = \"overlay\"\n",
+        )
+        .expect("podman's settings");
+        // By its name podman knows what a runtime can do.
+        let names = "[\"crun\", \"subuidless-crun\"]";
+        let engine = format!(
+            "[engine]\nruntime_supports_nocgroup = {names}\nruntime_supports_json = {names}\n"
+        );
+        fs::write(settings.join("containers.conf"), engine).expect("podman's settings");
+        Self::without_options(place)
+    }
+
+    /// What podman does by its settings.
+    fn without_options(place: &'a Place) -> Self {
+        let podman = Self {
+            place,
+            shell: |place| place.as_user("sh"),
+            podman: words([tool("podman").as_path()]),
+            options: "--cgroups=disabled".to_owned(),
+        };
+        podman.prepare();
+        podman
+    }
+
     /// On a hybrid host podman's own mount namespace keeps this.
     fn prepare(&self) {
         if !has_cgroup2() {

@@ -1,0 +1,93 @@
+# For packagers, and for who installs for all users of a machine. `subuidless install --user` sets up one user.
+#
+#   make                                   builds the program, its manual pages and completions
+#   make install [DESTDIR=] [PREFIX=]      installs what `make list` lists
+#   make uninstall [DESTDIR=] [PREFIX=]    removes exactly that
+#   make deb                               a Debian package, with cargo-deb
+#
+# GENERATE is a subuidless that runs here, where the one that is installed is for another architecture.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/subuidless
+UNITDIR ?= $(PREFIX)/lib/systemd/user
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
+
+CARGO ?= cargo
+CARGO_TARGET_DIR ?= target
+BINARY ?= $(CARGO_TARGET_DIR)/release/subuidless
+GENERATE ?= $(BINARY)
+INSTALL ?= install
+
+# What is generated for $(BINARY), and where a package is put together.
+OUT ?= $(CARGO_TARGET_DIR)/dist
+DEB = target/deb
+
+FRONTS = subuidless-crun subuidless-runc
+UNITS = subuidless.socket subuidless.service
+# In the same places to each other as here: README.md links to docs/.
+DOCUMENTS = README.md CHANGELOG.md CONTRIBUTING.md LICENSE $(sort $(wildcard docs/*.md))
+
+all: build
+	$(MAKE) $(OUT)/stamp
+
+build:
+	$(CARGO) build --release --locked
+
+# Only cargo knows whether it is up to date: `make install` takes what was built before, so that root need not build.
+$(BINARY):
+	$(CARGO) build --release --locked
+
+$(OUT)/stamp: $(BINARY)
+	rm -rf $(OUT)
+	mkdir -p $(OUT)/man $(OUT)/completions
+	$(GENERATE) man $(OUT)/man
+	$(GENERATE) completions bash > $(OUT)/completions/subuidless
+	$(GENERATE) completions zsh > $(OUT)/completions/_subuidless
+	$(GENERATE) completions fish > $(OUT)/completions/subuidless.fish
+	touch $@
+
+install: $(OUT)/stamp
+	$(INSTALL) -D -m 755 $(BINARY) $(DESTDIR)$(BINDIR)/subuidless
+	for front in $(FRONTS); do ln -sf subuidless $(DESTDIR)$(BINDIR)/$$front || exit; done
+	$(INSTALL) -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(UNITDIR)
+	$(INSTALL) -m 644 $(OUT)/man/*.1 $(DESTDIR)$(MANDIR)/man1
+	for unit in $(UNITS); do \
+		sed 's|@BINARY@|$(BINDIR)/subuidless|' dist/systemd/$$unit.in > $(DESTDIR)$(UNITDIR)/$$unit && \
+		chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit; \
+	done
+	$(INSTALL) -D -m 644 $(OUT)/completions/subuidless $(DESTDIR)$(BASHDIR)/subuidless
+	$(INSTALL) -D -m 644 $(OUT)/completions/_subuidless $(DESTDIR)$(ZSHDIR)/_subuidless
+	$(INSTALL) -D -m 644 $(OUT)/completions/subuidless.fish $(DESTDIR)$(FISHDIR)/subuidless.fish
+	for document in $(DOCUMENTS); do $(INSTALL) -D -m 644 $$document $(DESTDIR)$(DOCDIR)/$$document || exit; done
+
+# The paths that `install` makes.
+list: $(OUT)/stamp
+	@for name in subuidless $(FRONTS); do echo $(BINDIR)/$$name; done
+	@for page in $(OUT)/man/*.1; do echo $(MANDIR)/man1/$${page##*/}; done
+	@for unit in $(UNITS); do echo $(UNITDIR)/$$unit; done
+	@echo $(BASHDIR)/subuidless
+	@echo $(ZSHDIR)/_subuidless
+	@echo $(FISHDIR)/subuidless.fish
+	@for document in $(DOCUMENTS); do echo $(DOCDIR)/$$document; done
+
+# With the pages of commands that another version had: all of that name are ours.
+uninstall:
+	for name in subuidless $(FRONTS); do rm -f $(DESTDIR)$(BINDIR)/$$name || exit; done
+	rm -f $(DESTDIR)$(MANDIR)/man1/subuidless.1 $(DESTDIR)$(MANDIR)/man1/subuidless-*.1
+	for unit in $(UNITS); do rm -f $(DESTDIR)$(UNITDIR)/$$unit || exit; done
+	rm -f $(DESTDIR)$(BASHDIR)/subuidless $(DESTDIR)$(ZSHDIR)/_subuidless $(DESTDIR)$(FISHDIR)/subuidless.fish
+	for document in $(DOCUMENTS); do rm -f $(DESTDIR)$(DOCDIR)/$$document || exit; done
+	-rmdir $(DESTDIR)$(DOCDIR)/docs $(DESTDIR)$(DOCDIR)
+
+# Cargo.toml says what becomes of that tree.
+deb: build
+	rm -rf $(DEB)
+	$(MAKE) install DESTDIR=$(DEB) PREFIX=/usr
+	$(CARGO) deb --no-build
+
+.PHONY: all build install list uninstall deb

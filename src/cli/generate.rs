@@ -1,0 +1,76 @@
+//! `subuidless completions` and `subuidless man`: what packages bring beside the program, from the definitions of its options.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Command, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::CommandLine;
+use crate::error::Error;
+
+const NAME: &str = "subuidless";
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArguments {
+    /// The shell that they are for
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManArguments {
+    /// Write subuidless.1 and a page for each command into this directory [default: print subuidless.1]
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+pub(super) fn completions(arguments: &CompletionsArguments) -> Result<(), Error> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut command(), NAME, &mut script);
+    print(&script)
+}
+
+pub(super) fn man(arguments: &ManArguments) -> Result<(), Error> {
+    if let Some(directory) = &arguments.directory {
+        return clap_mangen::generate_to(command(), directory).map_err(|source| Error::File {
+            path: directory.clone(),
+            source,
+        });
+    }
+    let mut page = Vec::new();
+    let failed = |source| Error::Io {
+        what: "making the manual page",
+        source,
+    };
+    let command = command().disable_help_subcommand(true);
+    Man::new(command).render(&mut page).map_err(failed)?;
+    print(&page)
+}
+
+/// The command line without the commands that are none for people: clap_complete would offer them.
+fn command() -> Command {
+    let full = CommandLine::command();
+    let visible = full
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    Command::new(NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(full.get_about().cloned().unwrap_or_default())
+        .long_about(full.get_long_about().cloned().unwrap_or_default())
+        .args_conflicts_with_subcommands(true)
+        .args(full.get_arguments())
+        .subcommands(visible)
+}
+
+fn print(bytes: &[u8]) -> Result<(), Error> {
+    let mut output = io::stdout().lock();
+    output
+        .write_all(bytes)
+        .and_then(|()| output.flush())
+        .map_err(|source| Error::Io {
+            what: "writing to standard output",
+            source,
+        })
+}

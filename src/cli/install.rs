@@ -1,0 +1,51 @@
+//! `subuidless install --user` and `subuidless uninstall --user`.
+
+use std::io::Write;
+
+use clap::Args;
+
+use crate::error::Error;
+use crate::install::{self, Options};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// For this user, in $XDG_CONFIG_HOME; for all users there are packages and `make install`
+    #[arg(long, required = true)]
+    user: bool,
+
+    /// Make podman and buildah use subuidless for every container
+    #[arg(long)]
+    podman: bool,
+
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UndoArguments {
+    /// What was installed for this user
+    #[arg(long, required = true)]
+    user: bool,
+
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
+    let options = Options {
+        podman: arguments.podman,
+        dry_run: arguments.dry_run,
+    };
+    install::install(options, &mut tell)
+}
+
+pub(super) fn undo(arguments: &UndoArguments) -> Result<(), Error> {
+    install::uninstall(arguments.dry_run, &mut tell)
+}
+
+/// Half an installation is no better because nobody reads about it.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

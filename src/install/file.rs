@@ -1,0 +1,249 @@
+//! A file of ours: its first line is a mark with a sum of the rest, its second says how many directories were made for it.
+//!
+//! It is written in one step. A file without the mark is somebody else's; one whose sum is wrong has been changed.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::{Act, Report};
+use crate::error::Error;
+
+const MARK: &str = "# Written by `subuidless install`, and left alone once changed. Sum: ";
+const DIRECTORIES: &str = "# Directories made for it: ";
+
+/// What is there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Present {
+    Nothing,
+    /// As it was written.
+    Mine(Mine),
+    /// Written here, and changed since.
+    Changed,
+    /// Somebody else's.
+    Foreign,
+}
+
+/// A file of ours without its first two lines.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mine {
+    pub(super) body: String,
+    directories: usize,
+}
+
+pub(super) fn look(path: &Path) -> Result<Present, Error> {
+    let failed = |source| Error::File {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if is_missing(&error) => return Ok(Present::Nothing),
+        Err(error) => return Err(failed(error)),
+        // A link to /dev/null is what masks a unit.
+        Ok(found) if !found.is_file() => return Ok(Present::Foreign),
+        Ok(_) => {}
+    }
+    let bytes = fs::read(path).map_err(failed)?;
+    Ok(String::from_utf8(bytes).map_or(Present::Foreign, |text| parse(&text)))
+}
+
+pub(super) fn is_mine(path: &Path) -> bool {
+    matches!(look(path), Ok(Present::Mine(_)))
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn parse(text: &str) -> Present {
+    let Some(rest) = text.strip_prefix(MARK) else {
+        return Present::Foreign;
+    };
+    let mine = || {
+        let (sum, rest) = rest.split_once('\n')?;
+        let (directories, body) = rest.strip_prefix(DIRECTORIES)?.split_once('\n')?;
+        (sum == self::sum(rest)).then_some(Mine {
+            body: body.to_owned(),
+            directories: directories.parse().ok()?,
+        })
+    };
+    mine().map_or(Present::Changed, Present::Mine)
+}
+
+fn render(mine: &Mine) -> String {
+    let rest = format!("{DIRECTORIES}{}\n{}", mine.directories, mine.body);
+    format!("{MARK}{}\n{rest}", sum(&rest))
+}
+
+/// FNV-1a: it has to notice a change, not to withstand one that is made for it.
+fn sum(text: &str) -> String {
+    let sum = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{sum:016x}")
+}
+
+/// Makes the file say this. `Keep` for one that does already, `None` for one that is left alone.
+pub(super) fn write(path: &Path, body: String, report: &mut Report) -> Result<Option<Act>, Error> {
+    let (act, directories) = match look(path)? {
+        Present::Mine(mine) if mine.body == body => {
+            report.did(Act::Keep, path);
+            return Ok(Some(Act::Keep));
+        }
+        Present::Mine(mine) => (Act::Replace, mine.directories),
+        Present::Nothing => (Act::Write, 0),
+        present => {
+            report.leave_alone(path, reason(&present));
+            return Ok(None);
+        }
+    };
+    if !report.dry_run {
+        let made = make_directories(path)?;
+        let text = render(&Mine {
+            body,
+            directories: directories + made,
+        });
+        put(path, &text, act).map_err(|source| Error::File {
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    report.did(act, path);
+    Ok(Some(act))
+}
+
+pub(super) fn reason(present: &Present) -> &'static str {
+    match present {
+        Present::Changed => {
+            "somebody has changed it since subuidless wrote it; remove it, or keep it as it is"
+        }
+        _ => "subuidless has not written it; remove it, or keep it as it is",
+    }
+}
+
+/// Those that are missing above the file; how many.
+pub(super) fn make_directories(path: &Path) -> Result<usize, Error> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .skip(1)
+        .take_while(|directory| !directory.exists())
+        .collect();
+    for directory in missing.iter().rev() {
+        fs::create_dir(directory).map_err(|source| Error::File {
+            path: directory.to_path_buf(),
+            source,
+        })?;
+    }
+    Ok(missing.len())
+}
+
+/// Removes so many directories above `path`, as far as nothing else is in them.
+pub(super) fn remove_directories(path: &Path, count: usize) {
+    for directory in path.ancestors().skip(1).take(count) {
+        // ENOTEMPTY: somebody uses it.
+        if fs::remove_dir(directory).is_err() {
+            break;
+        }
+    }
+}
+
+fn put(path: &Path, text: &str, act: Act) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut file = NamedTempFile::new_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.as_file().sync_all()?;
+    match act {
+        // Somebody may have made one meanwhile.
+        Act::Write => file.persist_noclobber(path)?,
+        _ => file.persist(path)?,
+    };
+    File::open(directory)?.sync_all()
+}
+
+/// Removes a file of ours.
+pub(super) fn remove(path: &Path, report: &mut Report) -> Result<(), Error> {
+    let directories = match look(path)? {
+        Present::Mine(mine) => mine.directories,
+        Present::Nothing => return Ok(()),
+        present => {
+            report.leave_alone(path, reason(&present));
+            return Ok(());
+        }
+    };
+    if !report.dry_run {
+        fs::remove_file(path).map_err(|source| Error::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        remove_directories(path, directories);
+    }
+    report.did(Act::Remove, path);
+    Ok(())
+}
+
+/// `text` in double quotes, as both TOML and systemd read it; `None` for what cannot stand in a line.
+pub(super) fn quoted(path: &Path) -> Result<String, Error> {
+    let text = path
+        .to_str()
+        .filter(|text| !text.contains(char::is_control));
+    let text = text.ok_or_else(|| Error::PathInSettings {
+        path: path.to_owned(),
+    })?;
+    Ok(format!(
+        "\"{}\"",
+        text.replace('\\', "\\\\").replace('"', "\\\"")
+    ))
+}
+
+/// The settings of this path: `PathBuf::join` of several names.
+pub(super) fn below(directory: &Path, names: &[&str]) -> PathBuf {
+    names
+        .iter()
+        .fold(directory.to_owned(), |path, name| path.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mine(body: &str, directories: usize) -> Mine {
+        Mine {
+            body: body.to_owned(),
+            directories,
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_known_again_until_a_byte_of_it_changes() {
+        let text = render(&mine("[Unit]\nA=b\n", 2));
+        assert_eq!(parse(&text), Present::Mine(mine("[Unit]\nA=b\n", 2)));
+        for at in MARK.len()..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            let changed = String::from_utf8(bytes).unwrap();
+            assert_eq!(parse(&changed), Present::Changed, "{changed}");
+        }
+        assert_eq!(parse(&format!("{text}#")), Present::Changed);
+        assert_eq!(parse(MARK), Present::Changed);
+    }
+
+    #[test]
+    fn what_has_no_mark_is_somebody_elses() {
+        for text in ["", "\n", "[Unit]\n", &format!("\n{}", render(&mine("", 0)))] {
+            assert_eq!(parse(text), Present::Foreign, "{text}");
+        }
+    }
+
+    #[test]
+    fn quotes_and_backslashes_of_a_path_are_escaped_and_line_ends_refused() {
+        let path = |text: &str| quoted(Path::new(text));
+        assert_eq!(path("/a b").unwrap(), "\"/a b\"");
+        assert_eq!(path("/a\"b\\c").unwrap(), r#""/a\"b\\c""#);
+        assert!(path("/a\nb").is_err());
+    }
+}

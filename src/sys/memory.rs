@@ -1,0 +1,83 @@
+//! Memory that is shared with other processes.
+
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use libc::c_void;
+use nix::errno::Errno;
+
+/// Memory shared with another process, seen as atomic words.
+#[derive(Debug)]
+pub(crate) struct SharedWords {
+    address: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: the mapping lives as long as the value, and atomics may be used from any thread.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    /// Maps `words` words of `memfd`, whose size must be sealed: a shrinking file would mean SIGBUS.
+    pub(crate) fn map(memfd: BorrowedFd, words: usize) -> Result<Self, Errno> {
+        // SAFETY: the kernel chooses the address, so no other mapping is touched.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                words * size_of::<AtomicU64>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                memfd.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let address = NonNull::new(address.cast()).ok_or(Errno::ENOMEM)?;
+        Ok(Self { address, words })
+    }
+
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has this many words, is page-aligned and lives as long as `self`; only atomics see it.
+        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        let length = self.words * size_of::<AtomicU64>();
+        // SAFETY: exactly the mapping made in `map`; `words` lends it out no longer than `self` lives.
+        unsafe { libc::munmap(self.address.as_ptr().cast::<c_void>(), length) };
+    }
+}
+
+/// What an LMDB environment keeps when the machine goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Nothing, and its files may be broken: for a directory that does not outlive the boot.
+    None,
+    /// Every transaction that was committed.
+    Full,
+}
+
+/// Opens the LMDB environment in `directory`.
+pub(crate) fn open_lmdb(
+    directory: &Path,
+    map_size: usize,
+    durability: Durability,
+) -> heed::Result<heed::Env<heed::WithoutTls>> {
+    let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
+    options.map_size(map_size).max_readers(1024);
+    if durability == Durability::None {
+        // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by a directory for each
+        // boot; it never makes memory unsound.
+        unsafe { options.flags(heed::EnvFlags::NO_SYNC) };
+    }
+    // SAFETY: LMDB's map must not be changed but through LMDB; the directory is private to the user (0700).
+    unsafe { options.open(directory) }
+}

@@ -1,0 +1,76 @@
+//! mount(2) in parts: fsopen(2) and its relatives.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use libc::{c_uint, c_void};
+use nix::errno::Errno;
+
+use super::owned_fd;
+
+/// fsopen(2)
+pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd, Errno> {
+    const FSOPEN_CLOEXEC: c_uint = 1;
+    // SAFETY: the name ends in NUL.
+    let fd = unsafe { libc::syscall(libc::SYS_fsopen, file_system.as_ptr(), FSOPEN_CLOEXEC) };
+    owned_fd(fd)
+}
+
+/// fsconfig(2): sets an option, one without a value as a flag.
+pub(crate) fn fsconfig_set(
+    context: BorrowedFd,
+    key: &CStr,
+    value: Option<&CStr>,
+) -> Result<(), Errno> {
+    const FSCONFIG_SET_FLAG: c_uint = 0;
+    const FSCONFIG_SET_STRING: c_uint = 1;
+    let (command, value) = match value {
+        Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
+        None => (FSCONFIG_SET_FLAG, std::ptr::null()),
+    };
+    let fd = context.as_raw_fd();
+    // SAFETY: the strings end in NUL; a flag has none for its value.
+    let result = unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, key.as_ptr(), value, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// fsconfig(2) and fsmount(2): makes the file system, and a mount of it that is nowhere yet.
+pub(crate) fn fsmount(context: BorrowedFd, attributes: c_uint) -> Result<OwnedFd, Errno> {
+    const FSCONFIG_CMD_CREATE: c_uint = 6;
+    const FSMOUNT_CLOEXEC: c_uint = 1;
+    let fd = context.as_raw_fd();
+    let nothing = std::ptr::null::<c_void>();
+    // SAFETY: the command takes neither key nor value.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            fd,
+            FSCONFIG_CMD_CREATE,
+            nothing,
+            nothing,
+            0,
+        )
+    };
+    Errno::result(result)?;
+    // SAFETY: only numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, attributes) };
+    owned_fd(fd)
+}
+
+/// move_mount(2) of a mount that is nowhere yet to an open directory.
+pub(crate) fn attach_mount(mount: BorrowedFd, directory: BorrowedFd) -> Result<(), Errno> {
+    const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
+    const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
+    // SAFETY: both paths are empty and end in NUL.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            directory.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    };
+    Errno::result(result).map(drop)
+}
