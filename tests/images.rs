@@ -163,7 +163,6 @@ fn umoci_and_skopeo_carry_everything_round() {
 #[test]
 fn podman_carries_everything_in_and_out() {
     let place = Place::new();
-    let _one_at_a_time = common::lock();
     let image = odd_image(&place);
     let oracle = Side::of_root(&place, &image);
     let ours = Side::of_user(&place, &image, "podman");
@@ -173,7 +172,6 @@ fn podman_carries_everything_in_and_out() {
 
 fn containers(container: &str) {
     let place = Place::new();
-    let _one_at_a_time = common::lock();
     let _daemons = Daemons(&place);
     let image = odd_image(&place);
     let oracle = Side::of_root(&place, &image);
@@ -202,7 +200,6 @@ fn a_container_below_run_and_behind_the_front_becomes_an_image() {
 #[test]
 fn podman_and_buildah_build_below_run() {
     let place = Place::new();
-    let _one_at_a_time = common::lock();
     let image = odd_image(&place);
     let oracle = Side::of_root(&place, &image);
     let ours = Side::of_user(&place, &image, "podman");
@@ -220,7 +217,6 @@ fn commands(page: &str) -> String {
 #[test]
 fn the_commands_of_the_page_work() {
     let place = Place::new();
-    let _one_at_a_time = common::lock();
     let _daemons = Daemons(&place);
     let image = odd_image(&place);
     place.front("crun");
@@ -294,7 +290,6 @@ fn a_killed_worker_of_one_namespace_is_replaced_and_identities_stay() {
 #[test]
 fn containers_side_by_side_and_a_pause_process_that_stays() {
     let place = Place::new();
-    let _one_at_a_time = common::lock();
     small_image(&place);
     let podman = Podman::plain(&place);
     // The pause process is to have the filter.

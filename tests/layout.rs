@@ -1,4 +1,4 @@
-//! The shape of the source: who may import whom, and that the README knows every syscall.
+//! The shape of the source: who may import whom, and that docs/syscalls.md knows every syscall.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -172,14 +172,15 @@ fn table() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_readme_lists_the_syscalls_of_the_table() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(&readme).unwrap_or_else(|error| panic!("README.md: {error}"));
-    let list = readme
+fn the_documentation_lists_the_syscalls_of_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/syscalls.md");
+    let page =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let list = page
         .split_once("<!-- syscalls -->")
         .and_then(|(_, rest)| rest.split_once("<!-- /syscalls -->"))
         .map(|(list, _)| list)
-        .expect("README.md has a list between <!-- syscalls --> and <!-- /syscalls -->");
+        .expect("docs/syscalls.md has a list between <!-- syscalls --> and <!-- /syscalls -->");
     let listed: BTreeSet<String> = list
         .split('`')
         .skip(1)

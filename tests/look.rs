@@ -426,7 +426,7 @@ fn trace_shows_calls_of_one_container_of_some_names_and_those_of_the_kernel_if_a
         assert!(line.contains(" execve("), "{line}");
     }
     let message = run(&mut place.subuidless(["trace", "-c", "read"])).error();
-    assert!(message.contains("README.md lists them"), "{message}");
+    assert!(message.contains("docs/syscalls.md lists them"), "{message}");
     one.stop();
     other.stop();
 }

@@ -44,6 +44,6 @@ fn syscall(name: &str) -> Result<String, String> {
     if trace::is_traceable(name) {
         Ok(name.to_owned())
     } else {
-        Err("no system call that subuidless answers: README.md lists them".to_owned())
+        Err("no system call that subuidless answers: docs/syscalls.md lists them".to_owned())
     }
 }

@@ -3,6 +3,7 @@
 //! What has been copied up keeps its inode number for as long as the overlay is mounted. Then it has that of its copy in the
 //! upper layer, since only regular files and directories carry what would tell of their origin (`user.overlay.origin`).
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,9 +17,15 @@ use super::Key;
 use crate::name::Name;
 use crate::{procfs, sys};
 
-/// Upper layers that cannot be reached from inside the container, by the number of the overlay's device.
+/// Upper layers that cannot be reached from inside the container, by the number of the overlay's device; and the root
+/// directory out there.
 #[derive(Debug, Default)]
-pub(crate) struct Layers(HashMap<String, OwnedFd>);
+pub(crate) struct Layers(HashMap<String, OwnedFd>, Option<OwnedFd>);
+
+thread_local! {
+    /// Whose mounts this thread's files may be of, if not the worker's own.
+    static TARGET: Cell<u32> = const { Cell::new(0) };
+}
 
 /// Whoever sees the host's mounts may see many, and mostly other users'.
 const MOST: usize = 64;
@@ -28,11 +35,18 @@ impl Layers {
     pub(crate) fn of(pid: u32) -> Self {
         let mounts = procfs::read(&procfs::target(pid, "mountinfo")).unwrap_or_default();
         let layers = mounts.lines().filter_map(Overlay::parse).take(MOST);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Self(
             layers
                 .filter_map(|overlay| Some((overlay.device.to_owned(), overlay.open()?)))
                 .collect(),
+            open("/", flags, Mode::empty()).ok(),
         )
+    }
+
+    /// What this thread looks for from now on is what the process `pid` sees.
+    pub(crate) fn look_as(pid: u32) {
+        TARGET.set(pid);
     }
 
     /// The key of the upper layer's inode that the overlay shows as `file`, if it can be found.
@@ -45,16 +59,28 @@ impl Layers {
             .find_map(|line| line.strip_prefix("mnt_id:"))?
             .trim();
         let mounts = procfs::read(&thread("mountinfo")).ok()?;
-        let overlay = mounts
-            .lines()
-            .find(|line| line.split(' ').next() == Some(mount))
-            .and_then(Overlay::parse)?;
         let path = readlink(&thread(&format!("fd/{number}"))).ok()?;
-        let inside = Path::new(&path).strip_prefix(&overlay.point).ok()?;
+        let path = Path::new(&path);
+        let find = |mounts: &'_ str| -> Option<String> {
+            let mut lines = mounts.lines();
+            lines
+                .find(|line| line.split(' ').next() == Some(mount))
+                .map(str::to_owned)
+        };
+        // Below `run --keep-id` a container's mounts are its own, and layers have the names that they have out here.
+        let line = find(&mounts).or_else(|| {
+            let pid = TARGET.get();
+            find(&procfs::read(&procfs::target(pid, "mountinfo")).ok()?)
+        })?;
+        let overlay = Overlay::parse(&line)?;
+        let inside = path.strip_prefix(&overlay.point).ok()?;
         let inside = overlay.root.strip_prefix("/").ok()?.join(inside);
         let known = self.0.get(overlay.device).map(AsFd::as_fd);
-        let opened = overlay.open();
-        let layers = known.into_iter().chain(opened.as_ref().map(AsFd::as_fd));
+        // This thread's root may be a container's.
+        let outside = self.1.as_ref().and_then(|root| overlay.open_from(root));
+        let opened = [overlay.open(), outside];
+        let opened = opened.iter().flatten().map(AsFd::as_fd);
+        let layers = known.into_iter().chain(opened);
         layers
             .filter_map(|layer| open_beneath(layer, &inside))
             .find(|found| is_same(file, found.as_fd()))
@@ -93,6 +119,16 @@ impl<'a> Overlay<'a> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let is_absolute = self.upper.is_absolute();
         is_absolute.then(|| open(&self.upper, flags, Mode::empty()).ok())?
+    }
+}
+
+impl Overlay<'_> {
+    fn open_from(&self, root: &OwnedFd) -> Option<OwnedFd> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        let is_absolute = self.upper.is_absolute();
+        is_absolute.then(|| openat2(root, &self.upper, how).ok())?
     }
 }
 

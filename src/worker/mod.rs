@@ -175,7 +175,11 @@ fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
         } else {
             PollTimeout::NONE
         };
-        let mut fds = vec![PollFd::new(server.listener.as_fd(), PollFlags::POLLIN)];
+        // A fed worker's calls come from elsewhere than their end.
+        let mut fds = vec![
+            PollFd::new(server.listener.queue(), PollFlags::POLLIN),
+            PollFd::new(server.listener.as_fd(), PollFlags::empty()),
+        ];
         fds.extend(
             link.daemon()
                 .map(|daemon| PollFd::new(daemon, PollFlags::empty())),
@@ -184,14 +188,20 @@ fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(receiving_failed(errno)),
         }
-        let events = fds[0].revents().unwrap_or(PollFlags::empty());
-        if events.contains(PollFlags::POLLIN) {
+        let events = |index: usize| fds.get(index).and_then(PollFd::revents);
+        if events(0).is_some_and(|queue| queue.contains(PollFlags::POLLIN)) {
             return Ok(true);
         }
-        if events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+        let ends = PollFlags::POLLHUP | PollFlags::POLLERR;
+        let has_ended = |index| events(index).is_some_and(|events| events.intersects(ends));
+        if has_ended(0) || has_ended(1) {
             return Ok(false);
         }
-        if fds.get(1).is_some_and(|daemon| daemon.any() == Some(true)) {
+        if has_ended(2) && server.listener.is_fed() {
+            // It was the one who received.
+            return Ok(false);
+        }
+        if has_ended(2) {
             link.lose();
         }
         link.search(server);
