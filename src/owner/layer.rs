@@ -17,10 +17,14 @@ use super::Key;
 use crate::name::Name;
 use crate::{procfs, sys};
 
-/// Upper layers that cannot be reached from inside the container, by the number of the overlay's device; and the root
-/// directory out there.
+/// Where upper layers are that cannot be reached from inside the container.
 #[derive(Debug, Default)]
-pub(crate) struct Layers(HashMap<String, OwnedFd>, Option<OwnedFd>);
+pub(crate) struct Layers {
+    /// By the number of the overlay's device.
+    known: HashMap<String, OwnedFd>,
+    /// The root directory out there.
+    outside: Option<OwnedFd>,
+}
 
 thread_local! {
     /// Whose mounts this thread's files may be of, if not the worker's own.
@@ -36,12 +40,12 @@ impl Layers {
         let mounts = procfs::read(&procfs::target(pid, "mountinfo")).unwrap_or_default();
         let layers = mounts.lines().filter_map(Overlay::parse).take(MOST);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Self(
-            layers
+        Self {
+            known: layers
                 .filter_map(|overlay| Some((overlay.device.to_owned(), overlay.open()?)))
                 .collect(),
-            open("/", flags, Mode::empty()).ok(),
-        )
+            outside: open("/", flags, Mode::empty()).ok(),
+        }
     }
 
     /// What this thread looks for from now on is what the process `pid` sees.
@@ -75,9 +79,12 @@ impl Layers {
         let overlay = Overlay::parse(&line)?;
         let inside = path.strip_prefix(&overlay.point).ok()?;
         let inside = overlay.root.strip_prefix("/").ok()?.join(inside);
-        let known = self.0.get(overlay.device).map(AsFd::as_fd);
+        let known = self.known.get(overlay.device).map(AsFd::as_fd);
         // This thread's root may be a container's.
-        let outside = self.1.as_ref().and_then(|root| overlay.open_from(root));
+        let outside = self
+            .outside
+            .as_ref()
+            .and_then(|root| overlay.open_from(root));
         let opened = [overlay.open(), outside];
         let opened = opened.iter().flatten().map(AsFd::as_fd);
         let layers = known.into_iter().chain(opened);
@@ -120,9 +127,8 @@ impl<'a> Overlay<'a> {
         let is_absolute = self.upper.is_absolute();
         is_absolute.then(|| open(&self.upper, flags, Mode::empty()).ok())?
     }
-}
 
-impl Overlay<'_> {
+    /// The same, seen from another root directory.
     fn open_from(&self, root: &OwnedFd) -> Option<OwnedFd> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)

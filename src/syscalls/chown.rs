@@ -8,7 +8,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::unistd::{Gid, Uid};
 
 use crate::credentials::{FileMode, Id, OwnerChange};
-use crate::owner::{Layers, Owner, file_type};
+use crate::owner::{Owner, file_type};
 use crate::procfs;
 use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location, PROCFS};
@@ -90,7 +90,6 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
         )
     };
     call.ensure_waiting()?;
-    Layers::look_as(call.pid());
     owners.store(file, &stat, known, owner)?;
     // fs/attr.c, setattr_should_drop_sgid: the kernel takes the bit from nobody who is its root.
     let is_group_id = stat.st_mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID

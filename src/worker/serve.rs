@@ -8,6 +8,7 @@ use tracing::{Level, debug, enabled, error};
 use super::link::Link;
 use super::trace::{Traced, Tracers};
 use crate::board::Board;
+use crate::owner::Layers;
 use crate::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
 use crate::syscalls::{Dispatch, Found, Purpose};
 use crate::tally::Outcome;
