@@ -166,6 +166,7 @@ impl Server {
             Purpose::Watch => call.share_view().or(Ok(())),
         };
         shared?;
+        Layers::look_as(taken.call.pid);
         let reply = (found.row.handle)(&mut call);
         call.leave_view();
         reply
