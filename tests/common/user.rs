@@ -10,6 +10,8 @@ use nix::unistd::{Gid, Uid};
 
 const NAME: &str = "subuidless-test";
 const LOCK: &str = "/run/subuidless-test.lock";
+/// For the moment in which the user is made; [`LOCK`] may be held for long.
+const USER_LOCK: &str = "/run/subuidless-test-user.lock";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct User {
@@ -26,7 +28,7 @@ impl User {
                 Uid::effective().is_root(),
                 "these tests run as root, to compare with the kernel with all ids mapped: `scripts/test` sets everything up"
             );
-            let _one_at_a_time = lock();
+            let _one_at_a_time = locked(USER_LOCK);
             let user = find().unwrap_or_else(|| {
                 create();
                 find().expect("useradd made a user that cannot be found")
@@ -76,14 +78,18 @@ fn assert_no_range() {
 
 /// Held while the machine is changed: test programs may run side by side.
 pub(crate) fn lock() -> Flock<std::fs::File> {
+    locked(LOCK)
+}
+
+fn locked(path: &str) -> Flock<std::fs::File> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(LOCK)
-        .expect(LOCK);
+        .open(path)
+        .expect(path);
     Flock::lock(file, FlockArg::LockExclusive)
-        .unwrap_or_else(|(_, errno)| panic!("{LOCK}: {errno}"))
+        .unwrap_or_else(|(_, errno)| panic!("{path}: {errno}"))
 }
