@@ -49,7 +49,7 @@ const ELSEWHERE: &str = "docs/images.md";
 
 /// The session of a page: every command has a file for its output and one for its errors.
 fn script(commands: &[Command]) -> String {
-    let mut script = String::from("set -euo pipefail\n");
+    let mut script = String::from("set -eu\n");
     for (number, command) in commands.iter().enumerate() {
         let text = &command.text;
         writeln!(
