@@ -553,3 +553,42 @@ fn a_file_system_without_user_attributes_keeps_owners_too() {
         "42:43\n42:43\n0:0\n"
     );
 }
+
+#[test]
+fn a_daemon_of_root_leaves_containers_with_many_ids_to_the_kernel() {
+    const FIRST: u32 = 500_000;
+    let place = Place::new();
+    let directory = place.path("of-root");
+    fs::create_dir(&directory).unwrap();
+    let socket = directory.join("sock");
+    let mut command = place.as_root(place.binary());
+    command
+        .arg("serve")
+        .arg(&socket)
+        .env("XDG_RUNTIME_DIR", &directory)
+        .env("XDG_STATE_HOME", &directory);
+    let daemon = Daemon::spawn(&place, command, socket);
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        let bundle = Bundle::oracle(&place)
+            .with_config(|config| {
+                for mappings in ["uidMappings", "gidMappings"] {
+                    config["linux"][mappings] =
+                        serde_json::json!([{"containerID": 0, "hostID": FIRST, "size": 65536}]);
+                }
+            })
+            .under(runtime, &daemon);
+        let work = bundle.rootfs().join("work");
+        std::os::unix::fs::chown(&work, Some(FIRST), Some(FIRST)).unwrap();
+        let printed =
+            bundle.sh("touch /work/f; chown 33:34 /work/f; stat -c %u:%g /work/f; touch /work/g");
+        assert_eq!(printed, "33:34\n");
+        let owner = |name: &str| {
+            let file = fs::metadata(work.join(name)).unwrap();
+            (file.uid(), file.gid())
+        };
+        assert_eq!(owner("f"), (FIRST + 33, FIRST + 34));
+        // Else it would still be the host's root to the kernel.
+        assert_eq!(owner("g"), (FIRST, FIRST));
+    }
+    daemon.terminate();
+}

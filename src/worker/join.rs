@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::serve::Server;
 use crate::ask::Namespaces;
 use crate::credentials::{Id, Ids, capability};
+use crate::name::Name;
 use crate::owner::Layers;
 use crate::procfs;
 use crate::seccomp::Notification;
@@ -54,9 +55,14 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         }
     };
     let namespaces = doors.namespaces(notification.pid);
+    let has_one_id = maps_one_id(&procfs::target(notification.pid, "uid_map"));
     // Everything above was found by the pid: only now is it certain whose it is.
     if !server.listener.is_waiting(notification.id) {
         return Join::NotYet;
+    }
+    // The real root's runtime may map many ids, and gives up the host's uid 0 by setuid(2): faked, the container would keep it.
+    if Uid::effective().is_root() && !has_one_id {
+        return Join::Never;
     }
     // In our own user namespace nothing is emulated, but where it is one that a runtime front was called in.
     if doors.leads_elsewhere() == Ok(false) && !rules_one_id() {
@@ -161,8 +167,12 @@ fn enter_user_namespace(namespace: BorrowedFd) -> Result<(), Errno> {
 /// Whether this process is root of a user namespace with one mapped id, as podman makes one for all containers of a user
 /// without a range: a daemon that was started in there serves containers that live in there, too.
 pub(super) fn rules_one_id() -> bool {
-    let map = procfs::read(&procfs::own("uid_map")).and_then(|text| uid_map(&text));
-    Uid::effective().is_root() && map.is_ok_and(|map| matches!(map[..], [only] if only.is_one()))
+    Uid::effective().is_root() && maps_one_id(&procfs::own("uid_map"))
+}
+
+fn maps_one_id(map: &Name) -> bool {
+    let map = procfs::read(map).and_then(|text| uid_map(&text));
+    map.is_ok_and(|map| matches!(map[..], [only] if only.is_one()))
 }
 
 fn open_own(what: &str) -> Result<OwnedFd, Errno> {
