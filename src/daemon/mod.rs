@@ -36,7 +36,7 @@ use crate::sys;
 use announcements::Announcements;
 use receive::{ReceiveError, Received};
 use socket::ControlSocket;
-pub(crate) use socket::abstract_name;
+pub(crate) use socket::{abstract_name, is_neighbour};
 use store::{Keeper, Places};
 use workers::Workers;
 
@@ -219,7 +219,11 @@ async fn answer_all(socket: &UnixListener, workers: &Rc<Workers>) {
     while let Ok((connection, _)) = socket.accept().await {
         let workers = Rc::clone(workers);
         tokio::task::spawn_local(async move {
-            if peer(&connection).is_none() {
+            let Some(Some(pid)) = peer(&connection) else {
+                return;
+            };
+            if !socket::is_neighbour(connection.as_fd(), pid) {
+                warn!(pid, "refused: a question from another user namespace");
                 return;
             }
             if let Ok(Received::Ask(ask)) = receive::receive(&connection, false).await {

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -51,6 +52,9 @@ pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<
 /// Device and inode of a namespace.
 type Identity = (u64, u64);
 
+/// A notification on its way.
+type Packet = [u64; NOTIFICATION_WORDS];
+
 struct Router {
     listener: Arc<ListenerFd>,
     own: Identity,
@@ -60,7 +64,8 @@ struct Router {
 }
 
 struct Branch {
-    feed: OwnedFd,
+    /// To a thread that waits for the worker where that does not keep up: nobody else waits for it.
+    feed: Sender<Packet>,
     /// Held open, so that no other namespace gets its number.
     _namespace: OwnedFd,
 }
@@ -81,7 +86,14 @@ impl Router {
 
     fn route(&mut self, call: &Notification, slot: &Slot) {
         let passed_on = match self.branch(call) {
-            Ok(Some(branch)) => sys::write_words(branch.feed.as_fd(), slot).map(|()| true),
+            Ok(Some(branch)) => {
+                let packet = slot.each_ref().map(|word| word.load(Ordering::Relaxed));
+                branch
+                    .feed
+                    .send(packet)
+                    .map(|()| true)
+                    .map_err(|_| Errno::ESRCH)
+            }
             Ok(None) => Ok(false),
             Err(errno) => Err(errno),
         };
@@ -137,8 +149,21 @@ impl Router {
         let newcomer = Newcomer { feed: theirs };
         // Nobody listens only when this process is about to end.
         self.announce.send(newcomer).map_err(|_| Errno::ESRCH)?;
+        let (feed, packets) = channel::<Packet>();
+        std::thread::Builder::new()
+            .name("feed".to_owned())
+            .spawn(move || {
+                for packet in packets {
+                    let words = packet.map(AtomicU64::new);
+                    if let Err(errno) = sys::write_words(ours.as_fd(), &words) {
+                        error!(%errno, "passing a notification on: its call hangs");
+                        return;
+                    }
+                }
+            })
+            .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EAGAIN))?;
         Ok(Branch {
-            feed: ours,
+            feed,
             _namespace: namespace,
         })
     }

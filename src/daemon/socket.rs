@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 use tokio::net::{UnixListener, UnixStream};
@@ -118,6 +119,24 @@ pub(super) fn for_questions(id: &str) -> io::Result<UnixListener> {
     let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
+}
+
+/// Whether the process `pid` at the other end lives in our own user namespace. An abstract name is open to every container with
+/// the host's network, and their processes are of our user, too.
+pub(crate) fn is_neighbour(connection: BorrowedFd, pid: u32) -> bool {
+    // Before Linux 6.5 a pid may be somebody else's by now.
+    let Ok(process) = sys::peer_pidfd(connection).or_else(|_| sys::pidfd_open(pid)) else {
+        return false;
+    };
+    let namespace = |process: &str| {
+        let found = std::fs::metadata(format!("/proc/{process}/ns/user")).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let theirs = namespace(&pid.to_string());
+    // As long as it has not ended, its pid is its own.
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    let lives = poll(&mut fds, PollTimeout::ZERO) == Ok(0);
+    lives && theirs.is_some() && theirs == namespace("self")
 }
 
 /// The name, without the NUL byte that makes it abstract: it looks like a path in the runtime directory.

@@ -71,14 +71,15 @@ pub(crate) fn run(options: ContainerOptions) -> Result<Infallible, Error> {
         }
     };
     let rootfs = directory(&root_of(&config))?;
-    place.claim()?;
+    let claimed = place.claim()?;
     let prepared = prepare(&options, &place, &rootfs, &mut config)
         .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, options.detach)))
         .and_then(|()| start_supervisor(&options, &place));
     if let Err(error) = prepared {
-        place.remove();
+        place.remove_all(claimed);
         return Err(error);
     }
+    drop(claimed);
     // From here on the supervisor removes what is left, when this process has ended.
     namespace::enter(&[CloneFlags::CLONE_NEWNS])?;
     if kind == Runtime::Crun {

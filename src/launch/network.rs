@@ -56,12 +56,13 @@ impl Network {
         let mounts = list(config, "mounts");
         mounts.retain(|mount| mount["destination"] != "/sys");
         if self == Self::Host {
-            // sysfs belongs to a network namespace, and can be mounted by that one's root only.
+            // sysfs belongs to a network namespace, and can be mounted by that one's root only. Read-only with all that is
+            // mounted below: what the host's user may do with her cgroups is not for a container.
             mounts.push(mount(
                 "/sys",
                 "bind",
                 "/sys",
-                &["rbind", "ro", "nosuid", "noexec", "nodev"],
+                &["rbind", "rro", "nosuid", "noexec", "nodev"],
             ));
         } else {
             mounts.push(mount(

@@ -3,8 +3,9 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -65,32 +66,67 @@ impl Place {
         about.map(|about| (place, about)).ok_or_else(unknown)
     }
 
-    /// Takes the name for a new container; what a dead one has left under it is removed.
-    pub(crate) fn claim(&self) -> Result<(), Error> {
+    /// Takes the name for a new container; what a dead one has left under it is removed. As long as the result is held, nobody
+    /// else takes or removes it.
+    pub(crate) fn claim(&self) -> Result<Flock<File>, Error> {
+        /// For a container that has just ended, whose supervisor tidies up.
+        const PATIENCE: Duration = Duration::from_secs(1);
         let failed = |source| Error::File {
             path: self.directory.clone(),
             source,
         };
-        let taken = || Error::ContainerExists {
-            name: self.name.clone(),
-        };
-        let make = || DirBuilder::new().mode(0o700).create(&self.directory);
-        match make() {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if self.is_in_use() {
-                    return Err(taken());
-                }
+        let start = Instant::now();
+        loop {
+            let lock = self.lock_name().map_err(failed)?;
+            if !self.is_in_use() {
                 self.remove();
-                make().map_err(|error| match error.kind() {
-                    io::ErrorKind::AlreadyExists => taken(),
-                    _ => failed(error),
-                })
+                let made = DirBuilder::new().mode(0o700).create(&self.directory);
+                return made.map(|()| lock).map_err(failed);
             }
-            result => result.map_err(failed),
+            drop(lock);
+            if start.elapsed() > PATIENCE {
+                return Err(Error::ContainerExists {
+                    name: self.name.clone(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    pub(crate) fn remove(&self) {
+    /// To be held by who makes or removes what bears the name.
+    pub(crate) fn lock_name(&self) -> io::Result<Flock<File>> {
+        let path = self
+            .directory
+            .with_file_name(format!(".{}.lock", self.name));
+        loop {
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)?;
+            let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+            // Whoever had it before may have removed the file.
+            let own = lock.metadata()?;
+            match fs::symlink_metadata(&path) {
+                Ok(found) if (found.dev(), found.ino()) == (own.dev(), own.ino()) => {
+                    return Ok(lock);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Removes what bears the name, and the file that is locked for that, which is `lock`'s.
+    pub(crate) fn remove_all(&self, lock: Flock<File>) {
+        self.remove();
+        let _ = fs::remove_file(
+            self.directory
+                .with_file_name(format!(".{}.lock", self.name)),
+        );
+        drop(lock);
+    }
+
+    fn remove(&self) {
         // What is left over is removed when the name is taken anew.
         let _ = fs::remove_file(self.socket());
         let _ = fs::remove_dir_all(&self.directory);
@@ -109,7 +145,8 @@ impl Place {
     /// Held by the supervisor as long as it lives, and by who starts it until then.
     pub(crate) fn lock(&self) -> io::Result<Flock<File>> {
         let directory = File::open(&self.directory)?;
-        Flock::lock(directory, FlockArg::LockSharedNonblock).map_err(|(_, errno)| errno.into())
+        // Who looks whether it is in use holds it for a moment.
+        Flock::lock(directory, FlockArg::LockShared).map_err(|(_, errno)| errno.into())
     }
 
     fn is_in_use(&self) -> bool {

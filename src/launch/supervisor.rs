@@ -1,9 +1,10 @@
 //! The daemon for one command, told of its listener as a runtime would tell, or for one container.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -132,7 +133,7 @@ pub(crate) struct Holder {
     process: OwnedFd,
     place: Place,
     /// Held to the end.
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Holder {
@@ -149,7 +150,7 @@ impl Holder {
         Ok(Self {
             process,
             place,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -185,7 +186,15 @@ impl Holder {
 
     /// Removes what was made for the container.
     pub(crate) fn clean_up(&self) {
-        self.place.remove();
+        // What is left over is removed when the name is taken anew.
+        let Ok(name) = self.place.lock_name() else {
+            return;
+        };
+        let identity = |file: io::Result<Metadata>| file.map(|file| (file.dev(), file.ino())).ok();
+        let own = identity(self.lock.metadata());
+        if own.is_some() && own == identity(std::fs::symlink_metadata(&self.place.directory)) {
+            self.place.remove_all(name);
+        }
     }
 }
 

@@ -1,16 +1,14 @@
 //! `--user`: who the command is to be.
 
 use std::ffi::CString;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 
 use crate::error::Error;
 use crate::handover::ProcessUser;
+use crate::runtime::lines_in;
 
 /// Ids for a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,51 +183,32 @@ fn of_host(user: User) -> Account {
 
 /// passwd(5)
 fn accounts(rootfs: &Path) -> impl Iterator<Item = Account> {
-    lines(rootfs, "etc/passwd").into_iter().filter_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        Some(Account {
-            name: (*fields.first()?).to_owned(),
-            uid: fields.get(2)?.parse().ok()?,
-            gid: fields.get(3)?.parse().ok()?,
+    lines_in(rootfs, "etc/passwd")
+        .into_iter()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            Some(Account {
+                name: (*fields.first()?).to_owned(),
+                uid: fields.get(2)?.parse().ok()?,
+                gid: fields.get(3)?.parse().ok()?,
+            })
         })
-    })
 }
 
 /// group(5): name, number, members.
 fn groups(rootfs: &Path) -> impl Iterator<Item = (String, u32, Vec<String>)> {
-    lines(rootfs, "etc/group").into_iter().filter_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let members = fields.get(3)?.split(',').map(str::to_owned).collect();
-        Some((
-            (*fields.first()?).to_owned(),
-            fields.get(2)?.parse().ok()?,
-            members,
-        ))
-    })
+    lines_in(rootfs, "etc/group")
+        .into_iter()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let members = fields.get(3)?.split(',').map(str::to_owned).collect();
+            Some((
+                (*fields.first()?).to_owned(),
+                fields.get(2)?.parse().ok()?,
+                members,
+            ))
+        })
 }
-
-/// A file of a root file system, whose links lead nowhere else.
-fn lines(rootfs: &Path, file: &str) -> Vec<String> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let open = || -> io::Result<String> {
-        let root = File::open(rootfs)?;
-        let file = openat2(&root, file, how)?;
-        let mut bytes = Vec::new();
-        File::from(file).take(MAX_FILE).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    // Without the file there are no names.
-    open()
-        .unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect()
-}
-
-/// Far above any table of users that is a file.
-const MAX_FILE: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -282,5 +261,9 @@ mod tests {
         assert_eq!(Login::find("70000", &names).unwrap().groups, [5, 8]);
         assert_eq!(Login::find("web:mail", &names).unwrap().gid, 8);
         assert!(Login::find("daemon", &names).is_err());
+        // Nobody waits for what is no file.
+        std::fs::remove_file(etc.join("passwd")).unwrap();
+        nix::unistd::mkfifo(&etc.join("passwd"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(Login::find("web", &names).is_err());
     }
 }

@@ -9,6 +9,7 @@ mod table;
 pub(crate) mod trace;
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,7 +49,11 @@ impl Daemon {
             connection.set_read_timeout(Some(PATIENCE))?;
             connection.set_write_timeout(Some(PATIENCE))?;
             let peer = getsockopt(&connection, PeerCredentials)?;
-            Ok(peer.uid() == Uid::effective().as_raw())
+            // A container could listen under an abstract name, too.
+            let is_abstract = path.as_os_str().as_encoded_bytes().starts_with(b"@");
+            let pid = u32::try_from(peer.pid()).unwrap_or_default();
+            let is_neighbour = !is_abstract || daemon::is_neighbour(connection.as_fd(), pid);
+            Ok(peer.uid() == Uid::effective().as_raw() && is_neighbour)
         };
         match prepare() {
             Ok(true) => Ok(Some(Self {

@@ -15,6 +15,7 @@ mod user;
 pub(crate) use find::{is_on_path, kind};
 pub(crate) use receiver::directory;
 pub(crate) use state::init_in;
+pub(crate) use user::lines_in;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

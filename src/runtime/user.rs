@@ -5,8 +5,11 @@
 //! is told of the real wish. noNewPrivileges and capabilities stay as they are: the kernel holds the process to them.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use serde_json::{Map, Value, json};
 
@@ -261,17 +264,9 @@ pub(super) fn add_home(
     environment.push(format!("HOME={home}").into());
 }
 
-/// passwd(5), where it lies in the root file system itself: a link there would lead out of it.
+/// passwd(5)
 fn home(rootfs: &Path, uid: u32) -> Option<String> {
-    let mut path = PathBuf::from(rootfs);
-    for component in ["etc", "passwd"] {
-        path.push(component);
-        if fs::symlink_metadata(&path).ok()?.is_symlink() {
-            return None;
-        }
-    }
-    let text = fs::read_to_string(path).ok()?;
-    text.lines().find_map(|line| {
+    lines_in(rootfs, "etc/passwd").iter().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let is_it = fields.get(2)?.parse() == Ok(uid);
         fields
@@ -279,6 +274,26 @@ fn home(rootfs: &Path, uid: u32) -> Option<String> {
             .filter(|_| is_it)
             .map(|home| (*home).to_owned())
     })
+}
+
+/// Far above any table of users that is a file.
+const MAX_FILE: u64 = 16 << 20;
+
+/// The lines of a file of a root file system, whose links lead nowhere else, and which may be made of anything. None without it.
+pub(crate) fn lines_in(rootfs: &Path, file: &str) -> Vec<String> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let read = || -> io::Result<String> {
+        let file = File::from(openat2(File::open(rootfs)?, file, how)?);
+        let mut bytes = Vec::new();
+        if file.metadata()?.is_file() {
+            file.take(MAX_FILE).read_to_end(&mut bytes)?;
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
 }
 
 #[cfg(test)]

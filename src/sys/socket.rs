@@ -7,6 +7,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::owned_fd;
+
 /// Takes over fds that recvmsg(2) put into this process.
 ///
 /// The caller must have got them from SCM_RIGHTS just now and must not use the numbers again.
@@ -43,4 +45,23 @@ pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
     let connection = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     connect(connection.as_raw_fd(), &address)?;
     Ok(UnixStream::from(connection))
+}
+
+/// A pidfd of who is at the other end of a Unix socket (Linux 6.5).
+pub(crate) fn peer_pidfd(socket: BorrowedFd) -> Result<OwnedFd, Errno> {
+    const SO_PEERPIDFD: libc::c_int = 77;
+    let mut fd: RawFd = -1;
+    let mut length = libc::socklen_t::try_from(size_of::<RawFd>()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel writes at most `length` bytes, an int.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut fd).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    owned_fd(fd.into())
 }

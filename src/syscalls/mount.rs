@@ -50,7 +50,8 @@ pub(super) fn mount(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: nothing in it that the kernel does not know.
         return Ok(Reply::Continue);
     };
-    if !call.subject()?.has(capability::SYS_ADMIN) || is_out_of_reach(call)? {
+    let is_allowed = call.is_in_namespace()? && call.subject()?.has(capability::SYS_ADMIN);
+    if !is_allowed || is_out_of_reach(call)? {
         // CONTINUE: EPERM, or EINVAL.
         return Ok(Reply::Continue);
     }

@@ -24,16 +24,15 @@ use crate::sys;
 impl Call<'_> {
     /// Whether nothing of a container's identities applies, because the target lives in a user namespace below.
     pub(crate) fn is_nested(&self) -> bool {
-        let container = self.container;
-        container.identities.anyone_nested()
-            && container.user_namespace.is_some_and(|own| {
-                fstatat(
-                    PROCFS,
-                    &procfs::target(self.pid(), "ns/user"),
-                    AtFlags::empty(),
-                )
-                .is_ok_and(|stat| (stat.st_dev, stat.st_ino) != own)
-            })
+        self.container.identities.anyone_nested() && self.is_in_namespace() == Ok(false)
+    }
+
+    /// Whether the target lives in the very user namespace that was joined, as it is now. What clone3(2) was noticed to ask for
+    /// is in memory that may have changed before the kernel read it, so [`Call::is_nested`] is not for lending capabilities.
+    pub(crate) fn is_in_namespace(&self) -> Result<bool, Errno> {
+        let path = procfs::target(self.pid(), "ns/user");
+        let stat = fstatat(PROCFS, &path, AtFlags::empty())?;
+        Ok(self.container.user_namespace == Some((stat.st_dev, stat.st_ino)))
     }
 
     /// The number of the target's record.
