@@ -53,7 +53,8 @@ pub(super) fn stat64(stat: &FileStat) -> Vec<u8> {
 }
 
 /// The lower 32 bits.
-fn low(value: u64) -> [u8; 4] {
+fn low(value: impl Into<u64>) -> [u8; 4] {
+    let value = value.into();
     let [a, b, c, d, ..] = value.to_le_bytes();
     [a, b, c, d]
 }
