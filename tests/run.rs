@@ -319,12 +319,7 @@ fn the_terminal_is_the_commands() {
     terminal.see("code=7");
     // Job control.
     terminal.enter("\"$S\" run -- sleep 1000");
-    until("sleep runs", || {
-        let mut processes = place.processes().into_iter();
-        processes
-            .any(|(_, command)| command == b"sleep\x001000\0")
-            .then_some(())
-    });
+    is_in_the_foreground(&place, b"sleep\x001000\0");
     terminal.press("\x1a");
     terminal.see("Stopped");
     terminal.enter("bg; jobs");
@@ -343,12 +338,7 @@ fn the_terminal_is_the_commands() {
     // A shell with jobs of its own.
     terminal.enter("\"$S\" run -- bash --norc -i");
     terminal.enter("sleep 1000");
-    until("sleep runs", || {
-        let mut processes = place.processes().into_iter();
-        processes
-            .any(|(_, command)| command == b"sleep\x001000\0")
-            .then_some(())
-    });
+    is_in_the_foreground(&place, b"sleep\x001000\0");
     terminal.press("\x1a");
     terminal.see("Stopped");
     terminal.enter("kill %1; touch f; chown 3:4 f; stat -c is=%u:%g f");

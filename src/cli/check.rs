@@ -1,10 +1,10 @@
 //! `subuidless check`.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::print;
 use crate::check;
 use crate::error::Error;
 
@@ -26,14 +26,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     } else {
         report.text()
     };
-    let mut output = std::io::stdout().lock();
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-        .map_err(|source| Error::Io {
-            what: "writing to standard output",
-            source,
-        })?;
+    print(text.as_bytes())?;
     match report.failures() {
         0 => Ok(()),
         failures => Err(Error::Unfit { failures }),

@@ -1,13 +1,12 @@
 //! `subuidless completions` and `subuidless man`: what packages bring beside the program, from the definitions of its options.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::CommandLine;
+use super::{CommandLine, print};
 use crate::error::Error;
 
 const NAME: &str = "subuidless";
@@ -62,15 +61,4 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args(full.get_arguments())
         .subcommands(visible)
-}
-
-fn print(bytes: &[u8]) -> Result<(), Error> {
-    let mut output = io::stdout().lock();
-    output
-        .write_all(bytes)
-        .and_then(|()| output.flush())
-        .map_err(|source| Error::Io {
-            what: "writing to standard output",
-            source,
-        })
 }

@@ -1,11 +1,11 @@
 //! `subuidless exec`, `ps`, `kill`: for containers that `run` has started.
 
 use std::ffi::OsString;
-use std::io::Write;
 
 use clap::Args;
 use nix::sys::signal::Signal;
 
+use super::print;
 use super::run::{is_interactive, only_error};
 use crate::error::Error;
 use crate::launch::{self, ExecOptions, Row};
@@ -62,12 +62,7 @@ pub(super) fn ps(arguments: &PsArguments) -> Result<(), Error> {
         true => serde_json::to_string_pretty(&rows).unwrap_or_default() + "\n",
         false => table(&rows),
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|source| Error::Io {
-            what: "writing to standard output",
-            source,
-        })
+    print(text.as_bytes())
 }
 
 fn table(rows: &[Row]) -> String {

@@ -226,6 +226,22 @@ where
     }
 }
 
+/// Writes what a command has to say to standard output.
+fn print(bytes: &[u8]) -> Result<(), Error> {
+    let mut output = std::io::stdout().lock();
+    output
+        .write_all(bytes)
+        .and_then(|()| output.flush())
+        .map_err(not_written)
+}
+
+fn not_written(source: std::io::Error) -> Error {
+    Error::Io {
+        what: "writing to standard output",
+        source,
+    }
+}
+
 /// The one place where an error of ours is told: in the log where there is one, else as a plain sentence.
 fn report(failure: &Error) {
     if tracing::dispatcher::has_been_set() {

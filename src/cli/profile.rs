@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Weaving;
+use super::{Weaving, print};
 use crate::bundle;
 use crate::error::Error;
 use crate::profile::Format;
@@ -19,12 +19,6 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     let profile = bundle::standalone(arguments.weaving.wish(), arguments.format)?;
-    let mut output = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut output, &profile)
-        .map_err(std::io::Error::from)
-        .and_then(|()| std::io::Write::write_all(&mut output, b"\n"))
-        .map_err(|source| Error::Io {
-            what: "writing to standard output",
-            source,
-        })
+    let text = serde_json::to_string_pretty(&profile).unwrap_or_default() + "\n";
+    print(text.as_bytes())
 }

@@ -1,10 +1,8 @@
 //! `subuidless status`.
 
-use std::io::Write;
-
 use clap::Args;
 
-use super::{Asking, report};
+use super::{Asking, print, report};
 use crate::error::Error;
 use crate::look::status;
 
@@ -26,16 +24,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         let width = terminal_size::terminal_size().map(|(width, _)| width.0.into());
         status.text(width)
     };
-    write(&text)
-}
-
-fn write(text: &str) -> Result<(), Error> {
-    let mut output = std::io::stdout().lock();
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-        .map_err(|source| Error::Io {
-            what: "writing to standard output",
-            source,
-        })
+    print(text.as_bytes())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::not_written;
+use crate::cli::not_written;
 use crate::error::Error;
 use crate::sweep;
 

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::Looking;
 use super::console::Console;
-use super::{Looking, not_written};
+use crate::cli::not_written;
 use crate::error::Error;
 use crate::tree::{
     Entry, Found, Kind, Outside, Progress, escape_for_terminal, json_line, link_text, major_minor,

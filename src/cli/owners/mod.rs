@@ -61,10 +61,3 @@ impl Looking {
         walk
     }
 }
-
-fn not_written(source: std::io::Error) -> Error {
-    Error::Io {
-        what: "writing to standard output",
-        source,
-    }
-}
