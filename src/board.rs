@@ -27,6 +27,7 @@ const SLOT_WORDS: usize = 16;
 const ATTEMPTS: usize = NOTIFICATION_WORDS;
 const STEP: usize = ATTEMPTS + 1;
 const STEP_VALUE: usize = ATTEMPTS + 2;
+const STEP_VALUES: usize = SLOT_WORDS - STEP_VALUE;
 const HEADER_WORDS: usize = 16;
 const TALLY: usize = HEADER_WORDS + SLOTS * SLOT_WORDS;
 const WORDS: usize = TALLY + tally::WORDS;
@@ -49,11 +50,23 @@ pub(crate) struct Journal<'a>(&'a [AtomicU64]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// A file is created where none was.
-    Creating,
+    Creating(Creation),
     /// The target gets this record, and its call this value.
     Assigning { record: u16, value: u32 },
     /// Something is changed that was found in the state that the target asks for.
     Changing,
+}
+
+/// What is created: the target's memory may say something else when the next worker reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Creation {
+    /// The directory.
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// A hash of the name in it.
+    pub(crate) name: u64,
+    /// Not after the file's birth, in nanoseconds of Unix time.
+    pub(crate) since: u64,
 }
 
 impl Journal<'_> {
@@ -62,27 +75,35 @@ impl Journal<'_> {
     const CHANGING: u64 = 3;
 
     pub(crate) fn note(self, step: Step) {
-        let (kind, value) = match step {
-            Step::Creating => (Self::CREATING, 0),
-            Step::Changing => (Self::CHANGING, 0),
+        let (kind, values) = match step {
+            Step::Creating(of) => (Self::CREATING, [of.device, of.inode, of.name, of.since]),
+            Step::Changing => (Self::CHANGING, [0; STEP_VALUES]),
             Step::Assigning { record, value } => {
-                (Self::ASSIGNING | u64::from(record) << 8, u64::from(value))
+                (Self::ASSIGNING, [record.into(), value.into(), 0, 0])
             }
         };
-        self.0[STEP_VALUE].store(value, Ordering::Relaxed);
+        for (word, value) in self.0[STEP_VALUE..].iter().zip(values) {
+            word.store(value, Ordering::Relaxed);
+        }
         // A killed process has stored what came first in the program: the note is complete once it is there.
         self.0[STEP].store(kind, Ordering::Release);
     }
 
     pub(crate) fn noted(self) -> Option<Step> {
-        let word = self.0[STEP].load(Ordering::Acquire);
-        let [kind, low, high, ..] = word.to_le_bytes();
-        match u64::from(kind) {
-            Self::CREATING => Some(Step::Creating),
+        let kind = self.0[STEP].load(Ordering::Acquire);
+        let [first, second, third, fourth]: [u64; STEP_VALUES] =
+            std::array::from_fn(|index| self.0[STEP_VALUE + index].load(Ordering::Relaxed));
+        match kind {
+            Self::CREATING => Some(Step::Creating(Creation {
+                device: first,
+                inode: second,
+                name: third,
+                since: fourth,
+            })),
             Self::CHANGING => Some(Step::Changing),
             Self::ASSIGNING => Some(Step::Assigning {
-                record: u16::from_le_bytes([low, high]),
-                value: u32::try_from(self.0[STEP_VALUE].load(Ordering::Relaxed)).ok()?,
+                record: u16::try_from(first).ok()?,
+                value: u32::try_from(second).ok()?,
             }),
             _ => None,
         }
@@ -251,8 +272,14 @@ mod tests {
         assert_eq!(other.journal(3).noted(), None);
         board.journal(3).note(step);
         assert_eq!(other.journal(3).noted(), Some(step));
-        other.journal(3).note(Step::Creating);
-        assert_eq!(board.journal(3).noted(), Some(Step::Creating));
+        let step = Step::Creating(Creation {
+            device: 1,
+            inode: u64::MAX,
+            name: 3,
+            since: 4,
+        });
+        other.journal(3).note(step);
+        assert_eq!(board.journal(3).noted(), Some(step));
         other.finish(3);
         assert_eq!(board.journal(3).noted(), None);
         assert_eq!(board.slot(3)[0].load(Ordering::Relaxed), 0);

@@ -38,7 +38,7 @@ fn make_directory(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Re
         return Ok(Reply::Continue);
     };
     let mode = Mode::from_bits_truncate(call.unsigned(mode) & 0o1777);
-    site.make(call, |directory, name| {
+    site.make(call, SFlag::S_IFDIR, |directory, name| {
         make_directory_at(directory, name, mode)
     })
 }
@@ -67,7 +67,7 @@ fn make_node(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<
     match site(call, dirfd, path)? {
         Some(site) if !site.slash => {
             let mode = Mode::from_bits_truncate(site.mode(mode) & 0o7777);
-            site.make(call, |directory, name| {
+            site.make(call, kind, |directory, name| {
                 make_node_at(directory, name, kind, mode, 0)
             })
         }
@@ -102,7 +102,7 @@ fn make_device(
                 ..site
             };
             let mode = Mode::from_bits_truncate(site.mode(mode) & 0o7777);
-            site.make(call, |directory, name| {
+            site.make(call, SFlag::S_IFSOCK, |directory, name| {
                 if !may_make {
                     return Err(Errno::EPERM);
                 }
@@ -130,9 +130,9 @@ fn make_link(call: &mut Call, dirfd: Dirfd, path: usize) -> Result<Reply, Errno>
         _ => return Ok(Reply::Continue),
     };
     match site(call, dirfd, path)? {
-        Some(site) if !site.slash => {
-            site.make(call, |directory, name| make_link_at(&text, directory, name))
-        }
+        Some(site) if !site.slash => site.make(call, SFlag::S_IFLNK, |directory, name| {
+            make_link_at(&text, directory, name)
+        }),
         // CONTINUE: the kernel creates, or says why not.
         _ => Ok(Reply::Continue),
     }
@@ -169,7 +169,7 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         // belongs to the container's root.
         return Ok(Reply::Continue);
     }
-    let made = site.make(call, |_, _| {
+    let made = site.make(call, SFlag::S_IFSOCK, |_, _| {
         call.in_working_directory(|| sys::bind(socket.as_fd(), &address))
     });
     match made {

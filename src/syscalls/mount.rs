@@ -160,8 +160,8 @@ const ATTRIBUTES: [(u64, u32); 7] = [
 /// In a thread of its own: the file system, mounted nowhere yet.
 fn make(call: &Call, wish: &Wish) -> Result<OwnedFd, Errno> {
     unshare(CloneFlags::CLONE_FS)?;
-    let permitted = sys::capabilities(0)?.permitted;
-    sys::set_capabilities(permitted, permitted)?;
+    let own = sys::capabilities(0)?;
+    sys::set_capabilities(own.effective | capability::SYS_ADMIN, own.permitted)?;
     let context = sys::fsopen(wish.kind)?;
     let context = context.as_fd();
     if let Ok(source) = call.path(0) {

@@ -7,14 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, ResolveFlag, openat as open_at};
 use nix::sys::stat::{Mode, SFlag};
-use nix::unistd::UnlinkatFlags;
 
 use super::site::{Site, is_out_of_reach, may_inherit};
-use crate::board::Step;
 use crate::credentials::Access;
 use crate::name::Name;
+use crate::procfs;
 use crate::seccomp::Reply;
-use crate::target::{Call, Dirfd, Location, is_nameless};
+use crate::target::{Call, Dirfd, Location, PROCFS, is_nameless};
 
 /// What open(2) is asked for.
 struct Open {
@@ -150,12 +149,14 @@ fn create(call: &Call, mut site: Site, wanted: &Open, follows: bool) -> Result<R
             // CONTINUE: EISDIR, or why the path cannot be walked.
             return Ok(Reply::Continue);
         }
-        match site.present() {
+        let present = site.present();
+        if present == Ok(Some(SFlag::S_IFREG))
+            && let Some(made) = site.left_over(call, SFlag::S_IFREG)?
+        {
+            return finish_creation(call, &site, &made, wanted);
+        }
+        match present {
             Ok(None) => return create_here(call, &site, wanted),
-            // By a worker that was killed then.
-            Ok(Some(SFlag::S_IFREG)) if call.journal.noted() == Some(Step::Creating) => {
-                return finish_creation(call, &site, wanted);
-            }
             Ok(Some(SFlag::S_IFLNK)) if follows && wanted.resolve.is_empty() => {
                 match site.through_link(call)? {
                     Some(next) => site = next,
@@ -239,14 +240,20 @@ fn create_here(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> 
         .own(call, file.as_fd())
         .and_then(|()| hand_over(call, &file, wanted));
     // EMFILE, ENOSPC: the kernel would have noticed before.
-    handed_over.inspect_err(|_| site.remove(UnlinkatFlags::NoRemoveDir))
+    handed_over.inspect_err(|_| site.remove(file.as_fd()))
 }
 
-/// The file is there, and the target is still without it.
-fn finish_creation(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
-    let creation = OFlag::O_CREAT | OFlag::O_EXCL;
-    let flags = wanted.flags.difference(creation) | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = open_at(&site.directory, &site.name, flags, Mode::empty())?;
+/// `made` is there, with or without its owner, and the target is still without it.
+fn finish_creation(
+    call: &Call,
+    site: &Site,
+    made: &OwnedFd,
+    wanted: &Open,
+) -> Result<Reply, Errno> {
+    // By way of a link: this very file, whatever bears its name by now.
+    let creation = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+    let flags = wanted.flags.difference(creation) | OFlag::O_CLOEXEC;
+    let file = open_at(PROCFS, &procfs::own_fd(made.as_fd()), flags, Mode::empty())?;
     site.own(call, file.as_fd())?;
     hand_over(call, &file, wanted)
 }

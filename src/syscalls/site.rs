@@ -6,22 +6,25 @@
 //! on to the kernel, which knows the errno.
 
 use std::ffi::CStr;
+use std::hash::{DefaultHasher, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, umask};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::permission::is_read_only;
 use super::posix_acl;
-use crate::board::Step;
+use crate::board::{Creation, Step};
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
 use crate::identity::{Identities, Index};
 use crate::name::Name;
 use crate::owner::{Device, Owner, file_type};
 use crate::seccomp::Reply;
+use crate::sys;
 use crate::target::{Call, Dirfd, Location};
 
 /// A place where something is to be created.
@@ -170,9 +173,51 @@ impl Site {
             });
         }
         umask(Mode::from_bits_truncate(call.umask()?));
+        let creation = self.creation()?;
         call.ensure_waiting()?;
-        call.journal.note(Step::Creating);
+        call.journal.note(Step::Creating(creation));
         Ok(())
+    }
+
+    /// What is created here from now on.
+    fn creation(&self) -> Result<Creation, Errno> {
+        // The clock of birth times (fs/inode.c, current_time).
+        let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?;
+        let (device, inode, name) = self.identity()?;
+        Ok(Creation {
+            device,
+            inode,
+            name,
+            since: nanoseconds(now.tv_sec(), now.tv_nsec()),
+        })
+    }
+
+    /// The directory, and a hash of the name.
+    fn identity(&self) -> Result<(u64, u64, u64), Errno> {
+        let directory = fstat(&self.directory)?;
+        let mut name = DefaultHasher::new();
+        name.write(self.name.as_c_str().to_bytes());
+        Ok((directory.st_dev, directory.st_ino, name.finish()))
+    }
+
+    /// What stands here, if a worker that was killed in the middle of this call has made it: something of the type
+    /// `kind`, born in this place since then. The path was read anew from the target's memory, and may by now name
+    /// anything.
+    pub(super) fn left_over(&self, call: &Call, kind: SFlag) -> Result<Option<OwnedFd>, Errno> {
+        let Some(Step::Creating(noted)) = call.journal.noted() else {
+            return Ok(None);
+        };
+        if self.identity()? != (noted.device, noted.inode, noted.name) {
+            return Ok(None);
+        }
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.directory, &self.name, flags, Mode::empty())?;
+        let mask = libc::STATX_TYPE | libc::STATX_BTIME;
+        let found = sys::statx(file.as_fd(), c"", libc::AT_EMPTY_PATH, mask)?;
+        let birth = nanoseconds(found.stx_btime.tv_sec, found.stx_btime.tv_nsec.into());
+        // Some file systems know no time of birth.
+        let is_new = found.stx_mask & libc::STATX_BTIME == 0 || birth >= noted.since;
+        Ok((is_new && file_type(found.stx_mode.into()) == kind).then_some(file))
     }
 
     /// Gives what has just been created its owner. Without one it must not stay.
@@ -190,18 +235,30 @@ impl Site {
         }
     }
 
-    pub(super) fn remove(&self, flags: UnlinkatFlags) {
-        // It is our own, and has just been made: what fails now leaves it behind, as a crash would.
-        let _ = unlinkat(&self.directory, &self.name, flags);
+    /// Removes `made`, which has just been made here, unless somebody has put something else in its place.
+    ///
+    /// What fails now leaves it behind, as a crash would.
+    pub(super) fn remove(&self, made: BorrowedFd) {
+        let here = fstatat(&self.directory, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        if let (Ok(made), Ok(here)) = (fstat(made), here)
+            && (made.st_dev, made.st_ino) == (here.st_dev, here.st_ino)
+        {
+            let flags = match file_type(made.st_mode) {
+                SFlag::S_IFDIR => UnlinkatFlags::RemoveDir,
+                _ => UnlinkatFlags::NoRemoveDir,
+            };
+            let _ = unlinkat(&self.directory, &self.name, flags);
+        }
     }
 
-    /// Creates something that is not opened.
+    /// Creates something of the type `kind` that is not opened.
     pub(super) fn make(
         &self,
         call: &Call,
+        kind: SFlag,
         create: impl FnOnce(BorrowedFd, &Name) -> Result<(), Errno>,
     ) -> Result<Reply, Errno> {
-        match self.present() {
+        let made = match self.present() {
             Ok(None) => {
                 self.prepare(call)?;
                 match create(self.directory.as_fd(), &self.name) {
@@ -209,22 +266,22 @@ impl Site {
                     Err(Errno::EEXIST) => return Ok(Reply::Continue),
                     result => result?,
                 }
+                let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                openat(&self.directory, &self.name, flags, Mode::empty())?
             }
-            // By a worker that was killed then.
-            Ok(Some(_)) if call.journal.noted() == Some(Step::Creating) => {}
-            // CONTINUE: EEXIST, or why it cannot be looked up.
-            _ => return Ok(Reply::Continue),
-        }
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let made = openat(&self.directory, &self.name, flags, Mode::empty())?;
+            Ok(Some(_)) => match self.left_over(call, kind)? {
+                Some(made) => made,
+                // CONTINUE: EEXIST.
+                None => return Ok(Reply::Continue),
+            },
+            // CONTINUE: the kernel says why it cannot be looked up.
+            Err(_) => return Ok(Reply::Continue),
+        };
         // A target that was interrupted meanwhile calls again, and must not find what it has not been told of.
         let done = self
             .own(call, made.as_fd())
             .and_then(|()| call.ensure_waiting());
-        done.inspect_err(|_| {
-            self.remove(UnlinkatFlags::NoRemoveDir);
-            self.remove(UnlinkatFlags::RemoveDir);
-        })?;
+        done.inspect_err(|_| self.remove(made.as_fd()))?;
         Ok(Reply::Value(0))
     }
 
@@ -258,6 +315,11 @@ impl Site {
             Err(_) => Ok(None),
         }
     }
+}
+
+fn nanoseconds(seconds: i64, nanoseconds: i64) -> u64 {
+    let whole = u64::try_from(seconds).unwrap_or_default();
+    whole * 1_000_000_000 + u64::try_from(nanoseconds).unwrap_or_default()
 }
 
 /// Whether nothing can be created for the target: it lives in another user namespace, or has restricted itself in a way

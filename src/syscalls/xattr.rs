@@ -170,9 +170,7 @@ pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
     match Attribute::of(name.as_c_str()) {
         // CONTINUE: an attribute like any other.
         Attribute::Plain => Ok(Reply::Continue),
-        Attribute::Hidden => at(call, named, |call, location| {
-            absent(call, location, Errno::ENODATA)
-        }),
+        Attribute::Hidden => at(call, named, hidden),
         Attribute::Nameless => at(call, named, nameless),
         Attribute::Kept(name) => at(call, named, |call, location| {
             if is_trusted(&name) && !may_administer(call)? {
@@ -193,6 +191,19 @@ pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
                 None => Ok(Reply::Continue),
             }
         }),
+    }
+}
+
+/// What the kernel says of an attribute of users that nobody has.
+fn hidden(call: &mut Call, location: &Location) -> Result<Reply, Errno> {
+    let Ok(file) = call.resolve(location) else {
+        // CONTINUE: the kernel says why.
+        return Ok(Reply::Continue);
+    };
+    let path = procfs::own_fd(file.as_fd());
+    match sys::getxattr(path.as_c_str(), c"user.subuidless", &mut [], true) {
+        Ok(_) => Err(Errno::ENODATA),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -372,10 +383,12 @@ fn keep(
         // CONTINUE: no such file.
         return Ok(Reply::Continue);
     };
-    let kept = call
-        .container
-        .owners
-        .kept(file.as_fd(), fstat(&file)?.st_mode);
+    let stat = fstat(&file)?;
+    if !call.container.is_mapped(stat.st_uid) {
+        // CONTINUE: another host user's; EPERM.
+        return Ok(Reply::Continue);
+    }
+    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
     // A worker that was killed may have done it already: then nothing is in the way.
     let is_again = call.journal.noted() == Some(Step::Changing);
     match change {

@@ -8,6 +8,7 @@ mod identity;
 mod memory;
 mod path;
 mod program;
+mod rights;
 mod standard;
 mod view;
 mod walk;
@@ -182,7 +183,8 @@ impl Call<'_> {
     /// Writes a structure where register `index` points.
     ///
     /// The target's thread is named by its pid, which must not have been recycled. Pids are given out in turn, and no
-    /// machine makes even the 300 processes of the smallest pid namespace within this time; asking costs half a microsecond.
+    /// machine makes even the 300 processes of the smallest pid namespace within the time that is allowed here without
+    /// asking; asking costs half a microsecond. A notification that came by way of a feed may have waited for long.
     pub(crate) fn write(&self, index: usize, bytes: &[u8]) -> Result<(), Errno> {
         self.write_each([(index, bytes)])
     }
@@ -198,7 +200,7 @@ impl Call<'_> {
     /// As [`Call::write_each`], to addresses.
     pub(crate) fn write_to<const N: usize>(&self, parts: [(u64, &[u8]); N]) -> Result<(), Errno> {
         const TOO_SHORT_TO_RECYCLE_A_PID: Duration = Duration::from_micros(200);
-        if self.received.elapsed() > TOO_SHORT_TO_RECYCLE_A_PID {
+        if self.listener.is_fed() || self.received.elapsed() > TOO_SHORT_TO_RECYCLE_A_PID {
             self.ensure_waiting()?;
         }
         memory::write_each(self.pid(), parts)

@@ -67,13 +67,14 @@ impl Call<'_> {
         Ok(fstatfs(&directory)?.filesystem_type() == PROC_SUPER_MAGIC)
     }
 
-    /// Runs `work` in the target's working directory.
+    /// Runs `work`, which walks a path of the target's, in its working directory and with its rights.
     pub(crate) fn in_working_directory<T>(
         &self,
         work: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
+        let rights = self.rights()?;
         nix::unistd::chdir(&procfs::target(self.pid(), "cwd"))?;
-        let result = work();
+        let result = rights.lend(work);
         // Held open and a directory: there is no way for this to fail.
         nix::unistd::fchdir(&self.container.host_procfs)?;
         result

@@ -1,14 +1,15 @@
 //! A walk along a path, component by component, with the target in the place of `/proc/self`.
 //!
 //! The slow way, for paths that the kernel cannot resolve for us (see `path`). Links are followed here, forty at the most,
-//! magic ones among them. Nothing is ever looked up in a directory of the *host's* procfs by bytes that a target chose.
+//! magic ones among them: those of other processes with the target's own rights (`rights`). Nothing is ever looked up in the
+//! worker's own working directory, the host's procfs, by bytes that a target chose.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::path::O_PATH;
@@ -21,56 +22,98 @@ const MAX_LINKS: usize = 40;
 /// PROC_ROOT_INO
 const PROCFS_ROOT_INODE: u64 = 1;
 
+/// Where a walk has got to.
+struct Here {
+    file: OwnedFd,
+    device: libc::dev_t,
+    is_procfs: bool,
+}
+
+impl Here {
+    fn new(file: OwnedFd) -> Result<Self, Errno> {
+        Ok(Self {
+            device: fstat(&file)?.st_dev,
+            is_procfs: is_procfs(&file)?,
+            file,
+        })
+    }
+
+    /// `file` was found in this directory.
+    fn enter(&mut self, file: OwnedFd, device: libc::dev_t) -> Result<(), Errno> {
+        if device != self.device {
+            self.is_procfs = is_procfs(&file)?;
+            self.device = device;
+        }
+        self.file = file;
+        Ok(())
+    }
+}
+
+/// Whose directory of procfs it is.
+#[derive(Debug, PartialEq, Eq)]
+enum Whose {
+    /// This process's: to the container its directory and files are the host's.
+    Worker,
+    Target,
+    /// Another process's, or nobody's that can be told.
+    Another,
+}
+
 impl Call<'_> {
     /// Component by component, with the target in the place of `/proc/self`.
     pub(super) fn walk(&self, location: &Location) -> Result<OwnedFd, Errno> {
         let mut walk = Walk::new(location);
-        let mut here = if location.is_absolute() {
+        let mut here = Here::new(if location.is_absolute() {
             root()?
         } else {
             self.open_base(location.dirfd)?
-        };
+        })?;
         while let Some(component) = walk.pending.pop() {
-            let step = openat(
-                &here,
-                component.as_c_str(),
-                O_PATH | OFlag::O_NOFOLLOW,
-                Mode::empty(),
-            )?;
-            let is_link = file_type(fstat(&step)?.st_mode) == SFlag::S_IFLNK;
-            here = if !is_link || walk.stops_at_link() {
-                step
-            } else {
-                walk.count_link()?;
-                match self.follow(&here, &component, &step, &mut walk)? {
-                    Some(elsewhere) => elsewhere,
-                    None => here,
-                }
+            let look = || {
+                openat(
+                    &here.file,
+                    component.as_c_str(),
+                    O_PATH | OFlag::O_NOFOLLOW,
+                    Mode::empty(),
+                )
             };
+            let step = match here.is_procfs {
+                true => self.with_own_rights(look)?,
+                false => look()?,
+            };
+            let stat = fstat(&step)?;
+            if file_type(stat.st_mode) != SFlag::S_IFLNK || walk.stops_at_link() {
+                here.enter(step, stat.st_dev)?;
+                continue;
+            }
+            walk.count_link()?;
+            if let Some(elsewhere) = self.follow(&here, &component, &step, &mut walk)? {
+                here = Here::new(elsewhere)?;
+            }
         }
-        if walk.must_be_directory && file_type(fstat(&here)?.st_mode) != SFlag::S_IFDIR {
+        if walk.must_be_directory && file_type(fstat(&here.file)?.st_mode) != SFlag::S_IFDIR {
             return Err(Errno::ENOTDIR);
         }
-        Ok(here)
+        Ok(here.file)
     }
 
-    /// Follows the link `component` of `directory`; `None`: its text now stands in front of what is left to walk.
+    /// Follows the link `component` of `here`; `None`: its text now stands in front of what is left to walk.
     fn follow(
         &self,
-        directory: &OwnedFd,
+        here: &Here,
         component: &CStr,
         link: &OwnedFd,
         walk: &mut Walk,
     ) -> Result<Option<OwnedFd>, Errno> {
-        if fstatfs(link)?.filesystem_type() == PROC_SUPER_MAGIC {
+        let directory = &here.file;
+        if here.is_procfs {
             match component.to_bytes() {
                 name @ (b"self" | b"thread-self") if is_procfs_root(directory)? => {
                     return self.enter_own_directory(directory, name, walk).map(Some);
                 }
                 // The only links of procfs that are text.
                 b"mounts" | b"net" if is_procfs_root(directory)? => {}
-                _ if Self::is_our_own(directory)? => return Err(Errno::EACCES),
-                _ => return openat(directory, component, O_PATH, Mode::empty()).map(Some),
+                _ => return self.follow_magic(directory, component).map(Some),
             }
         }
         let text = readlinkat(link, c"")?;
@@ -80,9 +123,21 @@ impl Call<'_> {
         if absolute { root().map(Some) } else { Ok(None) }
     }
 
-    /// Whether `directory`, in which a magic link stands, belongs to this process. To itself a process is never closed, to
-    /// the container it is: its directory and files are the host's.
-    fn is_our_own(directory: &OwnedFd) -> Result<bool, Errno> {
+    /// Follows a link to a file that a process has open, its root, its namespaces and the like.
+    fn follow_magic(&self, directory: &OwnedFd, link: &CStr) -> Result<OwnedFd, Errno> {
+        let follow = || openat(directory, link, O_PATH, Mode::empty());
+        match self.whose(directory)? {
+            // To itself a process is never closed; to the target the worker is.
+            Whose::Worker => Err(Errno::EACCES),
+            Whose::Target => follow(),
+            // The worker is the owner of every namespace below its own, and so holds all capabilities in it.
+            Whose::Another if !self.is_in_namespace()? => Err(Errno::EACCES),
+            Whose::Another => self.with_own_rights(follow),
+        }
+    }
+
+    /// Whose the directory is in which a magic link stands.
+    fn whose(&self, directory: &OwnedFd) -> Result<Whose, Errno> {
         // PID, PID/fd, PID/task/TID, PID/task/TID/fd
         const DEEPEST: usize = 4;
         let up = |from: &OwnedFd| openat(from, c"..", O_PATH | OFlag::O_DIRECTORY, Mode::empty());
@@ -90,19 +145,43 @@ impl Call<'_> {
         for _ in 0..DEEPEST {
             let above = up(&process)?;
             if is_procfs_root(&above)? {
-                let ours = readlinkat(&above, c"self");
-                let name = ours.unwrap_or_default();
-                let Ok(own) = openat(&above, name.as_os_str(), O_PATH, Mode::empty()) else {
-                    return Ok(false);
-                };
-                // A thread's number is a name of its process, too: /proc/TID is not listed but there.
-                let tgid = |of: &OwnedFd| Status::in_directory(of).ok()?.tgid();
-                return Ok(tgid(&own) == tgid(&process));
+                return self.whose_process(&above, &process);
             }
             process = above;
         }
         // Not within any procfs that can be told: bound by itself somewhere.
-        Ok(true)
+        Ok(Whose::Worker)
+    }
+
+    /// `procfs` is the root in which the directory `process` stands.
+    fn whose_process(&self, procfs: &OwnedFd, process: &OwnedFd) -> Result<Whose, Errno> {
+        let status = Status::in_directory(process)?;
+        let own = readlinkat(procfs, c"self")
+            .and_then(|name| openat(procfs, name.as_os_str(), O_PATH, Mode::empty()));
+        if let Ok(own) = own {
+            // A thread's number is a name of its process, too: /proc/TID is not listed but there.
+            if Status::in_directory(&own)?.tgid() == status.tgid() {
+                return Ok(Whose::Worker);
+            }
+        }
+        // The same number in the same pid namespace.
+        let target = Status::of(self.pid())?;
+        if status.own_tgid().is_none() || status.own_tgid() != target.own_tgid() {
+            return Ok(Whose::Another);
+        }
+        let theirs = fstatat(process, c"ns/pid", AtFlags::empty());
+        let targets = fstatat(
+            PROCFS,
+            &procfs::target(self.pid(), "ns/pid"),
+            AtFlags::empty(),
+        )?;
+        let is_same =
+            theirs.is_ok_and(|it| (it.st_dev, it.st_ino) == (targets.st_dev, targets.st_ino));
+        Ok(if is_same {
+            Whose::Target
+        } else {
+            Whose::Another
+        })
     }
 
     /// What `/proc/self` means to the target.
@@ -157,8 +236,11 @@ fn root() -> Result<OwnedFd, Errno> {
 }
 
 pub(super) fn is_procfs_root(directory: &OwnedFd) -> Result<bool, Errno> {
-    Ok(fstat(directory.as_fd())?.st_ino == PROCFS_ROOT_INODE
-        && fstatfs(directory)?.filesystem_type() == PROC_SUPER_MAGIC)
+    Ok(fstat(directory.as_fd())?.st_ino == PROCFS_ROOT_INODE && is_procfs(directory)?)
+}
+
+fn is_procfs(file: &OwnedFd) -> Result<bool, Errno> {
+    Ok(fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// The state of a walk: what is left, innermost last.

@@ -22,9 +22,10 @@ use crate::seccomp::Notification;
 use crate::sys;
 use crate::target::{PROCFS, View, uid_map};
 
-/// What a worker needs of the container's capabilities; all others are dropped, but for CAP_SYS_ADMIN, which lies idle until
-/// a mount(2) wants it.
-const KEPT_CAPABILITIES: u64 = capability::CHOWN
+/// What a worker uses of its capabilities in the container's user namespace. The others stay permitted
+/// and idle: a mount(2) wants CAP_SYS_ADMIN, and what a target finds in procfs is looked up with the
+/// target's own.
+const EFFECTIVE: u64 = capability::CHOWN
     | capability::DAC_OVERRIDE
     | capability::DAC_READ_SEARCH
     | capability::FOWNER
@@ -152,7 +153,7 @@ impl Doors {
         nix::unistd::chroot(&procfs::own_fd(self.root.as_fd()))?;
         // Changed credentials may have reset it.
         nix::sys::prctl::set_dumpable(false)?;
-        sys::set_capabilities(KEPT_CAPABILITIES, KEPT_CAPABILITIES | capability::SYS_ADMIN)
+        sys::set_capabilities(EFFECTIVE, sys::capabilities(0)?.permitted)
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::daemon::Daemon;
@@ -51,6 +52,13 @@ impl<'a> Bundle<'a> {
         let mut bundle = Self::empty(place, Owned::ByUser);
         rootfs::small(place, &bundle.rootfs(), bundle.owned);
         bundle.config["linux"]["seccomp"] = bundle.profile(daemon);
+        bundle
+    }
+
+    /// The same as [`Bundle::new`], for the runtime alone.
+    pub(crate) fn bare(place: &'a Place) -> Self {
+        let bundle = Self::empty(place, Owned::ByUser);
+        rootfs::small(place, &bundle.rootfs(), bundle.owned);
         bundle
     }
 
@@ -212,6 +220,13 @@ impl<'a> Bundle<'a> {
         self.write(arguments);
         let id = self.next_id();
         (self.runtime.run(self, &id, &[]), id)
+    }
+
+    /// Runs a shell script to its end in a container of the user namespace of `process`; its output.
+    #[track_caller]
+    pub(crate) fn sh_beside(&self, process: Pid, script: &str) -> String {
+        self.write(&["/bin/sh", "-euc", script]);
+        run(&mut self.runtime.run_beside(self, &self.next_id(), process)).ok()
     }
 
     /// Runs a shell script to its end; its output, if it succeeded.

@@ -56,15 +56,18 @@ impl Runtime {
         command
     }
 
+    /// The command `run` in the user namespace of `process`.
+    pub(super) fn run_beside(self, bundle: &Bundle, id: &str, process: Pid) -> Command {
+        let mut command = in_namespace_of(bundle.place, process);
+        self.append(&mut command, bundle);
+        command.args(["run", "-b"]).arg(bundle.directory()).arg(id);
+        command
+    }
+
     /// The command `exec`.
     fn exec(self, bundle: &Bundle, id: &str, init: Pid, arguments: &[&str]) -> Command {
         let mut command = match bundle.owned {
-            Owned::ByUser => {
-                let mut command = bundle.place.as_user("nsenter");
-                command.args(["-U", "--preserve-credentials", "-t", &init.to_string()]);
-                command.args(["unshare", "-m", "--"]);
-                command
-            }
+            Owned::ByUser => in_namespace_of(bundle.place, init),
             Owned::ByRoot => {
                 let mut command = bundle.place.as_root("unshare");
                 command.args(["-m", "--"]);
@@ -93,6 +96,14 @@ impl Runtime {
             command.arg("--cgroup-manager=disabled");
         }
     }
+}
+
+/// What goes before a command of the user's in the user namespace of `process`.
+fn in_namespace_of(place: &Place, process: Pid) -> Command {
+    let mut command = place.as_user("nsenter");
+    command.args(["-U", "--preserve-credentials", "-t", &process.to_string()]);
+    command.args(["unshare", "-m", "--"]);
+    command
 }
 
 fn state(place: &Place, runtime: Runtime, owned: Owned) -> std::path::PathBuf {
