@@ -11,7 +11,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use common::{Bundle, Daemon, Place, Running, Runtime, example, set_mode, until};
+use common::{Bundle, Daemon, Place, Running, Runtime, compile, example, set_mode, until};
 
 /// A container whose only process makes calls until it is told to stop, and says how far it is.
 struct Steady<'a> {
@@ -295,6 +295,37 @@ fn parallel_processes_go_on_while_the_call_of_one_is_stuck() {
     steady.wait_for_progress();
     steady.finish();
     no_workers_are_left(&place);
+}
+
+#[test]
+fn a_worker_finishes_no_creation_elsewhere_than_a_killed_one_began_it() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let fuse = fuse_device(&place);
+    let meanwhile = compile(&place, &["gcc", "-O1"], "meanwhile", "workers/meanwhile.c");
+    for (call, other) in [("open", "/work/file"), ("mkdir", "/work/directory")] {
+        let bundle = Bundle::new(&place, &daemon)
+            .with_mount(&fuse, "/dev/fuse", &["bind"])
+            .with_program(&meanwhile);
+        let work = bundle.rootfs().join("work");
+        let script = format!(
+            "cd /work; mkdir mnt directory; echo kept >file; chown 8:9 file directory
+             /meanwhile {call} /work/mnt {other} >said
+             stat -c %u:%g {other} >>said; touch ended; sleep 1000"
+        );
+        let container = bundle.start(&["/bin/sh", "-euc", &script]);
+        let said = || fs::read_to_string(work.join("said")).unwrap_or_default();
+        until("the call has begun", || {
+            said().contains("creating\n").then_some(())
+        });
+        kill(worker_of(&place, &container), Signal::SIGKILL).unwrap();
+        fs::write(work.join("go"), "").unwrap();
+        until("the call has ended", || {
+            work.join("ended").exists().then_some(())
+        });
+        assert_eq!(said(), "creating\nEEXIST\n8:9\n", "{call}");
+        container.stop();
+    }
 }
 
 /// /dev/fuse for everybody, as Debian has it.
