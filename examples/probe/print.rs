@@ -291,8 +291,12 @@ pub(crate) fn statx(statx: &libc::statx, mask: u32) -> String {
             statx.stx_attributes, statx.stx_attributes_mask
         ),
     ];
+    // The kernel fills in more than was asked for, and says so. Times are of those that were asked for: they differ.
+    const TIMES: u32 =
+        libc::STATX_ATIME | libc::STATX_MTIME | libc::STATX_CTIME | libc::STATX_BTIME;
+    let shown = mask | statx.stx_mask & !TIMES;
     let mut ask = |bit: u32, text: String| {
-        if mask & bit == bit {
+        if shown & bit == bit {
             fields.push(text);
         }
     };
