@@ -24,10 +24,15 @@ const RANDOM: &str = "random,ids-random,create-random";
 const OPERATIONS: &str = "3000";
 
 fn compare(runtime: Runtime, options: &[&str]) {
+    compare_in("/work", runtime, options);
+}
+
+fn compare_in(directory: &str, runtime: Runtime, options: &[&str]) {
+    const MAKE: &str = "mkdir -p \"$0\"; exec /probe --dir \"$0\" \"$@\"";
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let probe = example("probe");
-    let mut arguments = vec!["/probe", "--dir", "/work"];
+    let mut arguments = vec!["/bin/sh", "-euc", MAKE, directory];
     arguments.extend(options);
 
     let oracle = Bundle::oracle(&place).with_program(&probe);
@@ -72,6 +77,13 @@ fn the_probe_prints_what_it_prints_as_root_with_seed_3() {
 #[test]
 fn the_probe_prints_what_it_prints_as_root_under_runc() {
     compare_seed(Runtime::Runc, "4");
+}
+
+/// A path with `self` in it may lead through procfs: it is walked here, component by component.
+#[test]
+fn every_path_is_walked_as_the_kernel_walks_it() {
+    let options = ["--seed", "5", "--ops", OPERATIONS, "--only", RANDOM];
+    compare_in("/work/itself", Runtime::Crun, &options);
 }
 
 const ROUNDS: &str = "2000";
