@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2, readlink};
 use nix::sys::stat::Mode;
 
 use super::Key;
@@ -123,16 +123,19 @@ impl<'a> Overlay<'a> {
 
     /// A relative path was the mounting process's own.
     fn open(&self) -> Option<OwnedFd> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let is_absolute = self.upper.is_absolute();
-        is_absolute.then(|| open(&self.upper, flags, Mode::empty()).ok())?
+        self.open_how(AT_FDCWD, ResolveFlag::empty())
     }
 
     /// The same, seen from another root directory.
     fn open_from(&self, root: &OwnedFd) -> Option<OwnedFd> {
+        self.open_how(root.as_fd(), ResolveFlag::RESOLVE_IN_ROOT)
+    }
+
+    /// Whoever has mounted the overlay has chosen the path: it leads through no process's files.
+    fn open_how(&self, root: BorrowedFd, resolve: ResolveFlag) -> Option<OwnedFd> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+            .resolve(resolve | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         let is_absolute = self.upper.is_absolute();
         is_absolute.then(|| openat2(root, &self.upper, how).ok())?
     }
