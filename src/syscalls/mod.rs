@@ -6,7 +6,7 @@
 //! 1. add a row: its name as libseccomp spells it (its number as well, if that may be older), when it traps, and its handler;
 //! 2. write the handler, named like the syscall, in the file of its man-page family; arguments are taken where the
 //!    man page has them, `?` passes the kernel's own errno on, and `Reply::Continue` stands under a `// CONTINUE:` line;
-//! 3. name it in docs/syscalls.md (a test compares) and give the probe in examples/probe a call of it.
+//! 3. name it in docs/syscalls.md (a test compares) and give the probe in tests/programs/probe a call of it.
 
 mod attribute;
 mod capability;

@@ -1,4 +1,4 @@
-//! Programs that tests run: the machine's tools, and this project's examples.
+//! Programs that tests run: the machine's tools, and those of tests/programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,7 +32,7 @@ pub(crate) fn compile(place: &Place, compiler: &[&str], name: &str, source: &str
     program
 }
 
-/// The example program of that name, up to date: `cargo test --test ...` does not build it by itself.
+/// The program of tests/programs of that name, up to date: `cargo test --test ...` does not build it by itself.
 pub(crate) fn example(name: &str) -> PathBuf {
     static BUILT: Mutex<Vec<String>> = Mutex::new(Vec::new());
     // target/PROFILE/deps/TEST-HASH
@@ -41,7 +41,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
         .ancestors()
         .nth(2)
         .expect("a test lies in target/PROFILE/deps");
-    let path = profile.join("examples").join(name);
+    let path = profile.join(name);
     let mut built = BUILT
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -49,7 +49,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
         if let Some(cargo) = std::env::var_os("CARGO") {
             let mut command = Command::new(cargo);
             command
-                .args(["build", "--quiet", "--example", name, "--target-dir"])
+                .args(["build", "--quiet", "-p", "subuidless-test-programs"])
+                .args(["--bin", name, "--target-dir"])
                 .arg(
                     profile
                         .parent()
@@ -60,13 +61,13 @@ pub(crate) fn example(name: &str) -> PathBuf {
                 command.arg("--release");
             }
             let status = command.status().expect("cargo");
-            assert!(status.success(), "building the example {name}: {status}");
+            assert!(status.success(), "building {name}: {status}");
         }
         built.push(name.to_owned());
     }
     assert!(
         path.is_file(),
-        "{} is missing: `cargo build --examples` makes it",
+        "{} is missing: `cargo build --workspace` makes it",
         path.display()
     );
     path
