@@ -16,6 +16,14 @@ pub(crate) const FDS: usize = 3;
 /// Changes when an older worker could not be understood any more.
 const VERSION: u32 = 2;
 
+/// The most characters of a name or a path, and the most groups (NGROUPS_MAX): a message within them is shorter than
+/// [`LONGEST`].
+pub(crate) const MAX_CHARS: usize = 4096;
+const MAX_GROUPS: usize = 65_536;
+
+/// Of a handover, in bytes.
+pub(crate) const LONGEST: usize = 1 << 20;
+
 /// The first argument of a worker.
 const WORKER: &str = "worker";
 
@@ -104,7 +112,14 @@ impl Handover {
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes)
             .ok()
-            .filter(|handover: &Self| handover.version == VERSION)
+            .filter(|handover: &Self| handover.version == VERSION && handover.is_within_bounds())
+    }
+
+    fn is_within_bounds(&self) -> bool {
+        [&self.id, &self.status, &self.bundle]
+            .into_iter()
+            .all(|text| text.chars().count() <= MAX_CHARS)
+            && self.user.as_ref().is_none_or(ProcessUser::is_possible)
     }
 }
 
@@ -116,6 +131,15 @@ pub(crate) struct ProcessUser {
     pub(crate) gid: u32,
     #[serde(default)]
     pub(crate) additional_gids: Vec<u32>,
+}
+
+impl ProcessUser {
+    /// Whether all ids are ids, and no more than a process can have.
+    fn is_possible(&self) -> bool {
+        let all = [self.uid, self.gid].into_iter();
+        let mut all = all.chain(self.additional_gids.iter().copied());
+        self.additional_gids.len() <= MAX_GROUPS && all.all(|id| id != u32::MAX)
+    }
 }
 
 /// Whom the next process of a container is to be.
@@ -157,7 +181,19 @@ impl Announcement {
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes)
             .ok()
-            .filter(|announcement: &Self| announcement.version == Self::VERSION)
+            .filter(|announcement: &Self| {
+                announcement.version == Self::VERSION && announcement.is_within_bounds()
+            })
+    }
+}
+
+impl Announcement {
+    fn is_within_bounds(&self) -> bool {
+        let is_possible = match &self.next {
+            NextUser::AsIs => true,
+            NextUser::User(user) => user.is_possible(),
+        };
+        is_possible && self.id.chars().count() <= MAX_CHARS
     }
 }
 
@@ -186,6 +222,34 @@ mod tests {
         let handover = Handover::new("a".into(), "b".into(), "c".into(), Some(user));
         assert_eq!(Announcement::parse(&handover.encode()), None);
         assert_eq!(Handover::parse(&handover.encode()), Some(handover));
+    }
+
+    #[test]
+    fn what_is_too_long_or_no_user_is_not_understood() {
+        let user = |uid, groups: usize| ProcessUser {
+            uid,
+            gid: u32::MAX - 1,
+            additional_gids: vec![u32::MAX - 1; groups],
+        };
+        let handover = |text: &str, user| {
+            let [id, status, bundle] = [text; 3].map(str::to_owned);
+            Handover::new(id, status, bundle, Some(user)).encode()
+        };
+        // The longest spelling of a character.
+        let most = "\u{1}".repeat(MAX_CHARS);
+        let longest = handover(&most, user(u32::MAX - 1, MAX_GROUPS));
+        assert!(longest.len() < LONGEST, "{}", longest.len());
+        assert!(Handover::parse(&longest).is_some());
+        for wrong in [
+            handover(&(most + "x"), user(0, 0)),
+            handover("", user(0, MAX_GROUPS + 1)),
+            handover("", user(u32::MAX, 0)),
+        ] {
+            assert_eq!(Handover::parse(&wrong), None);
+        }
+        let announced = |user| Announcement::new("c1".into(), NextUser::User(user)).encode();
+        assert!(Announcement::parse(&announced(user(0, 0))).is_some());
+        assert_eq!(Announcement::parse(&announced(user(u32::MAX, 0))), None);
     }
 
     #[test]

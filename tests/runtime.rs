@@ -183,6 +183,28 @@ fn into_a_container_that_notifies_nobody_the_runtime_goes_alone() {
 }
 
 #[test]
+fn a_hook_that_asks_the_daemon_takes_nobodys_user() {
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        let place = Place::new();
+        let _started = Started(&place);
+        let asked = place.path("home/asked");
+        let script = format!(
+            "XDG_RUNTIME_DIR={} {} status >>{}",
+            place.runtime_directory().display(),
+            place.binary().display(),
+            asked.display()
+        );
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}]);
+        let bundle = Bundle::fronted(&place, runtime).with_config(|config| {
+            config["process"]["user"] = json!({"uid": 999, "gid": 5});
+            config["hooks"] = json!({"prestart": hook, "createRuntime": hook});
+        });
+        assert_eq!(bundle.sh("id"), "uid=999 gid=5\n", "{runtime:?}");
+        assert!(asked.exists(), "no hook was run by {runtime:?}");
+    }
+}
+
+#[test]
 fn a_profile_of_the_users_own_is_extended_and_forbids_what_it_forbade() {
     let place = Place::new();
     let _started = Started(&place);

@@ -33,7 +33,7 @@ use crate::handover::{HEARD, Setup};
 use crate::oci::ContainerProcessState;
 use crate::seccomp::ListenerFd;
 use crate::sys;
-use announcements::Announcements;
+use announcements::{Announcements, Refusal};
 use receive::{ReceiveError, Received};
 use socket::ControlSocket;
 pub(crate) use socket::{abstract_name, is_neighbour};
@@ -376,20 +376,23 @@ impl Daemon {
         let Some(pid) = peer(&connection) else {
             return;
         };
-        let claimed = self.announcements.claim(pid);
-        debug!(pid, claimed = claimed.is_some(), "connection");
-        match receive::receive(&connection, claimed.is_some()).await {
+        let claim = self.announcements.claim(pid);
+        debug!(pid, claimed = claim.is_some(), "connection");
+        match receive::receive(&connection, claim.is_some()).await {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
-                let next = self.announcements.next_user(claimed, &state.id);
+                let next = self.announcements.take(claim, &state.id);
                 self.workers.supervise(state, listener, next).await;
             }
             Ok(Received::Orphan(orphan)) => self.workers.adopt(orphan, connection).await,
             Ok(Received::Announcement(announcement)) => {
-                if self.announcements.hear(announcement, pid) {
-                    confirm(connection).await;
-                } else {
-                    warn!("refused: an announcement of nobody known");
+                match self.announcements.hear(announcement, pid) {
+                    Ok(()) => confirm(connection).await,
+                    Err(Refusal::Unknown) => warn!(pid, "refused: an announcement of nobody known"),
+                    Err(Refusal::TooMany) => warn!(
+                        pid,
+                        "refused: an announcement, since too many containers are waited for already"
+                    ),
                 }
             }
             Ok(Received::Ask(ask)) => answer::answer(ask, connection, &self.workers).await,

@@ -125,7 +125,7 @@ pub(super) fn for_questions(id: &str) -> io::Result<UnixListener> {
 /// the host's network, and their processes are of our user, too.
 pub(crate) fn is_neighbour(connection: BorrowedFd, pid: u32) -> bool {
     // Before Linux 6.5 a pid may be somebody else's by now.
-    let Ok(process) = sys::peer_pidfd(connection).or_else(|_| sys::pidfd_open(pid)) else {
+    let Ok(process) = sys::peer_pidfd(connection).or_else(|_| sys::process_pidfd(pid)) else {
         return false;
     };
     let namespace = |process: &str| {

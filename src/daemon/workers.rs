@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sendfd::SendWithFd;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tracing::{error, info, warn};
 
@@ -230,6 +231,7 @@ impl Workers {
 
     async fn run_one(&self, container: &Container) -> io::Result<ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
         let mut command = std::process::Command::new("/proc/self/exe");
         // For ps: which container it serves. The id is the runtime's, so control characters may be in it.
         let name = container.handover.id.escape_default();
@@ -240,20 +242,38 @@ impl Workers {
             .stdout(std::process::Stdio::null());
         let mut child = Command::from(command).spawn()?;
         container.worker.set(child.id());
-        let mut fds = vec![
-            container.listener.as_fd().as_raw_fd(),
-            container.board.as_fd().as_raw_fd(),
-            container.shared.as_raw_fd(),
-        ];
-        fds.extend(container.feed.as_ref().map(OwnedFd::as_raw_fd));
-        if let Err(error) = ours.send_with_fd(&container.handover.encode(), &fds) {
-            // The worker finds its end of the socket closed and says so.
-            warn!(%error, "cannot hand the container over");
+        let mut ours = tokio::net::UnixStream::from_std(ours)?;
+        // A worker that does not read holds up nobody but itself; one that has died is noticed below.
+        tokio::select! {
+            handed = hand_over(container, &mut ours) => if let Err(error) = handed {
+                // The worker finds its end of the socket closed and says so.
+                warn!(container = %container.handover.id, %error, "cannot hand the container over");
+            },
+            ended = child.wait() => return ended,
         }
         // It stays open: its end tells the worker that the daemon has ended.
-        self.connect(container, Ok(ours.into()));
+        self.connect(container, ours.into_std().map(Into::into));
         or_give_up(child.id(), child.wait()).await
     }
+}
+
+/// Tells a new worker of its container.
+async fn hand_over(container: &Container, link: &mut tokio::net::UnixStream) -> io::Result<()> {
+    let message = container.handover.encode();
+    let mut fds = vec![
+        container.listener.as_fd().as_raw_fd(),
+        container.board.as_fd().as_raw_fd(),
+        container.shared.as_raw_fd(),
+    ];
+    fds.extend(container.feed.as_ref().map(OwnedFd::as_raw_fd));
+    let sent = loop {
+        link.writable().await?;
+        match link.send_with_fd(&message, &fds) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => break result?,
+        }
+    };
+    link.write_all(&message[sent..]).await
 }
 
 /// What is handed to each worker of a container, and what is known of the present one.

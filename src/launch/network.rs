@@ -177,7 +177,7 @@ pub(crate) fn keep(program: &Path, holder: u32) -> Result<(), Error> {
         program: program.to_owned(),
         source,
     };
-    let process = |pid| sys::pidfd_open(pid).map_err(|errno| failed(errno.into()));
+    let process = |pid| sys::process_pidfd(pid).map_err(|errno| failed(errno.into()));
     let listener = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let listener = UnixListener::from(listener);
     let holder = process(holder)?;

@@ -143,7 +143,7 @@ impl Holder {
             path: directory.to_owned(),
             source,
         };
-        let process = sys::pidfd_open(pid).map_err(|errno| failed(errno.into()))?;
+        let process = sys::process_pidfd(pid).map_err(|errno| failed(errno.into()))?;
         let place =
             super::place::at(directory).ok_or_else(|| file(io::ErrorKind::InvalidInput.into()))?;
         let lock = place.lock().map_err(file)?;

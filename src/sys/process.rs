@@ -20,6 +20,12 @@ pub(crate) fn pidfd_open(tid: u32) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// A pidfd of the process `pid`: it hangs up when the last thread has ended. One of a thread does so when that thread ends or
+/// executes a program (Linux 6.9 to 6.14).
+pub(crate) fn process_pidfd(pid: u32) -> Result<OwnedFd, Errno> {
+    pidfd_open_flags(pid, 0)
+}
+
 fn pidfd_open_flags(tid: u32, flags: c_uint) -> Result<OwnedFd, Errno> {
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, flags) };

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -25,7 +25,7 @@ use super::serve::Server;
 use crate::ask::Orders;
 use crate::board::Board;
 use crate::error::Error;
-use crate::handover::{FDS, Handover, ProcessUser};
+use crate::handover::{FDS, Handover, LONGEST, ProcessUser};
 use crate::identity::Table;
 use crate::lock::Locks;
 use crate::procfs;
@@ -52,6 +52,8 @@ pub(super) struct TakenOver {
 pub(super) struct Link {
     /// `None` while there is no daemon.
     daemon: Option<UnixStream>,
+    /// The container's name.
+    pub(super) container: String,
     /// The daemon's own words, to be said to the next one.
     message: Vec<u8>,
     /// The container's shared memory as it came: nothing is ever locked through this open file description, which
@@ -69,15 +71,9 @@ impl Link {
         let system = |errno| Error::System { what: WHAT, errno };
         let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
         let daemon = UnixStream::from(stdin);
-        let mut message = vec![0; 256 * 1024];
-        let mut fds: [RawFd; FDS + 1] = [-1; FDS + 1];
-        let (length, count) = daemon
-            .recv_with_fd(&mut message, &mut fds)
-            .map_err(failed)?;
+        let (message, handover, received) = receive(&daemon).map_err(failed)?;
         daemon.set_nonblocking(true).map_err(failed)?;
-        message.truncate(length);
-        message.shrink_to_fit();
-        let mut received = sys::adopt_received_fds(&fds[..count]).into_iter();
+        let mut received = received.into_iter();
         let (Some(listener), Some(board), Some(shared)) =
             (received.next(), received.next(), received.next())
         else {
@@ -92,21 +88,17 @@ impl Link {
             board: Board::open(board).map_err(system)?,
             locks: Locks::new(reopened(&shared).map_err(failed)?),
             identities: Table::open(shared.as_fd()).map_err(system)?,
-            user: Handover::parse(&message).and_then(|handover| handover.user),
+            user: handover.user,
         };
         let link = Self {
             daemon: Some(daemon),
+            container: handover.id,
             message,
             shared,
             searched: None,
             socket: socket.and_then(hold),
         };
         Ok((link, taken_over))
-    }
-
-    /// The container's name.
-    pub(super) fn container(&self) -> String {
-        Handover::parse(&self.message).map_or_else(String::new, |handover| handover.id)
     }
 
     /// What the daemon has said since the last time, without waiting for it: who wants to watch.
@@ -173,6 +165,33 @@ impl Link {
     }
 }
 
+/// The daemon's message, what it says and what came with it. One that is not understood is an error: without it nobody could
+/// say whose the container's process is to be.
+fn receive(daemon: &UnixStream) -> io::Result<(Vec<u8>, Handover, Vec<OwnedFd>)> {
+    let mut message = Vec::new();
+    let mut received = Vec::new();
+    loop {
+        let mut chunk = vec![0; 64 * 1024];
+        let mut fds: [RawFd; FDS + 1] = [-1; FDS + 1];
+        let (length, count) = daemon.recv_with_fd(&mut chunk, &mut fds)?;
+        received.extend(sys::adopt_received_fds(&fds[..count]));
+        message.extend_from_slice(&chunk[..length]);
+        // JSON ends with this byte, and strings in it may have it, too.
+        if message.ends_with(b"}")
+            && let Some(handover) = Handover::parse(&message)
+        {
+            message.shrink_to_fit();
+            return Ok((message, handover, received));
+        }
+        if length == 0 || message.len() > LONGEST {
+            return Err(io::Error::other(format!(
+                "the daemon's message of {} bytes is not one that this program understands",
+                message.len()
+            )));
+        }
+    }
+}
+
 fn hand_over(
     directory: &OwnedFd,
     name: &OsString,
@@ -187,7 +206,12 @@ fn hand_over(
     if getsockopt(&daemon, PeerCredentials)?.uid() != Uid::effective().as_raw() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    daemon.send_with_fd(message, fds)?;
+    // A new connection has room for nearly every message.
+    daemon.set_nonblocking(false)?;
+    daemon.set_write_timeout(Some(SEARCH_PERIOD))?;
+    let sent = daemon.send_with_fd(message, fds)?;
+    (&daemon).write_all(&message[sent..])?;
+    daemon.set_nonblocking(true)?;
     Ok(daemon)
 }
 

@@ -60,10 +60,14 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
     let identities = Identities::new(identities, initial);
     let mut container = Container::new(host_procfs, Owners::new(side), identities, locks);
-    if let Some(user) = user.and_then(|user| credentials(&user)) {
+    if let Some(user) = user {
+        let user = credentials(&user).ok_or_else(|| Error::Io {
+            what: "making the container's process its user",
+            source: std::io::Error::other(format!("{user:?} has an id that is none")),
+        })?;
         container.expect_user(user, board.user_steps());
     }
-    let tracers = Tracers::new(&link.container());
+    let tracers = Tracers::new(&link.container);
     let mut server = Server::new(listener, board, container, tracers);
     let Some(first) = until_joined(&mut server, &mut link)? else {
         return Ok(());
@@ -74,10 +78,11 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
 /// `None` for ids that are none.
 fn credentials(user: &ProcessUser) -> Option<Credentials> {
     let gids = user.additional_gids.iter();
+    let gids = gids.map(|gid| EmulatedGid::new(*gid));
     Some(Credentials::initial(
         EmulatedUid::new(user.uid)?,
         EmulatedGid::new(user.gid)?,
-        gids.filter_map(|gid| EmulatedGid::new(*gid)).collect(),
+        gids.collect::<Option<_>>()?,
     ))
 }
 
