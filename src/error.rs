@@ -6,6 +6,15 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+/// Whether `errno` means that this process or the machine is out of something just now. That says nothing about the call of a
+/// target, and it may be over in a moment: who meets it waits and tries again.
+pub(crate) fn is_shortage(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN | Errno::ENOBUFS
+    )
+}
+
 /// What can go wrong outside the emulation itself.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

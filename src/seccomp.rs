@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -116,11 +117,18 @@ impl ListenerFd {
 
     /// Whether a call is waiting that nobody has received.
     pub(crate) fn has_pending(&self) -> bool {
+        self.events_within(Duration::ZERO)
+            .contains(PollFlags::POLLIN)
+    }
+
+    /// Waits for so long until there is such a call, or no target any more: what there is.
+    pub(crate) fn events_within(&self, patience: Duration) -> PollFlags {
         let mut fds = [PollFd::new(self.queue(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok()
-            && fds[0]
-                .revents()
-                .is_some_and(|events| events.contains(PollFlags::POLLIN))
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) => fds[0].revents().unwrap_or(PollFlags::empty()),
+            Err(_) => PollFlags::empty(),
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::{Place, Ran, Terminal, assert_same_lines, run, run_with_input, set_mode, tool, until};
+use common::{
+    Place, Ran, Terminal, assert_same_lines, example, run, run_with_input, set_mode, tool, until,
+};
 
 /// `subuidless run` with arguments.
 fn launch(place: &Place, arguments: &[&str]) -> Command {
@@ -374,6 +376,17 @@ fn with_keep_id_the_user_stays_herself_and_namespaces_are_emulated() {
         ],
         "{printed}"
     );
+    is_left_alone(&place);
+}
+
+#[test]
+fn with_keep_id_a_namespace_is_not_spoilt_by_a_look_before_its_ids_are_mapped() {
+    let place = Place::new();
+    let program = place.path("home/target");
+    fs::copy(example("target"), &program).unwrap();
+    let script = "touch f; ./target unmapped f";
+    let mut command = launch(&place, &["--keep-id", "--", "sh", "-euc", script]);
+    assert_eq!(run(&mut command).ok(), "42:43\n");
     is_left_alone(&place);
 }
 

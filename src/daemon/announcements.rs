@@ -50,11 +50,7 @@ pub(super) enum Refusal {
 impl Announcements {
     /// Keeps what the process `pid` says, as long as it lives. Nothing that was heard makes room for it: its container would
     /// start as somebody else.
-    pub(super) fn hear(
-        &self,
-        announcement: Announcement,
-        pid: Option<u32>,
-    ) -> Result<(), Refusal> {
+    pub(super) fn hear(&self, announcement: Announcement, pid: Option<u32>) -> Result<(), Refusal> {
         debug!(?announcement, pid, "announced");
         let pid = pid.ok_or(Refusal::Unknown)?;
         let process = sys::process_pidfd(pid).map_err(|_| Refusal::Unknown)?;
@@ -163,10 +159,7 @@ mod tests {
         drop(asks);
         let claim = || announcements.claim(Some(child.id()));
         assert_eq!(announcements.take(claim(), "c2"), None);
-        assert_eq!(
-            announcements.take(claim(), "c1"),
-            Some(NextUser::AsIs)
-        );
+        assert_eq!(announcements.take(claim(), "c1"), Some(NextUser::AsIs));
         assert!(claim().is_none());
         assert_eq!(announcements.take(None, "c1"), None);
         end(child);

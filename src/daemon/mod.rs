@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 
-use crate::error::Error;
+use crate::error::{Error, is_shortage};
 use crate::handover::{HEARD, Setup};
 use crate::oci::ContainerProcessState;
 use crate::seccomp::ListenerFd;
@@ -291,7 +291,7 @@ async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<
                 break;
             }
             Some(newcomer) = newcomers.recv() => {
-                let fd = listener.as_fd().try_clone_to_owned().map_err(failed)?;
+                let fd = patiently(|| listener.as_fd().try_clone_to_owned()).await.map_err(failed)?;
                 let fd = ListenerFd::new(fd).map_err(|errno| failed(errno.into()))?;
                 let id = format!("{id}.{}", served.len());
                 let workers = Rc::clone(workers);
@@ -301,6 +301,24 @@ async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<
     }
     while served.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Tries again and again what fails for want of a descriptor or of memory: somebody waits for it, and it may be had in a moment.
+async fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    loop {
+        match attempt() {
+            Err(error)
+                if error
+                    .raw_os_error()
+                    .is_some_and(|raw| is_shortage(Errno::from_raw(raw))) =>
+            {
+                warn!(%error, "waiting for what is missing");
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Waits in a thread of its own until `fd` has one of `events`, or hangs up.

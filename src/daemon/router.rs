@@ -10,14 +10,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{Mode, fstat, stat};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
+use crate::error::is_shortage;
 use crate::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot, clear};
 use crate::sys::{self, NOTIFICATION_WORDS};
 
@@ -36,6 +38,7 @@ pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<
         own: identity_of("/proc/self/ns/user")?,
         branches: HashMap::new(),
         announce,
+        postponed: Vec::new(),
     };
     std::thread::Builder::new()
         .name("router".to_owned())
@@ -49,6 +52,9 @@ pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<
     Ok(newcomers)
 }
 
+/// Before what is missing is asked for again.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Device and inode of a namespace.
 type Identity = (u64, u64);
 
@@ -61,6 +67,8 @@ struct Router {
     /// The namespaces directly below ours that have a worker.
     branches: HashMap<Identity, Branch>,
     announce: UnboundedSender<Newcomer>,
+    /// Calls of namespaces for whose worker something is missing just now.
+    postponed: Vec<Packet>,
 }
 
 struct Branch {
@@ -74,35 +82,43 @@ impl Router {
     fn receive_all(&mut self) -> Result<(), Errno> {
         let slot: Slot = [const { AtomicU64::new(0) }; NOTIFICATION_WORDS];
         loop {
+            for packet in std::mem::take(&mut self.postponed) {
+                self.route(packet);
+            }
+            if !self.postponed.is_empty() && self.listener.events_within(PAUSE).is_empty() {
+                continue;
+            }
             clear(&slot);
             match self.listener.receive(&slot) {
-                Ok(call) => self.route(&call, &slot),
+                Ok(_) => self.route(slot.each_ref().map(|word| word.load(Ordering::Relaxed))),
                 Err(ReceiveError::Again) => {}
                 Err(ReceiveError::NoTargets) => return Ok(()),
+                Err(ReceiveError::Failed(errno)) if is_shortage(errno) => {
+                    std::thread::sleep(PAUSE);
+                }
                 Err(ReceiveError::Failed(errno)) => return Err(errno),
             }
         }
     }
 
-    fn route(&mut self, call: &Notification, slot: &Slot) {
-        let passed_on = match self.branch(call) {
-            Ok(Some(branch)) => {
-                let packet = slot.each_ref().map(|word| word.load(Ordering::Relaxed));
-                branch
-                    .feed
-                    .send(packet)
-                    .map(|()| true)
-                    .map_err(|_| Errno::ESRCH)
-            }
-            Ok(None) => Ok(false),
+    fn route(&mut self, packet: Packet) {
+        let call = Notification::read(&packet.map(AtomicU64::new));
+        let passed_on = match self.branch(&call) {
+            Ok(Some(branch)) => branch.feed.send(packet).map_err(|_| Errno::ESRCH),
+            Ok(None) => Err(Errno::ENOENT),
             Err(errno) => Err(errno),
         };
         match passed_on {
-            Ok(true) => return,
-            Ok(false) => {}
+            Ok(()) => return,
+            Err(errno) if is_shortage(errno) && self.listener.is_waiting(call.id) => {
+                warn!(pid = call.pid, %errno, "no worker for a user namespace: its calls wait for one");
+                self.postponed.push(packet);
+                return;
+            }
             Err(errno) => debug!(pid = call.pid, %errno, "no worker for this target"),
         }
-        // CONTINUE: in our own user namespace nothing is emulated. ENOENT: the target has ended meanwhile.
+        // CONTINUE: in our own user namespace nothing is emulated, nor in one that is not ours to enter. Or the target has
+        // ended meanwhile, and gets no reply (ENOENT).
         let _ = self.listener.reply(call.id, Ok(Reply::Continue));
     }
 
@@ -121,8 +137,13 @@ impl Router {
             OFlag::O_RDONLY | OFlag::O_CLOEXEC,
             Mode::empty(),
         )?;
+        let is_mapped = has_maps(call.pid)?;
         if !self.listener.is_waiting(call.id) {
             return Err(Errno::ESRCH);
+        }
+        if !is_mapped {
+            // Nobody has an id in it yet: a worker would be nobody for good.
+            return Ok(None);
         }
         loop {
             let parent = sys::parent_user_namespace(namespace.as_fd())?;
@@ -146,27 +167,49 @@ impl Router {
             None,
             SockFlag::SOCK_CLOEXEC,
         )?;
-        let newcomer = Newcomer { feed: theirs };
-        // Nobody listens only when this process is about to end.
-        self.announce.send(newcomer).map_err(|_| Errno::ESRCH)?;
         let (feed, packets) = channel::<Packet>();
         std::thread::Builder::new()
             .name("feed".to_owned())
             .spawn(move || {
                 for packet in packets {
-                    let words = packet.map(AtomicU64::new);
-                    if let Err(errno) = sys::write_words(ours.as_fd(), &words) {
+                    if let Err(errno) = pass_on(&ours, packet) {
                         error!(%errno, "passing a notification on: its call hangs");
                         return;
                     }
                 }
             })
             .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EAGAIN))?;
+        let newcomer = Newcomer { feed: theirs };
+        // Nobody listens only when this process is about to end.
+        self.announce.send(newcomer).map_err(|_| Errno::ESRCH)?;
         Ok(Branch {
             feed,
             _namespace: namespace,
         })
     }
+}
+
+fn pass_on(feed: &OwnedFd, packet: Packet) -> Result<(), Errno> {
+    let words = packet.map(AtomicU64::new);
+    loop {
+        match sys::write_words(feed.as_fd(), &words) {
+            Err(Errno::EINTR) => {}
+            Err(errno) if is_shortage(errno) => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+}
+
+/// Whether ids are mapped in the user namespace of the process `pid`; uid_map and gid_map are each written once.
+fn has_maps(pid: u32) -> Result<bool, Errno> {
+    for map in ["uid_map", "gid_map"] {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/{map}"))
+            .map_err(|error| Errno::try_from(error).unwrap_or(Errno::ESRCH))?;
+        if text.trim().is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn identity_of(path: &str) -> Result<Identity, Errno> {

@@ -19,6 +19,7 @@ use tokio::process::Command;
 use tracing::{error, info, warn};
 
 use super::groups;
+use super::patiently;
 use super::receive::Orphan;
 use super::tracers::Tracers;
 use crate::board::Board;
@@ -125,9 +126,14 @@ impl Workers {
         groups: Vec<EmulatedGid>,
         feed: Option<OwnedFd>,
     ) {
-        let memory =
-            Board::create().and_then(|board| Ok((board, self.shared(&handover.id, groups)?)));
-        match memory {
+        let memory = patiently(|| {
+            if !has_targets(&listener) {
+                return Err(Errno::ESRCH.into());
+            }
+            let board = Board::create()?;
+            Ok((board, self.shared(&handover.id, groups.clone())?))
+        });
+        match memory.await {
             Ok((board, shared)) => {
                 if feed.is_some() {
                     // What its processes did before they came into the namespace was seen by nobody.
@@ -138,8 +144,8 @@ impl Workers {
                 container.feed = feed;
                 self.keep(container, None).await;
             }
-            Err(errno) => error!(
-                container = %handover.id, %errno,
+            Err(error) => error!(
+                container = %handover.id, %error,
                 "no memory to share with a worker: the container's calls will fail"
             ),
         }

@@ -6,6 +6,7 @@
 //!                            input; for each byte that comes there: chowns FILE to 42:43 and answers with a line
 //! target steady DIR THREADS  chowns and creates files in DIR, as other users, in each thread, until there is a file DIR/stop
 //! target identity            starts threads before anything else, and then says who it is, and becomes uid 7 if it can
+//! target unmapped FILE       makes a user namespace, looks at FILE before it maps its ids, chowns it then and says whose it is
 //! target stuck DIR           mounts a file system on DIR that never answers, and has a process wait for it
 //! ```
 
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, getresgid, getresuid, setfsuid, setgid, setuid};
 use sendfd::SendWithFd;
 
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["filtered", file] => filtered(Path::new(file)),
         ["steady", directory, threads] => steady(Path::new(directory), threads),
         ["identity"] => identity(),
+        ["unmapped", file] => unmapped(Path::new(file)),
         ["stuck", directory] => stuck(Path::new(directory)),
         _ => Err("usage: see the source".into()),
     };
@@ -162,6 +165,21 @@ fn create_as(file: &Path, user: u32) -> Outcome {
         return Ok(());
     }
     Err(format!("as {user}: {before}, then {between}, and a file of {owner}").into())
+}
+
+/// In a new namespace nobody is mapped at first, and what is asked meanwhile must not be remembered.
+fn unmapped(file: &Path) -> Outcome {
+    let (uid, gid) = (getresuid()?.effective, getresgid()?.effective);
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    fs::metadata(file)?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    fs::metadata(file)?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    chown(file, Some(42), Some(43))?;
+    let found = fs::metadata(file)?;
+    println!("{}:{}", found.uid(), found.gid());
+    Ok(())
 }
 
 /// FUSE by hand (linux/fuse.h): answers FUSE_INIT, which mounting takes, and nothing else.
