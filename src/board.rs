@@ -19,8 +19,9 @@ use crate::seccomp::{Slot, clear};
 use crate::sys::{NOTIFICATION_WORDS, SharedWords};
 use crate::tally::{self, Count, Outcome, Served};
 
-/// As many calls can be served at the same time; further ones wait in the kernel.
-pub(crate) const SLOTS: usize = 256;
+/// As many calls can be served at the same time, those that hang in somebody's FUSE among them; further ones wait in the
+/// kernel. What is never used of the board takes no memory.
+pub(crate) const SLOTS: usize = 4096;
 
 /// Words of a slot: the notification, how often it was taken up, how far that got, and room for the cache line.
 const SLOT_WORDS: usize = 16;
@@ -38,6 +39,8 @@ const TABLE: usize = 2;
 const SINCE: usize = 3;
 /// Inodes: of the pid, the mount and the user namespace.
 const NAMESPACES: usize = 4;
+/// How many slots, from the first one on, have ever been used.
+const USED: usize = 7;
 
 /// How far a call has got that must not be done twice.
 ///
@@ -157,6 +160,18 @@ impl Board {
             .unwrap_or_else(|| unreachable!("a slot is longer than a notification"))
     }
 
+    /// To be called before `slot` is received into: a successor looks no further.
+    pub(crate) fn use_slot(&self, slot: usize) {
+        let used = u64::try_from(slot + 1).unwrap_or(u64::MAX);
+        self.memory.words()[USED].fetch_max(used, Ordering::Relaxed);
+    }
+
+    /// The slots that may hold calls.
+    pub(crate) fn used_slots(&self) -> std::ops::Range<usize> {
+        let used = self.memory.words()[USED].load(Ordering::Relaxed);
+        0..usize::try_from(used).map_or(SLOTS, |used| used.min(SLOTS))
+    }
+
     /// Counts one more try at the call in `slot`; the count survives the worker.
     pub(crate) fn attempt(&self, slot: usize) -> u64 {
         self.slot_words(slot)[ATTEMPTS].fetch_add(1, Ordering::Relaxed) + 1
@@ -265,6 +280,10 @@ mod tests {
         assert_eq!(board.attempt(3), 1);
         assert_eq!(other.slot(3)[0].load(Ordering::Relaxed), 42);
         assert_eq!(other.attempt(3), 2);
+        assert_eq!(other.used_slots(), 0..0);
+        board.use_slot(3);
+        board.use_slot(1);
+        assert_eq!(other.used_slots(), 0..4);
         let step = Step::Assigning {
             record: 0x3fff,
             value: u32::MAX,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const FDS: usize = 3;
 
 /// Changes when an older worker could not be understood any more.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The most characters of a name or a path, and the most groups (NGROUPS_MAX): a message within them is shorter than
 /// [`LONGEST`].
@@ -253,8 +253,8 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_of_before_there_were_users_is_understood() {
-        let old = br#"{"subuidlessHandover":2,"id":"a","status":"","bundle":""}"#;
+    fn a_handover_without_a_user_is_understood() {
+        let old = br#"{"subuidlessHandover":3,"id":"a","status":"","bundle":""}"#;
         assert_eq!(
             Handover::parse(old).map(|handover| handover.user),
             Some(None)
@@ -288,7 +288,7 @@ mod tests {
             None
         );
         assert_eq!(
-            Handover::parse(br#"{"subuidlessHandover":1,"id":"a","status":"","bundle":""}"#),
+            Handover::parse(br#"{"subuidlessHandover":2,"id":"a","status":"","bundle":""}"#),
             None
         );
     }

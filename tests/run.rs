@@ -391,6 +391,45 @@ fn with_keep_id_a_namespace_is_not_spoilt_by_a_look_before_its_ids_are_mapped() 
 }
 
 #[test]
+fn with_keep_id_a_supervisor_without_descriptors_waits_for_some() {
+    let place = Place::new();
+    let home = place.path("home");
+    let script = "touch f; mkfifo go; touch ready; read x <go
+        unshare -r sh -euc 'chown 7:8 f; stat -c %u:%g f'";
+    let options = ["--keep-id", "--log-file", "log", "--", "sh", "-euc", script];
+    let child = launch(&place, &options)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("subuidless run");
+    until("the command is ready", || {
+        home.join("ready").exists().then_some(())
+    });
+    let supervisor = supervisor(&place);
+    let allow = |count: usize| {
+        let mut command = place.as_user("prlimit");
+        command.arg(format!("--pid={supervisor}"));
+        run(command.arg(format!("--nofile={count}:"))).ok();
+    };
+    // Not one more than it has; some may be open for a moment only.
+    let open = || {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let open = fs::read_dir(format!("/proc/{supervisor}/fd")).expect("its descriptors");
+        open.count()
+    };
+    allow((0..20).map(|_| open()).min().unwrap_or_default());
+    fs::write(home.join("go"), "go\n").unwrap();
+    until("the log says what is missing", || {
+        let log = fs::read_to_string(home.join("log")).unwrap_or_default();
+        log.contains("no worker for a user namespace").then_some(())
+    });
+    allow(1024);
+    let output = child.wait_with_output().unwrap();
+    let log = fs::read_to_string(home.join("log")).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "7:8\n", "{log}");
+    is_left_alone(&place);
+}
+
+#[test]
 fn with_keep_id_a_dead_supervisor_means_enosys_and_no_hang() {
     let place = Place::new();
     // test(1) would ask the dead whether a file is there.

@@ -273,7 +273,7 @@ fn parallel_processes_go_on_while_the_call_of_one_is_stuck() {
     let work = bundle.rootfs().join("work");
     fs::create_dir(work.join("mnt")).unwrap();
     let script = format!(
-        "/target stuck /work/mnt >/work/stuck 2>&1 &
+        "/target stuck /work/mnt 1 >/work/stuck 2>&1 &
          while ! grep -q '^stuck' /work/stuck; do /bin/true; done
          # Long enough without a call for the worker's watch to go to sleep.
          sleep 1
@@ -326,6 +326,52 @@ fn a_worker_finishes_no_creation_elsewhere_than_a_killed_one_began_it() {
         assert_eq!(said(), "creating\nEEXIST\n8:9\n", "{call}");
         container.stop();
     }
+}
+
+const STUCK: usize = 300;
+
+/// Waits until a worker of the container has a thread for each call that hangs; which one.
+fn all_hang(place: &Place, work: &Path, container: &str) -> nix::unistd::Pid {
+    let threads = |worker: &nix::unistd::Pid| {
+        fs::read_dir(format!("/proc/{worker}/task")).map_or(0, Iterator::count)
+    };
+    until("a worker has a thread for each call that hangs", || {
+        let said = fs::read_to_string(work.join("stuck")).unwrap_or_default();
+        assert!(!said.contains("target:"), "{said}");
+        let workers = place.workers_of(container).into_iter();
+        workers.filter(|worker| threads(worker) > STUCK).last()
+    })
+}
+
+#[test]
+fn one_more_call_is_answered_while_three_hundred_hang_in_a_file_system() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let fuse = fuse_device(&place);
+    let bundle =
+        steady_bundle(&place, &daemon, Runtime::Crun).with_mount(&fuse, "/dev/fuse", &["bind"]);
+    let work = bundle.rootfs().join("work");
+    fs::create_dir(work.join("mnt")).unwrap();
+    let script = format!(
+        "/target stuck /work/mnt {STUCK} >/work/stuck 2>&1 &
+         while ! test -e /work/go; do sleep 0.1; done
+         exec /target steady /work 2 >/work/{SAID} 2>&1"
+    );
+    let container = bundle.start(&["/bin/sh", "-euc", &script]);
+    let first = all_hang(&place, &work, &container.id);
+    fs::write(work.join("go"), "").unwrap();
+    let steady = Steady {
+        container,
+        directory: work.clone(),
+    };
+    steady.wait_for_progress();
+    // Its successor takes them all up.
+    kill(first, Signal::SIGKILL).unwrap();
+    steady.wait_for_progress();
+    let second = all_hang(&place, &work, &steady.container.id);
+    assert_ne!(first, second);
+    steady.finish();
+    no_workers_are_left(&place);
 }
 
 /// /dev/fuse for everybody, as Debian has it.

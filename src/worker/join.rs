@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::serve::Server;
 use crate::ask::Namespaces;
 use crate::credentials::{Id, Ids, capability};
+use crate::error::is_shortage;
 use crate::name::Name;
 use crate::owner::Layers;
 use crate::procfs;
@@ -44,12 +45,17 @@ pub(super) enum Join {
     NotYet,
     /// It needs no emulation, or none can be had.
     Never,
+    /// This process lacks something just now: to be tried again.
+    Short(Errno),
+    /// The same, but it may have gone half-way.
+    Failed(Errno),
 }
 
 /// Joins the container of the notification's target, if that can be done now.
 pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     let doors = match Doors::open(notification.pid) {
         Ok(doors) => doors,
+        Err(errno) if is_shortage(errno) => return Join::Short(errno),
         Err(errno) => {
             debug!(pid = notification.pid, %errno, "target cannot be joined yet");
             return Join::NotYet;
@@ -64,6 +70,13 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     // The real root's runtime may map many ids, and gives up the host's uid 0 by setuid(2): faked, the container would keep it.
     if Uid::effective().is_root() && !has_one_id {
         return Join::Never;
+    }
+    match doors.lead_to_mapped_ids(notification.pid) {
+        Ok(true) => {}
+        // Whoever joined now would be nobody for good.
+        Ok(false) => return Join::NotYet,
+        Err(errno) if is_shortage(errno) => return Join::Short(errno),
+        Err(errno) => debug!(pid = notification.pid, %errno, "cannot look at the maps of ids"),
     }
     // In our own user namespace nothing is emulated, but where it is one that a runtime front was called in.
     if doors.leads_elsewhere() == Ok(false) && !rules_one_id() {
@@ -94,6 +107,7 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
             server.board.set_namespaces(namespaces);
             Join::Done(view)
         }
+        Err(errno) if is_shortage(errno) => Join::Failed(errno),
         Err(errno) => {
             warn!(pid = notification.pid, %errno, "cannot join the container: its calls go to the kernel");
             server.container.user_namespace = None;
@@ -139,14 +153,39 @@ impl Doors {
         }
     }
 
+    /// The user namespace that is entered, if it is not the target's own: a target may be in one below the one that its mounts
+    /// belong to, which rules both.
+    fn upper(&self) -> Result<Option<OwnedFd>, Errno> {
+        match is_own_namespace(self.mount.as_fd(), "ns/mnt")? {
+            true => Ok(None),
+            false => sys::owning_user_namespace(self.mount.as_fd()).map(Some),
+        }
+    }
+
+    /// Whether ids are mapped in the namespace that is entered: uid_map and gid_map are each written once.
+    fn lead_to_mapped_ids(&self, pid: u32) -> Result<bool, Errno> {
+        let identity = |fd: BorrowedFd| fstat(fd).map(|found| (found.st_dev, found.st_ino));
+        if let Some(upper) = self.upper()?
+            && identity(upper.as_fd())? != identity(self.user.as_fd())?
+        {
+            // Only who is mapped in it can have made another one below.
+            return Ok(true);
+        }
+        for map in ["uid_map", "gid_map"] {
+            if procfs::read(&procfs::target(pid, map))?.trim().is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn enter(&self, host_procfs: BorrowedFd) -> Result<(), Errno> {
-        if is_own_namespace(self.mount.as_fd(), "ns/mnt")? {
-            enter_user_namespace(self.user.as_fd())?;
-        } else {
-            // A target may be in a user namespace below the one that its mounts belong to: the upper one rules both.
-            let owner = sys::owning_user_namespace(self.mount.as_fd())?;
-            enter_user_namespace(owner.as_fd())?;
-            setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
+        match self.upper()? {
+            None => enter_user_namespace(self.user.as_fd())?,
+            Some(upper) => {
+                enter_user_namespace(upper.as_fd())?;
+                setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
+            }
         }
         // Joining a mount namespace moves both the root and the working directory.
         nix::unistd::fchdir(host_procfs)?;

@@ -13,17 +13,17 @@ mod trace;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Uid;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use crate::board::SLOTS;
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Id};
-use crate::error::Error;
+use crate::error::{Error, is_shortage};
 use crate::handover::{ProcessUser, Setup};
 use crate::identity::Identities;
 use crate::owner::{Owners, open_side_store};
@@ -34,6 +34,9 @@ use join::{Join, join};
 use link::{Link, SEARCH_PERIOD, TakenOver};
 use serve::Server;
 use trace::Tracers;
+
+/// Before what this process or the machine lacks is asked for again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves until the last target has ended.
 pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
@@ -115,7 +118,9 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
 ///
 /// The result is the slot of the call that is still to be answered, and what was joined; `None` when all targets have ended.
 fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, Error> {
-    let mut left_over: Vec<usize> = (0..SLOTS)
+    let mut left_over: Vec<usize> = server
+        .board
+        .used_slots()
         .filter(|slot| server.is_in_flight(*slot))
         .collect();
     if !left_over.is_empty() {
@@ -124,6 +129,7 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, E
             "taking up calls that a dead worker left"
         );
     }
+    server.board.use_slot(0);
     let mut thread = ThreadState::default();
     let rules_one_id = join::rules_one_id();
     loop {
@@ -133,6 +139,10 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, E
                 Ok(_) => 0,
                 Err(ReceiveError::Again) => continue,
                 Err(ReceiveError::NoTargets) => return Ok(None),
+                Err(ReceiveError::Failed(errno)) if is_shortage(errno) => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
                 Err(ReceiveError::Failed(errno)) => return Err(receiving_failed(errno)),
             },
             None => return Ok(None),
@@ -155,6 +165,21 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, E
                 server.serve_unjoined(slot, &notification, &mut thread, emulates);
             }
             Join::Never => server.serve_unjoined(slot, &notification, &mut thread, false),
+            Join::Short(errno) => {
+                warn!(%errno, "cannot join the container just now: its calls wait");
+                if left_over.first() != Some(&slot) {
+                    left_over.insert(0, slot);
+                }
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+            // The next worker tries again: this one may have gone half-way.
+            Join::Failed(errno) => {
+                return Err(Error::System {
+                    what: "joining the container",
+                    errno,
+                });
+            }
         }
         left_over.retain(|other| *other != slot);
     }
@@ -191,6 +216,7 @@ fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
         );
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) if is_shortage(errno) => std::thread::sleep(PAUSE),
             Err(errno) => return Err(receiving_failed(errno)),
         }
         let events = |index: usize| fds.get(index).and_then(PollFd::revents);

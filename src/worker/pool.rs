@@ -12,20 +12,21 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit};
 use tracing::{debug, error};
 
-use super::First;
 use super::link::{Link, SEARCH_PERIOD};
 use super::serve::Server;
+use super::{First, PAUSE};
 use crate::board::SLOTS;
-use crate::error::Error;
+use crate::error::{Error, is_shortage};
 use crate::seccomp::ReceiveError;
 use crate::target::{ThreadState, View};
 
@@ -41,23 +42,19 @@ const PRESSED_SAMPLES: u32 = 8;
 const PATIENCE: u32 = 32;
 /// Handlers keep nothing large on the stack; LMDB needs some tens of KiB.
 const STACK: usize = 256 * 1024;
+/// Descriptors that a thread may have open while it serves a call; what it takes to join and to be watched comes before.
+const FDS_PER_CALL: u64 = 4;
+const OTHER_FDS: u64 = 256;
 
 /// Starts service and watches over it until the last target has ended.
 pub(super) fn run(server: Arc<Server>, first: First, link: Link) -> Result<(), Error> {
-    let pool = Arc::new(Pool::new(server, first.view).map_err(failed)?);
-    let watch = Arc::clone(&pool);
-    let mut slots = first.left_over;
-    if !slots.contains(&first.slot) {
-        slots.push(first.slot);
-    }
+    let mut left_over = first.left_over;
+    left_over.retain(|slot| *slot != first.slot);
+    // From the end on: the first one receives whatever comes next.
+    left_over.push(first.slot);
+    let pool = Arc::new(Pool::new(server, first.view, &left_over).map_err(failed)?);
     pool.sticky.store(first.slot, Ordering::Relaxed);
-    pool.take_slots(&slots);
-    let others = slots
-        .into_iter()
-        .filter(|slot| *slot != first.slot)
-        .collect();
-    start(&pool, first.slot, true).map_err(failed_to_spawn)?;
-    watch.watch(others, link)
+    pool.watch(left_over, link)
 }
 
 fn failed(errno: Errno) -> Error {
@@ -67,21 +64,14 @@ fn failed(errno: Errno) -> Error {
     }
 }
 
-fn failed_to_spawn(source: std::io::Error) -> Error {
-    Error::Io {
-        what: "starting a service thread",
-        source,
-    }
-}
-
 struct Pool {
     server: Arc<Server>,
     view: View,
     /// The slot of the thread that receives whatever comes.
     sticky: AtomicUsize,
     /// For each slot a number that is odd while its thread handles a call, and grows.
-    beats: Vec<AtomicU64>,
-    free_slots: Mutex<Vec<usize>>,
+    beats: Beats,
+    free_slots: Mutex<FreeSlots>,
     /// Samples that are still to be taken, and calls among them that had to wait.
     samples_left: AtomicU32,
     samples_waited: AtomicU32,
@@ -92,14 +82,68 @@ struct Pool {
     broken: AtomicBool,
 }
 
+/// A number for each slot, in pieces that are made when they are needed.
+struct Beats([OnceLock<Box<[AtomicU64; Self::PIECE]>>; SLOTS / Beats::PIECE]);
+
+impl Beats {
+    const PIECE: usize = 64;
+
+    fn new() -> Self {
+        Self([const { OnceLock::new() }; SLOTS / Self::PIECE])
+    }
+
+    fn of(&self, slot: usize) -> &AtomicU64 {
+        let piece = self.0[slot / Self::PIECE]
+            .get_or_init(|| Box::new([const { AtomicU64::new(0) }; Self::PIECE]));
+        &piece[slot % Self::PIECE]
+    }
+}
+
+/// Slots without a thread, the lower ones first: what is high up was never used, and takes no memory.
+#[derive(Debug)]
+struct FreeSlots {
+    returned: Vec<usize>,
+    /// From here on none has been used by this worker, nor by one before it.
+    fresh: usize,
+    most: usize,
+}
+
+impl FreeSlots {
+    fn new(taken: &[usize], most: usize) -> Self {
+        let fresh = taken.iter().max().map_or(0, |highest| highest + 1);
+        let returned = (0..fresh).rev();
+        Self {
+            returned: returned.filter(|slot| !taken.contains(slot)).collect(),
+            fresh,
+            most,
+        }
+    }
+
+    fn take(&mut self) -> Option<usize> {
+        self.returned.pop().or_else(|| {
+            let slot = self.fresh;
+            self.fresh = (slot + 1).min(self.most);
+            (slot < self.most).then_some(slot)
+        })
+    }
+}
+
+/// As many calls at a time as there are slots and descriptors for: a handler must not run out of these.
+fn most_at_once() -> usize {
+    let fds = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    let calls = fds.saturating_sub(OTHER_FDS) / FDS_PER_CALL;
+    usize::try_from(calls).map_or(SLOTS, |calls| calls.clamp(16, SLOTS))
+}
+
 impl Pool {
-    fn new(server: Arc<Server>, view: View) -> Result<Self, Errno> {
+    /// The slots that are `taken` hold calls.
+    fn new(server: Arc<Server>, view: View, taken: &[usize]) -> Result<Self, Errno> {
         Ok(Self {
             server,
             view,
             sticky: AtomicUsize::new(0),
-            beats: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
-            free_slots: Mutex::new((0..SLOTS).rev().collect()),
+            beats: Beats::new(),
+            free_slots: Mutex::new(FreeSlots::new(taken, most_at_once())),
             samples_left: AtomicU32::new(0),
             samples_waited: AtomicU32::new(0),
             spawn_failure_reported: AtomicBool::new(false),
@@ -109,24 +153,20 @@ impl Pool {
         })
     }
 
-    fn free_slots(&self) -> std::sync::MutexGuard<'_, Vec<usize>> {
+    fn free_slots(&self) -> std::sync::MutexGuard<'_, FreeSlots> {
         self.free_slots
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_slots(&self, slots: &[usize]) {
-        self.free_slots().retain(|slot| !slots.contains(slot));
-    }
-
     fn beat(&self, slot: usize) -> u64 {
-        self.beats[slot].load(Ordering::Relaxed)
+        self.beats.of(slot).load(Ordering::Relaxed)
     }
 
     /// Only the slot's own thread writes here.
     fn advance(&self, slot: usize) {
         let beat = self.beat(slot);
-        self.beats[slot].store(beat + 1, Ordering::Relaxed);
+        self.beats.of(slot).store(beat + 1, Ordering::Relaxed);
     }
 
     fn wake_watch(&self) {
@@ -142,7 +182,13 @@ impl Pool {
     /// The life of a service thread.
     fn serve(&self, slot: usize, take_up: bool) -> Result<(), Errno> {
         // A root directory and a working directory of its own.
-        unshare(CloneFlags::CLONE_FS)?;
+        while let Err(errno) = unshare(CloneFlags::CLONE_FS) {
+            if !is_shortage(errno) {
+                return Err(errno);
+            }
+            thread::sleep(PAUSE);
+        }
+        self.server.board.use_slot(slot);
         let mut thread = ThreadState::new(self.view);
         if take_up {
             self.advance(slot);
@@ -160,6 +206,10 @@ impl Pool {
                 Ok(call) => call,
                 Err(ReceiveError::Again) => continue,
                 Err(ReceiveError::NoTargets) => return Ok(()),
+                Err(ReceiveError::Failed(errno)) if is_shortage(errno) => {
+                    thread::sleep(PAUSE);
+                    continue;
+                }
                 Err(ReceiveError::Failed(errno)) => return Err(errno),
             };
             self.advance(slot);
@@ -189,8 +239,10 @@ impl Pool {
         let mut look = Look::default();
         loop {
             // Calls of a dead worker's other threads, each in a thread of its own: one of them may be stuck.
-            if let Some(slot) = left_over.pop() {
-                start(self, slot, true).map_err(failed_to_spawn)?;
+            if let Some(slot) = left_over.pop()
+                && !self.start(slot, true)
+            {
+                left_over.push(slot);
             }
             let asleep = look.idle >= IDLE_LOOKS && left_over.is_empty();
             self.watch_sleeps.store(asleep, Ordering::SeqCst);
@@ -226,10 +278,8 @@ impl Pool {
     }
 
     fn beats_now(&self) -> Vec<u64> {
-        self.beats
-            .iter()
-            .map(|beat| beat.load(Ordering::Relaxed))
-            .collect()
+        let used = self.free_slots().fresh;
+        (0..used).map(|slot| self.beat(slot)).collect()
     }
 
     /// Sleeps for `timeout`, or until a target, the daemon or the service ends, or work begins.
@@ -258,6 +308,7 @@ impl Pool {
         fds.extend(daemon.map(|daemon| PollFd::new(daemon, PollFlags::POLLIN)));
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) if is_shortage(errno) => thread::sleep(PAUSE),
             Err(errno) => return Err(errno),
         }
         if fds[1].any() == Some(true) {
@@ -299,6 +350,11 @@ impl Pool {
         if is_stuck(self.sticky.load(Ordering::Relaxed)) && self.server.listener.has_pending() {
             debug!("the receiving thread is stuck in a call: another one takes over");
             self.start_another(true);
+            // Where many calls hang already, the next ones are likely to: who waits behind them must not wait long.
+            let stuck = (0..beats.len()).filter(|slot| is_stuck(*slot)).count();
+            for _ in 0..stuck / 16 {
+                self.start_another(false);
+            }
         } else if pressed && active < cores() {
             debug!("calls are waiting: one more thread helps");
             self.start_another(false);
@@ -307,20 +363,41 @@ impl Pool {
     }
 
     fn start_another(self: &Arc<Self>, sticky: bool) {
-        let Some(slot) = self.free_slots().pop() else {
+        let Some(slot) = self.free_slots().take() else {
             return;
         };
         let previous = self.sticky.load(Ordering::Relaxed);
         if sticky {
             self.sticky.store(slot, Ordering::Relaxed);
         }
-        if let Err(error) = start(self, slot, false) {
-            if !self.spawn_failure_reported.swap(true, Ordering::Relaxed) {
-                error!(%error, "cannot start a service thread: calls may have to wait");
-            }
+        if !self.start(slot, false) {
             self.sticky.store(previous, Ordering::Relaxed);
-            self.free_slots().push(slot);
+            self.free_slots().returned.push(slot);
         }
+    }
+
+    /// Starts the thread of `slot`; `take_up`: there is a call in the slot already. `false`: to be tried again.
+    fn start(self: &Arc<Self>, slot: usize, take_up: bool) -> bool {
+        let pool = Arc::clone(self);
+        let body = move || {
+            if let Err(errno) = pool.serve(slot, take_up) {
+                error!(%errno, "a service thread failed");
+                pool.broken.store(true, Ordering::Relaxed);
+                let _ = pool.wake_watch.write(1);
+            }
+            pool.free_slots().returned.push(slot);
+        };
+        let started = thread::Builder::new()
+            .name(format!("serve {slot}"))
+            .stack_size(STACK)
+            .spawn(body);
+        let Err(error) = started else {
+            return true;
+        };
+        if !self.spawn_failure_reported.swap(true, Ordering::Relaxed) {
+            error!(%error, "cannot start a service thread: calls may have to wait");
+        }
+        false
     }
 }
 
@@ -338,24 +415,6 @@ struct Ended {
 struct Look {
     beats: Vec<u64>,
     idle: u32,
-}
-
-/// Starts the thread of `slot`; `take_up`: there is a call in the slot already.
-fn start(pool: &Arc<Pool>, slot: usize, take_up: bool) -> std::io::Result<()> {
-    let pool = Arc::clone(pool);
-    let body = move || {
-        if let Err(errno) = pool.serve(slot, take_up) {
-            error!(%errno, "a service thread failed");
-            pool.broken.store(true, Ordering::Relaxed);
-            let _ = pool.wake_watch.write(1);
-        }
-        pool.free_slots().push(slot);
-    };
-    thread::Builder::new()
-        .name(format!("serve {slot}"))
-        .stack_size(STACK)
-        .spawn(body)
-        .map(drop)
 }
 
 fn cores() -> usize {

@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use nix::errno::Errno;
-use tracing::{Level, debug, enabled, error};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tracing::{Level, debug, enabled, error, warn};
 
+use super::PAUSE;
 use super::link::Link;
 use super::trace::{Traced, Tracers};
 use crate::board::Board;
@@ -15,7 +17,7 @@ use crate::tally::Outcome;
 use crate::target::{Call, Container, ThreadState};
 
 /// A call that has killed this many workers is not tried again.
-const MAX_ATTEMPTS: u64 = 2;
+const MAX_ATTEMPTS: u64 = 8;
 
 /// What all service threads share.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl Server {
         let taken = Taken::new(slot, call, self.dispatch.find(call));
         let traced = self.look(&taken, thread);
         let reply = match taken.found {
-            Some(found) => self.handle(&taken, found, thread),
+            Some(found) => self.handle_in_time(&taken, found, thread),
             None => {
                 if !self.dispatch.knows(call.arch) {
                     // It may have been a chroot(2).
@@ -147,6 +149,27 @@ impl Server {
             journal: self.board.journal(taken.slot),
             thread,
             received: taken.received,
+        }
+    }
+
+    /// What fails because we have no descriptors left is tried again, as a successor would: the target may have some.
+    fn handle_in_time(
+        &self,
+        taken: &Taken,
+        found: Found,
+        thread: &mut ThreadState,
+    ) -> Result<Reply, Errno> {
+        loop {
+            let reply = self.handle(taken, found, thread);
+            let is_ours = matches!(reply, Err(Errno::EMFILE | Errno::ENFILE)) && !has_descriptors();
+            if !is_ours || !self.listener.is_waiting(taken.call.id) {
+                return reply;
+            }
+            warn!(
+                syscall = found.row.name,
+                "no descriptors are left: a call waits"
+            );
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -234,6 +257,11 @@ impl Server {
         }
         self.board.finish(slot);
     }
+}
+
+/// Whether this process can open one more file.
+fn has_descriptors() -> bool {
+    EventFd::from_flags(EfdFlags::EFD_CLOEXEC).is_ok()
 }
 
 /// A call that has been taken up.

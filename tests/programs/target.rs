@@ -7,7 +7,7 @@
 //! target steady DIR THREADS  chowns and creates files in DIR, as other users, in each thread, until there is a file DIR/stop
 //! target identity            starts threads before anything else, and then says who it is, and becomes uid 7 if it can
 //! target unmapped FILE       makes a user namespace, looks at FILE before it maps its ids, chowns it then and says whose it is
-//! target stuck DIR           mounts a file system on DIR that never answers, and has a process wait for it
+//! target stuck DIR THREADS   mounts a file system on DIR that never answers, and has so many threads wait for it
 //! ```
 
 #![allow(
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         ["steady", directory, threads] => steady(Path::new(directory), threads),
         ["identity"] => identity(),
         ["unmapped", file] => unmapped(Path::new(file)),
-        ["stuck", directory] => stuck(Path::new(directory)),
+        ["stuck", directory, threads] => stuck(Path::new(directory), threads),
         _ => Err("usage: see the source".into()),
     };
     match outcome {
@@ -183,7 +183,8 @@ fn unmapped(file: &Path) -> Outcome {
 }
 
 /// FUSE by hand (linux/fuse.h): answers FUSE_INIT, which mounting takes, and nothing else.
-fn stuck(directory: &Path) -> Outcome {
+fn stuck(directory: &Path, threads: &str) -> Outcome {
+    let threads: u32 = threads.parse()?;
     let mut device = OpenOptions::new()
         .read(true)
         .write(true)
@@ -216,13 +217,19 @@ fn stuck(directory: &Path) -> Outcome {
     answer.extend(body);
     device.write_all(&answer)?;
     println!("mounted, after a request of {length} bytes");
-    let file = directory.join("file");
-    let waiter = std::thread::spawn(move || fs::metadata(file));
+    let waiters: Vec<_> = (0..threads)
+        .map(|number| {
+            let file = directory.join(format!("file-{number}"));
+            std::thread::spawn(move || fs::metadata(file))
+        })
+        .collect();
     // Not read: the process that waits for a request which nobody has taken yet can be killed.
     let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::NONE)?;
     println!("stuck");
     // Never comes back: whoever started this kills it.
-    let _ = waiter.join();
+    for waiter in waiters {
+        let _ = waiter.join();
+    }
     Err("the file system has answered".into())
 }
