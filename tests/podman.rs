@@ -168,3 +168,27 @@ fn a_container_may_be_created_long_before_it_is_started() {
         assert_eq!(seen.ok(), "999\n", "{runtime}");
     }
 }
+
+#[test]
+fn the_monitor_of_the_first_container_ends_with_it() {
+    for runtime in ["crun", "runc"] {
+        let place = Place::new();
+        let _one_at_a_time = common::lock();
+        let _started = Started(&place);
+        small_image(&place);
+        let seen = Podman::fronted(&place, runtime).sh(
+            r#""$@" import small.tar small >/dev/null
+            for name in c1 c2; do
+                "$@" run -d --network=none $OPTIONS --name $name localhost/small sleep 1000000 >/dev/null
+            done
+            monitor=$("$@" inspect --format '{{.State.ConmonPid}}' c1)
+            test -d /proc/$monitor
+            "$@" rm -f -t 0 c1 >/dev/null
+            # Its parent may be nobody who waits.
+            while grep -q '^State:.[^Z]' /proc/$monitor/status 2>/dev/null; do sleep 0.1; done
+            "$@" exec --user 7 c2 sh -c 'touch /tmp/f; stat -c %u:%g /tmp/f'
+            "$@" rm -f -t 0 c2 >/dev/null"#,
+        );
+        assert_eq!(seen.ok(), "7:0\n", "{runtime}");
+    }
+}

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
 use common::{
@@ -236,17 +237,64 @@ fn a_daemon_that_listens_is_used_and_none_is_started() {
 }
 
 #[test]
-fn one_daemon_is_started_however_many_containers_start_at_once() {
+fn each_container_gets_a_daemon_that_ends_with_it() {
+    let place = Place::new();
+    let started = Started(&place);
+    let bundle = Bundle::fronted(&place, Runtime::Crun);
+    let [first, second] = [(); 2].map(|()| bundle.start(&["/bin/sleep", "1000000"]));
+    let daemons = started.daemons();
+    assert_eq!(daemons.len(), 2, "{daemons:?}");
+    assert_eq!(daemons[0].1[0], "subuidless");
+    assert_eq!(started.sockets().len(), 2);
+    let status = run(&mut place.subuidless(["status"])).ok();
+    for container in [&first, &second] {
+        assert!(status.contains(&container.id), "{status}");
+        let seen = exec(container, &[], "cd; touch f; chown 1:2 f; stat -c %u:%g f");
+        assert_eq!(seen, "1:2\n");
+    }
+    first.stop();
+    until("a daemon ends", || {
+        (started.daemons().len() == 1).then_some(())
+    });
+    assert_eq!(exec(&second, &["--user", "5"], "id -u"), "5\n");
+    second.stop();
+    until("the other one ends", || {
+        started.daemons().is_empty().then_some(())
+    });
+    assert!(started.sockets().is_empty(), "{:?}", started.sockets());
+}
+
+#[test]
+fn what_a_killed_daemon_of_a_container_leaves_is_removed_and_the_container_is_served() {
+    let place = Place::new();
+    let started = Started(&place);
+    let bundle = Bundle::fronted(&place, Runtime::Crun);
+    let container = bundle.start(&["/bin/sleep", "1000000"]);
+    let [(daemon, _)] = &started.daemons()[..] else {
+        panic!("{:?}", started.daemons());
+    };
+    kill(*daemon, Signal::SIGKILL).unwrap();
+    until("the daemon has ended", || {
+        started.daemons().is_empty().then_some(())
+    });
+    assert_eq!(started.sockets().len(), 1);
+    // Another container comes by.
+    assert_eq!(bundle.sh("touch f; chown 1:2 f; stat -c %u:%g f"), "1:2\n");
+    until("nothing is left but the container", || {
+        (started.daemons().is_empty() && started.sockets().is_empty()).then_some(())
+    });
+    // Whoever is put into it brings another daemon, to which its worker hands it over.
+    let seen = exec(&container, &["--user", "5"], "id -u");
+    assert_eq!(seen, "5\n");
+    container.stop();
+}
+
+#[test]
+fn containers_that_start_at_once_in_one_namespace_get_on() {
     let place = Place::new();
     let started = Started(&place);
     let bundle = Bundle::fronted(&place, Runtime::Crun);
     bundle.run(&["/bin/true"]).ok();
-    let first = started.daemons();
-    assert_eq!(first.len(), 1, "{first:?}");
-    let status = run(&mut place.subuidless(["status"])).ok();
-    assert!(!status.is_empty());
-    assert_eq!(first[0].1[0], "subuidless");
-    // In a namespace of their own, whose daemon they share: one starts it, whichever it is.
     let front = place.front("crun");
     let mut command = place.as_user("unshare");
     let script = format!(
@@ -267,9 +315,10 @@ fn one_daemon_is_started_however_many_containers_start_at_once() {
         "{}",
         ran.stderr
     );
-    let second = started.daemons();
-    assert_eq!(second.len(), 2, "{second:?}");
-    assert_eq!(started.sockets().len(), 2);
+    until("all daemons have ended", || {
+        started.daemons().is_empty().then_some(())
+    });
+    assert!(started.sockets().is_empty(), "{:?}", started.sockets());
 }
 
 #[test]

@@ -217,6 +217,7 @@ pub(super) fn supervise(arguments: Supervise) -> Result<(), Error> {
         log_level,
         log_format,
         idle: None,
+        for_one: false,
         until: None,
     };
     match (arguments.holder, arguments.directory) {

@@ -23,6 +23,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
 
+    /// End with the container that comes first, and those processes that are put into it
+    #[arg(long, hide = true)]
+    for_one: bool,
+
     /// Start in the background, and come back once it listens. The log is `subuidless.log` beside the socket
     #[arg(long)]
     background: bool,
@@ -44,6 +48,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
         log_level,
         log_format,
         idle: arguments.idle.map(Duration::from_secs),
+        for_one: arguments.for_one,
         until: None,
     })
 }
@@ -57,6 +62,9 @@ impl Arguments {
         words.extend(["--log-format".into(), format.into()]);
         if let Some(idle) = self.idle {
             words.extend(["--idle".into(), idle.to_string().into()]);
+        }
+        if self.for_one {
+            words.push("--for-one".into());
         }
         if let Some(store) = &self.store {
             // The working directory will be another one.

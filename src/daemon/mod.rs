@@ -25,6 +25,7 @@ use nix::unistd::Uid;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 
@@ -52,6 +53,8 @@ pub(crate) struct Options {
     pub(crate) log_format: String,
     /// To end after so long a time without any container; `None`: never.
     pub(crate) idle: Option<Duration>,
+    /// To end when the containers have ended that came.
+    pub(crate) for_one: bool,
     /// To end after a certain process and its containers, deaf to SIGTERM until then.
     pub(crate) until: Option<Until>,
 }
@@ -136,6 +139,8 @@ async fn serve(options: Options) -> Result<(), Error> {
         announcements: Announcements::default(),
         open: Cell::new(0),
         last: Cell::new(Instant::now()),
+        left: Notify::new(),
+        has_served: Cell::new(false),
     });
     let mut terminate = watch(SignalKind::terminate())?;
     let mut interrupt = watch(SignalKind::interrupt())?;
@@ -162,8 +167,8 @@ async fn serve(options: Options) -> Result<(), Error> {
                 }
             },
             _ = hangup.recv() => info!("SIGHUP: nothing to read anew, containers are left alone"),
-            () = daemon.idle_for(options.idle) => {
-                info!("no container for a while: enough");
+            () = daemon.be_idle(options.idle, options.for_one) => {
+                info!("no container is left: enough");
                 break;
             }
             _ = &mut needless => break,
@@ -347,6 +352,10 @@ struct Daemon {
     open: Cell<usize>,
     /// When the last one came or went.
     last: Cell<Instant>,
+    /// One has gone.
+    left: Notify,
+    /// Whether any of them brought a container.
+    has_served: Cell<bool>,
 }
 
 impl Daemon {
@@ -358,16 +367,28 @@ impl Daemon {
     fn leave(&self) {
         self.open.set(self.open.get() - 1);
         self.last.set(Instant::now());
+        self.left.notify_one();
     }
 
-    /// Waits until there has been nothing to do for `limit`; without one, for ever.
-    async fn idle_for(&self, limit: Option<Duration>) {
-        const LONGEST_LOOK: Duration = Duration::from_secs(1);
-        let Some(limit) = limit else {
-            return std::future::pending().await;
-        };
-        while self.open.get() > 0 || self.last.get().elapsed() < limit {
-            tokio::time::sleep(limit.min(LONGEST_LOOK)).await;
+    /// Waits until there has been nothing to do for `limit`, or nothing is left of what came; without both, for ever.
+    async fn be_idle(&self, limit: Option<Duration>, for_one: bool) {
+        loop {
+            let mut patience = Duration::MAX;
+            if self.open.get() == 0 {
+                if for_one && self.has_served.get() {
+                    return;
+                }
+                if let Some(limit) = limit {
+                    patience = limit.saturating_sub(self.last.get().elapsed());
+                }
+            }
+            if patience.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = self.left.notified() => {}
+                () = tokio::time::sleep(patience) => {}
+            }
         }
     }
 
@@ -395,14 +416,19 @@ impl Daemon {
             return;
         };
         let claim = self.announcements.claim(pid);
-        debug!(pid, claimed = claim.is_some(), "connection");
+        let is_runtime = claim.is_some();
+        debug!(pid, claimed = is_runtime, "connection");
         match receive::receive(&connection, claim.is_some()).await {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
+                self.has_served.set(true);
                 let next = self.announcements.take(claim, &state.id);
                 self.workers.supervise(state, listener, next).await;
             }
-            Ok(Received::Orphan(orphan)) => self.workers.adopt(orphan, connection).await,
+            Ok(Received::Orphan(orphan)) => {
+                self.has_served.set(true);
+                self.workers.adopt(orphan, connection).await;
+            }
             Ok(Received::Announcement(announcement)) => {
                 match self.announcements.hear(announcement, pid) {
                     Ok(()) => confirm(connection).await,
@@ -414,7 +440,11 @@ impl Daemon {
                 }
             }
             Ok(Received::Ask(ask)) => answer::answer(ask, connection, &self.workers).await,
-            Err(error) => warn!(%error, "refused: not a seccomp receiver message"),
+            Err(error) => {
+                // What was created may never be started.
+                self.has_served.set(self.has_served.get() || is_runtime);
+                warn!(%error, "refused: not a seccomp receiver message");
+            }
         }
     }
 }

@@ -208,11 +208,9 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
         }
         Ok(_) => {}
     }
-    match sys::connect_unix(path) {
-        Err(Errno::ECONNREFUSED) => std::fs::remove_file(path).map_err(failed),
-        // It accepts, or its queue is full: somebody is there. Datagram sockets (EPROTOTYPE) are not ours either.
-        Ok(_) => Err(Error::AlreadyRunning { path: path_buf() }),
-        Err(Errno::EAGAIN) => Err(Error::AlreadyRunning { path: path_buf() }),
+    match sys::is_bound(path) {
+        Ok(false) => std::fs::remove_file(path).map_err(failed),
+        Ok(true) => Err(Error::AlreadyRunning { path: path_buf() }),
         Err(errno) => Err(failed(errno.into())),
     }
 }

@@ -1,10 +1,11 @@
 //! Which daemon a container's listener goes to, and how there comes to be one.
 //!
 //! podman runs its runtime as root of a user namespace of its own. A daemon that listens at the usual place lives outside, and
-//! can serve every container of the user. One that is started in there can serve what lives in there only, so it listens on a socket that
-//! bears the namespace's number.
+//! can serve every container of the user. Where there is none, each container gets a daemon of its own, which ends with it: whoever
+//! starts a process here is the container's monitor in the end, to which the kernel gives what its descendants leave behind, and
+//! conmon waits for all of that. A daemon of several containers would keep the first one's monitor.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -14,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Uid;
@@ -24,7 +26,7 @@ use crate::handover::{Announcement, HEARD};
 use crate::sys;
 
 const FILE_NAME: &str = "subuidless.sock";
-/// A daemon that nobody asked for by name ends so many seconds after its last container.
+/// A daemon that the front has started ends after so many seconds without any container.
 const IDLE: &str = "60";
 /// For an answer, and for a new daemon.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,27 +37,21 @@ pub(super) fn announce(
     asked: Option<PathBuf>,
     announcement: &Announcement,
 ) -> Result<PathBuf, Error> {
-    let (sockets, own) = match asked {
-        Some(path) => (Vec::new(), path),
-        None => {
-            let directory = directory()?;
-            let usual = directory.join(FILE_NAME);
-            let own = own_socket(&directory)?;
-            (vec![usual], own)
-        }
+    let Some(own) = asked else {
+        let directory = directory()?;
+        let usual = directory.join(FILE_NAME);
+        return match tell(&usual, announcement)? {
+            true => Ok(usual),
+            false => start_for_one(&own_directory(&directory)?, announcement),
+        };
     };
-    for socket in sockets.into_iter().filter(|socket| *socket != own) {
-        if tell(&socket, announcement)? {
-            return Ok(socket);
-        }
-    }
     // A daemon may be about to end, having had nothing to do, or somebody else may be starting one.
     let mut failure = None;
     for _ in 0..3 {
         if tell(&own, announcement)? {
             return Ok(own);
         }
-        failure = start(&own).err();
+        failure = start(&own, &[]).err();
     }
     match tell(&own, announcement)? {
         true => Ok(own),
@@ -63,6 +59,47 @@ pub(super) fn announce(
             path: own,
             reason: "it ended at once".to_owned(),
         })),
+    }
+}
+
+/// Starts a daemon for the container that is announced, and no other.
+fn start_for_one(directory: &Path, announcement: &Announcement) -> Result<PathBuf, Error> {
+    const ATTEMPTS: u32 = 3;
+    remove_left_over(directory);
+    let namespace = fs::metadata("/proc/self/ns/user").map_or(0, |namespace| namespace.ino());
+    let name = format!("userns-{namespace}-{}", std::process::id());
+    let mut failure = None;
+    for attempt in 0..ATTEMPTS {
+        // A container may live on that was started by a process of the same number.
+        let socket = directory.join(format!("{name}-{attempt}.sock"));
+        match start(&socket, &["--for-one"]) {
+            Ok(()) if tell(&socket, announcement)? => return Ok(socket),
+            Ok(()) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::NoDaemon {
+        path: directory.join(name),
+        reason: "it ended at once".to_owned(),
+    }))
+}
+
+/// Sockets of such daemons that were killed: nobody else would ever listen there.
+fn remove_left_over(directory: &Path) {
+    // A daemon that starts holds this lock until it listens.
+    let lock = File::open(directory)
+        .map(|directory| Flock::lock(directory, FlockArg::LockExclusiveNonblock));
+    let Ok(Ok(_lock)) = lock else {
+        return;
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_ours = name.starts_with("userns-") && name.ends_with(".sock");
+        if is_ours && sys::is_bound(&path) == Ok(false) {
+            // Or the next one does it.
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 
@@ -100,21 +137,15 @@ fn is_own(directory: &Path) -> bool {
     })
 }
 
-/// The socket on which a daemon that is born here listens.
-fn own_socket(directory: &Path) -> Result<PathBuf, Error> {
-    let is_initial = super::user::MappedIds::own().are_all();
-    let namespace = match fs::metadata("/proc/self/ns/user") {
-        Ok(namespace) if !is_initial => namespace.ino(),
-        _ => return Ok(directory.join(FILE_NAME)),
-    };
-    // Where `subuidless status` looks, too.
+/// Where daemons listen that are for one container, and `subuidless status` looks, too.
+fn own_directory(directory: &Path) -> Result<PathBuf, Error> {
     let directory = directory.join("subuidless");
     match DirBuilder::new().mode(0o700).create(&directory) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(Error::File {
             path: directory,
             source,
         }),
-        _ => Ok(directory.join(format!("userns-{namespace}.sock"))),
+        _ => Ok(directory),
     }
 }
 
@@ -169,7 +200,7 @@ fn converse(connection: &mut UnixStream, announcement: &Announcement) -> io::Res
 }
 
 /// Starts a daemon on `socket`, and waits until it listens.
-fn start(socket: &Path) -> Result<(), Error> {
+fn start(socket: &Path, options: &[&str]) -> Result<(), Error> {
     let failed = |reason: String| Error::NoDaemon {
         path: socket.to_owned(),
         reason,
@@ -177,6 +208,7 @@ fn start(socket: &Path) -> Result<(), Error> {
     let output = Command::new("/proc/self/exe")
         .arg0("subuidless")
         .args(["serve", "--background", "--idle", IDLE])
+        .args(options)
         .arg(socket)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -45,6 +45,21 @@ pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
     let connection = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     connect(connection.as_raw_fd(), &address)?;
     Ok(UnixStream::from(connection))
+}
+
+/// Whether the Unix socket file at `path` belongs to a socket that still exists, without its owner noticing: to a stream socket no
+/// datagram can be sent (EPROTOTYPE).
+pub(crate) fn is_bound(path: &Path) -> Result<bool, Errno> {
+    let probe = |path| UnixDatagram::unbound()?.connect(path);
+    let error = match probe(path) {
+        Ok(()) => return Ok(true),
+        Err(error) => Errno::try_from(error).unwrap_or(Errno::EIO),
+    };
+    match error {
+        Errno::ECONNREFUSED => Ok(false),
+        Errno::EPROTOTYPE => Ok(true),
+        errno => Err(errno),
+    }
 }
 
 /// A pidfd of who is at the other end of a Unix socket (Linux 6.5).
