@@ -7,7 +7,7 @@
 //! `cli` > `tree` > `sweep`, `launch`, `look`, `check`, `install` > `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` >
 //! `target` > `seccomp`, `board`, `owner`, `identity` >
 //! `procfs`, `lock` > `sys` > `credentials`,
-//! `acl`, `name`, `handover`, `ask`, `oci`, `error` > `tally`.
+//! `acl`, `name`, `handover`, `ask`, `oci`, `error` > `tally`, `sparing`.
 //!
 //! Start reading in `syscalls`.
 
@@ -33,6 +33,7 @@ mod procfs;
 mod profile;
 mod runtime;
 mod seccomp;
+mod sparing;
 mod sweep;
 #[expect(
     unsafe_code,

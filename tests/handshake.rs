@@ -402,3 +402,33 @@ fn after_every_kind_of_bad_peer_a_container_is_served() {
     assert_eq!(bundle.sh("stat -c %u:%g f"), "1:2\n");
     container.stop();
 }
+
+#[test]
+fn strangers_and_bad_peers_that_come_again_and_again_fill_no_log() {
+    const TIMES: usize = 3000;
+    let place = Place::new();
+    let mut daemon = Daemon::start(&place);
+    // Of root, who is another user.
+    for _ in 0..TIMES {
+        drop(UnixStream::connect(&daemon.socket).unwrap());
+    }
+    // And of its own user.
+    for _ in 0..150 {
+        send(&place, &daemon, b"garbage", &[]);
+    }
+    serve_a_container(&place, &daemon);
+    daemon.wait_for(&["container ended"]);
+    daemon.wait_for(&["many lines like the next one"]);
+    let log = daemon.log();
+    let lines = log.lines().count();
+    assert!(lines < 300, "{lines} lines:\n{log}");
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(daemon.wait().success());
+    let left_out: usize = daemon
+        .lines(&["lines were left out"])
+        .iter()
+        .map(|line| common::number_after(line, "left_out="))
+        .sum();
+    let said = daemon.lines(&["WARN refused"]).len();
+    assert_eq!(left_out + said, TIMES + 150, "{}", daemon.log());
+}

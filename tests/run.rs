@@ -351,6 +351,27 @@ fn the_terminal_is_the_commands() {
 }
 
 #[test]
+fn a_command_that_makes_its_worker_complain_at_each_call_fills_no_log() {
+    let place = Place::new();
+    let mut command = place.as_user("prlimit");
+    // With a hard limit, no process can be given ids.
+    command
+        .args(["--locks=1000:1000", "--"])
+        .arg(place.binary());
+    command.args(["run", "--log-file", "log", "--", "perl", "-e"]);
+    let script = "for (1..1000) { $> = 5; $n += $! != 0 } print $n";
+    assert_eq!(run(command.arg(script)).ok(), "1000");
+    is_left_alone(&place);
+    let log = fs::read_to_string(place.path("home/log")).unwrap();
+    let said = log.matches("RLIMIT_LOCKS").count();
+    assert!((100..110).contains(&said), "{said}");
+    assert!(log.lines().count() < 200, "{log}");
+    let left_out = log.lines().find(|line| line.contains("left_out="));
+    let left_out: usize = common::number_after(left_out.unwrap_or(&log), "left_out=");
+    assert!(left_out >= 800, "{log}");
+}
+
+#[test]
 fn with_keep_id_the_user_stays_herself_and_namespaces_are_emulated() {
     let place = Place::new();
     let home = place.path("home");

@@ -219,20 +219,17 @@ fn a_worker_ends_with_its_container_and_the_log_tells_how_many_calls_were_served
     let answered = daemon
         .lines(&["container ended", &id])
         .iter()
-        .map(|line| number_after(line, "answered="))
+        .map(|line| common::number_after(line, "answered="))
         .max();
     assert!(answered >= Some(10), "{}", daemon.log());
     for line in daemon.lines(&["container ended", &id]) {
         let parts = ["continued=", "answered=", "failed="];
-        let sum: u64 = parts.iter().map(|part| number_after(&line, part)).sum();
-        assert_eq!(number_after(&line, "calls="), sum, "{line}");
+        let sum: usize = parts
+            .iter()
+            .map(|part| common::number_after(&line, part))
+            .sum();
+        assert_eq!(common::number_after(&line, "calls="), sum, "{line}");
     }
-}
-
-fn number_after(line: &str, name: &str) -> u64 {
-    let (_, rest) = line.split_once(name).unwrap_or_else(|| panic!("{line}"));
-    let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
-    digits.unwrap_or_default().parse().unwrap()
 }
 
 #[test]

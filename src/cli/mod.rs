@@ -23,11 +23,14 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber, error};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::Error;
 use crate::handover::Setup;
 use crate::launch;
+use crate::sparing::{self, Sparing};
 
 /// Runs OCI containers whose user has no range in /etc/subuid.
 ///
@@ -121,8 +124,14 @@ impl Logging {
             .log_internal_errors(false)
             .with_writer(std::io::stderr);
         match self.log_format {
-            LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
-            LogFormat::Json => builder.json().flatten_event(true).init(),
+            LogFormat::Text => {
+                let builder = builder.with_ansi(std::io::stderr().is_terminal());
+                builder.finish().with(Sparing).init();
+            }
+            LogFormat::Json => {
+                let builder = builder.json().flatten_event(true);
+                builder.finish().with(Sparing).init();
+            }
         }
     }
 
@@ -187,6 +196,7 @@ fn failure_of(failure: &Error) -> ExitCode {
 }
 
 fn exit_code(result: Result<(), Error>) -> ExitCode {
+    sparing::say_all();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

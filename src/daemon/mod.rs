@@ -33,6 +33,7 @@ use crate::error::{Error, is_shortage};
 use crate::handover::{HEARD, Setup};
 use crate::oci::ContainerProcessState;
 use crate::seccomp::ListenerFd;
+use crate::sparing;
 use crate::sys;
 use announcements::{Announcements, Refusal};
 use receive::{ReceiveError, Received};
@@ -99,7 +100,14 @@ fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Erro
             what: "starting the async runtime",
             source,
         })?;
-    LocalSet::new().block_on(&runtime, service)
+    let tasks = LocalSet::new();
+    tasks.spawn_local(async {
+        loop {
+            tokio::time::sleep(sparing::PERIOD).await;
+            sparing::say_what_is_due(Instant::now());
+        }
+    });
+    tasks.block_on(&runtime, service)
 }
 
 /// A container takes four fds, and the usual soft limit is 1024, kept low for programs that use select(2).

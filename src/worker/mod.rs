@@ -20,7 +20,7 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Uid;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Id};
 use crate::error::{Error, is_shortage};
@@ -124,7 +124,7 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, E
         .filter(|slot| server.is_in_flight(*slot))
         .collect();
     if !left_over.is_empty() {
-        info!(
+        debug!(
             calls = left_over.len(),
             "taking up calls that a dead worker left"
         );

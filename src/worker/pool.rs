@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -28,6 +29,7 @@ use super::{First, PAUSE};
 use crate::board::SLOTS;
 use crate::error::{Error, is_shortage};
 use crate::seccomp::ReceiveError;
+use crate::sparing;
 use crate::target::{ThreadState, View};
 
 /// Between two looks at the threads, in milliseconds.
@@ -252,9 +254,13 @@ impl Pool {
                 true if link.is_searching() => {
                     PollTimeout::try_from(SEARCH_PERIOD).unwrap_or(PollTimeout::NONE)
                 }
+                true if sparing::owes() => {
+                    PollTimeout::try_from(sparing::PERIOD).unwrap_or(PollTimeout::NONE)
+                }
                 true => PollTimeout::NONE,
                 false => PollTimeout::from(PERIOD),
             };
+            sparing::say_what_is_due(Instant::now());
             let ended = self.sleep(timeout, link.daemon()).map_err(failed)?;
             if ended.targets {
                 return Ok(());

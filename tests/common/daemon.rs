@@ -118,3 +118,11 @@ impl Drop for Daemon {
 fn read_lossy(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
+
+/// The number behind `name` in a line of the log.
+#[track_caller]
+pub(crate) fn number_after(line: &str, name: &str) -> usize {
+    let (_, rest) = line.split_once(name).unwrap_or_else(|| panic!("{line}"));
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+    digits.unwrap_or_default().parse().expect("a number")
+}

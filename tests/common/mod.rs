@@ -28,7 +28,7 @@ mod terminal;
 mod user;
 
 pub(crate) use bundle::Bundle;
-pub(crate) use daemon::Daemon;
+pub(crate) use daemon::{Daemon, number_after};
 pub(crate) use manager::Manager;
 pub(crate) use outside::{LISTING, inside, owners, sh};
 pub(crate) use packages::{Packages, free_port};

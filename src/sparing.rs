@@ -1,0 +1,223 @@
+//! Log lines in measure: whoever can have a line written again and again fills no disk with it.
+//!
+//! Each place of the program that logs has a budget of its own, which grows again slowly. What goes beyond is counted, and the
+//! count is said once a minute, and at the end. Debug lines are for who has asked for them, and have no bounds.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::callsite::Identifier;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber, error, warn};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+/// So many lines from one place may come at once.
+const MOST: u32 = 100;
+/// In so long a time one more.
+const REFILL: Duration = Duration::from_secs(6);
+/// Between two counts of what was left out.
+pub(crate) const PERIOD: Duration = Duration::from_secs(60);
+/// Marks our own lines.
+const OWN: &str = "sparing";
+
+static LEDGER: LazyLock<Mutex<Ledger>> = LazyLock::new(|| Mutex::new(Ledger::default()));
+
+/// Keeps what a log takes within bounds.
+#[derive(Debug)]
+pub(crate) struct Sparing;
+
+impl<S: Subscriber> Layer<S> for Sparing {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        if *metadata.level() > Level::INFO || metadata.target() == OWN {
+            return true;
+        }
+        let now = Instant::now();
+        let verdict = locked(|ledger| ledger.judge(metadata.callsite(), now, || Kind::of(event)));
+        // Logs something itself.
+        say_what_is_due(now);
+        if verdict == Verdict::Last {
+            warn!(target: OWN, "many lines like the next one: further ones are left out, and counted");
+        }
+        verdict != Verdict::LeaveOut
+    }
+}
+
+/// Whether lines were left out that have not been counted aloud.
+pub(crate) fn owes() -> bool {
+    locked(|ledger| ledger.kinds.values().any(|kind| kind.left_out > 0))
+}
+
+/// To be called now and then: nobody else may be logging.
+pub(crate) fn say_what_is_due(now: Instant) {
+    if locked(|ledger| ledger.is_due(now)) {
+        say_all();
+    }
+}
+
+/// Says how much was left out.
+pub(crate) fn say_all() {
+    for (is_error, left_out, like) in locked(Ledger::take) {
+        match is_error {
+            true => error!(target: OWN, left_out, like, "lines were left out"),
+            false => warn!(target: OWN, left_out, like, "lines were left out"),
+        }
+    }
+}
+
+fn locked<T>(action: impl FnOnce(&mut Ledger) -> T) -> T {
+    action(&mut LEDGER.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    kinds: HashMap<Identifier, Kind>,
+    said: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Log,
+    /// That, too, but nothing after it.
+    Last,
+    LeaveOut,
+}
+
+impl Ledger {
+    fn judge(&mut self, place: Identifier, now: Instant, kind: impl FnOnce() -> Kind) -> Verdict {
+        let kind = self.kinds.entry(place).or_insert_with(kind);
+        kind.refill(now);
+        kind.budget = match kind.budget.checked_sub(1) {
+            Some(budget) => budget,
+            None => {
+                kind.left_out += 1;
+                // The first count is due a period after this.
+                self.said.get_or_insert(now);
+                return Verdict::LeaveOut;
+            }
+        };
+        match kind.budget {
+            0 if !kind.is_scarce => {
+                kind.is_scarce = true;
+                Verdict::Last
+            }
+            _ => Verdict::Log,
+        }
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let said = self.said;
+        let is_due = said.is_some_and(|said| now.duration_since(said) >= PERIOD);
+        if is_due {
+            self.said = None;
+        }
+        is_due
+    }
+
+    fn take(&mut self) -> Vec<(bool, u64, String)> {
+        let kinds = self.kinds.values_mut().filter(|kind| kind.left_out > 0);
+        let kinds = kinds.map(|kind| {
+            let left_out = std::mem::take(&mut kind.left_out);
+            (kind.is_error, left_out, kind.message.clone())
+        });
+        kinds.collect()
+    }
+}
+
+/// The lines of one place.
+#[derive(Debug)]
+struct Kind {
+    is_error: bool,
+    message: String,
+    budget: u32,
+    refilled: Option<Instant>,
+    /// The budget has been used up, and has not become whole again since.
+    is_scarce: bool,
+    left_out: u64,
+}
+
+impl Kind {
+    fn of(event: &Event<'_>) -> Self {
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        Self {
+            is_error: *event.metadata().level() == Level::ERROR,
+            message: message.0,
+            budget: MOST,
+            refilled: None,
+            is_scarce: false,
+            left_out: 0,
+        }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let last = *self.refilled.get_or_insert(now);
+        let more = now.duration_since(last).as_secs() / REFILL.as_secs();
+        let more = u32::try_from(more).unwrap_or(MOST).min(MOST);
+        if more > 0 {
+            self.budget = (self.budget + more).min(MOST);
+            self.refilled = Some(now);
+        }
+        self.is_scarce &= self.budget < MOST;
+    }
+}
+
+/// The words of an event, which are the program's own, without its fields.
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        const MOST_CHARS: usize = 120;
+        if field.name() == "message" {
+            let text = format!("{value:?}");
+            self.0 = text.chars().take(MOST_CHARS).collect();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind() -> Kind {
+        Kind {
+            is_error: false,
+            message: "x".to_owned(),
+            budget: MOST,
+            refilled: None,
+            is_scarce: false,
+            left_out: 0,
+        }
+    }
+
+    #[test]
+    fn what_goes_beyond_a_budget_is_counted_and_the_budget_grows_again() {
+        let mut ledger = Ledger::default();
+        let place = tracing::callsite!(name: "x", kind: tracing::metadata::Kind::EVENT, fields: );
+        let place = tracing::Callsite::metadata(place).callsite();
+        let start = Instant::now();
+        let mut judge = |now| ledger.judge(place.clone(), now, kind);
+        for _ in 1..MOST {
+            assert_eq!(judge(start), Verdict::Log);
+        }
+        assert_eq!(judge(start), Verdict::Last);
+        for _ in 0..5 {
+            assert_eq!(judge(start), Verdict::LeaveOut);
+        }
+        let later = start + REFILL;
+        assert_eq!(judge(later), Verdict::Log);
+        assert_eq!(judge(later), Verdict::LeaveOut);
+        assert!(!ledger.is_due(start + PERIOD - REFILL));
+        assert!(ledger.is_due(start + PERIOD));
+        assert_eq!(ledger.take(), [(false, 6, "x".to_owned())]);
+        assert_eq!(ledger.take(), []);
+        // Whole again.
+        let much_later = start + REFILL * 2 * MOST;
+        assert_eq!(ledger.judge(place.clone(), much_later, kind), Verdict::Log);
+        let kind = &ledger.kinds[&place];
+        assert!(!kind.is_scarce && kind.budget == MOST - 1, "{kind:?}");
+    }
+}
