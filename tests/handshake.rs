@@ -318,10 +318,16 @@ fn an_fd_that_is_no_listener_is_refused() {
 
 #[test]
 fn more_fds_than_any_message_has_are_refused() {
-    is_refused("more than 253 file descriptors", |place, daemon, target| {
+    let reason = "more than 16 file descriptors";
+    is_refused(reason, |place, daemon, target| {
+        let peer = Peer::connect(place, daemon);
+        peer.send(b"{", &[target.listener(); 9]);
+        peer.send(b"\"", &[target.listener(); 9]);
+        peer.wait_for_close();
+    });
+    is_refused(reason, |place, daemon, target| {
         let peer = Peer::connect(place, daemon);
         peer.send(b"{", &[target.listener(); 253]);
-        peer.send(b"\"", &[target.listener(); 253]);
         peer.wait_for_close();
     });
 }
@@ -431,4 +437,29 @@ fn strangers_and_bad_peers_that_come_again_and_again_fill_no_log() {
         .sum();
     let said = daemon.lines(&["WARN refused"]).len();
     assert_eq!(left_out + said, TIMES + 150, "{}", daemon.log());
+}
+
+#[test]
+fn however_many_say_nothing_or_dribble_a_container_is_served() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let before = daemon.open_fds();
+    let peers: Vec<Peer> = (0..300).map(|_| Peer::connect(&place, &daemon)).collect();
+    for peer in &peers[200..] {
+        peer.send(b"{\"a\": \"", &[]);
+    }
+    std::thread::scope(|scope| {
+        for peer in &peers[290..] {
+            // Each byte could be the last one, to who does not look at those before.
+            scope.spawn(|| (0..20_000).for_each(|_| peer.send(b"}", &[])));
+        }
+        for _ in 0..3 {
+            serve_a_container(&place, &daemon);
+        }
+    });
+    daemon.wait_for(&["refused", "too many peers"]);
+    drop(peers);
+    until("every fd is closed", || {
+        (daemon.open_fds() == before).then_some(())
+    });
 }

@@ -40,6 +40,15 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Claim(Rc<Waiting>);
 
+impl Claim {
+    /// Whether the connection may be one that waits until its container is started: a runtime has one.
+    pub(super) fn may_wait(&self) -> bool {
+        const MOST: usize = 4;
+        // One is in the list of those that are waited for.
+        Rc::strong_count(&self.0) <= MOST + 1
+    }
+}
+
 /// Why an announcement is not taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {

@@ -5,6 +5,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -46,13 +47,10 @@ pub(super) async fn additional(status: &str, bundle: &str) -> Vec<EmulatedGid> {
     let config = bundle.join("config.json");
     let path = config.clone();
     // A thread of its own, which may hang for ever without anybody waiting for it.
-    let started = std::thread::Builder::new()
-        .name("config.json".to_owned())
-        .spawn(move || {
-            // Nobody may be listening any more.
-            let _ = tell.send(read(&path));
-        });
-    let problem = match started {
+    let problem = match start(move || {
+        // Nobody may be listening any more.
+        let _ = tell.send(read(&path));
+    }) {
         Err(error) => error.to_string(),
         Ok(_) => match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(Ok(groups))) => return groups,
@@ -62,6 +60,28 @@ pub(super) async fn additional(status: &str, bundle: &str) -> Vec<EmulatedGid> {
     };
     warn!(config = %config.display(), problem, "cannot read the container's additionalGids: it starts without");
     Vec::new()
+}
+
+/// Starts a thread, unless too many hang already.
+fn start(task: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    const MOST: usize = 32;
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    if RUNNING.fetch_add(1, Ordering::Relaxed) >= MOST {
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+        return Err(std::io::Error::other(
+            "too many others are being read, and do not come to an end",
+        ));
+    }
+    let task = || {
+        task();
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    };
+    let started = std::thread::Builder::new()
+        .name("config.json".to_owned())
+        .spawn(task);
+    started.map(drop).inspect_err(|_| {
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    })
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<EmulatedGid>> {

@@ -35,8 +35,8 @@ use crate::oci::ContainerProcessState;
 use crate::seccomp::ListenerFd;
 use crate::sparing;
 use crate::sys;
-use announcements::{Announcements, Refusal};
-use receive::{ReceiveError, Received};
+use announcements::{Announcements, Claim, Refusal};
+use receive::{Audience, ReceiveError, Received};
 use socket::ControlSocket;
 pub(crate) use socket::{abstract_name, is_neighbour};
 use store::{Keeper, Places};
@@ -145,6 +145,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let daemon = Rc::new(Daemon {
         workers,
         announcements: Announcements::default(),
+        audience: Audience::default(),
         open: Cell::new(0),
         last: Cell::new(Instant::now()),
         left: Notify::new(),
@@ -170,8 +171,9 @@ async fn serve(options: Options) -> Result<(), Error> {
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection: trying again in a second");
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    warn!(%error, "cannot accept a connection: trying again");
+                    daemon.audience.send_one_away();
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
             _ = hangup.recv() => info!("SIGHUP: nothing to read anew, containers are left alone"),
@@ -356,6 +358,7 @@ fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
 struct Daemon {
     workers: Workers,
     announcements: Announcements,
+    audience: Audience,
     /// Connections whose container has not ended.
     open: Cell<usize>,
     /// When the last one came or went.
@@ -426,7 +429,8 @@ impl Daemon {
         let claim = self.announcements.claim(pid);
         let is_runtime = claim.is_some();
         debug!(pid, claimed = is_runtime, "connection");
-        match receive::receive(&connection, claim.is_some()).await {
+        let may_wait = claim.as_ref().is_some_and(Claim::may_wait);
+        match self.audience.hear(&connection, may_wait).await {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
                 self.has_served.set(true);

@@ -4,17 +4,24 @@
 //! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its uid: whatever comes
 //! instead ends in an error, with every fd closed.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{MsgFlags, recv};
 use sendfd::RecvWithFd;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
 
+use super::patiently;
 use crate::ask::Ask;
 use crate::board::Board;
 use crate::handover::{Announcement, FDS, Handover};
@@ -26,8 +33,8 @@ use crate::sys;
 const MAX_PAYLOAD: usize = 1 << 20;
 /// The same for a question.
 const MAX_ASK: usize = 16 * 1024;
-/// SCM_MAX_FD: no message carries more, so nothing is cut off.
-const MAX_FDS: usize = 253;
+/// Runtimes send one, and the specification lets them send others as well. The kernel closes those that there is no room for.
+const MAX_FDS: usize = 16;
 /// From the connection to the end of the message.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For something to follow one blank byte.
@@ -48,6 +55,12 @@ pub(super) enum ReceiveError {
     NoFd,
     #[error("more than {MAX_FDS} file descriptors came")]
     TooManyFds,
+    #[error("a message of another version of this program")]
+    OtherVersion,
+    #[error(
+        "too many peers were being heard at once, and this one had said nothing for the longest time"
+    )]
+    Crowded,
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     #[error("its seccompFd is not a seccomp listener: {}", .0.desc())]
@@ -90,6 +103,8 @@ pub(super) async fn receive(
         wait_for_bytes(connection).await?;
     }
     let mut message = Message::default();
+    // No peer is to blame for what we lack.
+    make_room().await?;
     let said = tokio::time::timeout(PATIENCE, read_message(connection, &mut message))
         .await
         .map_err(|_| ReceiveError::TimedOut {
@@ -101,8 +116,9 @@ pub(super) async fn receive(
             let fd = message.fds.swap_remove(state.listener);
             Ok(Received::Container(state, listener(fd)?))
         }
-        Said::Ask(ask) => Ok(Received::Ask(ask)),
+        Said::Ask(ask) => Ok(Received::Ask(ask.ok_or(ReceiveError::OtherVersion)?)),
         Said::Orphan(handover) => {
+            let handover = handover.ok_or(ReceiveError::OtherVersion)?;
             let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| ReceiveError::NoFd)?;
             let [fd, board, shared] = fds;
             Ok(Received::Orphan(Orphan {
@@ -112,7 +128,9 @@ pub(super) async fn receive(
                 shared,
             }))
         }
-        Said::Announcement(announcement) => Ok(Received::Announcement(announcement)),
+        Said::Announcement(announcement) => Ok(Received::Announcement(
+            announcement.ok_or(ReceiveError::OtherVersion)?,
+        )),
     }
 }
 
@@ -132,12 +150,24 @@ async fn wait_for_bytes(connection: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// What a complete message says.
+/// What a complete message says; those of our own programs may be of a version that is not understood.
 enum Said {
     Container(ContainerProcessState),
-    Orphan(Handover),
-    Announcement(Announcement),
-    Ask(Ask),
+    Orphan(Option<Handover>),
+    Announcement(Option<Announcement>),
+    Ask(Option<Ask>),
+}
+
+/// Which of our own programs a message is from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Sender {
+    #[serde(rename = "subuidlessHandover")]
+    worker: Option<IgnoredAny>,
+    #[serde(rename = "subuidlessAnnouncement")]
+    front: Option<IgnoredAny>,
+    #[serde(rename = "subuidlessAsk")]
+    command: Option<IgnoredAny>,
 }
 
 /// What has come so far.
@@ -145,12 +175,13 @@ enum Said {
 struct Message {
     payload: Vec<u8>,
     fds: Vec<OwnedFd>,
+    scan: Scan,
 }
 
 /// Reads until the message is complete.
 ///
 /// That may be before the peer closes: crun's init holds its end open while its own first calls under the filter already
-/// wait for the answers that this message makes possible.
+/// wait for the answers that this message makes possible. It is parsed once: a peer that dribbles costs no more than others.
 async fn read_message(
     connection: &UnixStream,
     message: &mut Message,
@@ -163,54 +194,104 @@ async fn read_message(
         } else {
             read_some(connection, message).await?
         };
-        if !open || message.may_be_complete() {
-            if let Some(handover) = Handover::parse(&message.payload) {
-                return Ok(Said::Orphan(handover));
-            }
-            if let Some(announcement) = Announcement::parse(&message.payload) {
-                return Ok(Said::Announcement(announcement));
-            }
-            if let Some(ask) = message.ask() {
-                return Ok(Said::Ask(ask));
-            }
-            match oci::parse(&message.payload, message.fds.len()) {
-                Err(_) if message.payload.is_empty() && message.fds.is_empty() => {
-                    return Err(ReceiveError::Nothing);
-                }
-                Err(ProtocolError::FdCount { received: 0, .. }) => return Err(ReceiveError::NoFd),
-                Err(_) if message.fds.is_empty() && !open => return Err(ReceiveError::NoFd),
-                Err(ProtocolError::Json(error)) if open && error.is_eof() => {}
-                Ok(_) if open && message.is_blank() => {}
-                result => return Ok(Said::Container(result?)),
-            }
+        if !open || message.scan.is_over() {
+            return message.said();
         }
     }
 }
 
 impl Message {
     fn is_blank(&self) -> bool {
-        self.payload.len() == 1 && !self.fds.is_empty() && self.may_be_complete()
+        let [byte] = self.payload[..] else {
+            return false;
+        };
+        !self.fds.is_empty() && is_space(byte)
     }
 
-    /// A question has no fds with it.
-    fn ask(&self) -> Option<Ask> {
-        let may_be = self.fds.is_empty() && self.payload.len() <= MAX_ASK;
-        may_be.then(|| Ask::parse(&self.payload)).flatten()
+    fn said(&self) -> Result<Said, ReceiveError> {
+        let Self { payload, fds, .. } = self;
+        if payload.is_empty() && fds.is_empty() {
+            return Err(ReceiveError::Nothing);
+        }
+        let sender: Sender = serde_json::from_slice(payload).unwrap_or_default();
+        if sender.worker.is_some() {
+            return Ok(Said::Orphan(Handover::parse(payload)));
+        }
+        if sender.front.is_some() {
+            return Ok(Said::Announcement(Announcement::parse(payload)));
+        }
+        if sender.command.is_some() && payload.len() <= MAX_ASK {
+            return Ok(Said::Ask(Ask::parse(payload)));
+        }
+        match oci::parse(payload, fds.len()) {
+            Err(_) if fds.is_empty() => Err(ReceiveError::NoFd),
+            result => Ok(Said::Container(result?)),
+        }
+    }
+}
+
+/// Finds the end of a JSON object, byte by byte.
+#[derive(Debug, Default)]
+struct Scan {
+    depth: usize,
+    is_in_string: bool,
+    is_escaped: bool,
+    is_over: bool,
+}
+
+impl Scan {
+    fn feed(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if self.is_over {
+                return;
+            }
+            self.step(byte);
+        }
     }
 
-    /// Spares a parse of what cannot be the end of an object.
-    fn may_be_complete(&self) -> bool {
-        let last = self.payload.last();
-        last.is_some_and(|last| matches!(last, b'}' | 0) || last.is_ascii_whitespace())
+    fn step(&mut self, byte: u8) {
+        if self.is_in_string {
+            self.is_in_string = self.is_escaped || byte != b'"';
+            self.is_escaped = !self.is_escaped && byte == b'\\';
+            return;
+        }
+        match byte {
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            b'"' => self.is_in_string = true,
+            _ => {}
+        }
+        // What does not begin as an object does is none of the messages that we know.
+        self.is_over = self.depth == 0 && !is_space(byte);
     }
+
+    /// Nothing that may follow makes another message of what has come.
+    fn is_over(&self) -> bool {
+        self.is_over
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    byte == 0 || byte.is_ascii_whitespace()
+}
+
+/// Waits until there is room for all descriptors that a message may bring: of those for which there is none, the kernel lets
+/// nobody know.
+async fn make_room() -> io::Result<()> {
+    let room = || {
+        let duplicate = |_| io::stdin().as_fd().try_clone_to_owned();
+        (0..=MAX_FDS).map(duplicate).collect::<io::Result<Vec<_>>>()
+    };
+    patiently(room).await.map(drop)
 }
 
 /// Reads what there is; `false` when the peer has closed.
 async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<bool, ReceiveError> {
     let mut chunk = [0; 8 * 1024];
-    let mut numbers: [RawFd; MAX_FDS] = [-1; MAX_FDS];
+    let mut numbers: [RawFd; MAX_FDS + 1] = [-1; MAX_FDS + 1];
     loop {
         connection.readable().await?;
+        make_room().await?;
         let (length, count) = match connection.recv_with_fd(&mut chunk, &mut numbers) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             result => result?,
@@ -221,6 +302,7 @@ async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<boo
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(io::Error::from)?;
         }
         message.fds.extend(received);
+        message.scan.feed(&chunk[..length]);
         message.payload.extend_from_slice(&chunk[..length]);
         if message.fds.len() > MAX_FDS {
             return Err(ReceiveError::TooManyFds);
@@ -229,5 +311,76 @@ async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<boo
             return Err(ReceiveError::TooLong);
         }
         return Ok(length > 0);
+    }
+}
+
+/// Those whose message has not come yet.
+#[derive(Debug, Default)]
+pub(super) struct Audience(RefCell<VecDeque<Rc<Notify>>>);
+
+impl Audience {
+    /// More than that are not heard at once.
+    const MOST: usize = 256;
+
+    /// Hears a peer, as [`receive`] does, unless too many come after it.
+    pub(super) async fn hear(
+        &self,
+        connection: &UnixStream,
+        announced: bool,
+    ) -> Result<Received, ReceiveError> {
+        if announced {
+            return receive(connection, true).await;
+        }
+        if self.0.borrow().len() >= Self::MOST {
+            self.send_one_away();
+        }
+        let leave = Rc::new(Notify::new());
+        self.0.borrow_mut().push_back(Rc::clone(&leave));
+        let heard = tokio::select! {
+            received = receive(connection, false) => received,
+            () = leave.notified() => Err(ReceiveError::Crowded),
+        };
+        self.0
+            .borrow_mut()
+            .retain(|other| !Rc::ptr_eq(other, &leave));
+        heard
+    }
+
+    /// Makes room by giving up who has been there for the longest time: an honest peer says what it has to say at once.
+    pub(super) fn send_one_away(&self) {
+        if let Some(first) = self.0.borrow_mut().pop_front() {
+            first.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many bytes of `text` make a message that is over.
+    fn over_after(text: &str) -> Option<usize> {
+        let mut scan = Scan::default();
+        (0..text.len()).find_map(|at| {
+            scan.feed(&text.as_bytes()[at..=at]);
+            scan.is_over().then_some(at + 1)
+        })
+    }
+
+    #[test]
+    fn the_end_of_an_object_is_found_whatever_is_in_it() {
+        let whole = r#" {"a": "}\\\"}", "b": [{}, "]"], "c\\": {"d": "\u007d"}}"#;
+        assert_eq!(over_after(&format!("{whole} x")), Some(whole.len()));
+        for end in 0..whole.len() {
+            assert_eq!(over_after(&whole[..end]), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_over_with_its_first_byte() {
+        for text in ["GET /", "\"x\"", "}", "1"] {
+            assert!(over_after(text).is_some_and(|length| length <= 2), "{text}");
+        }
+        assert_eq!(over_after(" \n\0\t"), None);
     }
 }
