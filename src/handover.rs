@@ -159,6 +159,9 @@ pub(crate) struct Announcement {
     version: u32,
     pub(crate) id: String,
     pub(crate) next: NextUser,
+    /// Of a container that runs, into which the next process is put: which one of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<String>,
 }
 
 /// The answer to an [`Announcement`].
@@ -168,8 +171,12 @@ impl Announcement {
     const VERSION: u32 = 1;
 
     pub(crate) fn new(id: String, next: NextUser) -> Self {
-        let version = Self::VERSION;
-        Self { version, id, next }
+        Self {
+            version: Self::VERSION,
+            id,
+            next,
+            bundle: None,
+        }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -193,7 +200,8 @@ impl Announcement {
             NextUser::AsIs => true,
             NextUser::User(user) => user.is_possible(),
         };
-        is_possible && self.id.chars().count() <= MAX_CHARS
+        let mut texts = [Some(&self.id), self.bundle.as_ref()].into_iter().flatten();
+        is_possible && texts.all(|text| text.chars().count() <= MAX_CHARS)
     }
 }
 

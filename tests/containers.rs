@@ -200,7 +200,7 @@ fn several_containers_run_side_by_side_and_keep_to_themselves() {
         assert_eq!(seen, format!("all went well\n50:{n}\n{n}:{n}\n"));
         container.stop();
     }
-    let ended = |_| daemon.lines(&["container ended"]).len() == 8;
+    let ended = |_| daemon.lines(&[" ended "]).len() == 8;
     common::until("eight listeners have ended", || ended(()).then_some(()));
 }
 

@@ -70,15 +70,20 @@ fn send(place: &Place, daemon: &Daemon, message: &[u8], fds: &[BorrowedFd]) {
 
 /// Sends `message` with a listener; its target is served from then on, and the log names the container.
 fn is_served(message: &[u8], id: &str) {
+    begins_and_ends(message, "container", id);
+}
+
+/// The same for whatever the log calls `what`.
+fn begins_and_ends(message: &[u8], what: &str, id: &str) {
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let mut target = Target::start(&place);
     send(&place, &daemon, message, &[target.listener()]);
     target.give_up_listener();
     assert_eq!(target.chown(), OWNED);
-    daemon.wait_for(&[" INFO container ", &format!("container={id} ")]);
+    daemon.wait_for(&[&format!(" INFO {what} "), &format!("container={id} ")]);
     drop(target);
-    daemon.wait_for(&["container ended", &format!("container={id} ")]);
+    daemon.wait_for(&[&format!(" INFO {what} ended "), &format!("container={id} ")]);
     until("the worker ends", || {
         place.workers().is_empty().then_some(())
     });
@@ -133,10 +138,11 @@ fn cruns_message_is_understood() {
 
 #[test]
 fn cruns_message_at_exec_is_understood() {
-    is_served(
+    begins_and_ends(
         serde_json::to_string_pretty(&crun_exec("c2"))
             .unwrap()
             .as_bytes(),
+        "exec",
         "c2",
     );
 }

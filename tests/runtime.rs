@@ -225,6 +225,39 @@ fn a_profile_of_the_users_own_is_extended_and_forbids_what_it_forbade() {
 }
 
 #[test]
+fn two_containers_of_one_name_know_nothing_of_each_other() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    // Each runtime has a place of its own for its containers.
+    let bundle = |runtime, groups: Value| {
+        let bundle = Bundle::new(&place, &daemon).under(runtime, &daemon);
+        bundle.with_config(|config| config["process"]["user"]["additionalGids"] = groups)
+    };
+    let first = bundle(Runtime::Crun, json!([7]));
+    let second = bundle(Runtime::Runc, json!([8]));
+    let [one, other] = [&first, &second].map(|bundle| {
+        let script = "id -G >/work/groups; exec sleep 1000000";
+        bundle.start_as(place.name(), &["/bin/sh", "-c", script])
+    });
+    for (bundle, container, groups) in [(&first, &one, "0 7\n"), (&second, &other, "0 8\n")] {
+        let path = bundle.rootfs().join("work/groups");
+        until("the container says its groups", || {
+            let seen = fs::read_to_string(&path).unwrap_or_default();
+            (seen == groups).then_some(())
+        });
+        // crun alone does not say which one is meant.
+        bundle.fronted.set(true);
+        assert_eq!(exec(container, &[], "id -G"), groups);
+        bundle.fronted.set(false);
+    }
+    assert!(daemon.lines(&["several containers"]).is_empty());
+    run(&mut one.exec_command(&["id", "-G"])).ok();
+    daemon.wait_for(&["several containers have this name"]);
+    one.stop();
+    other.stop();
+}
+
+#[test]
 fn a_daemon_that_listens_is_used_and_none_is_started() {
     let place = Place::new();
     let started = Started(&place);

@@ -214,15 +214,16 @@ fn a_worker_ends_with_its_container_and_the_log_tells_how_many_calls_were_served
     no_workers_are_left(&place);
     // One listener for the first process, one for the second.
     until("both have ended", || {
-        (daemon.lines(&["container ended", &id]).len() == 2).then_some(())
+        let ended = |what| !daemon.lines(&[what, &id]).is_empty();
+        (ended("INFO container ended") && ended("INFO exec ended")).then_some(())
     });
     let answered = daemon
-        .lines(&["container ended", &id])
+        .lines(&[" ended ", &id])
         .iter()
         .map(|line| common::number_after(line, "answered="))
         .max();
     assert!(answered >= Some(10), "{}", daemon.log());
-    for line in daemon.lines(&["container ended", &id]) {
+    for line in daemon.lines(&[" ended ", &id]) {
         let parts = ["continued=", "answered=", "failed="];
         let sum: usize = parts
             .iter()

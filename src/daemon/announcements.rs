@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::debug;
 
-use crate::handover::{Announcement, NextUser};
+use crate::handover::Announcement;
 use crate::sys;
 
 /// A front announces once, and its runtime comes within the second.
@@ -99,7 +99,7 @@ impl Announcements {
     }
 
     /// What was said about the container `id`: by an ancestor of whoever brings it, or else by somebody who has not come yet.
-    pub(super) fn take(&self, claim: Option<Claim>, id: &str) -> Option<NextUser> {
+    pub(super) fn take(&self, claim: Option<Claim>, id: &str) -> Option<Announcement> {
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(may_come);
         let is_meant = |waiting: &Rc<Waiting>| waiting.announcement.id == id;
@@ -111,7 +111,7 @@ impl Announcements {
         });
         let index = claimed.or_else(|| waiting.iter().position(is_meant))?;
         let taken = waiting.remove(index);
-        Some(taken.announcement.next.clone())
+        Some(taken.announcement.clone())
     }
 }
 
@@ -138,7 +138,7 @@ fn parent(pid: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handover::ProcessUser;
+    use crate::handover::{NextUser, ProcessUser};
 
     fn of(id: &str) -> Announcement {
         Announcement::new(id.to_owned(), NextUser::AsIs)
@@ -168,7 +168,7 @@ mod tests {
         drop(asks);
         let claim = || announcements.claim(Some(child.id()));
         assert_eq!(announcements.take(claim(), "c2"), None);
-        assert_eq!(announcements.take(claim(), "c1"), Some(NextUser::AsIs));
+        assert_eq!(announcements.take(claim(), "c1"), Some(of("c1")));
         assert!(claim().is_none());
         assert_eq!(announcements.take(None, "c1"), None);
         end(child);
@@ -180,10 +180,12 @@ mod tests {
         let [first, second] = [sleeping(), sleeping()];
         let user = NextUser::User(ProcessUser::default());
         announcements.hear(of("c1"), Some(first.id())).unwrap();
-        let other = Announcement::new("c1".to_owned(), user.clone());
-        announcements.hear(other, Some(second.id())).unwrap();
+        let other = Announcement::new("c1".to_owned(), user);
+        announcements
+            .hear(other.clone(), Some(second.id()))
+            .unwrap();
         let claim = announcements.claim(Some(second.id()));
-        assert_eq!(announcements.take(claim, "c1"), Some(user));
+        assert_eq!(announcements.take(claim, "c1"), Some(other));
         end(first);
         end(second);
     }
@@ -196,7 +198,7 @@ mod tests {
         let pid = Some(end(child));
         assert!(announcements.claim(pid).is_none());
         assert_eq!(announcements.take(None, "c2"), None);
-        assert_eq!(announcements.take(None, "c1"), Some(NextUser::AsIs));
+        assert_eq!(announcements.take(None, "c1"), Some(of("c1")));
         assert_eq!(announcements.take(None, "c1"), None);
         let unknown = Err(Refusal::Unknown);
         assert_eq!(announcements.hear(of("c1"), None), unknown);
@@ -211,7 +213,7 @@ mod tests {
             announcements.hear(of(&n.to_string()), own).unwrap();
         }
         assert_eq!(announcements.hear(of("late"), own), Err(Refusal::TooMany));
-        assert_eq!(announcements.take(None, "0"), Some(NextUser::AsIs));
+        assert_eq!(announcements.take(None, "0"), Some(of("0")));
         announcements.hear(of("late"), own).unwrap();
     }
 }

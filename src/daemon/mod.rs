@@ -434,8 +434,8 @@ impl Daemon {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
                 self.has_served.set(true);
-                let next = self.announcements.take(claim, &state.id);
-                self.workers.supervise(state, listener, next).await;
+                let said = self.announcements.take(claim, &state.id);
+                self.workers.supervise(state, listener, said).await;
             }
             Ok(Received::Orphan(orphan)) => {
                 self.has_served.set(true);

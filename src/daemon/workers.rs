@@ -1,7 +1,6 @@
 //! One worker process for each listener: spawn, wait, start another one if it dies before its targets.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
 use sendfd::SendWithFd;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -24,7 +24,7 @@ use super::receive::Orphan;
 use super::tracers::Tracers;
 use crate::board::Board;
 use crate::credentials::EmulatedGid;
-use crate::handover::{Handover, NextUser, Setup};
+use crate::handover::{Announcement, Handover, NextUser, Setup};
 use crate::identity::Table;
 use crate::oci::{ContainerProcessState, UNKNOWN};
 use crate::seccomp::ListenerFd;
@@ -45,8 +45,16 @@ pub(super) struct Workers {
     arguments: [OsString; 6],
     containers: RefCell<Vec<Rc<Container>>>,
     pub(super) tracers: Tracers,
-    /// By container id, as long as a worker of the container lives.
-    shared: RefCell<HashMap<String, Weak<OwnedFd>>>,
+    shared: RefCell<Vec<Shared>>,
+}
+
+/// The memory that all workers of a container share, as long as one of them lives: its table of identities, and what they lock.
+#[derive(Debug)]
+struct Shared {
+    /// Two runtimes, or two that keep their state in different places, may use one name.
+    id: String,
+    bundle: String,
+    memory: Weak<OwnedFd>,
 }
 
 impl Workers {
@@ -64,26 +72,56 @@ impl Workers {
         self.containers.borrow().clone()
     }
 
-    /// The memory that all workers of the container `id` share: its table of identities, and what they lock; a new one if
-    /// none is known.
-    fn shared(&self, id: &str, groups: Vec<EmulatedGid>) -> Result<Rc<OwnedFd>, Errno> {
-        let known = self.shared.borrow().get(id).and_then(Weak::upgrade);
+    /// The memory that the workers of a container share: that of the container into which a process is put, or new one.
+    fn shared(&self, handover: &Handover, groups: &[EmulatedGid]) -> Result<Rc<OwnedFd>, Errno> {
+        let known = match handover.status == EXEC {
+            true => self.known(handover),
+            // Nobody is in it yet.
+            false => None,
+        };
         match known {
             Some(known) => Ok(known),
-            None => Ok(self.share(id, Table::create(groups)?)),
+            None => Ok(self.share(handover, Table::create(groups.to_vec())?)),
         }
     }
 
-    /// Lets later workers of the container `id` share `memory`, unless others do so already.
-    fn share(&self, id: &str, memory: OwnedFd) -> Rc<OwnedFd> {
+    /// That of the one container which is meant, where it is certain which.
+    fn known(&self, handover: &Handover) -> Option<Rc<OwnedFd>> {
+        let Handover { id, bundle, .. } = handover;
+        let shared = self.shared.borrow();
+        let of_id = shared.iter().filter(|shared| shared.id == *id);
+        // crun does not say where the container's bundle is.
+        let is_meant = |shared: &&Shared| !bundle.starts_with('/') || shared.bundle == *bundle;
+        let found = of_id.filter(is_meant);
+        let mut found: Vec<_> = found.filter_map(|shared| shared.memory.upgrade()).collect();
+        let inode = |memory: &Rc<OwnedFd>| fstat(memory).map_or(0, |memory| memory.st_ino);
+        found.sort_by_key(inode);
+        found.dedup_by_key(|memory| inode(memory));
+        match &found[..] {
+            [] => None,
+            [one] => Some(Rc::clone(one)),
+            _ => {
+                warn!(
+                    container = %id,
+                    "several containers have this name: a process that is put into one knows nothing of the ids of those in it"
+                );
+                None
+            }
+        }
+    }
+
+    /// Lets later workers of the container share `memory`.
+    fn share(&self, handover: &Handover, memory: OwnedFd) -> Rc<OwnedFd> {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|_, fd| fd.strong_count() > 0);
+        shared.retain(|shared| shared.memory.strong_count() > 0);
         let memory = Rc::new(memory);
         // Containers without a name are not one container.
-        if id != UNKNOWN {
-            shared
-                .entry(id.to_owned())
-                .or_insert_with(|| Rc::downgrade(&memory));
+        if handover.id != UNKNOWN {
+            shared.push(Shared {
+                id: handover.id.clone(),
+                bundle: handover.bundle.clone(),
+                memory: Rc::downgrade(&memory),
+            });
         }
         memory
     }
@@ -93,12 +131,22 @@ impl Workers {
         &self,
         state: ContainerProcessState,
         listener: ListenerFd,
-        next: Option<NextUser>,
+        said: Option<Announcement>,
     ) {
         let ContainerProcessState {
-            id, status, bundle, ..
+            id,
+            status,
+            mut bundle,
+            ..
         } = state;
-        info!(container = %id, %status, %bundle, "container");
+        let (next, where_it_is) = said.map(|said| (said.next, said.bundle)).unzip();
+        if let Some(known) = where_it_is.flatten().filter(|_| status == EXEC) {
+            bundle = known;
+        }
+        match status.as_str() {
+            EXEC => info!(container = %id, %bundle, "exec"),
+            _ => info!(container = %id, %status, %bundle, "container"),
+        }
         let groups = match next {
             // Whom it announces has the groups that it announces.
             Some(_) => Vec::new(),
@@ -131,7 +179,7 @@ impl Workers {
                 return Err(Errno::ESRCH.into());
             }
             let board = Board::create()?;
-            Ok((board, self.shared(&handover.id, groups.clone())?))
+            Ok((board, self.shared(&handover, &groups)?))
         });
         match memory.await {
             Ok((board, shared)) => {
@@ -158,7 +206,7 @@ impl Workers {
         } = &orphan.handover;
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
         // Its own, whatever is known under this name by now: processes carry numbers of its table.
-        let shared = self.share(id, orphan.shared);
+        let shared = self.share(&orphan.handover, orphan.shared);
         let container = Container::new(orphan.handover, orphan.listener, orphan.board, shared);
         self.keep(container, Some(link)).await;
     }
@@ -215,7 +263,8 @@ impl Workers {
             continued = served.continued,
             answered = served.answered,
             failed = served.failed,
-            "container ended"
+            "{} ended",
+            container.kind()
         );
     }
 
@@ -309,6 +358,15 @@ impl Container {
             worker: Cell::new(None),
             link: RefCell::default(),
             deaths: Cell::new(0),
+        }
+    }
+
+    /// What it is that has begun and will end.
+    fn kind(&self) -> &'static str {
+        match self.handover.status.as_str() {
+            _ if self.feed.is_some() => "user namespace",
+            EXEC => "exec",
+            _ => "container",
         }
     }
 

@@ -192,6 +192,13 @@ fn announcement(id: &OsStr, next: NextUser) -> Announcement {
     Announcement::new(id.to_string_lossy().into_owned(), next)
 }
 
+/// Of a process that is put into a container.
+fn announcement_to(state: State, id: &OsStr, next: NextUser) -> (PathBuf, Announcement) {
+    let mut announcement = announcement(id, next);
+    announcement.bundle = state.bundle;
+    (state.listener, announcement)
+}
+
 /// exec
 fn exec(line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, Error> {
     let Some(state) = State::find(id, line.global("root"), kind) else {
@@ -220,7 +227,8 @@ fn exec_file(
         user::add_home(&mut process, &rootfs, &next, kind);
         line.set("process", &passed_on(&process)?);
     }
-    receiver::announce(Some(state.listener), &announcement(id, next))?;
+    let (socket, announcement) = announcement_to(state, id, next);
+    receiver::announce(Some(socket), &announcement)?;
     Ok(line.words().to_vec())
 }
 
@@ -236,7 +244,7 @@ fn exec_words(
         .filter_map(|gid| gid.to_str()?.parse().ok())
         .collect::<Vec<u32>>();
     let next = match line.own("user").map(OsStr::to_owned) {
-        None => state.user.map_or(NextUser::AsIs, NextUser::User),
+        None => state.user.clone().map_or(NextUser::AsIs, NextUser::User),
         Some(option) => match user::of_option(&option, gids, mapped) {
             Some((next, instead)) => {
                 line.set("user", OsStr::new(&instead));
@@ -247,7 +255,8 @@ fn exec_words(
         },
     };
     let is_as_is = next == NextUser::AsIs;
-    receiver::announce(Some(state.listener), &announcement(id, next))?;
+    let (socket, announcement) = announcement_to(state, id, next);
+    receiver::announce(Some(socket), &announcement)?;
     Ok(match is_as_is {
         true => line.words().to_vec(),
         false => line.into_words("additional-gids", &[]),

@@ -15,6 +15,8 @@ use crate::profile::Runtime;
 pub(super) struct State {
     /// Its first process.
     pub(super) pid: u32,
+    /// Where it was made; runtimes may keep several containers of one name, in different places.
+    pub(super) bundle: Option<String>,
     /// Where the listener of each of its processes goes.
     pub(super) listener: PathBuf,
     /// Whom that was to be, where the runtime has been told otherwise.
@@ -50,6 +52,7 @@ impl State {
         let listener = path.as_str().filter(|path| !path.is_empty())?;
         Some(Self {
             pid: init_in(root, id, kind)?,
+            bundle: noted_bundle(root, id, kind, &state),
             listener: PathBuf::from(listener),
             user: noted_user(&state, kind),
         })
@@ -59,15 +62,27 @@ impl State {
 fn noted_user(state: &Value, kind: Runtime) -> Option<ProcessUser> {
     let text = match kind {
         Runtime::Crun => state.get("annotations")?.get(ANNOTATION)?.as_str()?,
-        // KEY=VALUE
-        Runtime::Runc => {
-            let labels = state.get("config")?.get("labels")?.as_array()?;
-            labels
-                .iter()
-                .find_map(|label| label.as_str()?.strip_prefix(ANNOTATION)?.strip_prefix('='))?
-        }
+        Runtime::Runc => label(state, ANNOTATION)?,
     };
     serde_json::from_str(text).ok()
+}
+
+fn noted_bundle(root: &Path, id: &str, kind: Runtime, state: &Value) -> Option<String> {
+    match kind {
+        Runtime::Crun => {
+            let status = object(root, id, "status")?;
+            status.get("bundle")?.as_str().map(str::to_owned)
+        }
+        Runtime::Runc => label(state, "bundle").map(str::to_owned),
+    }
+}
+
+/// One of runc's, which are of the form KEY=VALUE.
+fn label<'a>(state: &'a Value, key: &str) -> Option<&'a str> {
+    let labels = state.get("config")?.get("labels")?.as_array()?;
+    labels
+        .iter()
+        .find_map(|label| label.as_str()?.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// The first process of the container `id` of a runtime whose state is below `root`.

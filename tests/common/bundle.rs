@@ -237,8 +237,13 @@ impl<'a> Bundle<'a> {
 
     /// Starts a container that runs until it is stopped.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running<'_> {
+        self.start_as(self.next_id(), arguments)
+    }
+
+    /// The same with an id of the caller's choice.
+    pub(crate) fn start_as(&self, id: String, arguments: &[&str]) -> Running<'_> {
         self.write(arguments);
-        Running::start(self, self.next_id())
+        Running::start(self, id)
     }
 }
 
