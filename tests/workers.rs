@@ -336,8 +336,8 @@ fn all_hang(place: &Place, work: &Path, container: &str) -> nix::unistd::Pid {
     until("a worker has a thread for each call that hangs", || {
         let said = fs::read_to_string(work.join("stuck")).unwrap_or_default();
         assert!(!said.contains("target:"), "{said}");
-        let workers = place.workers_of(container).into_iter();
-        workers.filter(|worker| threads(worker) > STUCK).last()
+        let workers = place.workers_of(container);
+        workers.into_iter().rfind(|worker| threads(worker) > STUCK)
     })
 }
 
