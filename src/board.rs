@@ -4,17 +4,18 @@
 //! is sent. When a worker is killed, its successor finds in the slots what it left unanswered. The daemon reads the
 //! counters when the container ends, or when it is asked. Both map one sealed memfd, so neither can make the other fault.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::ftruncate;
 
 use crate::ask::Namespaces;
+use crate::lock::{self, Claim};
 use crate::seccomp::{Slot, clear};
 use crate::sys::{NOTIFICATION_WORDS, SharedWords};
 use crate::tally::{self, Count, Outcome, Served};
@@ -41,6 +42,17 @@ const SINCE: usize = 3;
 const NAMESPACES: usize = 4;
 /// How many slots, from the first one on, have ever been used.
 const USED: usize = 7;
+/// The process that serves.
+const WORKER: usize = 8;
+
+/// What one process at a time is to a container, until it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Answers its calls.
+    Worker = 0,
+    /// Sees to it that there is a worker.
+    Manager = 1,
+}
 
 /// How far a call has got that must not be done twice.
 ///
@@ -146,6 +158,33 @@ impl Board {
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.memfd.as_fd()
+    }
+
+    /// For a role that is to be taken. To be called while /proc is the host's.
+    pub(crate) fn claim(&self, role: Role) -> Result<Claim, Errno> {
+        let path = format!("/proc/self/fd/{}", self.memfd.as_raw_fd());
+        // Locks belong to the open file description, and all processes share the one that was received.
+        let file = open(
+            path.as_str(),
+            OFlag::O_RDWR | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Claim::new(file, role as usize))
+    }
+
+    /// Whether some process has the role; an error is a yes.
+    pub(crate) fn is_taken(&self, role: Role) -> bool {
+        lock::is_taken(self.memfd.as_fd(), role as usize).unwrap_or(true)
+    }
+
+    /// Who said last that it serves; 0: nobody so far.
+    pub(crate) fn worker(&self) -> u32 {
+        let word = self.memory.words()[WORKER].load(Ordering::Relaxed);
+        u32::try_from(word).unwrap_or_default()
+    }
+
+    pub(crate) fn set_worker(&self, pid: u32) {
+        self.memory.words()[WORKER].store(pid.into(), Ordering::Relaxed);
     }
 
     fn slot_words(&self, index: usize) -> &[AtomicU64] {
@@ -317,6 +356,21 @@ mod tests {
         assert_eq!(other.namespaces(), namespaces);
         board.begin(42, UNIX_EPOCH + Duration::from_secs(7));
         assert_eq!((other.table(), other.since()), (42, 7));
+    }
+
+    #[test]
+    fn a_role_is_one_claimants_as_long_as_it_lives() {
+        let board = Board::create().unwrap();
+        let other = Board::open(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let first = board.claim(Role::Worker).unwrap();
+        let second = other.claim(Role::Worker).unwrap();
+        assert!(!other.is_taken(Role::Worker));
+        assert!(first.take().unwrap());
+        assert!(!second.take().unwrap());
+        assert!(other.is_taken(Role::Worker) && board.is_taken(Role::Worker));
+        assert!(!other.is_taken(Role::Manager));
+        drop(first);
+        assert!(second.take().unwrap());
     }
 
     #[test]

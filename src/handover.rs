@@ -26,6 +26,8 @@ pub(crate) const LONGEST: usize = 1 << 20;
 
 /// The first argument of a worker.
 const WORKER: &str = "worker";
+/// And of a guard.
+const GUARD: &str = "guard";
 
 /// What a worker finds on its command line.
 ///
@@ -55,14 +57,30 @@ impl Setup {
         ]
     }
 
+    /// The same for the guard.
+    pub(crate) fn to_guards_arguments(&self) -> [OsString; 6] {
+        let mut arguments = self.to_arguments();
+        arguments[0] = GUARD.into();
+        arguments
+    }
+
     /// `None` for the command line of anything but a worker.
     pub(crate) fn from_arguments(arguments: &[OsString]) -> Option<Self> {
-        let [worker, log_level, log_format, recent, lasting, socket] = arguments else {
+        Self::of(WORKER, arguments)
+    }
+
+    /// `None` for the command line of anything but a guard.
+    pub(crate) fn from_guards_arguments(arguments: &[OsString]) -> Option<Self> {
+        Self::of(GUARD, arguments)
+    }
+
+    fn of(whom: &str, arguments: &[OsString]) -> Option<Self> {
+        let [first, log_level, log_format, recent, lasting, socket] = arguments else {
             return None;
         };
         let text = |word: &OsStr| word.to_str().map(str::to_owned);
         let path = |word: &OsStr| (!word.is_empty()).then(|| PathBuf::from(word));
-        (worker == WORKER).then_some(())?;
+        (first == whom).then_some(())?;
         Some(Self {
             log_level: text(log_level)?,
             log_format: text(log_format)?,

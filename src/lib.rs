@@ -4,7 +4,7 @@
 //! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
 //! top floor down; each imports from lower floors only:
 //!
-//! `cli` > `tree` > `sweep`, `launch`, `look`, `check`, `install` > `runtime` > `daemon`, `bundle`, `profile`, `worker` > `syscalls` >
+//! `cli` > `tree` > `sweep`, `launch`, `look`, `check`, `install` > `runtime` > `daemon`, `guard`, `bundle`, `profile`, `worker` > `syscalls` >
 //! `target` > `seccomp`, `board`, `owner`, `identity` >
 //! `procfs`, `lock` > `sys` > `credentials`,
 //! `acl`, `name`, `handover`, `ask`, `oci`, `error` > `tally`, `sparing`.
@@ -20,6 +20,7 @@ mod cli;
 mod credentials;
 mod daemon;
 mod error;
+mod guard;
 mod handover;
 mod identity;
 mod install;

@@ -77,20 +77,55 @@ impl Drop for Guard<'_> {
     }
 }
 
+/// A byte of a file that one process at a time can hold, until it ends.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    file: OwnedFd,
+    byte: usize,
+}
+
+impl Claim {
+    /// `file` must be an open file description that nobody else has.
+    pub(crate) fn new(file: OwnedFd, byte: usize) -> Self {
+        Self { file, byte }
+    }
+
+    /// Takes it, if nobody has it; held as long as this lives.
+    pub(crate) fn take(&self) -> Result<bool, Errno> {
+        let lock = description(libc::F_WRLCK, self.byte)?;
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock)) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// Whether the byte is held through another open file description than `file`.
+pub(crate) fn is_taken(file: BorrowedFd, byte: usize) -> Result<bool, Errno> {
+    let mut lock = description(libc::F_WRLCK, byte)?;
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
 fn set(memfd: BorrowedFd, kind: i32, byte: usize) -> Result<(), Errno> {
-    let lock = libc::flock {
-        l_type: i16::try_from(kind).map_err(|_| Errno::EINVAL)?,
-        l_whence: i16::try_from(libc::SEEK_SET).map_err(|_| Errno::EINVAL)?,
-        l_start: i64::try_from(byte).map_err(|_| Errno::EINVAL)?,
-        l_len: 1,
-        l_pid: 0,
-    };
+    let lock = description(kind, byte)?;
     loop {
         match fcntl(memfd, FcntlArg::F_OFD_SETLKW(&lock)) {
             Err(Errno::EINTR) => {}
             result => return result.map(drop),
         }
     }
+}
+
+fn description(kind: i32, byte: usize) -> Result<libc::flock, Errno> {
+    Ok(libc::flock {
+        l_type: i16::try_from(kind).map_err(|_| Errno::EINVAL)?,
+        l_whence: i16::try_from(libc::SEEK_SET).map_err(|_| Errno::EINVAL)?,
+        l_start: i64::try_from(byte).map_err(|_| Errno::EINVAL)?,
+        l_len: 1,
+        l_pid: 0,
+    })
 }
 
 #[cfg(test)]

@@ -59,6 +59,17 @@ pub(crate) fn write(name: &Name, text: &[u8]) -> Result<(), Errno> {
     File::from(file).write_all(text).map_err(errno_of)
 }
 
+/// Whether the main thread of the process `pid` has ended while others have not: then it cannot be waited for. A killed worker
+/// with a thread in an uninterruptible call (FUSE that has read the request, a dead NFS server) stays so. To be called while
+/// /proc is the host's.
+pub(crate) fn is_dying(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" Z"))
+    })
+}
+
 /// The names in a directory that are text.
 pub(crate) fn list(name: &CStr) -> Result<Vec<String>, Errno> {
     let entries = std::fs::read_dir(OsStr::from_bytes(name.to_bytes())).map_err(errno_of)?;

@@ -115,6 +115,17 @@ impl ListenerFd {
         sys::notification_id_valid(self.fd.as_fd(), id).is_ok()
     }
 
+    /// Whether any process still runs under the listener's filter.
+    pub(crate) fn has_targets(&self) -> bool {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(_) => !fds[0]
+                .revents()
+                .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)),
+            Err(_) => true,
+        }
+    }
+
     /// Whether a call is waiting that nobody has received.
     pub(crate) fn has_pending(&self) -> bool {
         self.events_within(Duration::ZERO)

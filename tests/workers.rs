@@ -188,6 +188,71 @@ fn a_killed_daemon_leaves_containers_alone() {
     a_daemon_that_ends_leaves_containers_alone(Signal::SIGKILL);
 }
 
+/// The daemon's guard.
+fn guard_of(place: &Place, daemon: &Daemon) -> nix::unistd::Pid {
+    let name = format!("subuidless guard of {}\0", daemon.pid());
+    until("the daemon has a guard", || {
+        let mut processes = place.processes().into_iter();
+        processes.find_map(|(pid, command)| command.starts_with(name.as_bytes()).then_some(pid))
+    })
+}
+
+/// Ends processes for which nobody waits but init.
+fn kill_at_once(pids: &[nix::unistd::Pid], between: u64) {
+    for pid in pids {
+        kill(*pid, Signal::SIGKILL).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(between));
+    }
+}
+
+#[test]
+fn a_container_goes_on_whichever_two_of_daemon_worker_and_guard_are_killed() {
+    let place = Place::new();
+    let mut daemon = Daemon::start(&place);
+    let bundle = steady_bundle(&place, &daemon, Runtime::Crun);
+    let steady = Steady::start(&bundle, "2");
+    let id = steady.container.id.clone();
+    for between in [0, 10] {
+        for which in 0..6 {
+            let worker = worker_of(&place, &steady.container);
+            let (guard, own) = (guard_of(&place, &daemon), daemon.pid());
+            let victims = [
+                [own, worker],
+                [worker, own],
+                [guard, worker],
+                [worker, guard],
+                [guard, own],
+                [own, guard],
+            ][which];
+            kill_at_once(&victims, between);
+            steady.wait_for_progress();
+            if victims.contains(&own) {
+                daemon.wait();
+                daemon = Daemon::start(&place);
+                daemon.wait_for(&["container of an earlier daemon", &id]);
+            }
+            steady.wait_for_progress();
+            // All three are there again.
+            until("the guard keeps the container", || {
+                let guard = guard_of(&place, &daemon);
+                common::has_listener(guard).then_some(())
+            });
+        }
+    }
+    steady.finish();
+    no_workers_are_left(&place);
+    daemon.wait_for(&["container ended", &id]);
+    let guard = guard_of(&place, &daemon);
+    until("the guard keeps nothing any more", || {
+        (!common::has_listener(guard)).then_some(())
+    });
+    daemon.terminate();
+    until("no guard is left", || {
+        let processes = place.processes();
+        processes.is_empty().then_some(())
+    });
+}
+
 #[test]
 fn sighup_leaves_the_daemon_and_its_containers_alone() {
     let place = Place::new();

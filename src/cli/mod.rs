@@ -161,6 +161,9 @@ pub fn main() -> ExitCode {
     if let Some(setup) = worker::setup() {
         return exit_code(worker::run(&setup));
     }
+    if let Some(setup) = worker::guards_setup() {
+        return exit_code(worker::run_guard(&setup));
+    }
     if let Some(options) = runtime::called_by_name() {
         return exit_code(Err(runtime::run_by_name(options)));
     }

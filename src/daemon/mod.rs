@@ -4,6 +4,7 @@ mod announcements;
 mod answer;
 pub(crate) mod background;
 mod groups;
+mod guard;
 mod receive;
 mod router;
 mod socket;
@@ -89,6 +90,9 @@ pub(crate) fn supervise(options: Options, keep_id: bool) -> Result<(), Error> {
     block_on(serve_one(options, keep_id))
 }
 
+/// For so long a command is kept by its supervisor and worker alone: a guard takes as long to start as a short command.
+const UNGUARDED: Duration = Duration::from_millis(50);
+
 fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     check_kernel()?;
@@ -135,13 +139,14 @@ async fn serve(options: Options) -> Result<(), Error> {
     let socket = ControlSocket::open(options.socket)?;
     let places = Places::prepare(options.store);
     let keeper = Keeper::start(&places);
-    let workers = Workers::new(&Setup {
+    let workers = Rc::new(Workers::new(&Setup {
         log_level: options.log_level,
         log_format: options.log_format,
         recent: places.recent,
         lasting: places.lasting,
         socket: Some(socket.path().to_owned()),
-    });
+    }));
+    guard::start(Rc::clone(&workers));
     let daemon = Rc::new(Daemon {
         workers,
         announcements: Announcements::default(),
@@ -220,7 +225,15 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
         Err(error) => debug!(%error, "nobody can ask about this command"),
     }
     match keep_id {
-        false => workers.supervise(state, listener, None).await,
+        false => {
+            let guarded = Rc::clone(&workers);
+            tokio::task::spawn_local(async move {
+                // Most commands have ended by then.
+                tokio::time::sleep(UNGUARDED).await;
+                guard::start(guarded);
+            });
+            workers.supervise(state, listener, None).await;
+        }
         true => route(&workers, &state.id, listener).await?,
     }
     if let Some(keeper) = keeper {
@@ -356,7 +369,7 @@ fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
 /// What the connections share.
 #[derive(Debug)]
 struct Daemon {
-    workers: Workers,
+    workers: Rc<Workers>,
     announcements: Announcements,
     audience: Audience,
     /// Connections whose container has not ended.

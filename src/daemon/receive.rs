@@ -220,7 +220,8 @@ impl Message {
         if sender.front.is_some() {
             return Ok(Said::Announcement(Announcement::parse(payload)));
         }
-        if sender.command.is_some() && payload.len() <= MAX_ASK {
+        // A question has no descriptors with it.
+        if sender.command.is_some() && fds.is_empty() && payload.len() <= MAX_ASK {
             return Ok(Said::Ask(Ask::parse(payload)));
         }
         match oci::parse(payload, fds.len()) {

@@ -11,7 +11,6 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use sendfd::SendWithFd;
 use tokio::io::AsyncWriteExt;
@@ -19,14 +18,17 @@ use tokio::process::Command;
 use tracing::{error, info, warn};
 
 use super::groups;
+use super::guard::Guard;
 use super::patiently;
 use super::receive::Orphan;
 use super::tracers::Tracers;
-use crate::board::Board;
+use crate::board::{Board, Role};
 use crate::credentials::EmulatedGid;
 use crate::handover::{Announcement, Handover, NextUser, Setup};
 use crate::identity::Table;
+use crate::lock::Claim;
 use crate::oci::{ContainerProcessState, UNKNOWN};
+use crate::procfs;
 use crate::seccomp::ListenerFd;
 use crate::syscalls::fingerprint;
 
@@ -45,6 +47,7 @@ pub(super) struct Workers {
     arguments: [OsString; 6],
     containers: RefCell<Vec<Rc<Container>>>,
     pub(super) tracers: Tracers,
+    pub(super) guard: Guard,
     shared: RefCell<Vec<Shared>>,
 }
 
@@ -63,6 +66,7 @@ impl Workers {
             arguments: setup.to_arguments(),
             containers: RefCell::default(),
             tracers: Tracers::default(),
+            guard: Guard::new(setup),
             shared: RefCell::default(),
         }
     }
@@ -175,7 +179,7 @@ impl Workers {
         feed: Option<OwnedFd>,
     ) {
         let memory = patiently(|| {
-            if !has_targets(&listener) {
+            if !listener.has_targets() {
                 return Err(Errno::ESRCH.into());
             }
             let board = Board::create()?;
@@ -220,7 +224,9 @@ impl Workers {
             board,
             ..
         } = &*container;
+        let _manager = manage(&container).await;
         self.containers.borrow_mut().push(Rc::clone(&container));
+        self.guard.keep(&container);
         let mut idle_deaths = 0;
         loop {
             let before = board.served().total();
@@ -234,7 +240,7 @@ impl Workers {
             };
             container.worker.set(None);
             container.link.replace(None);
-            if !has_targets(listener) {
+            if !listener.has_targets() {
                 break;
             }
             container.deaths.set(container.deaths.get() + 1);
@@ -312,6 +318,29 @@ impl Workers {
     }
 }
 
+/// Becomes the one who sees to the container's worker: until then a guard of an earlier daemon may be starting one.
+async fn manage(container: &Container) -> Option<Claim> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    const ATTEMPTS: u32 = 1000;
+    let failed = |errno| warn!(container = %container.handover.id, %errno, "cannot take a lock");
+    let claim = container
+        .board
+        .claim(Role::Manager)
+        .inspect_err(|errno| failed(*errno))
+        .ok()?;
+    for _ in 0..ATTEMPTS {
+        match claim.take() {
+            Ok(true) => return Some(claim),
+            Ok(false) => tokio::time::sleep(PAUSE).await,
+            Err(errno) => {
+                failed(errno);
+                break;
+            }
+        }
+    }
+    None
+}
+
 /// Tells a new worker of its container.
 async fn hand_over(container: &Container, link: &mut tokio::net::UnixStream) -> io::Result<()> {
     let message = container.handover.encode();
@@ -335,11 +364,11 @@ async fn hand_over(container: &Container, link: &mut tokio::net::UnixStream) -> 
 #[derive(Debug)]
 pub(super) struct Container {
     pub(super) handover: Handover,
-    listener: ListenerFd,
+    pub(super) listener: ListenerFd,
     pub(super) board: Board,
-    shared: Rc<OwnedFd>,
+    pub(super) shared: Rc<OwnedFd>,
     /// Where the worker finds its notifications, if it does not receive by itself.
-    feed: Option<OwnedFd>,
+    pub(super) feed: Option<OwnedFd>,
     pub(super) worker: Cell<Option<u32>>,
     /// The present worker's.
     link: RefCell<Option<UnixStream>>,
@@ -412,7 +441,7 @@ async fn or_give_up(
             () = tokio::time::sleep(LOOK) => {}
         }
         // Once may be the moment before its end is told.
-        looks_dying = if pid.is_some_and(is_dying) {
+        looks_dying = if pid.is_some_and(procfs::is_dying) {
             looks_dying + 1
         } else {
             0
@@ -422,26 +451,5 @@ async fn or_give_up(
                 "killed, but a thread of it waits in the kernel and cannot end (FUSE, NFS)",
             ));
         }
-    }
-}
-
-/// Whether the main thread has ended while others have not: then the process cannot be waited for. A killed worker with
-/// a thread in an uninterruptible call (FUSE that has read the request, a dead NFS server) stays so.
-fn is_dying(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.starts_with(" Z"))
-    })
-}
-
-/// Whether any process still runs under the listener's filter.
-fn has_targets(listener: &ListenerFd) -> bool {
-    let mut fds = [PollFd::new(listener.as_fd(), PollFlags::empty())];
-    match poll(&mut fds, PollTimeout::ZERO) {
-        Ok(_) => !fds[0]
-            .revents()
-            .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)),
-        Err(_) => true,
     }
 }

@@ -142,6 +142,14 @@ pub(crate) fn use_one_malloc_arena() {
     };
 }
 
+/// Deaf to what ends programs in order: this process ends when its work is done.
+pub(crate) fn ignore_termination() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
 /// Closes every fd from `first` on; to be called before anything has opened files.
 pub(crate) fn close_fds_from(first: c_uint) {
     // SAFETY: no memory is touched, and nothing in this process owns an fd yet.

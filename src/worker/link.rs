@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::stat::Mode;
@@ -122,6 +123,19 @@ impl Link {
     /// Hangs up when the daemon ends.
     pub(super) fn daemon(&self) -> Option<BorrowedFd<'_>> {
         self.daemon.as_ref().map(UnixStream::as_fd)
+    }
+
+    /// Whether the daemon has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        let Some(daemon) = &self.daemon else {
+            return true;
+        };
+        let mut fds = [PollFd::new(daemon.as_fd(), PollFlags::empty())];
+        let ends = PollFlags::POLLHUP | PollFlags::POLLERR;
+        poll(&mut fds, PollTimeout::ZERO).is_ok()
+            && fds[0]
+                .revents()
+                .is_some_and(|events| events.intersects(ends))
     }
 
     /// The daemon has ended.

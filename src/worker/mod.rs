@@ -22,11 +22,14 @@ use nix::sys::stat::Mode;
 use nix::unistd::Uid;
 use tracing::{debug, warn};
 
+use crate::board::{Board, Role};
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Id};
 use crate::error::{Error, is_shortage};
 use crate::handover::{ProcessUser, Setup};
 use crate::identity::Identities;
+use crate::lock::Claim;
 use crate::owner::{Owners, open_side_store};
+use crate::procfs;
 use crate::seccomp::{Notification, ReceiveError};
 use crate::sys;
 use crate::target::{Container, ThreadState, View};
@@ -52,6 +55,9 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
             user,
         },
     ) = Link::take_over(setup.socket.as_deref())?;
+    let Some(charge) = take_charge(&board, &link)? else {
+        return Ok(());
+    };
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
     let side = setup
@@ -75,7 +81,63 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let Some(first) = until_joined(&mut server, &mut link)? else {
         return Ok(());
     };
+    charge.take_later();
     pool::run(Arc::new(server), first, link)
+}
+
+/// That this process serves the container, and no other one.
+enum Charge {
+    Taken(Claim),
+    /// Of one that was killed, and hangs in a call.
+    Missing(Claim),
+}
+
+impl Charge {
+    /// Sees to it that the lock is this process's in the end. To be called when no namespace is joined any more: until then there
+    /// must be no other thread.
+    fn take_later(self) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        let hold = |claim| std::mem::forget::<Claim>(claim);
+        let claim = match self {
+            Self::Taken(claim) => return hold(claim),
+            Self::Missing(claim) => claim,
+        };
+        let wait = move || {
+            while !matches!(claim.take(), Ok(true)) {
+                std::thread::sleep(PAUSE);
+            }
+            hold(claim);
+        };
+        if std::thread::Builder::new().spawn(wait).is_err() {
+            debug!("no thread to wait for a lock");
+        }
+    }
+}
+
+/// Makes sure that no other worker serves the container; `None`: one does, which is not the daemon's.
+fn take_charge(board: &Board, link: &Link) -> Result<Option<Charge>, Error> {
+    const ATTEMPTS: u32 = 200;
+    let failed = |errno| Error::System {
+        what: "taking charge of the container",
+        errno,
+    };
+    let claim = board.claim(Role::Worker).map_err(failed)?;
+    let own = std::process::id();
+    for _ in 0..ATTEMPTS {
+        if claim.take().map_err(failed)? {
+            board.set_worker(own);
+            return Ok(Some(Charge::Taken(claim)));
+        }
+        if procfs::is_dying(board.worker()) {
+            board.set_worker(own);
+            return Ok(Some(Charge::Missing(claim)));
+        }
+        if link.has_ended() {
+            return Ok(None);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(failed(Errno::EBUSY))
 }
 
 /// `None` for ids that are none.
@@ -93,6 +155,7 @@ fn credentials(user: &ProcessUser) -> Option<Credentials> {
 fn isolate() -> Result<(), Error> {
     // EPERM: leads a group already, as when it was started by hand.
     let _ = nix::unistd::setsid();
+    sys::ignore_termination();
     nix::sys::prctl::set_dumpable(false).map_err(|errno| Error::System {
         what: "prctl(PR_SET_DUMPABLE)",
         errno,
