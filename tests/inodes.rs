@@ -15,10 +15,11 @@ use std::time::Instant;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use common::{
     Bundle, Daemon, Packages, Pair, Place, Podman, Ran, assert_same_lines, compile, debian_owners,
-    run, set_mode, small_image, until,
+    guard_of, run, set_mode, small_image, until,
 };
 
 /// Functions for scripts: `list`, `try`, `make_tree`, `make_socket`.
@@ -740,10 +741,10 @@ impl Churn {
     }
 }
 
-/// Runs the job for real, and in a container of which the worker is killed so many times at random points, and now and then the
-/// daemon instead: in every round that `is_daemons` says.
+/// Runs the job for real, and in a container whose worker, daemon and guard are killed so many times at random points: what
+/// `victims` picks of [`ALL`]. One of them is always left.
 #[track_caller]
-fn kill_at_random(job: &str, kills: u32, is_daemons: impl Fn(u32) -> bool) {
+fn kill_at_random(job: &str, kills: u32, victims: impl Fn(&mut Random) -> &'static [Victim]) {
     /// To find out how long a round takes.
     const UNDISTURBED: u32 = 4;
     let place = Place::new();
@@ -770,31 +771,34 @@ fn kill_at_random(job: &str, kills: u32, is_daemons: impl Fn(u32) -> bool) {
     }
     let round = start.elapsed() / UNDISTURBED;
     let mut in_time = 0;
-    for n in 1..=kills {
+    let mut counts = [0; ALL.len()];
+    let mut dead = Vec::new();
+    for _ in 0..kills {
+        let victims = victims(&mut random);
+        let pids: Vec<Pid> = victims
+            .iter()
+            .map(|victim| victim.pid(&place, &daemon, &id, &dead))
+            .collect();
         churn.begin();
         // Into the middle of something, mostly.
         std::thread::sleep(round.mul_f64(random.fraction()));
         in_time += u32::from(churn.is_busy());
-        if is_daemons(n) {
-            // With neither of them the kernel has nobody to ask.
-            until("a worker has the listener", || {
-                place
-                    .workers_of(&id)
-                    .into_iter()
-                    .find(|worker| common::has_listener(*worker))
-            });
-            daemon.signal(Signal::SIGKILL);
+        for pid in pids {
+            kill(pid, Signal::SIGKILL).expect("killing a process of ours");
+            dead.push(pid);
+        }
+        for victim in victims {
+            counts[*victim as usize] += 1;
+        }
+        if victims.contains(&Victim::Daemon) {
             daemon.wait();
             daemon = Daemon::start(&place);
             daemon.wait_for(&["container of an earlier daemon", &id]);
-        } else {
-            for worker in place.workers_of(&id) {
-                kill(worker, Signal::SIGKILL).expect("killing a worker");
-            }
         }
         churn.finish();
     }
     churn.end();
+    eprintln!("{kills} rounds, {in_time} in time; killed: {ALL:?}: {counts:?}");
     // How many is the machine's affair: a round takes longer or shorter than the first ones did.
     assert!(
         in_time > kills / 10,
@@ -804,32 +808,83 @@ fn kill_at_random(job: &str, kills: u32, is_daemons: impl Fn(u32) -> bool) {
     assert_same_lines(&log(&pair.oracle), &log(&pair.ours));
     let listed = bash(&pair.oracle, "list /work");
     assert_same_lines(&listed, &bash(&pair.ours, "list /work"));
+    eprintln!("and all is there after a boot, too");
     let daemon = reboot(&place, daemon);
     assert_same_lines(&listed, &bash(&pair.ours, "list /work"));
     daemon.terminate();
 }
 
+/// Who may be killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Worker,
+    Daemon,
+    Guard,
+}
+
+const ALL: [Victim; 3] = [Victim::Worker, Victim::Daemon, Victim::Guard];
+
+impl Victim {
+    /// Which process that is. All of them have the container by then: with none of them the kernel has nobody to ask. Those that
+    /// were killed are `dead`, and may not have gone yet.
+    fn pid(self, place: &Place, daemon: &Daemon, container: &str, dead: &[Pid]) -> Pid {
+        let lives = |pid: &Pid| !dead.contains(pid) && common::has_listener(*pid);
+        let worker = until("a worker has the listener", || {
+            place.workers_of(container).into_iter().find(lives)
+        });
+        let guard = until("the guard has the listener", || {
+            Some(guard_of(place, daemon.pid())).filter(lives)
+        });
+        match self {
+            Self::Worker => worker,
+            Self::Daemon => daemon.pid(),
+            Self::Guard => guard,
+        }
+    }
+}
+
 #[test]
-fn nothing_is_lost_when_workers_and_daemons_are_killed() {
-    kill_at_random("20201122 log", 200, |n| n % 8 == 0);
+fn nothing_is_lost_when_worker_daemon_and_guard_are_killed_alone_and_together() {
+    use Victim::{Daemon, Guard, Worker};
+    kill_at_random(
+        "20201122 log",
+        common::many(150, 500),
+        |random| match random.below(16) {
+            0 => &[Daemon],
+            1 => &[Guard],
+            2 => &[Daemon, Worker],
+            3 => &[Worker, Daemon],
+            4 => &[Guard, Worker],
+            5 => &[Worker, Guard],
+            6 => &[Guard, Daemon],
+            7 => &[Daemon, Guard],
+            _ => &[Worker],
+        },
+    );
 }
 
 #[test]
 fn nothing_is_done_twice_when_workers_are_killed() {
-    kill_at_random("20201122 log attributes", 150, |_| false);
+    let kills = common::many(150, 500);
+    kill_at_random("20201122 log attributes", kills, |_| &[Victim::Worker]);
 }
 
 /// xorshift64*
 struct Random(u64);
 
 impl Random {
+    fn below(&mut self, bound: u32) -> u32 {
+        let Self(state) = self;
+        *state ^= *state >> 12;
+        *state ^= *state << 25;
+        *state ^= *state >> 27;
+        let [a, b, c, d, ..] = state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes();
+        u32::from_be_bytes([a, b, c, d]) % bound
+    }
+
     /// At least 0, below 1.
     fn fraction(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let [.., a, b] = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes();
-        f64::from(u16::from_be_bytes([a, b])) / 65536.0
+        f64::from(self.below(65536)) / 65536.0
     }
 }
 

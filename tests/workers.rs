@@ -11,7 +11,9 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use common::{Bundle, Daemon, Place, Running, Runtime, compile, example, set_mode, until};
+use common::{
+    Bundle, Daemon, Place, Running, Runtime, compile, example, guard_of, set_mode, until,
+};
 
 /// A container whose only process makes calls until it is told to stop, and says how far it is.
 struct Steady<'a> {
@@ -188,15 +190,6 @@ fn a_killed_daemon_leaves_containers_alone() {
     a_daemon_that_ends_leaves_containers_alone(Signal::SIGKILL);
 }
 
-/// The daemon's guard.
-fn guard_of(place: &Place, daemon: &Daemon) -> nix::unistd::Pid {
-    let name = format!("subuidless guard of {}\0", daemon.pid());
-    until("the daemon has a guard", || {
-        let mut processes = place.processes().into_iter();
-        processes.find_map(|(pid, command)| command.starts_with(name.as_bytes()).then_some(pid))
-    })
-}
-
 /// Ends processes for which nobody waits but init.
 fn kill_at_once(pids: &[nix::unistd::Pid], between: u64) {
     for pid in pids {
@@ -215,7 +208,7 @@ fn a_container_goes_on_whichever_two_of_daemon_worker_and_guard_are_killed() {
     for between in [0, 10] {
         for which in 0..6 {
             let worker = worker_of(&place, &steady.container);
-            let (guard, own) = (guard_of(&place, &daemon), daemon.pid());
+            let (guard, own) = (guard_of(&place, daemon.pid()), daemon.pid());
             let victims = [
                 [own, worker],
                 [worker, own],
@@ -234,7 +227,7 @@ fn a_container_goes_on_whichever_two_of_daemon_worker_and_guard_are_killed() {
             steady.wait_for_progress();
             // All three are there again.
             until("the guard keeps the container", || {
-                let guard = guard_of(&place, &daemon);
+                let guard = guard_of(&place, daemon.pid());
                 common::has_listener(guard).then_some(())
             });
         }
@@ -242,7 +235,7 @@ fn a_container_goes_on_whichever_two_of_daemon_worker_and_guard_are_killed() {
     steady.finish();
     no_workers_are_left(&place);
     daemon.wait_for(&["container ended", &id]);
-    let guard = guard_of(&place, &daemon);
+    let guard = guard_of(&place, daemon.pid());
     until("the guard keeps nothing any more", || {
         (!common::has_listener(guard)).then_some(())
     });

@@ -21,7 +21,7 @@ use super::workers::{Container, Workers};
 use crate::handover::Setup;
 
 /// Between two attempts to have a guard.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct Guard {

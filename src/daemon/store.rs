@@ -243,6 +243,8 @@ fn keep(store: &SideStore, stops: &Receiver<()>) {
             Err(_) => {}
         }
         if !goes_on {
+            // It moves so many at a time.
+            while matches!(store.settle(), Ok(1..)) {}
             return;
         }
     }

@@ -33,8 +33,11 @@ use crate::procfs;
 use crate::seccomp::ListenerFd;
 use crate::sys;
 
-/// Between two searches for a new daemon.
-pub(super) const SEARCH_PERIOD: Duration = Duration::from_secs(1);
+/// Between two searches for a new daemon, at first and later.
+const FIRST_PERIOD: Duration = Duration::from_millis(50);
+const SEARCH_PERIOD: Duration = Duration::from_secs(1);
+/// How long the first time is: whoever starts daemons anew does so at once.
+const AT_FIRST: Duration = Duration::from_secs(5);
 
 const WHAT: &str = "taking over from the daemon (a worker is started by `subuidless serve` only)";
 
@@ -61,6 +64,8 @@ pub(super) struct Link {
     /// outlives us in the daemon.
     shared: OwnedFd,
     searched: Option<Instant>,
+    /// When the last one ended.
+    lost: Option<Instant>,
     /// Where the next one will listen; the directory is held open, since the container's root will be ours.
     socket: Option<(OwnedFd, OsString)>,
 }
@@ -97,6 +102,7 @@ impl Link {
             message,
             shared,
             searched: None,
+            lost: None,
             socket: socket.and_then(hold),
         };
         Ok((link, taken_over))
@@ -142,25 +148,25 @@ impl Link {
     pub(super) fn lose(&mut self) {
         info!("the daemon has ended: serving without one");
         self.daemon = None;
+        self.lost = Some(Instant::now());
     }
 
-    /// Whether it pays to look for a daemon.
-    pub(super) fn is_searching(&self) -> bool {
-        self.daemon.is_none() && self.socket.is_some()
+    /// How long it pays to wait before the next look for a daemon, if it pays to look at all.
+    pub(super) fn search_period(&self) -> Option<Duration> {
+        let is_searching = self.daemon.is_none() && self.socket.is_some();
+        let is_new = self.lost.is_some_and(|lost| lost.elapsed() < AT_FIRST);
+        is_searching.then_some(if is_new { FIRST_PERIOD } else { SEARCH_PERIOD })
     }
 
     /// Hands the container to the daemon that listens now, if there is one.
     ///
-    /// Looks once a second at the most, however often it is called.
+    /// Looks once in a period at the most, however often it is called.
     pub(super) fn search(&mut self, server: &Server) {
-        let due = self
-            .searched
-            .is_none_or(|last| last.elapsed() >= SEARCH_PERIOD);
-        let Some((directory, name)) = self
-            .socket
-            .as_ref()
-            .filter(|_| due && self.daemon.is_none())
-        else {
+        let Some(period) = self.search_period() else {
+            return;
+        };
+        let due = self.searched.is_none_or(|last| last.elapsed() >= period);
+        let Some((directory, name)) = self.socket.as_ref().filter(|_| due) else {
             return;
         };
         self.searched = Some(Instant::now());

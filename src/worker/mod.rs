@@ -34,7 +34,7 @@ use crate::seccomp::{Notification, ReceiveError};
 use crate::sys;
 use crate::target::{Container, ThreadState, View};
 use join::{Join, join};
-use link::{Link, SEARCH_PERIOD, TakenOver};
+use link::{Link, TakenOver};
 use serve::Server;
 use trace::Tracers;
 
@@ -263,11 +263,7 @@ struct First {
 /// A container may be idle for long, and its daemon end meanwhile.
 fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
     loop {
-        let timeout = if link.is_searching() {
-            PollTimeout::try_from(SEARCH_PERIOD).unwrap_or(PollTimeout::NONE)
-        } else {
-            PollTimeout::NONE
-        };
+        let timeout = timeout(link.search_period());
         // A fed worker's calls come from elsewhere than their end.
         let mut fds = vec![
             PollFd::new(server.listener.queue(), PollFlags::POLLIN),
@@ -300,6 +296,13 @@ fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
         }
         link.search(server);
     }
+}
+
+/// For poll(2); `None`: for ever.
+fn timeout(period: Option<Duration>) -> PollTimeout {
+    period.map_or(PollTimeout::NONE, |period| {
+        PollTimeout::try_from(period).unwrap_or(PollTimeout::MAX)
+    })
 }
 
 fn receiving_failed(errno: Errno) -> Error {

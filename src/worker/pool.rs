@@ -23,9 +23,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
 use tracing::{debug, error};
 
-use super::link::{Link, SEARCH_PERIOD};
+use super::link::Link;
 use super::serve::Server;
-use super::{First, PAUSE};
+use super::{First, PAUSE, timeout};
 use crate::board::SLOTS;
 use crate::error::{Error, is_shortage};
 use crate::seccomp::ReceiveError;
@@ -251,13 +251,10 @@ impl Pool {
             // Against the service threads' order: first the beat, then a look whether the watch sleeps.
             fence(Ordering::SeqCst);
             let timeout = match asleep && self.beats_now() == look.beats {
-                true if link.is_searching() => {
-                    PollTimeout::try_from(SEARCH_PERIOD).unwrap_or(PollTimeout::NONE)
+                true => {
+                    let owes = sparing::owes().then_some(sparing::PERIOD);
+                    timeout(link.search_period().or(owes))
                 }
-                true if sparing::owes() => {
-                    PollTimeout::try_from(sparing::PERIOD).unwrap_or(PollTimeout::NONE)
-                }
-                true => PollTimeout::NONE,
                 false => PollTimeout::from(PERIOD),
             };
             sparing::say_what_is_due(Instant::now());

@@ -126,3 +126,13 @@ pub(crate) fn number_after(line: &str, name: &str) -> usize {
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
     digits.unwrap_or_default().parse().expect("a number")
 }
+
+/// The guard of a daemon.
+#[track_caller]
+pub(crate) fn guard_of(place: &Place, daemon: Pid) -> Pid {
+    let name = format!("subuidless guard of {daemon}\0");
+    until("the daemon has a guard", || {
+        let mut processes = place.processes().into_iter();
+        processes.find_map(|(pid, command)| command.starts_with(name.as_bytes()).then_some(pid))
+    })
+}

@@ -28,7 +28,7 @@ mod terminal;
 mod user;
 
 pub(crate) use bundle::Bundle;
-pub(crate) use daemon::{Daemon, number_after};
+pub(crate) use daemon::{Daemon, guard_of, number_after};
 pub(crate) use manager::Manager;
 pub(crate) use outside::{LISTING, inside, owners, sh};
 pub(crate) use packages::{Packages, free_port};
@@ -43,6 +43,15 @@ pub(crate) use runtime::{Running, Runtime};
 pub(crate) use started::Started;
 pub(crate) use terminal::Terminal;
 pub(crate) use user::{User, lock};
+
+/// How often something is done at random: so often that it fits into CI, and the number that the promise is about where
+/// SUBUIDLESS_TEST_MANY is set.
+pub(crate) fn many(usual: u32, all: u32) -> u32 {
+    match std::env::var_os("SUBUIDLESS_TEST_MANY") {
+        Some(_) => all,
+        None => usual,
+    }
+}
 
 /// Compares two outputs and shows where they part.
 #[track_caller]
