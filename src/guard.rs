@@ -13,8 +13,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{UnixCredentials, getsockopt};
 use sendfd::{RecvWithFd, SendWithFd};
 use tracing::{debug, info, warn};
 
@@ -48,9 +51,13 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let link = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let link = UnixStream::from(link);
     link.set_nonblocking(true).map_err(failed)?;
+    let process = sys::peer_pidfd(link.as_fd())
+        .or_else(|_| getsockopt(&link, PeerCredentials).and_then(process_of))
+        .ok();
     let mut guard = Guard {
         setup,
         daemon: Some(link),
+        process,
         kept: Vec::new(),
         ending: Vec::new(),
     };
@@ -64,10 +71,16 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     }
 }
 
+fn process_of(peer: UnixCredentials) -> Result<OwnedFd, Errno> {
+    sys::process_pidfd(u32::try_from(peer.pid()).map_err(|_| Errno::ESRCH)?)
+}
+
 struct Guard<'a> {
     setup: &'a Setup,
-    /// `None` once it has ended.
+    /// `None` once it has hung up.
     daemon: Option<UnixStream>,
+    /// Tells when it has ended, and none of its locks is left; `None` afterwards.
+    process: Option<OwnedFd>,
     kept: Vec<Kept>,
     /// Workers that this process has started, to be waited for.
     ending: Vec<Child>,
@@ -98,10 +111,10 @@ struct Starting {
 impl Guard<'_> {
     /// Until there is something to look at.
     fn wait(&self) {
-        let is_starting = self.kept.iter().any(|kept| kept.starting.is_some());
+        let is_missing = self.kept.iter().any(|kept| kept.worker.is_none());
         let timeout = match &self.daemon {
             Some(_) => None,
-            None if is_starting => Some(SHORT_LOOK),
+            None if is_missing && self.process.is_none() => Some(SHORT_LOOK),
             None => Some(LOOK),
         };
         let mut fds: Vec<PollFd> = self
@@ -112,6 +125,8 @@ impl Guard<'_> {
         match &self.daemon {
             Some(daemon) => fds.push(PollFd::new(daemon.as_fd(), PollFlags::POLLIN)),
             None => {
+                let process = self.process.iter();
+                fds.extend(process.map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)));
                 let workers = self.kept.iter().filter_map(|kept| kept.worker.as_ref());
                 fds.extend(workers.map(|(_, pidfd)| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)));
             }
@@ -145,10 +160,23 @@ impl Guard<'_> {
         }
     }
 
+    /// Its locks are gone a moment later than its end of the connection.
+    fn has_daemon_ended(&mut self) -> bool {
+        let Some(process) = &self.process else {
+            return true;
+        };
+        let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        let has_ended = poll(&mut fds, PollTimeout::ZERO) == Ok(1);
+        if has_ended {
+            self.process = None;
+        }
+        has_ended
+    }
+
     fn attend(&mut self) {
         self.ending
             .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        let is_orphaned = self.daemon.is_none();
+        let is_orphaned = self.daemon.is_none() && self.has_daemon_ended();
         let (setup, ending) = (self.setup, &mut self.ending);
         self.kept.retain_mut(|kept| {
             if !kept.listener.has_targets() {
@@ -171,6 +199,7 @@ impl Kept {
                 self.failures = if serves { 0 } else { self.failures + 1 };
                 self.next = Some(Instant::now() + SHORT_LOOK * self.failures.pow(2).min(1000));
                 self.give_up(ending);
+                self.has_worker();
             }
             return true;
         }

@@ -246,6 +246,59 @@ fn supervisor(place: &Place) -> Pid {
 }
 
 #[test]
+fn a_command_goes_on_when_its_supervisor_and_its_workers_are_killed_at_random() {
+    let place = Place::new();
+    let home = place.path("home");
+    for name in ["target", "work"] {
+        match name {
+            "target" => drop(fs::copy(example(name), home.join(name)).unwrap()),
+            _ => fs::create_dir(home.join(name)).unwrap(),
+        }
+        place.give_to_user(&home.join(name));
+    }
+    let mut child = launch(&place, &["--", "./target", "steady"])
+        .arg(home.join("work"))
+        .arg("2")
+        .stdout(fs::File::create(home.join("said")).unwrap())
+        .spawn()
+        .expect("subuidless run");
+    let rounds = || {
+        let said = fs::read_to_string(home.join("said")).unwrap();
+        said.matches("round").count()
+    };
+    let goes_on = || {
+        let before = rounds();
+        until("the command goes on making calls", || {
+            (rounds() > before + 2).then_some(())
+        });
+    };
+    goes_on();
+    let guard = common::guard_of(&place, supervisor(&place));
+    until("the guard keeps the command", || {
+        common::has_listener(guard).then_some(())
+    });
+    let mut dead = vec![supervisor(&place)];
+    kill(dead[0], Signal::SIGKILL).unwrap();
+    for n in 0..common::many(20, 200) {
+        let worker = until("there is a worker", || {
+            let workers = place.workers().into_iter();
+            let mut workers = workers.filter(|worker| !dead.contains(worker));
+            workers.find(|worker| n == 0 || common::has_listener(*worker))
+        });
+        kill(worker, Signal::SIGKILL).unwrap();
+        dead.push(worker);
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(n * 7 % 23)));
+    }
+    goes_on();
+    fs::write(home.join("work/stop"), "").unwrap();
+    let status = until("the command ends", || child.try_wait().unwrap());
+    assert!(status.success());
+    let said = fs::read_to_string(home.join("said")).unwrap();
+    assert!(said.ends_with("all calls went well\n"), "{said}");
+    is_left_alone(&place);
+}
+
+#[test]
 fn a_killed_worker_is_replaced() {
     let place = Place::new();
     let mut child = start_waiting(&place);
