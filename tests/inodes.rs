@@ -744,6 +744,10 @@ impl Churn {
 /// Runs the job for real, and in a container whose worker, daemon and guard are killed so many times at random points: what
 /// `victims` picks of [`ALL`]. One of them is always left.
 #[track_caller]
+#[expect(
+    clippy::print_stderr,
+    reason = "how much was killed is told with --nocapture"
+)]
 fn kill_at_random(job: &str, kills: u32, victims: impl Fn(&mut Random) -> &'static [Victim]) {
     /// To find out how long a round takes.
     const UNDISTURBED: u32 = 4;
@@ -808,7 +812,6 @@ fn kill_at_random(job: &str, kills: u32, victims: impl Fn(&mut Random) -> &'stat
     assert_same_lines(&log(&pair.oracle), &log(&pair.ours));
     let listed = bash(&pair.oracle, "list /work");
     assert_same_lines(&listed, &bash(&pair.ours, "list /work"));
-    eprintln!("and all is there after a boot, too");
     let daemon = reboot(&place, daemon);
     assert_same_lines(&listed, &bash(&pair.ours, "list /work"));
     daemon.terminate();
