@@ -56,9 +56,10 @@ impl Version {
         })
     }
 
-    fn is_settled(self) -> bool {
+    /// A change from now on moves the ctime.
+    pub(crate) fn is_settled(self) -> bool {
         // ext4 with small inodes, and ext2 and ext3, keep whole seconds.
-        let settled_after = if self.changed % SECOND == 0 {
+        let settled_after = if self.is_in_seconds() {
             2 * SECOND
         } else {
             SETTLED_AFTER
@@ -66,6 +67,11 @@ impl Version {
         clock_gettime(ClockId::CLOCK_REALTIME).is_ok_and(|now| {
             nanoseconds(now.tv_sec(), now.tv_nsec()) - self.changed > settled_after
         })
+    }
+
+    /// The file system may keep no fractions of seconds.
+    pub(crate) fn is_in_seconds(self) -> bool {
+        self.changed % SECOND == 0
     }
 
     fn place(self) -> usize {

@@ -133,6 +133,7 @@ impl Kept<'_> {
         }
         // As the kernel answers to who is not its root.
         let side = self.owners.side.as_ref().ok_or(Errno::EPERM)?;
+        let key = Key::of(self.file)?;
         let mut changed = Ok(());
         let update = |bytes: &[u8]| {
             let mut record = Record::decode(bytes).unwrap_or_default();
@@ -141,10 +142,9 @@ impl Kept<'_> {
             if changed.is_ok() {
                 record.attributes = attributes;
             }
-            record.encode_for_store()
+            record.encode_for_store(&key)
         };
-        side.update(&Key::of(self.file)?, update)
-            .map_err(store_failed)?;
+        side.update(&key, update).map_err(store_failed)?;
         changed
     }
 }

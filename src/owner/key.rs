@@ -112,9 +112,55 @@ impl Key {
         bytes.first() == Some(&BY_BIRTH_IN_OVERLAY)
     }
 
+    pub(crate) fn own(&self) -> &[u8] {
+        &self.own
+    }
+
     /// The file system that the inode is on, as far as the key says.
-    pub(crate) fn file_system(&self) -> &[u8] {
-        self.own.get(..FILE_SYSTEM).unwrap_or(&self.own)
+    pub(crate) fn file_system(&self) -> Option<&[u8]> {
+        file_system_of(&self.own)
+    }
+
+    /// As [`StoredEntry::number`](super::StoredEntry::number).
+    pub(crate) fn number(&self) -> Option<InodeNumber> {
+        InodeNumber::of(&self.own, self.by_birth.as_ref()?)
+    }
+}
+
+pub(super) fn file_system_of(key: &[u8]) -> Option<&[u8]> {
+    key.get(..FILE_SYSTEM)
+        .filter(|key| key.first() == Some(&BY_HANDLE))
+}
+
+pub(super) fn is_by_birth(key: &[u8]) -> bool {
+    key.first() == Some(&BY_BIRTH)
+}
+
+/// The inode's number, where the key is by birth.
+pub(super) fn inode_of(key: &[u8]) -> Option<u64> {
+    let is_by_birth = matches!(key.first()?, &(BY_BIRTH | BY_BIRTH_IN_OVERLAY));
+    let number = key.get(1..9)?.try_into().ok()?;
+    is_by_birth.then(|| u64::from_ne_bytes(number))
+}
+
+/// An inode's number, with the file system and the type of its file handle.
+///
+/// Of an inode whose number belongs to another one it is certain that it exists no more.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct InodeNumber {
+    file_system: Vec<u8>,
+    number: [u8; 8],
+}
+
+impl InodeNumber {
+    /// Of the keys by handle and by birth of one inode.
+    pub(super) fn of(by_handle: &[u8], by_birth: &[u8]) -> Option<Self> {
+        file_system_of(by_handle)?;
+        let file_system = by_handle.get(..FILE_SYSTEM + size_of::<i32>())?;
+        Some(Self {
+            file_system: file_system.to_vec(),
+            number: by_birth.get(1..9)?.try_into().ok()?,
+        })
     }
 }
 

@@ -12,6 +12,7 @@ mod key;
 mod layer;
 mod record;
 mod side;
+mod stored;
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -33,11 +34,12 @@ pub(crate) use keeper::takes_attributes;
 pub(crate) use kept::{
     Named, attributes, foreign_attribute, remove_access_list, set_attribute, set_foreign_attribute,
 };
-pub(crate) use key::Key;
+pub(crate) use key::{InodeNumber, Key};
 pub(crate) use layer::Layers;
 use record::Record;
 pub(crate) use record::{Device, Owner};
 pub(crate) use side::SideStore;
+pub(crate) use stored::StoredEntry;
 
 use crate::{procfs, sys};
 
@@ -253,7 +255,7 @@ impl Owners {
                 record.elsewhere = keys.map(<[u8]>::to_vec).collect();
             }
             record.owner = owner;
-            record.encode_for_store()
+            record.encode_for_store(&key)
         };
         side.update(&key, update).map_err(store_failed)
     }

@@ -6,6 +6,7 @@
 use nix::sys::stat::{FileStat, SFlag};
 use prost::Message;
 
+use super::Key;
 use crate::credentials::{EmulatedGid, EmulatedUid, Id};
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -28,6 +29,9 @@ struct Resource {
     /// Ours, and in the side store only.
     #[prost(bytes = "vec", repeated, tag = "1005")]
     elsewhere: Vec<Vec<u8>>,
+    /// Ours, and in the side store only.
+    #[prost(bytes = "vec", repeated, tag = "1006")]
+    keys: Vec<Vec<u8>>,
 }
 
 /// An extended attribute of an inode that carries none of `user.*`.
@@ -95,6 +99,7 @@ impl Owner {
             hands_down_list: self.hands_down_list,
             attributes: Vec::new(),
             elsewhere: Vec::new(),
+            keys: Vec::new(),
         }
     }
 
@@ -110,6 +115,8 @@ pub(crate) struct Record {
     pub(crate) attributes: Vec<KeptAttribute>,
     /// Further keys that it is stored under.
     pub(crate) elsewhere: Vec<Vec<u8>>,
+    /// All keys that it is stored under, so that the entries of one inode go together.
+    pub(crate) keys: Vec<Vec<u8>>,
 }
 
 impl Record {
@@ -122,15 +129,18 @@ impl Record {
         Resource {
             attributes: self.attributes,
             elsewhere: self.elsewhere,
+            keys: self.keys,
             ..self.owner.message()
         }
         .encode_to_vec()
     }
 
-    /// And the further keys.
-    pub(crate) fn encode_for_store(self) -> (Vec<u8>, Vec<Vec<u8>>) {
-        let elsewhere = self.elsewhere.clone();
-        (self.encode(), elsewhere)
+    /// The value, and all keys to store it under: those of `key`, and those elsewhere.
+    pub(super) fn encode_for_store(mut self, key: &Key) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let own = key.to_enter().map(<[u8]>::to_vec);
+        let keys: Vec<_> = own.chain(self.elsewhere.iter().cloned()).collect();
+        self.keys.clone_from(&keys);
+        (self.encode(), keys)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
@@ -150,6 +160,7 @@ impl Record {
             owner,
             attributes: resource.attributes,
             elsewhere: resource.elsewhere,
+            keys: resource.keys,
         })
     }
 }
@@ -219,6 +230,7 @@ mod tests {
             owner: owner(1, 2),
             attributes: vec![attribute(b"trusted.a"), attribute(b"security.b")],
             elsewhere: vec![vec![b'h', 0, 1]],
+            keys: vec![vec![b'h', 2], vec![b'b', 3]],
         };
         let bytes = record.clone().encode();
         assert_eq!(Record::decode(&bytes), Ok(record));

@@ -10,7 +10,6 @@
 //! inherits nothing. An overlay gives no such handle, and another file system id with every mount: through it an inode is
 //! known by its number and its time of birth in nanoseconds, by which it is entered, too, when it is seen without.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -22,7 +21,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, posix_fallocate};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::key::{BY_HANDLE, FILE_SYSTEM, Key};
+use super::key::Key;
+use super::stored::StoredEntry;
 use crate::sys::{self, Durability};
 
 /// Address space only; the file grows as entries come.
@@ -38,6 +38,9 @@ const FORMAT: &str = "1\n";
 
 /// How many entries are moved at once.
 const BATCH: usize = 4096;
+
+/// A key and a value.
+pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 
 #[derive(Debug)]
 pub(crate) struct SideStore {
@@ -117,7 +120,7 @@ impl SideStore {
         }
     }
 
-    /// Replaces what is stored by what `change` makes of it, and stores that under further keys; empty: nothing is.
+    /// Replaces what is stored by what `change` makes of it, and under which keys; empty: nothing is.
     ///
     /// That nothing is has an entry that says so, since there may be one below that counts otherwise.
     pub(crate) fn update(
@@ -137,10 +140,9 @@ impl SideStore {
                     break;
                 }
             }
-            let (value, elsewhere) = change(&known.unwrap_or_default());
+            let (value, keys) = change(&known.unwrap_or_default());
             let value = [&[lasts], value.as_slice()].concat();
-            key.to_enter()
-                .chain(elsewhere.iter().map(Vec::as_slice))
+            keys.iter()
                 .try_for_each(|bytes| owners.put(transaction, bytes, &value))
         })
     }
@@ -181,35 +183,30 @@ impl SideStore {
         Ok(moved.len())
     }
 
-    /// Removes what is of an inode that is not `present`, of these `file_systems` ([`Key::file_system`]), unless it is only
-    /// a rehearsal; how many entries there were, and how many of them are gone.
-    pub(crate) fn sweep(
-        &self,
-        file_systems: &HashSet<Vec<u8>>,
-        present: &HashSet<Key>,
-        dry_run: bool,
-    ) -> heed::Result<(usize, usize)> {
+    /// All that lasts.
+    pub(crate) fn lasting_entries(&self) -> heed::Result<Vec<StoredEntry>> {
+        let entries = match &self.lasting {
+            Some(lasting) => lasting.entries(usize::MAX, |_| true)?,
+            None => Vec::new(),
+        };
+        Ok(entries.into_iter().map(StoredEntry::new).collect())
+    }
+
+    /// Removes those of `entries` whose value is still the same from what lasts; how many they were.
+    pub(crate) fn remove_lasting(&self, entries: &[&StoredEntry]) -> heed::Result<usize> {
         let Some(lasting) = &self.lasting else {
-            return Ok((0, 0));
+            return Ok(0);
         };
-        let known: HashSet<&[u8]> = present.iter().map(|key| key.own.as_slice()).collect();
-        let all = lasting.entries(usize::MAX, |_| true)?;
-        // Entries by birth name no file system, so nobody can say that all there is has been looked at.
-        let is_gone = |bytes: &[u8]| {
-            bytes.first() == Some(&BY_HANDLE)
-                && bytes
-                    .get(..FILE_SYSTEM)
-                    .is_some_and(|id| file_systems.contains(id))
-                && !known.contains(bytes)
-        };
-        let gone: Vec<_> = all.iter().filter(|(bytes, _)| is_gone(bytes)).collect();
-        if !dry_run {
-            lasting.change(|owners, transaction| {
-                gone.iter()
-                    .try_for_each(|(bytes, _)| owners.delete(transaction, bytes).map(drop))
-            })?;
-        }
-        Ok((all.len(), gone.len()))
+        lasting.change(|owners, transaction| {
+            let mut removed = 0;
+            for entry in entries {
+                if owners.get(transaction, entry.key())? == Some(entry.value()) {
+                    owners.delete(transaction, entry.key())?;
+                    removed += 1;
+                }
+            }
+            Ok(removed)
+        })
     }
 }
 
@@ -291,11 +288,7 @@ impl Environment {
         Ok(result)
     }
 
-    fn entries(
-        &self,
-        most: usize,
-        wanted: impl Fn(&[u8]) -> bool,
-    ) -> heed::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn entries(&self, most: usize, wanted: impl Fn(&[u8]) -> bool) -> heed::Result<Vec<Entry>> {
         let snapshot = self.environment.read_txn()?;
         let entries = self.owners.iter(&snapshot)?;
         entries
@@ -336,8 +329,14 @@ fn reserve_lock_file(directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::key::{BY_HANDLE, FILE_SYSTEM};
     use super::*;
     use std::os::fd::AsFd;
+
+    fn put(store: &SideStore, key: &Key, value: &[u8]) {
+        let keys = key.to_enter().map(<[u8]>::to_vec).collect();
+        store.update(key, |_| (value.to_vec(), keys)).unwrap();
+    }
 
     fn opened(recent: &Path, lasting: &Path) -> SideStore {
         let mut store = SideStore::open(recent).unwrap();
@@ -362,12 +361,10 @@ mod tests {
         assert!(store.is_empty());
         let file = File::create(directory.path().join("file")).unwrap();
         let key = Key::of(file.as_fd()).unwrap();
-        store
-            .update(&key, |_| (b"value".to_vec(), Vec::new()))
-            .unwrap();
+        put(&store, &key, b"value");
         assert!(!store.is_empty());
         assert_eq!(store.load(&key).unwrap().unwrap(), b"value");
-        store.update(&key, |_| Default::default()).unwrap();
+        put(&store, &key, b"");
         assert_eq!(store.load(&key).unwrap(), None);
     }
 
@@ -380,15 +377,15 @@ mod tests {
             passes: true,
             ..lasting_key(3)
         };
-        store.update(&a, |_| (b"a".to_vec(), Vec::new())).unwrap();
-        store.update(&b, |_| (b"b".to_vec(), Vec::new())).unwrap();
-        store.update(&c, |_| (b"c".to_vec(), Vec::new())).unwrap();
+        put(&store, &a, b"a");
+        put(&store, &b, b"b");
+        put(&store, &c, b"c");
         assert_eq!(store.settle().unwrap(), 2);
         assert_eq!(store.settle().unwrap(), 0);
-        store.update(&a, |_| Default::default()).unwrap();
+        put(&store, &a, b"");
         assert_eq!(store.load(&a).unwrap(), None);
         assert_eq!(store.load(&b).unwrap().unwrap(), b"b");
-        store.update(&b, |_| (b"new".to_vec(), Vec::new())).unwrap();
+        put(&store, &b, b"new");
         assert_eq!(store.load(&b).unwrap().unwrap(), b"new");
         assert_eq!(store.settle().unwrap(), 2);
         drop(store);
@@ -396,15 +393,15 @@ mod tests {
         assert_eq!(store.load(&a).unwrap(), None);
         assert_eq!(store.load(&b).unwrap().unwrap(), b"new");
         assert_eq!(store.load(&c).unwrap(), None);
-        let here = HashSet::from([b.file_system().to_vec()]);
-        let sweep = |present: &[&Key], dry_run| {
-            let present = present.iter().map(|key| (*key).clone()).collect();
-            store.sweep(&here, &present, dry_run).unwrap()
+        let entries = store.lasting_entries().unwrap();
+        let [entry] = entries.as_slice() else {
+            panic!("{entries:?}");
         };
-        assert_eq!(sweep(&[&b], false), (1, 0));
-        assert_eq!(sweep(&[], true), (1, 1));
+        // Only what has not been changed since it was looked at.
+        let other = StoredEntry::new((entry.key().to_vec(), b"older".to_vec()));
+        assert_eq!(store.remove_lasting(&[&other]).unwrap(), 0);
         assert!(!store.is_empty());
-        assert_eq!(sweep(&[&a], false), (1, 1));
+        assert_eq!(store.remove_lasting(&[entry]).unwrap(), 1);
         assert!(store.is_empty());
     }
 
@@ -425,8 +422,7 @@ mod tests {
                     });
                 }
                 for number in 0..=30 {
-                    let value = (round + number).to_le_bytes().to_vec();
-                    store.update(&key, |_| (value, Vec::new())).unwrap();
+                    put(&store, &key, &(round + number).to_le_bytes());
                     // For about as long as it takes to move it.
                     for _ in 0..number {
                         store.load(&key).unwrap();

@@ -1,22 +1,30 @@
 //! `subuidless owners gc DIR...`
 
-use std::io::Write;
+use std::io::{self, BufWriter, Write, stdout};
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::console::Console;
 use crate::cli::not_written;
+use crate::credentials::Id;
 use crate::error::Error;
-use crate::sweep;
+use crate::owner::StoredEntry;
+use crate::sweep::{self, Fate, Swept, Wish};
+use crate::tree::Progress;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
-    /// Directories below which all files of yours are that containers have seen. Of their file systems, what is kept
-    /// of anything else is removed
+    /// Directories to be looked through: the more there are, the more is known to be gone
     #[arg(required = true, value_name = "DIR")]
     directories: Vec<PathBuf>,
 
-    /// Only say what would be removed
+    /// Remove what is kept of files on their file systems that are not below them, too. Owners of such files that exist
+    /// elsewhere are lost: --dry-run lists them
+    #[arg(long)]
+    missing: bool,
+
+    /// Remove nothing, and list what would be removed and why
     #[arg(long)]
     dry_run: bool,
 
@@ -26,18 +34,70 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
-    let swept = sweep::sweep(arguments.store, &arguments.directories, arguments.dry_run)?;
-    let verb = if arguments.dry_run {
-        "would be removed"
-    } else {
-        "removed"
+    let wish = Wish {
+        store: arguments.store,
+        directories: arguments.directories,
+        missing: arguments.missing,
+        dry_run: arguments.dry_run,
     };
+    let swept = sweep::sweep(&wish)?;
+    let mut console = Console::new();
+    for error in &swept.unread {
+        console.problem(&error.to_string());
+    }
+    tell(&wish, &swept, &mut BufWriter::new(stdout().lock())).map_err(not_written)?;
+    console.end()
+}
+
+fn tell(wish: &Wish, swept: &Swept, output: &mut impl Write) -> io::Result<()> {
+    let all = swept.entries.len();
+    let replaced = swept.count(Fate::Replaced);
+    let missing = swept.count(Fate::Missing);
+    if !wish.dry_run {
+        writeln!(
+            output,
+            "{all} entries, {} removed, {} kept",
+            swept.removed,
+            all - swept.removed
+        )?;
+        if missing > 0 && !wish.missing {
+            writeln!(
+                output,
+                "{missing} of those kept are of files that are not below these directories, and may be elsewhere: \
+                 `--missing --dry-run` lists them"
+            )?;
+        }
+        return output.flush();
+    }
+    let would_go = replaced + if wish.missing { missing } else { 0 };
+    for (entry, fate) in &swept.entries {
+        let reason = match fate {
+            Fate::Replaced => "gone: its inode number belongs to another file",
+            Fate::Missing if wish.missing => "not below these directories",
+            _ => continue,
+        };
+        writeln!(output, "{}: {reason}", name(entry))?;
+    }
     writeln!(
-        std::io::stdout(),
-        "{} entries, {} {verb}, {} kept",
-        swept.entries,
-        swept.removed,
-        swept.entries - swept.removed
-    )
-    .map_err(not_written)
+        output,
+        "{all} entries, {would_go} would be removed, {} kept",
+        all - would_go
+    )?;
+    output.flush()
+}
+
+/// A file's path is known to nobody: what else its entry says.
+fn name(entry: &StoredEntry) -> String {
+    let owner = entry.owner();
+    let id = |id: Option<u32>| id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    let (uid, gid) = (owner.uid.map(Id::as_raw), owner.gid.map(Id::as_raw));
+    let inode = match entry.inode() {
+        Some(inode) => format!("inode {inode}"),
+        None => "an inode".to_owned(),
+    };
+    let device = match owner.device {
+        Some(_) => ", a device",
+        None => "",
+    };
+    format!("{inode} of {}:{}{device}", id(uid), id(gid))
 }
