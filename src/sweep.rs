@@ -72,7 +72,7 @@ impl Swept {
 /// The entries are listed first: what is made while this goes on is not among them.
 pub(crate) fn sweep(wish: &Wish) -> Result<Swept, Error> {
     let places = Places::prepare(wish.store.clone());
-    let store = places.open().ok_or(Error::NoSideStore)?;
+    let store = places.open()?;
     let database = |error: heed::Error| Error::Io {
         what: "sweeping the side store",
         source: io::Error::other(error),
@@ -214,12 +214,12 @@ impl Seen {
             self.directories.push((path.to_owned(), version));
         }
         let key = Key::of(file.as_fd())?;
-        if let Some(file_system) = key.file_system() {
-            if !self.file_systems.contains(file_system) {
-                self.file_systems.insert(file_system.to_vec());
-                if LOCAL.contains(&fstatfs(file)?.filesystem_type()) {
-                    self.local.insert(file_system.to_vec());
-                }
+        if let Some(file_system) = key.file_system()
+            && !self.file_systems.contains(file_system)
+        {
+            self.file_systems.insert(file_system.to_vec());
+            if LOCAL.contains(&fstatfs(file)?.filesystem_type()) {
+                self.local.insert(file_system.to_vec());
             }
         }
         if let Some(number) = key.number() {

@@ -523,3 +523,99 @@ fn with_keep_id_a_dead_supervisor_means_enosys_and_no_hang() {
     });
     is_left_alone(&place);
 }
+
+/// Runs `script` below `subuidless run`, with a place for what is recent that `prepare` makes on `$R` and `/dev/shm`, where only this
+/// script sees it; its standard error is no terminal.
+fn with_recent(place: &Place, prepare: &str, script: &str) -> Ran {
+    let mut command = place.as_root("unshare");
+    let words = format!(
+        "{prepare}; exec setpriv --reuid={} --regid={} --init-groups -- \"$S\" run -- sh -c \"$1\"",
+        place.user.uid, place.user.gid
+    );
+    command
+        .args(["--mount", "sh", "-euc", &words, "sh", script])
+        .env("S", place.binary())
+        .env("R", place.runtime_directory())
+        .env("HOME", place.path("home"))
+        .env("XDG_RUNTIME_DIR", place.runtime_directory());
+    run(&mut command)
+}
+
+const USERS: &str = "mode=1777";
+
+/// An owner that cannot be kept is an error of the chown that sets it, and the command's standard error says why.
+#[test]
+fn an_owner_that_cannot_be_kept_is_an_error_of_chown() {
+    let script = "ln -sfn x l; touch f; chown 5:6 f; chown -h 0:0 l; stat -c %u:%g f l; chown -h 5:6 l; echo $?; stat -c %u:%g l";
+    let nowhere =
+        "mount -t tmpfs -o mode=755 none /dev/shm; rm -rf \"$R\"; touch \"$R\"".to_owned();
+    let full = format!(
+        "mount -t tmpfs -o {USERS},size=4k none /dev/shm; mount -t tmpfs -o {USERS},size=8k none \"$R\"; : >\"$R/full\"; \
+         head -c 8192 /dev/zero >\"$R/full\""
+    );
+    for (prepare, errno, reason) in [
+        (nowhere, "Input/output error", "no place for the side store"),
+        (full, "No space left on device", "No space left on device"),
+    ] {
+        let place = Place::new();
+        let ran = with_recent(&place, &prepare, script);
+        assert_eq!(
+            String::from_utf8_lossy(&ran.stdout),
+            "5:6\n0:0\n1\n0:0\n",
+            "{}",
+            ran.stderr
+        );
+        assert!(
+            ran.stderr.contains(&format!("'l': {errno}")),
+            "{}",
+            ran.stderr
+        );
+        let ours: Vec<_> = ran
+            .stderr
+            .lines()
+            .filter(|line| line.contains("side store"))
+            .collect();
+        assert!(
+            ours.iter().any(|line| line.contains(reason)),
+            "{}",
+            ran.stderr
+        );
+        let failed = ours
+            .iter()
+            .filter(|line| line.contains("told once"))
+            .count();
+        assert_eq!(failed, 1, "{}", ran.stderr);
+    }
+}
+
+/// One errno, however often it is tried.
+#[test]
+fn memory_that_fills_up_is_no_space_left() {
+    let place = Place::new();
+    let prepare = format!("mount -t tmpfs -o {USERS},size=400k none \"$R\"");
+    let script = "mkdir d; cd d; n=0; while [ $n -lt 4000 ]; do ln -s x $n; n=$((n + 1)); done; \
+                  LC_ALL=C chown -h 5:6 * 2>&1 | sed 's/.*: //' | sort | uniq -c | sed 's/^ *[0-9]* //'; \
+                  stat -c %u:%g * | sort | uniq";
+    // A lasting store would take it all.
+    fs::write(place.path("home/.local"), "").unwrap();
+    let ran = with_recent(&place, &prepare, script);
+    assert_eq!(
+        String::from_utf8_lossy(&ran.stdout),
+        "No space left on device\n0:0\n5:6\n",
+        "{}",
+        ran.stderr
+    );
+}
+
+/// A limit of address space, and no runtime directory that can be used, are no reason to lose an owner.
+#[test]
+fn where_owners_can_be_kept_they_are() {
+    let place = Place::new();
+    let script = "ln -sfn x l; chown -h 5:6 l; stat -c %u:%g l";
+    let missing =
+        format!("mount -t tmpfs -o {USERS} none /dev/shm; export XDG_RUNTIME_DIR=/no/such");
+    for prepare in [&missing, "ulimit -v 1000000"] {
+        let ran = with_recent(&place, prepare, script);
+        assert_eq!(ran.stdout, b"5:6\n", "{}", ran.stderr);
+    }
+}

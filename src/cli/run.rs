@@ -106,7 +106,7 @@ struct Container {
 /// How a supervisor logs.
 #[derive(Debug, Args)]
 struct Log {
-    /// Append the log to this file [default: standard error if that is a terminal, else nowhere]
+    /// Append the log to this file [default: standard error, if that is no terminal until COMMAND has ended]
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
@@ -204,12 +204,28 @@ pub(super) struct Supervise {
     #[arg(long)]
     directory: Option<PathBuf>,
 
+    /// The process that standard error is lent by.
+    #[arg(long)]
+    stderr_until: Option<u32>,
+
     #[command(flatten)]
     logging: Logging,
 }
 
 pub(super) fn supervise(arguments: Supervise) -> Result<(), Error> {
+    let lent = arguments.stderr_until.and_then(launch::lend_stderr);
     arguments.logging.start();
+    let result = supervise_alone(arguments);
+    if let Some(lent) = lent {
+        if let Err(error) = &result {
+            super::report(error);
+        }
+        lent.give_back();
+    }
+    result
+}
+
+fn supervise_alone(arguments: Supervise) -> Result<(), Error> {
     let (log_level, log_format) = arguments.logging.words();
     let options = daemon::Options {
         socket: None,

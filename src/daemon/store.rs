@@ -1,6 +1,6 @@
 //! Where the side store of owners lies (see `crate::owner`), and how what is recent comes to last.
 //!
-//! The recent part is in `$XDG_RUNTIME_DIR/subuidless-recent`, or `/dev/shm/subuidless-recent-UID` for users without a runtime directory:
+//! The recent part is in `$XDG_RUNTIME_DIR/subuidless-recent`, or `/dev/shm/subuidless-recent-UID` for users without a runtime directory that can be used:
 //! both are on this node and gone after a boot, as a store that runs without fsync has to be. The lasting part is in
 //! `$XDG_STATE_HOME/subuidless`, or wherever `--store` says, which must be on a disk of this node.
 
@@ -47,34 +47,39 @@ pub(crate) struct Places {
 impl Places {
     /// Made if they are missing; a log line says where there can be none. `wish` is `--store`.
     pub(crate) fn prepare(wish: Option<PathBuf>) -> Self {
-        let recent = recent_directory();
-        let recent = create(&recent)
-            .inspect_err(|error| {
-                warn!(
-                    directory = %recent.display(), %error,
-                    "no place for the side store: owners of symlinks, fifos, sockets and devices are not kept; set \
-                     XDG_RUNTIME_DIR to a directory of your own"
-                );
-            })
-            .ok()
-            .map(|()| recent);
         Self {
-            recent,
+            recent: recent_directory(),
             lasting: lasting_directory(wish).filter(|directory| can_be_read(directory)),
         }
     }
 
     /// Both parts, as far as they can be opened.
-    pub(crate) fn open(&self) -> Option<SideStore> {
-        crate::owner::open_side_store(self.recent.as_deref()?, self.lasting.as_deref())
+    pub(crate) fn open(&self) -> Result<SideStore, Error> {
+        crate::owner::open_side_store(self.recent.as_deref(), self.lasting.as_deref())
+            .map_err(|_| Error::NoSideStore)
     }
 }
 
-fn recent_directory() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
-        Some(runtime) => Path::new(&runtime).join("subuidless-recent"),
-        None => PathBuf::from(format!("/dev/shm/subuidless-recent-{}", host_uid())),
+/// The first of the places that can be used; a log line says why there is none.
+fn recent_directory() -> Option<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty());
+    let places = [
+        runtime.map(|runtime| Path::new(&runtime).join("subuidless-recent")),
+        Some(format!("/dev/shm/subuidless-recent-{}", host_uid()).into()),
+    ];
+    let mut reasons = Vec::new();
+    for directory in places.into_iter().flatten() {
+        match create(&directory) {
+            Ok(()) => return Some(directory),
+            Err(error) => reasons.push(format!("{}: {error}", directory.display())),
+        }
     }
+    warn!(
+        reasons = reasons.join("; "),
+        "no place for the side store: setting owners of symlinks, fifos, sockets and devices fails; set XDG_RUNTIME_DIR \
+         to a directory of your own"
+    );
+    None
 }
 
 /// Where the lasting part is to be, if anybody says.
@@ -200,7 +205,7 @@ impl Keeper {
     /// `None` where there is nothing to move, or nowhere to move it to.
     pub(super) fn start(places: &Places) -> Option<Self> {
         places.lasting.as_ref()?;
-        let store = places.open()?;
+        let store = places.open().ok()?;
         let (stop, stops) = channel();
         let (tell, stopped) = channel();
         std::thread::Builder::new()

@@ -22,8 +22,8 @@ use crate::sys;
 /// Where a supervisor logs to, and what.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// Appended to; none: standard error where that is a terminal, else nowhere. Whoever waits for the end of a pipe waits for the
-    /// command, and not for us.
+    /// Appended to; none: standard error, which is the command's. Where it is no terminal, until the command ends (see
+    /// [`super::stderr`]).
     pub(crate) file: Option<PathBuf>,
     /// Options of the supervisor's own command line.
     pub(crate) options: Vec<OsString>,
@@ -41,9 +41,13 @@ impl Log {
                     path: path.clone(),
                     source,
                 }),
-            None if std::io::stderr().is_terminal() => Ok(Stdio::inherit()),
-            None => Ok(Stdio::null()),
+            None => Ok(Stdio::inherit()),
         }
+    }
+
+    /// Whether standard error is only lent.
+    fn borrows(&self) -> bool {
+        self.file.is_none() && !std::io::stderr().is_terminal()
     }
 }
 
@@ -112,6 +116,10 @@ fn start(
     let (connection, theirs) = UnixStream::pair().map_err(failed)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg("supervise").args(&log.options).args(more);
+    if log.borrows() {
+        let command_id = std::process::id().to_string();
+        command.args(["--stderr-until", &command_id]);
+    }
     if let Some(store) = store {
         let store = std::path::absolute(store).map_err(failed)?;
         command.arg("--store").arg(store);

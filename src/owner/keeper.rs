@@ -68,7 +68,7 @@ impl Kept<'_> {
 
     fn record(&self) -> Result<Record, Errno> {
         match &self.owners.side {
-            Some(side) if self.is_beside && !side.is_empty() => {
+            Ok(side) if self.is_beside && !side.is_empty() => {
                 let bytes = side.load(&Key::of(self.file)?).map_err(store_failed)?;
                 // What is unreadable has been told of when the owner was looked up.
                 Ok(bytes
@@ -132,7 +132,7 @@ impl Kept<'_> {
             return Err(Errno::EOPNOTSUPP);
         }
         // As the kernel answers to who is not its root.
-        let side = self.owners.side.as_ref().ok_or(Errno::EPERM)?;
+        let side = self.owners.side.as_ref().map_err(|_| Errno::EPERM)?;
         let key = Key::of(self.file)?;
         let mut changed = Ok(());
         let update = |bytes: &[u8]| {

@@ -14,11 +14,13 @@ mod record;
 mod side;
 mod stored;
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -43,16 +45,21 @@ pub(crate) use stored::StoredEntry;
 
 use crate::{procfs, sys};
 
-/// Opens the side store, as far as it can be opened; a log line says what cannot.
-pub(crate) fn open_side_store(recent: &Path, lasting: Option<&Path>) -> Option<SideStore> {
-    let mut store = SideStore::open(recent)
-        .inspect_err(|error| {
-            warn!(
-                directory = %recent.display(), %error,
-                "cannot open the side store: owners of symlinks, fifos, sockets and devices are not kept"
-            );
-        })
-        .ok()?;
+/// Opens the side store, as far as it can be opened; a log line says what cannot. An error is what those get who want to keep
+/// something in it.
+pub(crate) fn open_side_store(
+    recent: Option<&Path>,
+    lasting: Option<&Path>,
+) -> Result<SideStore, Errno> {
+    // There is no place, and the daemon has said why.
+    let recent = recent.ok_or(Errno::EIO)?;
+    let mut store = SideStore::open(recent).map_err(|error| {
+        error!(
+            directory = %recent.display(), %error,
+            "cannot open the side store: setting owners of symlinks, fifos, sockets and devices fails"
+        );
+        errno_to_tell(&error)
+    })?;
     if let Some(directory) = lasting
         && let Err(error) = store.open_lasting(directory)
     {
@@ -61,7 +68,7 @@ pub(crate) fn open_side_store(recent: &Path, lasting: Option<&Path>) -> Option<S
             "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
         );
     }
-    Some(store)
+    Ok(store)
 }
 
 /// The attribute that holds the owner; the field's common name, shared with umoci.
@@ -70,14 +77,14 @@ pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
 /// Where owners are kept.
 #[derive(Debug)]
 pub(crate) struct Owners {
-    /// `None` when there is none or it could not be opened: daemon or worker have said so.
-    side: Option<SideStore>,
+    /// Where there is none, what is to be kept in it is refused so. The log says why.
+    side: Result<SideStore, Errno>,
     pub(crate) layers: Layers,
     unreadable_reported: AtomicBool,
 }
 
 impl Owners {
-    pub(crate) fn new(side: Option<SideStore>) -> Self {
+    pub(crate) fn new(side: Result<SideStore, Errno>) -> Self {
         Self {
             side,
             layers: Layers::default(),
@@ -87,7 +94,7 @@ impl Owners {
 
     /// Whether an inode without the attribute may have an owner all the same.
     pub(crate) fn side_store_is_used(&self) -> bool {
-        self.side.as_ref().is_some_and(|side| !side.is_empty())
+        self.side.as_ref().is_ok_and(|side| !side.is_empty())
     }
 
     /// The attribute of the file that `path` leads to, without opening it: one system call. EOPNOTSUPP where files have no
@@ -127,7 +134,7 @@ impl Owners {
             }
         }
         match &self.side {
-            Some(side) if !side.is_empty() => {
+            Ok(side) if !side.is_empty() => {
                 let bytes = side.load(&Key::of(fd)?).map_err(store_failed)?;
                 self.decode(bytes.as_deref().ok_or(Errno::ENODATA))
             }
@@ -163,7 +170,7 @@ impl Owners {
     /// goes along. To be done before the kernel does it for whatever reason.
     pub(crate) fn bring_up(&self, fd: BorrowedFd, stat: &FileStat) -> Result<(), Errno> {
         let kind = file_type(stat.st_mode);
-        let Some(side) = self.side.as_ref().filter(|side| !side.is_empty()) else {
+        let Some(side) = self.side.as_ref().ok().filter(|side| !side.is_empty()) else {
             return Ok(());
         };
         if carries_xattrs(kind) {
@@ -214,7 +221,7 @@ impl Owners {
 
     /// Moves what is recent in the side store to the disk, where there is one for it.
     pub(crate) fn settle(&self) -> Result<(), Errno> {
-        if let Some(side) = &self.side {
+        if let Ok(side) = &self.side {
             while side.settle().map_err(store_failed)? > 0 {}
         }
         Ok(())
@@ -231,13 +238,16 @@ impl Owners {
             // procfs takes a chown and goes on showing the process's ids.
             return Ok(());
         }
-        let Some(side) = &self.side else {
-            if owner.device.is_some() {
-                // A socket that nothing is known of would be a lie.
-                return Err(Errno::EPERM);
+        let side = match &self.side {
+            Ok(side) => side,
+            // Nothing was there, and nothing is to be.
+            Err(_) if owner.is_unset() => return Ok(()),
+            Err(errno) => {
+                tell_once(
+                    "there is no side store to keep the owner of a symlink, fifo, socket or device in",
+                );
+                return Err(*errno);
             }
-            warn!("no side store: the owner of an inode without extended attributes is not kept");
-            return Ok(());
         };
         let key = Key::of(fd)?;
         let copied_up = match before.filter(|before| **before != key) {
@@ -360,10 +370,32 @@ fn errno_of(error: std::io::Error) -> Errno {
 
 /// The side store's own failures: the target gets what chown(2) has for a full or broken disk.
 fn store_failed(error: heed::Error) -> Errno {
-    error!(%error, "the side store of owners failed");
+    tell_once(&error.to_string());
+    errno_to_tell(&error)
+}
+
+fn errno_to_tell(error: &heed::Error) -> Errno {
     match error {
         heed::Error::Mdb(heed::MdbError::MapFull) => Errno::ENOSPC,
-        heed::Error::Io(error) => errno_of(error),
+        heed::Error::Io(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+            // LMDB's word for a write that came to a part of its bytes only, which is how a disk begins to be full.
+            Errno::EIO => Errno::ENOSPC,
+            errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS | Errno::ENOMEM) => errno,
+            _ => Errno::EIO,
+        },
         _ => Errno::EIO,
+    }
+}
+
+/// Logs why something cannot be kept or looked up, each reason once: a container may ask again and again.
+fn tell_once(reason: &str) {
+    const MOST: usize = 32;
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.len() < MOST && told.insert(reason.to_owned()) {
+        error!(
+            reason,
+            "the side store of owners failed, and the call with it (told once for each reason)"
+        );
     }
 }

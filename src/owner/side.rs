@@ -25,8 +25,8 @@ use super::key::Key;
 use super::stored::StoredEntry;
 use crate::sys::{self, Durability};
 
-/// Address space only; the file grows as entries come.
-const MAP_SIZE: usize = 1 << 30;
+/// Address space only; the file grows as entries come. The smaller ones are for who is limited (`ulimit -v`).
+const MAP_SIZES: [usize; 3] = [1 << 30, 1 << 27, 1 << 24];
 
 /// In front of a value in the recent store: it is to be moved to the lasting one.
 const LASTING: u8 = b'l';
@@ -232,7 +232,17 @@ struct Environment {
 impl Environment {
     fn open(directory: &Path, durability: Durability) -> heed::Result<Self> {
         reserve_lock_file(directory)?;
-        let environment = sys::open_lmdb(directory, MAP_SIZE, durability)?;
+        let [whole, less @ ..] = MAP_SIZES;
+        let mut environment = sys::open_lmdb(directory, whole, durability);
+        for size in less {
+            match environment {
+                Err(heed::Error::Io(error)) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                    environment = sys::open_lmdb(directory, size, durability);
+                }
+                _ => break,
+            }
+        }
+        let environment = environment?;
         // Slots of readers that were killed.
         environment.clear_stale_readers()?;
         let snapshot = environment.read_txn()?;

@@ -60,7 +60,7 @@ impl Outside {
     /// Opens the side store and moves this process, which must have one thread only, into a user namespace of its own. What it
     /// has to open by other paths than through [`Outside::open`] it opens before.
     pub(crate) fn new(store: Option<PathBuf>) -> Result<Self, Error> {
-        let side = Places::prepare(store).open().ok_or(Error::NoSideStore)?;
+        let side = Places::prepare(store).open()?;
         let failed = |what| move |errno| Error::System { what, errno };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let start = open(c".", flags, Mode::empty()).map_err(failed("the working directory"))?;
@@ -73,7 +73,7 @@ impl Outside {
             enter_user_namespace(&[])?;
         }
         Ok(Self {
-            owners: Owners::new(Some(side)),
+            owners: Owners::new(Ok(side)),
             start,
             is_alone,
         })

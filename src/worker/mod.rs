@@ -60,10 +60,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     };
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
-    let side = setup
-        .recent
-        .as_deref()
-        .and_then(|recent| open_side_store(recent, setup.lasting.as_deref()));
+    let side = open_side_store(setup.recent.as_deref(), setup.lasting.as_deref());
     // Until the container is joined, and it is known what the host user's ids are called in it.
     let groups = identities.initial_groups();
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
