@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use nix::errno::Errno;
 
@@ -160,6 +161,11 @@ pub(crate) enum Error {
          another directory with --store"
     )]
     NoSideStore,
+
+    #[error(
+        "the side store was damaged while it was in use ({status}): what is wrong with it is said above; call this again"
+    )]
+    StoreDamaged { status: ExitStatus },
 
     #[error(
         "override-stat is kept in attributes of the files themselves, and there is no file to read or write: leave out {option}"

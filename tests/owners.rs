@@ -416,9 +416,6 @@ fn without_what_it_takes_it_says_what_is_missing() {
     );
     set.ok();
     let mut command = place.subuidless(["owners", "ls", "tree"]);
-    let told = run(command.env("XDG_RUNTIME_DIR", "/proc/nowhere")).error();
-    assert!(
-        told.contains("no place for the side store") && told.contains("--store"),
-        "{told}"
-    );
+    // There is another place.
+    run(command.env("XDG_RUNTIME_DIR", "/proc/nowhere")).ok();
 }

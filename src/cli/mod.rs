@@ -76,7 +76,13 @@ enum Subcommands {
     Runtime(runtime::Arguments),
     /// Read all of a side store, which a damaged one does not survive: the daemon has it done by another process
     #[command(hide = true)]
-    ReadStore { directory: PathBuf },
+    ReadStore {
+        part: crate::daemon::store::Part,
+        directory: PathBuf,
+    },
+    /// Move what is recent in a side store to the disk, with the same risk
+    #[command(hide = true)]
+    SettleStore { recent: PathBuf, lasting: PathBuf },
     /// Set up what makes containers work without further words: systemd units of the user's, and podman's settings
     Install(install::Arguments),
     /// Remove what `install` has made
@@ -177,7 +183,12 @@ pub fn main() -> ExitCode {
         Subcommands::Status(arguments) => status::run(&arguments),
         Subcommands::Trace(arguments) => trace::run(arguments),
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
-        Subcommands::ReadStore { directory } => crate::daemon::store::read_through(&directory),
+        Subcommands::ReadStore { part, directory } => {
+            crate::daemon::store::read_through(part, &directory)
+        }
+        Subcommands::SettleStore { recent, lasting } => {
+            crate::daemon::store::settle(&recent, &lasting)
+        }
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Install(arguments) => install::run(&arguments),
         Subcommands::Uninstall(arguments) => install::undo(&arguments),

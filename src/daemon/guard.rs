@@ -1,7 +1,6 @@
 //! The daemon's end of its guard (see `crate::guard`): a process that has all that the daemon has of each container.
 
 use std::cell::RefCell;
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -23,21 +22,13 @@ use crate::handover::Setup;
 /// Between two attempts to have a guard.
 const PAUSE: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Guard {
-    arguments: [OsString; 6],
     /// `None` while there is none.
     link: RefCell<Option<UnixStream>>,
 }
 
 impl Guard {
-    pub(super) fn new(setup: &Setup) -> Self {
-        Self {
-            arguments: setup.to_guards_arguments(),
-            link: RefCell::default(),
-        }
-    }
-
     /// Gives the guard what it takes to start a worker for the container.
     pub(super) fn keep(&self, container: &Container) {
         // What is received by somebody else is lost with him.
@@ -52,13 +43,13 @@ impl Guard {
         }
     }
 
-    fn start(&self) -> io::Result<Child> {
+    fn start(&self, setup: &Setup) -> io::Result<Child> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         let mut command = std::process::Command::new("/proc/self/exe");
         command
             .arg0(format!("subuidless guard of {}", std::process::id()))
-            .args(&self.arguments)
+            .args(setup.to_guards_arguments())
             .current_dir("/")
             .stdin(theirs)
             .stdout(Stdio::null());
@@ -91,7 +82,7 @@ pub(super) fn start(workers: Rc<Workers>) {
 
 /// And gives it what there is.
 fn start_one(workers: &Workers) -> io::Result<Child> {
-    let guard = workers.guard.start()?;
+    let guard = workers.guard.start(&workers.setup())?;
     for container in workers.containers() {
         workers.guard.keep(&container);
     }

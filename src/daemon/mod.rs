@@ -137,15 +137,15 @@ fn check_kernel() -> Result<(), Error> {
 
 async fn serve(options: Options) -> Result<(), Error> {
     let socket = ControlSocket::open(options.socket)?;
-    let places = Places::prepare(options.store);
-    let keeper = Keeper::start(&places);
-    let workers = Rc::new(Workers::new(&Setup {
+    let keeper = start_keeper(Places::prepare(options.store));
+    let setup = Setup {
         log_level: options.log_level,
         log_format: options.log_format,
-        recent: places.recent,
-        lasting: places.lasting,
+        recent: None,
+        lasting: None,
         socket: Some(socket.path().to_owned()),
-    }));
+    };
+    let workers = Rc::new(Workers::new(setup, Rc::clone(&keeper)));
     guard::start(Rc::clone(&workers));
     let daemon = Rc::new(Daemon {
         workers,
@@ -196,10 +196,16 @@ async fn serve(options: Options) -> Result<(), Error> {
         workers = daemon.workers.containers().len(),
         "stopping: workers of running containers go on"
     );
-    if let Some(keeper) = keeper {
-        keeper.stop();
-    }
+    keeper.stop().await;
     Ok(())
+}
+
+/// In a task of its own for as long as the daemon runs.
+fn start_keeper(places: Places) -> Rc<Keeper> {
+    let keeper = Rc::new(Keeper::new(places));
+    let kept = Rc::clone(&keeper);
+    tokio::task::spawn_local(async move { kept.keep().await });
+    keeper
 }
 
 async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
@@ -208,15 +214,15 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
         // The command could not be run, and whoever called it has been told.
         None => return Ok(()),
     };
-    let places = Places::prepare(options.store);
-    let keeper = Keeper::start(&places);
-    let workers = Rc::new(Workers::new(&Setup {
+    let keeper = start_keeper(Places::prepare_quietly(options.store));
+    let setup = Setup {
         log_level: options.log_level,
         log_format: options.log_format,
-        recent: places.recent,
-        lasting: places.lasting,
+        recent: None,
+        lasting: None,
         socket: None,
-    }));
+    };
+    let workers = Rc::new(Workers::new(setup, Rc::clone(&keeper)));
     match socket::for_questions(&state.id) {
         Ok(socket) => {
             let workers = Rc::clone(&workers);
@@ -236,9 +242,7 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
         }
         true => route(&workers, &state.id, listener).await?,
     }
-    if let Some(keeper) = keeper {
-        keeper.stop();
-    }
+    keeper.stop().await;
     Ok(())
 }
 

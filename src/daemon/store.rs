@@ -4,21 +4,24 @@
 //! both are on this node and gone after a boot, as a store that runs without fsync has to be. The lasting part is in
 //! `$XDG_STATE_HOME/subuidless`, or wherever `--store` says, which must be on a disk of this node.
 
-use std::fs::{self, DirBuilder};
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{self, FsType};
 use nix::unistd::Uid;
 use tracing::{debug, error, info, warn};
 
 use crate::error::Error;
-use crate::owner::SideStore;
+use crate::owner::{DAMAGED, DATA, LOCK, SideStore};
 
 /// So much may be lost with the power; extended attributes wait longer for the disk.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -42,14 +45,36 @@ const SHARED: [(FsType, &str); 8] = [
 pub(crate) struct Places {
     pub(crate) recent: Option<PathBuf>,
     pub(crate) lasting: Option<PathBuf>,
+    /// Why there is no lasting part, until that has been told.
+    not_lasting: Option<String>,
 }
 
 impl Places {
     /// Made if they are missing; a log line says where there can be none. `wish` is `--store`.
     pub(crate) fn prepare(wish: Option<PathBuf>) -> Self {
+        let mut places = Self::prepare_quietly(wish);
+        places.warn();
+        places
+    }
+
+    /// As [`Places::prepare`], but for a lasting part: whether one is needed is not known yet.
+    pub(crate) fn prepare_quietly(wish: Option<PathBuf>) -> Self {
+        let recent = recent_directory();
+        let (lasting, not_lasting) = match lasting_directory(wish) {
+            Ok(directory) => (Some(directory), None),
+            Err(reason) => (None, Some(reason)),
+        };
         Self {
-            recent: recent_directory(),
-            lasting: lasting_directory(wish).filter(|directory| can_be_read(directory)),
+            lasting: lasting.filter(|directory| can_be_read(directory, recent.as_deref())),
+            recent,
+            not_lasting,
+        }
+    }
+
+    /// Says once why nothing lasts.
+    fn warn(&mut self) {
+        if let Some(reason) = self.not_lasting.take() {
+            warn!(reason, "no lasting side store: {UNTIL_BOOT}");
         }
     }
 
@@ -109,62 +134,260 @@ pub(crate) fn host_uid() -> u32 {
         .unwrap_or(uid)
 }
 
-fn lasting_directory(wish: Option<PathBuf>) -> Option<PathBuf> {
-    let Some(directory) = lasting_place(wish) else {
-        warn!("neither XDG_STATE_HOME nor HOME is set: {UNTIL_BOOT}");
-        return None;
-    };
+fn lasting_directory(wish: Option<PathBuf>) -> Result<PathBuf, String> {
+    let directory = lasting_place(wish).ok_or("neither XDG_STATE_HOME nor HOME is set")?;
     let made = directory
         .parent()
         .map_or(Ok(()), fs::create_dir_all)
         .and_then(|()| create(&directory))
         .and_then(|()| refuse_shared(&directory));
-    match made {
-        Ok(()) => Some(directory),
-        Err(error) => {
-            warn!(directory = %directory.display(), %error, "no lasting side store: {UNTIL_BOOT}");
-            None
-        }
-    }
+    made.map_err(|error| format!("{}: {error}", directory.display()))?;
+    Ok(directory)
 }
 
 const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until the next boot; --store DIR keeps \
                           them in a directory on a local disk";
 
-/// Whether reading all of the store goes well, as another process finds out: a damaged one may end who does that.
-fn can_be_read(directory: &Path) -> bool {
-    let reading = Command::new("/proc/self/exe")
-        .arg(READ_STORE)
-        .arg(directory)
-        .stdin(Stdio::null())
-        .output();
-    let reason = match reading {
-        Ok(read) if read.status.success() => return true,
-        Ok(read) if read.status.signal().is_some() => {
-            format!(
-                "it is damaged (moving the directory away begins a new one): reading it ends with {}",
-                read.status
-            )
+/// Whether reading all of the store goes well, as another process finds out: a damaged one may end who does that. Once for each
+/// boot is enough, unless the file has been changed by anybody but us.
+fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
+    if recent.is_some_and(|recent| Marker::Read.fits(recent, directory)) {
+        return true;
+    }
+    match read_elsewhere(directory, Part::Lasting) {
+        Ok(()) => {
+            if let Some(recent) = recent {
+                Marker::Read.set(recent, directory);
+            }
+            true
         }
-        Ok(read) => String::from_utf8_lossy(&read.stderr).trim().to_owned(),
-        Err(error) => error.to_string(),
-    };
-    error!(
-        directory = %directory.display(), reason,
-        "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
-    );
-    false
+        Err(reason) => {
+            error!(directory = %directory.display(), reason, "{NOT_LASTING}");
+            false
+        }
+    }
 }
 
-/// The command that reads a store.
-const READ_STORE: &str = "read-store";
+const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot";
 
-/// Reads all of the lasting store.
-pub(crate) fn read_through(directory: &Path) -> Result<(), Error> {
-    SideStore::read_through(directory).map_err(|reason| Error::Io {
+/// One of the two databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    Recent,
+    Lasting,
+}
+
+/// Lets another process read all of a database.
+fn read_elsewhere(directory: &Path, part: Part) -> Result<(), String> {
+    let part = match part {
+        Part::Recent => "recent",
+        Part::Lasting => "lasting",
+    };
+    elsewhere(&[READ_STORE.as_ref(), part.as_ref(), directory.as_os_str()])
+}
+
+/// What another process of this program says that it failed with, or that it is killed by damage.
+fn elsewhere(arguments: &[&OsStr]) -> Result<(), String> {
+    let ended = Command::new("/proc/self/exe")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    result_of(&ended)
+}
+
+fn result_of(ended: &Output) -> Result<(), String> {
+    match ended.status {
+        status if status.success() => Ok(()),
+        status if status.signal().is_some() => Err(format!(
+            "it is damaged (moving the directory away begins a new one): reading it ends with {status}"
+        )),
+        _ => Err(String::from_utf8_lossy(&ended.stderr).trim().to_owned()),
+    }
+}
+
+/// The commands that read a database, and that move what is recent to the disk.
+const READ_STORE: &str = "read-store";
+const SETTLE_STORE: &str = "settle-store";
+
+/// Reads all of a database. Damage may end this process.
+pub(crate) fn read_through(part: Part, directory: &Path) -> Result<(), Error> {
+    let read = match part {
+        Part::Recent => SideStore::read_recent(directory),
+        Part::Lasting => SideStore::read_lasting(directory),
+    };
+    read.map_err(|reason| Error::Io {
         what: "reading the side store",
         source: io::Error::other(reason),
     })
+}
+
+/// Moves what is recent to the disk. Damage may end this process.
+pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Io {
+        what: "writing the side store",
+        source,
+    };
+    let mut store = SideStore::open(recent).map_err(|error| failed(io::Error::other(error)))?;
+    store
+        .open_lasting(lasting)
+        .map_err(|error| failed(io::Error::other(error)))?;
+    let was_read = Marker::Read.fits(recent, lasting);
+    let mut moved = 0;
+    loop {
+        let before = Marker::Settled.now(recent);
+        match store.settle() {
+            Ok(0) => {
+                // What is written later must show by its time.
+                if before.is_some_and(|(_, age)| age > CLOCK_TICK) {
+                    Marker::Settled.set(recent, recent);
+                }
+                break;
+            }
+            Ok(count) => moved += count,
+            Err(error) => return Err(failed(io::Error::other(error))),
+        }
+    }
+    if was_read {
+        Marker::Read.set(recent, lasting);
+    }
+    debug!(moved, "entries of the side store are on disk");
+    Ok(())
+}
+
+/// Twice the coarsest tick of a Linux clock.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
+
+/// A file beside the recent store that says which state of a database is known. It is gone after a boot, with the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marker {
+    /// All of the lasting one could be read.
+    Read,
+    /// Nothing is in the recent one that is to be moved.
+    Settled,
+}
+
+impl Marker {
+    fn file(self, recent: &Path) -> PathBuf {
+        recent.join(match self {
+            Self::Read => "read",
+            Self::Settled => "settled",
+        })
+    }
+
+    /// The state of the database in `directory`, and for how long it has not changed.
+    fn now(self, directory: &Path) -> Option<(String, Duration)> {
+        let data = fs::metadata(directory.join(DATA)).ok()?;
+        let state = format!(
+            "{} {} {} {} {}",
+            data.dev(),
+            data.ino(),
+            data.size(),
+            data.mtime(),
+            data.mtime_nsec()
+        );
+        Some((state, data.modified().ok()?.elapsed().unwrap_or_default()))
+    }
+
+    fn fits(self, recent: &Path, directory: &Path) -> bool {
+        let known = fs::read_to_string(self.file(recent));
+        known.is_ok_and(|known| self.now(directory).is_some_and(|(now, _)| now == known))
+    }
+
+    fn set(self, recent: &Path, directory: &Path) {
+        // Without it the work is done once more.
+        match self.now(directory) {
+            Some((now, _)) => drop(fs::write(self.file(recent), now)),
+            None => drop(fs::remove_file(self.file(recent))),
+        }
+    }
+}
+
+/// What was done about a damaged store.
+#[derive(Debug, Default)]
+pub(crate) struct Mended {
+    /// The recent database has been begun anew, for this reason.
+    pub(crate) recent: Option<String>,
+    /// The lasting one is to be left alone, for this reason.
+    pub(crate) lasting: Option<String>,
+    /// The lasting one has new locks, for this reason.
+    pub(crate) locks: Option<String>,
+}
+
+/// Looks after a store that has ended a process: begins the recent database anew if it is damaged. Where nothing is to be found in
+/// them, both are given up after so many `crashes` in a row.
+pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
+    const FEW: u32 = 3;
+    let kept_ending = || "processes that use it keep ending".to_owned();
+    let mut mended = Mended::default();
+    let Some(recent) = &places.recent else {
+        return mended;
+    };
+    if let Some(lasting) = &places.lasting {
+        match read_elsewhere(lasting, Part::Lasting) {
+            Ok(()) => mended.lasting = (crashes >= 2 * FEW).then(kept_ending),
+            Err(reason) if renew_locks(recent, lasting) => mended.locks = Some(reason),
+            Err(reason) => mended.lasting = Some(reason),
+        }
+    }
+    let damage = || match read_elsewhere(recent, Part::Recent) {
+        Err(reason) => Some(reason),
+        Ok(()) => (crashes >= FEW && mended.lasting.is_none()).then(kept_ending),
+    };
+    if damage().is_none() {
+        return mended;
+    }
+    // Others may see the same, and begin it anew at the same time.
+    let Ok(_alone) = lock_alone(recent) else {
+        return mended;
+    };
+    if let Some(reason) = damage() {
+        match begin_anew(recent) {
+            Ok(()) => mended.recent = Some(reason),
+            Err(error) => {
+                error!(directory = %recent.display(), %error, "cannot begin the recent side store anew");
+            }
+        }
+    }
+    mended
+}
+
+/// The lock that is held while entries are moved. Whoever holds it and is stopped must not stop us.
+fn lock_alone(recent: &Path) -> io::Result<Flock<File>> {
+    const TRIES: usize = 100;
+    const PERIOD: Duration = Duration::from_millis(20);
+    let mut directory = File::open(recent)?;
+    for _ in 0..TRIES {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((file, Errno::EWOULDBLOCK)) => directory = file,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        std::thread::sleep(PERIOD);
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Whether the lasting database can be read with new locks: nothing but locks is in that file.
+fn renew_locks(recent: &Path, lasting: &Path) -> bool {
+    let lock = lasting.join(LOCK);
+    lock_alone(recent).is_ok_and(|_alone| {
+        fs::rename(&lock, lasting.join("lock.mdb.damaged")).is_ok()
+            && read_elsewhere(lasting, Part::Lasting).is_ok()
+    })
+}
+
+/// Who has the old files open goes on with them until it notices.
+fn begin_anew(recent: &Path) -> io::Result<()> {
+    let data = recent.join(DATA);
+    fs::rename(&data, recent.join("data.mdb.damaged"))?;
+    for name in [LOCK, "settled", "read"] {
+        match fs::remove_file(recent.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// An error for a directory on a file system of several machines.
@@ -194,63 +417,143 @@ fn create(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Moves what is recent to where it lasts, in a thread of its own: fsync(2) may take its time.
+/// Looks after the side store for a daemon, which maps none of its files: whoever may write them could end it so. What takes a map
+/// is done by processes that may end.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    stop: Sender<()>,
-    stopped: Receiver<()>,
+    places: RefCell<Places>,
+    is_failing: Cell<bool>,
+    /// How often in a row moving has ended in damage.
+    crashes: Cell<u32>,
 }
 
 impl Keeper {
-    /// `None` where there is nothing to move, or nowhere to move it to.
-    pub(super) fn start(places: &Places) -> Option<Self> {
-        places.lasting.as_ref()?;
-        let store = places.open().ok()?;
-        let (stop, stops) = channel();
-        let (tell, stopped) = channel();
-        std::thread::Builder::new()
-            .name("keeper".to_owned())
-            .spawn(move || {
-                keep(&store, &stops);
-                // Nobody may be waiting any more.
-                let _ = tell.send(());
-            })
-            .inspect_err(|error| warn!(%error, "cannot start a thread: {UNTIL_BOOT}"))
-            .ok()?;
-        Some(Self { stop, stopped })
+    pub(super) fn new(places: Places) -> Self {
+        Self {
+            places: RefCell::new(places),
+            is_failing: Cell::new(false),
+            crashes: Cell::new(0),
+        }
+    }
+
+    /// Where workers find the store now.
+    pub(super) fn places(&self) -> Places {
+        self.places.borrow().clone()
+    }
+
+    /// Moves what is recent to the disk, every second, for ever.
+    pub(super) async fn keep(&self) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            self.settle().await;
+        }
     }
 
     /// Moves what there is, and waits for it, but not for ever.
-    pub(super) fn stop(self) {
-        let _ = self.stop.send(());
-        if self.stopped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+    pub(super) async fn stop(&self) {
+        if tokio::time::timeout(PATIENCE, self.settle()).await.is_err() {
             warn!("the disk does not answer: the next daemon moves what is left in the side store");
+        }
+    }
+
+    async fn settle(&self) {
+        let Places {
+            recent: Some(recent),
+            lasting,
+            ..
+        } = self.places()
+        else {
+            return;
+        };
+        // Two system calls, where nothing has happened.
+        if !recent.join(DATA).exists() || Marker::Settled.fits(&recent, &recent) {
+            return;
+        }
+        let Some(lasting) = lasting else {
+            self.places.borrow_mut().warn();
+            return;
+        };
+        let ended = tokio::process::Command::new("/proc/self/exe")
+            .arg(SETTLE_STORE)
+            .args([&recent, &lasting])
+            .stdin(Stdio::null())
+            .output()
+            .await;
+        let (damaged, result) = match ended {
+            Ok(ended) => (is_suspect(ended.status), result_of(&ended)),
+            Err(error) => (false, Err(error.to_string())),
+        };
+        match result {
+            Ok(()) => {
+                self.crashes.set(0);
+                if self.is_failing.take() {
+                    info!("the side store can be written again");
+                }
+            }
+            Err(_) if damaged => {
+                self.crashes.set(self.crashes.get() + 1);
+                self.mend(self.crashes.get()).await;
+            }
+            Err(reason) if !self.is_failing.replace(true) => error!(
+                reason,
+                "the side store cannot be written to disk: what is new in it is kept in memory, and tried again every second"
+            ),
+            Err(_) => {}
+        }
+    }
+
+    /// To be called when a worker has ended before its targets, as others had in a row without having served anything.
+    pub(super) async fn worker_ended(&self, status: ExitStatus, others: u32) {
+        if is_suspect(status) {
+            self.mend(others).await;
+        }
+    }
+
+    async fn mend(&self, crashes: u32) {
+        let places = self.places();
+        let mended = tokio::task::spawn_blocking(move || mend(&places, crashes)).await;
+        let Ok(mended) = mended else {
+            return;
+        };
+        mended.tell(&self.places.borrow());
+        if mended.lasting.is_some() {
+            self.places.borrow_mut().lasting = None;
         }
     }
 }
 
-fn keep(store: &SideStore, stops: &Receiver<()>) {
-    let mut failing = false;
-    loop {
-        let goes_on = stops.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout);
-        match store.settle() {
-            Ok(0) => {}
-            Ok(moved) => {
-                debug!(moved, "entries of the side store are on disk");
-                if std::mem::take(&mut failing) {
-                    info!("the side store can be written again");
-                }
-            }
-            Err(error) if !failing => {
-                failing = true;
-                error!(%error, "the side store cannot be written to disk: what is new in it is kept in memory, and tried again every second");
-            }
-            Err(_) => {}
+impl Mended {
+    /// Logs it.
+    pub(crate) fn tell(&self, places: &Places) {
+        let shown = |directory: &Option<PathBuf>| {
+            let directory = directory.as_deref().unwrap_or(Path::new(""));
+            directory.display().to_string()
+        };
+        if let Some(reason) = &self.lasting {
+            error!(directory = shown(&places.lasting), reason, "{NOT_LASTING}");
         }
-        if !goes_on {
-            // It moves so many at a time.
-            while matches!(store.settle(), Ok(1..)) {}
-            return;
+        if let Some(reason) = &self.locks {
+            warn!(
+                directory = shown(&places.lasting),
+                reason, "the locks of the lasting side store were damaged and have been made anew"
+            );
+        }
+        if let Some(reason) = &self.recent {
+            error!(
+                directory = shown(&places.recent),
+                reason,
+                "the recent side store was damaged and has been begun anew: owners of symlinks, fifos, sockets and devices \
+                 that were set in the last second, or in memory (tmpfs), are lost"
+            );
         }
     }
+}
+
+/// Whether a process has ended as one does whose store is damaged, or in a way that nobody knows.
+pub(crate) fn is_suspect(status: ExitStatus) -> bool {
+    let signal = matches!(
+        status.signal(),
+        Some(libc::SIGBUS | libc::SIGSEGV | libc::SIGABRT | libc::SIGFPE | libc::SIGILL)
+    );
+    signal || matches!(status.code(), Some(0 | DAMAGED))
 }

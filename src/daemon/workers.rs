@@ -1,7 +1,6 @@
 //! One worker process for each listener: spawn, wait, start another one if it dies before its targets.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -21,6 +20,7 @@ use super::groups;
 use super::guard::Guard;
 use super::patiently;
 use super::receive::Orphan;
+use super::store::Keeper;
 use super::tracers::Tracers;
 use crate::board::{Board, Role};
 use crate::credentials::EmulatedGid;
@@ -43,8 +43,9 @@ const PATIENCE: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Workers {
-    /// The command line of all workers.
-    arguments: [OsString; 6],
+    /// Of all workers, but for the store.
+    setup: Setup,
+    keeper: Rc<Keeper>,
     containers: RefCell<Vec<Rc<Container>>>,
     pub(super) tracers: Tracers,
     pub(super) guard: Guard,
@@ -61,13 +62,24 @@ struct Shared {
 }
 
 impl Workers {
-    pub(super) fn new(setup: &Setup) -> Self {
+    pub(super) fn new(setup: Setup, keeper: Rc<Keeper>) -> Self {
         Self {
-            arguments: setup.to_arguments(),
+            setup,
+            keeper,
             containers: RefCell::default(),
             tracers: Tracers::default(),
-            guard: Guard::new(setup),
+            guard: Guard::default(),
             shared: RefCell::default(),
+        }
+    }
+
+    /// What a worker, or a guard, that starts now is told.
+    pub(super) fn setup(&self) -> Setup {
+        let places = self.keeper.places();
+        Setup {
+            recent: places.recent,
+            lasting: places.lasting,
+            ..self.setup.clone()
         }
     }
 
@@ -244,6 +256,9 @@ impl Workers {
                 break;
             }
             container.deaths.set(container.deaths.get() + 1);
+            if let Ok(status) = ended {
+                self.keeper.worker_ended(status, idle_deaths).await;
+            }
             match ended {
                 Ok(status) => warn!(container = %id, %status, "worker died: starting another one"),
                 Err(error) => error!(container = %id, %error, "no worker: starting another one"),
@@ -297,7 +312,7 @@ impl Workers {
         // For ps: which container it serves. The id is the runtime's, so control characters may be in it.
         let name = container.handover.id.escape_default();
         command.arg0(format!("subuidless: {name}"));
-        command.args(&self.arguments);
+        command.args(self.setup().to_arguments());
         command
             .stdin(OwnedFd::from(theirs))
             .stdout(std::process::Stdio::null());

@@ -22,12 +22,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use heed::MdbError;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Uid;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 use xattr::FileExt;
 
 pub(crate) use attribute::{Attribute, kept_name, shown};
@@ -40,7 +41,8 @@ pub(crate) use key::{InodeNumber, Key};
 pub(crate) use layer::Layers;
 use record::Record;
 pub(crate) use record::{Device, Owner};
-pub(crate) use side::SideStore;
+use side::Unusable;
+pub(crate) use side::{DATA, LOCK, SideStore};
 pub(crate) use stored::StoredEntry;
 
 use crate::{procfs, sys};
@@ -54,6 +56,7 @@ pub(crate) fn open_side_store(
     // There is no place, and the daemon has said why.
     let recent = recent.ok_or(Errno::EIO)?;
     let mut store = SideStore::open(recent).map_err(|error| {
+        end_if_damaged(&error);
         error!(
             directory = %recent.display(), %error,
             "cannot open the side store: setting owners of symlinks, fifos, sockets and devices fails"
@@ -63,6 +66,9 @@ pub(crate) fn open_side_store(
     if let Some(directory) = lasting
         && let Err(error) = store.open_lasting(directory)
     {
+        if let Unusable::Database(error) = &error {
+            end_if_damaged(error);
+        }
         error!(
             directory = %directory.display(), %error,
             "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
@@ -370,13 +376,46 @@ fn errno_of(error: std::io::Error) -> Errno {
 
 /// The side store's own failures: the target gets what chown(2) has for a full or broken disk.
 fn store_failed(error: heed::Error) -> Errno {
+    end_if_damaged(&error);
     tell_once(&error.to_string());
     errno_to_tell(&error)
 }
 
+/// The exit code of a process that ends because the side store is damaged.
+pub(crate) const DAMAGED: i32 = 74;
+
+/// Whether this process may end where the side store is damaged: another one begins where it has stopped.
+static IS_REPLACEABLE: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process ends with [`DAMAGED`] where the side store turns out to be damaged, as it does anyway by SIGBUS where
+/// the store's files are cut off.
+pub(crate) fn end_where_damaged() {
+    IS_REPLACEABLE.store(true, Ordering::Relaxed);
+}
+
+fn end_if_damaged(error: &heed::Error) {
+    let is_damaged = match error {
+        // What a whole store says when it is full, or used by too many.
+        heed::Error::Mdb(error) => !matches!(
+            error,
+            MdbError::MapFull | MdbError::ReadersFull | MdbError::TxnFull | MdbError::Other(_)
+        ),
+        // The files have been removed, or their locks are none.
+        heed::Error::Io(error) => matches!(
+            error.raw_os_error(),
+            Some(libc::ESTALE | libc::EINVAL | libc::ENOTRECOVERABLE | libc::EOWNERDEAD)
+        ),
+        _ => false,
+    };
+    if is_damaged && IS_REPLACEABLE.load(Ordering::Relaxed) {
+        debug!(%error, "the side store is damaged");
+        std::process::exit(DAMAGED);
+    }
+}
+
 fn errno_to_tell(error: &heed::Error) -> Errno {
     match error {
-        heed::Error::Mdb(heed::MdbError::MapFull) => Errno::ENOSPC,
+        heed::Error::Mdb(MdbError::MapFull) => Errno::ENOSPC,
         heed::Error::Io(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
             // LMDB's word for a write that came to a part of its bytes only, which is how a disk begins to be full.
             Errno::EIO => Errno::ENOSPC,

@@ -12,13 +12,15 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use heed::types::Bytes;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, posix_fallocate};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, posix_fallocate};
+use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::key::Key;
@@ -38,6 +40,10 @@ const FORMAT: &str = "1\n";
 
 /// How many entries are moved at once.
 const BATCH: usize = 4096;
+
+/// LMDB's names for its files.
+pub(crate) const DATA: &str = "data.mdb";
+pub(crate) const LOCK: &str = "lock.mdb";
 
 /// A key and a value.
 pub(crate) type Entry = (Vec<u8>, Vec<u8>);
@@ -79,15 +85,13 @@ impl SideStore {
     }
 
     /// Reads all that lasts. LMDB trusts its pages: where they are damaged, this may end the process.
-    pub(crate) fn read_through(directory: &Path) -> Result<(), Unusable> {
-        let lasting = open_lasting(directory)?;
-        let file = std::fs::metadata(directory.join("data.mdb"))?;
-        let pages = lasting.environment.info().last_page_number as u64 + 1;
-        if file.len() < pages * page_size() {
-            return Err(Unusable::CutOff);
-        }
-        lasting.entries(usize::MAX, |_| false)?;
-        Ok(())
+    pub(crate) fn read_lasting(directory: &Path) -> Result<(), Unusable> {
+        open_lasting(directory)?.read_through(directory)
+    }
+
+    /// Reads all that is recent, with the same risk.
+    pub(crate) fn read_recent(directory: &Path) -> Result<(), Unusable> {
+        Environment::open(directory, Durability::None)?.read_through(directory)
     }
 
     /// Whether nothing is stored at all: then no file needs a look-up. Costs no system call.
@@ -115,7 +119,10 @@ impl SideStore {
 
     fn lasting_value(&self, bytes: &[u8]) -> heed::Result<Option<Vec<u8>>> {
         match &self.lasting {
-            Some(lasting) if !lasting.is_empty() => lasting.get(bytes),
+            Some(lasting) if !lasting.is_empty() => {
+                lasting.ensure_in_place()?;
+                lasting.get(bytes)
+            }
             _ => Ok(None),
         }
     }
@@ -129,6 +136,7 @@ impl SideStore {
         change: impl FnOnce(&[u8]) -> (Vec<u8>, Vec<Vec<u8>>),
     ) -> heed::Result<()> {
         let lasts = if key.passes { PASSING } else { LASTING };
+        self.recent.ensure_in_place()?;
         self.recent.change(|owners, transaction| {
             let mut known = None;
             for bytes in key.to_look_up() {
@@ -225,6 +233,7 @@ fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
 struct Environment {
     environment: heed::Env<heed::WithoutTls>,
     owners: heed::Database<Bytes, Bytes>,
+    files: Files,
     /// The last transaction seen, shifted left by one; bit 0: it left the store empty.
     emptiness: AtomicU64,
 }
@@ -260,8 +269,27 @@ impl Environment {
         Ok(Self {
             environment,
             owners,
+            files: Files::find(directory)?,
             emptiness: AtomicU64::new(u64::MAX),
         })
+    }
+
+    /// An error if the files are others by now: what is written to removed ones nobody would ever see.
+    fn ensure_in_place(&self) -> heed::Result<()> {
+        match self.files.identities()? == self.files.found {
+            true => Ok(()),
+            false => Err(heed::Error::Io(Errno::ESTALE.into())),
+        }
+    }
+
+    fn read_through(&self, directory: &Path) -> Result<(), Unusable> {
+        let file = std::fs::metadata(directory.join(DATA))?;
+        let pages = self.environment.info().last_page_number as u64 + 1;
+        if file.len() < pages * page_size() {
+            return Err(Unusable::CutOff);
+        }
+        self.entries(usize::MAX, |_| false)?;
+        Ok(())
     }
 
     fn is_empty(&self) -> bool {
@@ -309,6 +337,35 @@ impl Environment {
     }
 }
 
+/// Which files an environment was opened with, to be asked for when its path may be another file system's.
+#[derive(Debug)]
+struct Files {
+    directory: OwnedFd,
+    found: [Option<(u64, u64)>; 2],
+}
+
+impl Files {
+    fn find(directory: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut files = Self {
+            directory: open(directory, flags, Mode::empty())?,
+            found: [None; 2],
+        };
+        files.found = files.identities()?;
+        Ok(files)
+    }
+
+    /// `None` for what is missing.
+    fn identities(&self) -> io::Result<[Option<(u64, u64)>; 2]> {
+        let identity = |name| match fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        };
+        Ok([identity(DATA)?, identity(LOCK)?])
+    }
+}
+
 /// LMDB's pages are those of the machine.
 fn page_size() -> u64 {
     let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
@@ -320,7 +377,7 @@ fn page_size() -> u64 {
 fn reserve_lock_file(directory: &Path) -> io::Result<()> {
     /// The reader slots of `sys::open_lmdb`, of a cache line each, and what comes before them.
     const SIZE: i64 = 1024 * 64 + 4096;
-    let path = directory.join("lock.mdb");
+    let path = directory.join(LOCK);
     if std::fs::metadata(&path).is_ok_and(|file| file.blocks() * 512 >= SIZE.unsigned_abs()) {
         return Ok(());
     }

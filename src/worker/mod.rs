@@ -28,7 +28,7 @@ use crate::error::{Error, is_shortage};
 use crate::handover::{ProcessUser, Setup};
 use crate::identity::Identities;
 use crate::lock::Claim;
-use crate::owner::{Owners, open_side_store};
+use crate::owner::{Owners, end_where_damaged, open_side_store};
 use crate::procfs;
 use crate::seccomp::{Notification, ReceiveError};
 use crate::sys;
@@ -60,6 +60,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     };
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
+    end_where_damaged();
     let side = open_side_store(setup.recent.as_deref(), setup.lasting.as_deref());
     // Until the container is joined, and it is known what the host user's ids are called in it.
     let groups = identities.initial_groups();

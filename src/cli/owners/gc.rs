@@ -30,7 +30,7 @@ pub(in crate::cli) struct Arguments {
 
     /// Where the store lies, as for `serve` [default: $XDG_STATE_HOME/subuidless]
     #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
+    pub(super) store: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Error> {

@@ -33,7 +33,7 @@ pub(in crate::cli) struct Arguments {
     json: bool,
 
     #[command(flatten)]
-    looking: Looking,
+    pub(super) looking: Looking,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {

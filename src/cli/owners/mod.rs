@@ -2,6 +2,7 @@
 
 mod console;
 mod gc;
+mod job;
 mod list;
 mod set;
 mod transfer;
@@ -27,8 +28,25 @@ pub(super) enum Command {
     Gc(gc::Arguments),
 }
 
+impl Command {
+    fn store(&self) -> Option<PathBuf> {
+        let store = match self {
+            Self::Ls(arguments) => &arguments.looking.store,
+            Self::Set(arguments) => &arguments.looking.store,
+            Self::Export(arguments) => &arguments.looking.store,
+            Self::Import(arguments) => &arguments.looking.store,
+            Self::Gc(arguments) => &arguments.store,
+        };
+        store.clone()
+    }
+}
+
 pub(super) fn run(command: Command) -> Result<(), Error> {
     super::warn_plainly();
+    if !job::is_one() {
+        return job::run(command.store());
+    }
+    job::end_with_caller();
     match command {
         Command::Ls(arguments) => list::run(&arguments),
         Command::Set(arguments) => set::run(&arguments),
@@ -52,7 +70,10 @@ struct Looking {
 
 impl Looking {
     fn outside(&self) -> Result<Outside, Error> {
-        Outside::new(self.store.clone())
+        let outside = Outside::new(self.store.clone());
+        // Another user namespace clears it.
+        job::end_with_caller();
+        outside
     }
 
     fn walk(&self) -> Walk {

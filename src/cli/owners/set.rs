@@ -36,7 +36,7 @@ pub(in crate::cli) struct Arguments {
     device: Option<(Kind, u32)>,
 
     #[command(flatten)]
-    looking: Looking,
+    pub(super) looking: Looking,
 
     /// Print help
     #[arg(long, action = ArgAction::Help)]

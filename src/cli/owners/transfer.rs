@@ -26,7 +26,7 @@ pub(in crate::cli) struct ExportArguments {
     format: Format,
 
     #[command(flatten)]
-    looking: Looking,
+    pub(super) looking: Looking,
 }
 
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ pub(in crate::cli) struct ImportArguments {
     format: Format,
 
     #[command(flatten)]
-    looking: Looking,
+    pub(super) looking: Looking,
 }
 
 /// Attributes are no file to be named.
