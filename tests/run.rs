@@ -524,6 +524,62 @@ fn with_keep_id_a_dead_supervisor_means_enosys_and_no_hang() {
     is_left_alone(&place);
 }
 
+/// A file and a directory whose inode has no room for one more attribute: their owners are kept all the same, as nothing else is
+/// different there.
+#[test]
+fn an_inode_that_is_full_of_attributes_has_an_owner() {
+    const FILL: &str = "fill() { for size in 3800 400 100 20 1; do n=0; \
+        while setfattr -n user.$size.$n -v $(head -c $size /dev/zero | tr '\\0' a) $1 2>/dev/null; do n=$((n + 1)); done; done; \
+        while setfattr -n user.1.0 -v 1$(getfattr --only-values -n user.1.0 $1 2>/dev/null) $1 2>/dev/null; do :; done; }; ";
+    let place = Place::new();
+    let ours = |script: &str| sh(&place, &format!("{FILL}{script}")).ok();
+    let outside = |script: &str| run(place.as_user("sh").args(["-euc", script])).ok();
+    ours("umask 022; mkdir t; cd t; touch f g; mkdir d; chown 3:4 g; fill f; fill d; fill g");
+    assert_eq!(
+        ours(
+            "cd t; chown 5:6 f; chown 7:8 d; chown 100000:200000 g; touch d/x; stat -c %u:%g f d g d/x"
+        ),
+        "5:6\n7:8\n100000:200000\n0:0\n"
+    );
+    let look = "stat -c %u:%g f d g; getfattr -d f | grep -c rootless || :";
+    assert_eq!(
+        ours(&format!("cd t; {look}")),
+        "5:6\n7:8\n100000:200000\n0\n"
+    );
+    // Nothing of it is in the attributes.
+    assert_eq!(
+        outside("getfattr -d t/f t/d | grep -c rootless || :"),
+        "0\n"
+    );
+    // Who may change them, without opening them.
+    let by = |user: &str, script: &str| {
+        let mut command = launch(&place, &["--user", user, "--", "sh", "-c", script]);
+        run(&mut command).status.code()
+    };
+    assert_eq!(by("5", "chmod 640 t/f && chmod 644 t/f"), Some(0));
+    assert_eq!(by("6", "chmod 640 t/f"), Some(1));
+    assert_eq!(by("7", "touch t/d/y"), Some(0));
+    assert_eq!(by("6", "touch t/d/z"), Some(1));
+    // From outside, too, and to a copy.
+    let owners = |words: &[&str]| run(place.subuidless(["owners"]).args(words)).ok();
+    assert!(owners(&["ls", "-d", "t/f"]).contains("      5      6 "));
+    owners(&["export", "t", "-o", "list"]);
+    outside("cp -a t copy");
+    owners(&["import", "copy", "-i", "list"]);
+    assert_eq!(
+        ours(&format!("cd copy; {look}")),
+        "5:6\n7:8\n100000:200000\n0\n"
+    );
+    owners(&["set", "9:9", "copy/f"]);
+    assert_eq!(ours("stat -c %u:%g copy/f"), "9:9\n");
+    // Room again: the next chown goes into the attribute, and nothing older shows when that goes.
+    let room = "cd t; setfattr -x user.3800.0 f; stat -c %u:%g f; chown 11:12 f; stat -c %u:%g f";
+    assert_eq!(ours(room), "5:6\n11:12\n");
+    assert_eq!(outside("getfattr -d t/f | grep -c rootless"), "1\n");
+    assert_eq!(ours("cd t; chown 0:0 f d; stat -c %u:%g f d"), "0:0\n0:0\n");
+    assert_eq!(ours("stat -c %u:%g t/g copy/d"), "100000:200000\n7:8\n");
+}
+
 /// Runs `script` below `subuidless run`, with a place for what is recent that `prepare` makes on `$R` and `/dev/shm`, where only this
 /// script sees it; its standard error is no terminal.
 fn with_recent(place: &Place, prepare: &str, script: &str) -> Ran {

@@ -278,10 +278,13 @@ impl Marker {
     /// The state of the database in `directory`, and for how long it has not changed.
     fn now(self, directory: &Path) -> Option<(String, Duration)> {
         let data = fs::metadata(directory.join(DATA)).ok()?;
+        // Only the lasting one has a format.
+        let format = fs::read_to_string(directory.join("format")).unwrap_or_default();
         let state = format!(
-            "{} {} {} {} {}",
+            "{} {} {:o} {} {} {} {format}",
             data.dev(),
             data.ino(),
+            data.mode(),
             data.size(),
             data.mtime(),
             data.mtime_nsec()

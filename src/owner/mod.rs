@@ -25,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use heed::MdbError;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Uid;
 use tracing::{debug, error, warn};
@@ -41,8 +41,8 @@ pub(crate) use key::{InodeNumber, Key};
 pub(crate) use layer::Layers;
 use record::Record;
 pub(crate) use record::{Device, Owner};
-use side::Unusable;
 pub(crate) use side::{DATA, LOCK, SideStore};
+use side::{FULL_ONES, Unusable};
 pub(crate) use stored::StoredEntry;
 
 use crate::{procfs, sys};
@@ -80,6 +80,15 @@ pub(crate) fn open_side_store(
 /// The attribute that holds the owner; the field's common name, shared with umoci.
 pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
 
+/// Whether an inode has the attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carried {
+    Yes,
+    /// It is full of others.
+    Full,
+    Never,
+}
+
 /// Where owners are kept.
 #[derive(Debug)]
 pub(crate) struct Owners {
@@ -101,6 +110,14 @@ impl Owners {
     /// Whether an inode without the attribute may have an owner all the same.
     pub(crate) fn side_store_is_used(&self) -> bool {
         self.side.as_ref().is_ok_and(|side| !side.is_empty())
+    }
+
+    /// Whether an inode of this type, on which no attribute was found, may have an owner all the same: it can carry none, or it was
+    /// full of others.
+    pub(crate) fn may_be_beside(&self, file_type: SFlag) -> bool {
+        self.side.as_ref().is_ok_and(|side| {
+            !side.is_empty() && (!carries_xattrs(file_type) || side.has_full_ones())
+        })
     }
 
     /// The attribute of the file that `path` leads to, without opening it: one system call. EOPNOTSUPP where files have no
@@ -135,7 +152,12 @@ impl Owners {
                 }
                 result => result,
             };
-            if length != Err(Errno::EOPNOTSUPP) {
+            let is_elsewhere = match length {
+                Err(Errno::EOPNOTSUPP) => true,
+                Err(Errno::ENODATA) => self.may_be_beside(file_type),
+                _ => false,
+            };
+            if !is_elsewhere {
                 return self.decode(length.map(|length| &value[..length]));
             }
         }
@@ -160,16 +182,50 @@ impl Owners {
         if known.is_none() && owner.is_unset() {
             return touch(fd, stat, true);
         }
-        if carries_xattrs(file_type(stat.st_mode)) {
-            match store_xattr(fd, owner) {
-                Err(Errno::EOPNOTSUPP) => {}
-                result => return result.and_then(|()| touch(fd, stat, false)),
-            }
+        let carried = self.carry(fd, file_type(stat.st_mode), owner)?;
+        if carried == Carried::Yes {
+            return touch(fd, stat, false);
         }
         // First, since it may fail: on a read-only mount, or on an inode that takes no chown at all.
         let before = Key::in_overlay(fd)?;
         touch(fd, stat, true)?;
-        self.store_beside(fd, owner, before.as_ref())
+        self.store_beside(fd, owner, (before.as_ref(), carried))
+    }
+
+    /// Puts `owner` into the inode's attribute, if there is room for it.
+    fn carry(&self, fd: BorrowedFd, file_type: SFlag, owner: Owner) -> Result<Carried, Errno> {
+        if !carries_xattrs(file_type) {
+            return Ok(Carried::Never);
+        }
+        let has_full_ones = self.side.as_ref().is_ok_and(SideStore::has_full_ones);
+        // The attribute is what counts: what is in the side store must be gone before it would show.
+        if has_full_ones && owner.is_unset() {
+            self.forget_beside(fd)?;
+        }
+        match store_xattr(fd, owner) {
+            Err(Errno::EOPNOTSUPP) => Ok(Carried::Never),
+            // ext4 has a block for all attributes of an inode, a quota may be used up.
+            Err(Errno::ENOSPC | Errno::EDQUOT | Errno::E2BIG) => Ok(Carried::Full),
+            Ok(()) if has_full_ones && !owner.is_unset() => {
+                self.forget_beside(fd)?;
+                Ok(Carried::Yes)
+            }
+            result => result.map(|()| Carried::Yes),
+        }
+    }
+
+    /// There is room again for what was in the side store.
+    fn forget_beside(&self, fd: BorrowedFd) -> Result<(), Errno> {
+        let Ok(side) = &self.side else {
+            return Ok(());
+        };
+        let key = Key::of(fd)?;
+        if side.load(&key).map_err(store_failed)?.is_none() {
+            return Ok(());
+        }
+        let keys = || key.to_enter().map(<[u8]>::to_vec).collect();
+        side.update(&key, |_| (Vec::new(), keys()))
+            .map_err(store_failed)
     }
 
     /// Copies the file up, if it is a special one in a lower layer of an overlay and something is kept of it: what is kept
@@ -197,7 +253,7 @@ impl Owners {
             let path = procfs::own_fd(fd);
             fchmodat(AT_FDCWD, &path, mode, FchmodatFlags::FollowSymlink)?;
         }
-        self.store_beside(fd, record.owner, Some(&before))
+        self.store_beside(fd, record.owner, (Some(&before), Carried::Never))
     }
 
     /// Makes `owner` the owner of a file that has just been created, and does nothing beside.
@@ -216,13 +272,22 @@ impl Owners {
     /// Makes `owner` the owner of a file, or removes it where nothing is set, and does nothing beside: what chown(2) clears
     /// stays.
     pub(crate) fn put(&self, fd: BorrowedFd, stat: &FileStat, owner: Owner) -> Result<(), Errno> {
-        if carries_xattrs(file_type(stat.st_mode)) {
-            match store_xattr(fd, owner) {
-                Err(Errno::EOPNOTSUPP) => {}
-                result => return result,
-            }
+        let carried = self.carry(fd, file_type(stat.st_mode), owner)?;
+        if carried == Carried::Yes {
+            return Ok(());
         }
-        self.store_beside(fd, owner, None)
+        self.store_beside(fd, owner, (None, carried))?;
+        if carried == Carried::Full {
+            // As setting an attribute would, this moves ctime, by which owners are remembered.
+            let mode = Mode::from_bits_truncate(stat.st_mode);
+            fchmodat(
+                AT_FDCWD,
+                &procfs::own_fd(fd),
+                mode,
+                FchmodatFlags::FollowSymlink,
+            )?;
+        }
+        Ok(())
     }
 
     /// Moves what is recent in the side store to the disk, where there is one for it.
@@ -233,12 +298,12 @@ impl Owners {
         Ok(())
     }
 
-    /// Of an inode that cannot carry the attribute, and that was known by the key `before`.
+    /// Of an inode that does not carry the attribute, and that was known by the key `before`.
     fn store_beside(
         &self,
         fd: BorrowedFd,
         owner: Owner,
-        before: Option<&Key>,
+        (before, carried): (Option<&Key>, Carried),
     ) -> Result<(), Errno> {
         if fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC {
             // procfs takes a chown and goes on showing the process's ids.
@@ -271,9 +336,18 @@ impl Owners {
                 record.elsewhere = keys.map(<[u8]>::to_vec).collect();
             }
             record.owner = owner;
-            record.encode_for_store(&key)
+            let (value, mut keys) = record.encode_for_store(&key);
+            if carried == Carried::Full && !value.is_empty() {
+                keys.push(FULL_ONES.to_vec());
+            }
+            (value, keys)
         };
-        side.update(&key, update).map_err(store_failed)
+        side.update(&key, update).map_err(store_failed)?;
+        if carried == Carried::Full {
+            // An older one would count.
+            store_xattr(fd, Owner::default())?;
+        }
+        Ok(())
     }
 
     /// Notes whether there is a default access control list that is kept for what is created in a directory.
@@ -286,7 +360,7 @@ impl Owners {
         if owner == known {
             return Ok(());
         }
-        store_xattr(directory, owner)
+        self.put(directory, &fstat(directory)?, owner)
     }
 
     /// A record that cannot be read is reported once and then as good as none: it must not make a file unusable.

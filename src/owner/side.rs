@@ -45,6 +45,19 @@ const BATCH: usize = 4096;
 pub(crate) const DATA: &str = "data.mdb";
 pub(crate) const LOCK: &str = "lock.mdb";
 
+/// The key that is there from the first entry on of an inode that carries attributes, but had no room for one.
+pub(super) const FULL_ONES: &[u8] = b"full inodes";
+
+/// What has to be looked up in a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Holds {
+    Nothing,
+    /// What carries no attributes.
+    Special,
+    /// Files and directories as well.
+    FullOnes,
+}
+
 /// A key and a value.
 pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 
@@ -96,7 +109,17 @@ impl SideStore {
 
     /// Whether nothing is stored at all: then no file needs a look-up. Costs no system call.
     pub(crate) fn is_empty(&self) -> bool {
-        self.recent.is_empty() && self.lasting.as_ref().is_none_or(Environment::is_empty)
+        self.holds() == Holds::Nothing
+    }
+
+    /// Whether there has been anything of an inode that carries attributes, but had no room for one.
+    pub(crate) fn has_full_ones(&self) -> bool {
+        self.holds() == Holds::FullOnes
+    }
+
+    fn holds(&self) -> Holds {
+        let lasting = self.lasting.as_ref().map(Environment::holds);
+        self.recent.holds().max(lasting.unwrap_or(Holds::Nothing))
     }
 
     pub(crate) fn load(&self, key: &Key) -> heed::Result<Option<Vec<u8>>> {
@@ -119,7 +142,7 @@ impl SideStore {
 
     fn lasting_value(&self, bytes: &[u8]) -> heed::Result<Option<Vec<u8>>> {
         match &self.lasting {
-            Some(lasting) if !lasting.is_empty() => {
+            Some(lasting) if lasting.holds() != Holds::Nothing => {
                 lasting.ensure_in_place()?;
                 lasting.get(bytes)
             }
@@ -197,7 +220,8 @@ impl SideStore {
             Some(lasting) => lasting.entries(usize::MAX, |_| true)?,
             None => Vec::new(),
         };
-        Ok(entries.into_iter().map(StoredEntry::new).collect())
+        let entries = entries.into_iter().filter(|(key, _)| key != FULL_ONES);
+        Ok(entries.map(StoredEntry::new).collect())
     }
 
     /// Removes those of `entries` whose value is still the same from what lasts; how many they were.
@@ -234,8 +258,8 @@ struct Environment {
     environment: heed::Env<heed::WithoutTls>,
     owners: heed::Database<Bytes, Bytes>,
     files: Files,
-    /// The last transaction seen, shifted left by one; bit 0: it left the store empty.
-    emptiness: AtomicU64,
+    /// The last transaction seen, shifted left by two, and what it has left: a [`Holds`].
+    seen: AtomicU64,
 }
 
 impl Environment {
@@ -270,7 +294,7 @@ impl Environment {
             environment,
             owners,
             files: Files::find(directory)?,
-            emptiness: AtomicU64::new(u64::MAX),
+            seen: AtomicU64::new(u64::MAX),
         })
     }
 
@@ -292,23 +316,30 @@ impl Environment {
         Ok(())
     }
 
-    fn is_empty(&self) -> bool {
+    fn holds(&self) -> Holds {
+        const ALL: [Holds; 3] = [Holds::Nothing, Holds::Special, Holds::FullOnes];
         let transaction = self.environment.info().last_txn_id as u64;
-        let known = self.emptiness.load(Ordering::Relaxed);
-        if known >> 1 == transaction {
-            return known & 1 == 1;
+        let known = self.seen.load(Ordering::Relaxed);
+        if known >> 2 == transaction
+            && let Some(holds) = ALL.iter().find(|holds| **holds as u64 == known & 3)
+        {
+            return *holds;
         }
         // The snapshot may be older than what the environment tells: a writer that has to wait for the disk shows its
         // transaction there before anybody can read it.
         let Ok(snapshot) = self.environment.read_txn() else {
-            return false;
+            return Holds::FullOnes;
         };
-        let empty = self.owners.is_empty(&snapshot).unwrap_or(false);
-        self.emptiness.store(
-            (snapshot.id() as u64) << 1 | u64::from(empty),
+        let holds = match self.owners.get(&snapshot, FULL_ONES) {
+            Ok(None) if self.owners.is_empty(&snapshot).unwrap_or(false) => Holds::Nothing,
+            Ok(None) => Holds::Special,
+            _ => Holds::FullOnes,
+        };
+        self.seen.store(
+            (snapshot.id() as u64) << 2 | holds as u64,
             Ordering::Relaxed,
         );
-        empty
+        holds
     }
 
     fn get(&self, key: &[u8]) -> heed::Result<Option<Vec<u8>>> {
@@ -498,7 +529,7 @@ mod tests {
                 done.store(true, Ordering::Relaxed);
             });
             store.settle().unwrap();
-            assert!(store.recent.is_empty());
+            assert_eq!(store.recent.holds(), Holds::Nothing);
             let value = store.load(&key).unwrap().unwrap();
             assert_eq!(value, (round + 30).to_le_bytes());
         }

@@ -356,7 +356,8 @@ pub(super) fn may_inherit(
         _ => return true,
     };
     let hands_down = match call.glance(&reached, true) {
-        Ok(owner) => owner.is_some_and(|owner| owner.gid.is_some() || owner.hands_down_list),
+        Ok(Some(owner)) => owner.gid.is_some() || owner.hands_down_list,
+        Ok(None) => call.container.owners.may_be_beside(SFlag::S_IFDIR),
         // Where there are no attributes, its owner may be in the side store.
         Err(Errno::EOPNOTSUPP) => call.container.owners.side_store_is_used(),
         Err(_) => false,

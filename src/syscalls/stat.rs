@@ -308,11 +308,11 @@ fn may_be_elsewhere(call: &Call) -> bool {
     call.container.owners.side_store_is_used() || call.container.identities.anyone_changed()
 }
 
-/// An inode without the attribute may still have an owner in the side store, unless it is one that carries attributes.
+/// An inode without the attribute may still have an owner in the side store.
 fn may_be_in_side_store(call: &Call, name: &CStr, follow: bool) -> bool {
     call.container.owners.side_store_is_used()
         && fstatat(PROCFS, name, lookup_flags(follow))
-            .is_ok_and(|stat| !carries_xattrs(file_type(stat.st_mode)))
+            .is_ok_and(|stat| call.container.owners.may_be_beside(file_type(stat.st_mode)))
 }
 
 /// The file, if something of it may be in the side store.

@@ -226,15 +226,15 @@ impl Call<'_> {
             false => AtFlags::AT_SYMLINK_NOFOLLOW,
         };
         let stat = fstatat(PROCFS, reached.as_c_str(), flags).ok()?;
-        let kept_beside = !carries_xattrs(file_type(stat.st_mode));
-        if kept_beside && self.container.owners.side_store_is_used() {
-            return None;
-        }
+        let carries = carries_xattrs(file_type(stat.st_mode));
         let owner = match self.thread.owners.get(Version::of(&stat)) {
-            _ if kept_beside => None,
+            _ if !carries => None,
             Some(owner) => Some(owner),
             None => self.glance(&reached, follow).ok()?,
         };
+        if owner.is_none() && self.container.owners.may_be_beside(file_type(stat.st_mode)) {
+            return None;
+        }
         let (uid, gid) = (
             owner.and_then(|owner| owner.uid),
             owner.and_then(|owner| owner.gid),
