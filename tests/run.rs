@@ -524,6 +524,51 @@ fn with_keep_id_a_dead_supervisor_means_enosys_and_no_hang() {
     is_left_alone(&place);
 }
 
+/// Changes the user or the group of a file and a fifo, and looks whether it stays changed until the next time; `$0`: which.
+const CHANGE: &str = r#"
+    my $is_user = shift; my $count = shift;
+    for my $n (1 .. $count) {
+        for my $file ("f", "p") {
+            ($is_user ? chown($n, -1, $file) : chown(-1, $n, $file)) or die "chown: $!";
+            my $found = (stat $file)[$is_user ? 4 : 5];
+            $found == $n or die "$file: $n has become $found";
+        }
+    }
+"#;
+
+/// One changes the user and another one the group, at once: neither undoes the other's change.
+#[test]
+fn two_that_change_one_file_do_not_undo_each_other() {
+    let place = Place::new();
+    sh(&place, "touch f; mkfifo p").ok();
+    let change = |is_user: &str, count: &str| {
+        let mut command = launch(&place, &["--", "perl", "-e", CHANGE, is_user, count]);
+        command.stdin(Stdio::null()).spawn().expect("a command")
+    };
+    // Two containers, so to speak.
+    for mut child in [change("1", "3000"), change("0", "3000")] {
+        assert!(child.wait().expect("its end").success());
+    }
+    assert_eq!(
+        sh(&place, "stat -c %u:%g f p").ok(),
+        "3000:3000\n3000:3000\n"
+    );
+    // A container, and somebody outside.
+    let mut container = change("1", "10000");
+    let mut group = 5000;
+    while container.try_wait().expect("its end").is_none() {
+        group += 1;
+        let owner = format!(":{group}");
+        let mut set = vec!["owners", "set", &owner];
+        // Often for each process.
+        set.extend(["f", "p"].iter().cycle().take(200));
+        run(&mut place.subuidless(set)).ok();
+    }
+    assert!(container.wait().expect("its end").success() && group > 5000);
+    let expected = format!("10000:{group}\n10000:{group}\n");
+    assert_eq!(sh(&place, "stat -c %u:%g f p").ok(), expected);
+}
+
 /// A file and a directory whose inode has no room for one more attribute: their owners are kept all the same, as nothing else is
 /// different there.
 #[test]

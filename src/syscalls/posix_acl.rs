@@ -10,6 +10,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use super::xattr::{Asked, Change, given, stored};
 use crate::acl::Acl;
+use crate::board::Step;
 use crate::name::Name;
 use crate::owner::{Attribute, file_type};
 use crate::procfs;
@@ -73,19 +74,28 @@ pub(super) fn change(
         .map_or(0, |range| range.first());
     let foreign = Acl::decode(&given).and_then(|list| list.for_kernel(is_known, known));
     let stat = fstat(&file)?;
+    // What the kernel has and what is kept must be of one change.
+    let _lock = call.container.locks.lock_file(&stat)?;
     let keeper = call.container.owners.kept(file.as_fd(), stat.st_mode);
-    if foreign.is_none() && keeper.get(kept)?.is_none() {
+    // A worker that was killed may have done it already, or half of it: then nothing is in the way.
+    let is_again = call.journal.noted() == Some(Step::Changing);
+    if foreign.is_none() && !is_again && keeper.get(kept)?.is_none() {
         // CONTINUE: the kernel takes it, or says what is wrong with it.
         return Ok(Reply::Continue);
     }
     call.ensure_waiting()?;
     call.container.owners.bring_up(file.as_fd(), &stat)?;
+    call.journal.note(Step::Changing);
     let path = procfs::own_fd(file.as_fd());
     let path = path.as_c_str();
+    let flags = if is_again { 0 } else { asked.flags };
     match (change, &foreign) {
-        (Change::Remove, _) => sys::removexattr(path, name)?,
-        (Change::Set, Some(list)) => sys::setxattr(path, name, &list.encode(), asked.flags)?,
-        (Change::Set, None) => sys::setxattr(path, name, &given, asked.flags)?,
+        (Change::Remove, _) => match sys::removexattr(path, name) {
+            Err(Errno::ENODATA) if is_again => {}
+            result => result?,
+        },
+        (Change::Set, Some(list)) => sys::setxattr(path, name, &list.encode(), flags)?,
+        (Change::Set, None) => sys::setxattr(path, name, &given, flags)?,
     }
     // Only now: the kernel might have refused it.
     if foreign.is_some() {
@@ -97,7 +107,6 @@ pub(super) fn change(
         }
     }
     if name == DEFAULT {
-        let _lock = call.container.locks.lock_file(&stat)?;
         let owners = &call.container.owners;
         owners.note_list(file.as_fd(), foreign.is_some())?;
     }

@@ -388,6 +388,7 @@ fn keep(
         // CONTINUE: another host user's; EPERM.
         return Ok(Reply::Continue);
     }
+    let _lock = call.container.locks.lock_file(&stat)?;
     let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
     // A worker that was killed may have done it already: then nothing is in the way.
     let is_again = call.journal.noted() == Some(Step::Changing);

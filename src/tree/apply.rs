@@ -48,6 +48,7 @@ impl Outside {
         change: OwnerChange,
     ) -> Result<(), Reason> {
         self.check_ours(stat)?;
+        let _lock = self.locks.lock_file(stat).map_err(reason)?;
         let known = self
             .owners
             .load(file, file_type(stat.st_mode))
@@ -102,6 +103,7 @@ impl Outside {
     fn apply_to(&self, file: BorrowedFd, entry: &Entry) -> Result<(), Reason> {
         let stat = fstat(file).map_err(reason)?;
         self.check_ours(&stat)?;
+        let _lock = self.locks.lock_file(&stat).map_err(reason)?;
         let kind = file_type(stat.st_mode);
         let known = self.owners.load(file, kind).map_err(reason)?;
         let change = OwnerChange::new(entry.uid, entry.gid);

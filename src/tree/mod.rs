@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{Uid, chdir};
@@ -30,6 +31,7 @@ use crate::credentials::Id;
 use crate::daemon::store::Places;
 use crate::error::Error;
 use crate::launch::enter_user_namespace;
+use crate::lock::Locks;
 use crate::owner::{Device, Owners, attributes, file_type};
 pub(crate) use apply::OwnerChange;
 pub(crate) use entry::{Entry, Kind, device_number, major_minor, parse_id};
@@ -50,6 +52,7 @@ pub(crate) trait Progress {
 #[derive(Debug)]
 pub(crate) struct Outside {
     owners: Owners,
+    locks: Locks,
     /// Where relative paths begin: the working directory is procfs.
     start: OwnedFd,
     /// In a user namespace of our own: all other users' files show the overflow uid.
@@ -60,8 +63,14 @@ impl Outside {
     /// Opens the side store and moves this process, which must have one thread only, into a user namespace of its own. What it
     /// has to open by other paths than through [`Outside::open`] it opens before.
     pub(crate) fn new(store: Option<PathBuf>) -> Result<Self, Error> {
-        let side = Places::prepare(store).open()?;
+        let places = Places::prepare(store);
+        let side = places.open()?;
         let failed = |what| move |errno| Error::System { what, errno };
+        let memory = memfd_create(c"locks", MFdFlags::MFD_CLOEXEC);
+        let mut locks = Locks::new(memory.map_err(failed("memory for locks"))?);
+        if let Some(recent) = &places.recent {
+            locks.share_files(recent);
+        }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let start = open(c".", flags, Mode::empty()).map_err(failed("the working directory"))?;
         chdir(c"/proc").map_err(failed("/proc"))?;
@@ -74,6 +83,7 @@ impl Outside {
         }
         Ok(Self {
             owners: Owners::new(Ok(side)),
+            locks,
             start,
             is_alone,
         })

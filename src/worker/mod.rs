@@ -50,7 +50,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
         TakenOver {
             listener,
             board,
-            locks,
+            mut locks,
             identities,
             user,
         },
@@ -61,6 +61,9 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
     end_where_damaged();
+    if let Some(recent) = &setup.recent {
+        locks.share_files(recent);
+    }
     let side = open_side_store(setup.recent.as_deref(), setup.lasting.as_deref());
     // Until the container is joined, and it is known what the host user's ids are called in it.
     let groups = identities.initial_groups();
