@@ -167,6 +167,7 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stored::StoredEntry;
     use super::*;
 
     fn owner(uid: u32, gid: u32) -> Owner {
@@ -236,6 +237,55 @@ mod tests {
         assert_eq!(Record::decode(&bytes), Ok(record));
         assert_eq!(Owner::decode(&bytes), Ok(owner(1, 2)));
         assert!(Record::default().encode().is_empty());
+    }
+
+    /// Whatever a container's programs write into the attribute, or into the store's files.
+    #[test]
+    fn any_bytes_have_an_answer_that_stays_the_same() {
+        let mut seed = 1u64;
+        let mut below = |end: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from((seed >> 33) % end).unwrap()
+        };
+        let mut read = 0;
+        for _ in 0..200_000 {
+            let mut bytes = |most: u64| -> Vec<u8> {
+                (0..below(most))
+                    .map(|_| u8::try_from(below(256)).unwrap())
+                    .collect()
+            };
+            let record = Record {
+                owner: owner(u32::from(bytes(3).len() > 1), 70_000),
+                attributes: vec![KeptAttribute {
+                    name: bytes(20),
+                    value: bytes(20),
+                }],
+                elsewhere: vec![bytes(30)],
+                keys: vec![bytes(30), bytes(30)],
+            };
+            let mut spoilt = record.encode();
+            for _ in 0..below(4) {
+                let at = below(u64::try_from(spoilt.len()).unwrap().max(1));
+                match below(4) {
+                    0 => spoilt.truncate(at),
+                    1 => spoilt.extend_from_within(at..),
+                    _ if spoilt.is_empty() => {}
+                    _ => spoilt[at] = u8::try_from(below(256)).unwrap(),
+                }
+            }
+            let Ok(record) = Record::decode(&spoilt) else {
+                continue;
+            };
+            read += 1;
+            let again = record.clone().encode();
+            if !again.is_empty() {
+                assert_eq!(Record::decode(&again), Ok(record));
+            }
+            // What `owners gc` makes of it.
+            let entry = StoredEntry::new((spoilt.clone(), spoilt));
+            let _ = (entry.inode(), entry.number(), entry.of_same_inode());
+        }
+        assert!(read > 20_000, "{read}");
     }
 
     #[test]

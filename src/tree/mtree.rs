@@ -89,23 +89,82 @@ fn decode(text: &[u8]) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// The longest path that is read: a hostile file of short lines would make longer and longer ones.
+const LONGEST_PATH: usize = 1 << 16;
+/// The longest value that is read, since a default value is read again for each file.
+const LONGEST_VALUE: usize = 64;
+/// The longest line, with all that continues it.
+const LONGEST_LINE: usize = 4 << 20;
+
+/// What is read of a file; the rest is passed over.
+const KEYWORDS: [&str; 5] = ["type", "uid", "gid", "mode", "device"];
+
 /// Reads line by line what came before the present one, too.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     /// `/set`
-    defaults: BTreeMap<String, Vec<u8>>,
-    directory: Vec<Vec<u8>>,
+    defaults: Keywords,
+    directory: Directory,
     /// What goes on in the next line.
     begun: Vec<u8>,
+}
+
+type Keywords = BTreeMap<&'static str, Vec<u8>>;
+
+/// Where names without a slash lie.
+#[derive(Debug, Default)]
+struct Directory {
+    path: Vec<u8>,
+    /// How long the path was before each of its names.
+    lengths: Vec<usize>,
+    /// Names that were left out, since the path is too long.
+    beyond: usize,
+}
+
+impl Directory {
+    /// The path of `name` in it; `None`: it is too long.
+    fn join(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let is_short = self.beyond == 0 && self.path.len() + name.len() < LONGEST_PATH;
+        let parts = [self.path.as_slice(), name];
+        let path = || match self.path.as_slice() {
+            b"" => name.to_vec(),
+            _ => parts.join(&b'/'),
+        };
+        is_short.then(path)
+    }
+
+    fn enter(&mut self, path: Option<&[u8]>) {
+        match path {
+            Some(path) => {
+                self.lengths.push(self.path.len());
+                self.path = path.to_vec();
+            }
+            None => self.beyond += 1,
+        }
+    }
+
+    fn leave(&mut self) -> Result<(), String> {
+        if self.beyond > 0 {
+            self.beyond -= 1;
+            return Ok(());
+        }
+        let length = self.lengths.pop().ok_or("`..` leads out of the top")?;
+        self.path.truncate(length);
+        Ok(())
+    }
 }
 
 impl Reader {
     /// The entry that `line` makes complete.
     pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<Entry>, String> {
         if let Some(begun) = line.strip_suffix(b"\\") {
-            self.begun.extend(begun);
-            self.begun.push(b' ');
-            return Ok(None);
+            if self.begun.len() + begun.len() < LONGEST_LINE {
+                self.begun.extend(begun);
+                self.begun.push(b' ');
+                return Ok(None);
+            }
+            self.begun = Vec::new();
+            return Err("longer than 4 MiB, with all lines that continue it".to_owned());
         }
         let line = [&std::mem::take(&mut self.begun), line].concat();
         let mut words = line
@@ -120,13 +179,11 @@ impl Reader {
                 for word in words {
                     match word {
                         b"all" => self.defaults.clear(),
-                        word => drop(self.defaults.remove(String::from_utf8_lossy(word).as_ref())),
+                        word => self.defaults.retain(|known, _| known.as_bytes() != word),
                     }
                 }
             }
-            b".." => {
-                self.directory.pop().ok_or("`..` leads out of the top")?;
-            }
+            b".." => self.directory.leave()?,
             name => return self.entry(name, keywords(words)?).map(Some),
         }
         Ok(None)
@@ -137,7 +194,7 @@ impl Reader {
         self.line(b"")
     }
 
-    fn entry(&mut self, name: &[u8], own: BTreeMap<String, Vec<u8>>) -> Result<Entry, String> {
+    fn entry(&mut self, name: &[u8], own: Keywords) -> Result<Entry, String> {
         let is_path = name.contains(&b'/');
         let name = decode(name)?;
         let value = |keyword: &str| {
@@ -154,17 +211,16 @@ impl Reader {
             _ => None,
         };
         let (uid, gid) = (id("uid")?, id("gid")?);
-        let mut path = self.directory.clone();
-        if is_path {
-            path.clear();
-        }
-        path.push(name.clone());
+        let path = match is_path {
+            true => Some(name).filter(|path| path.len() < LONGEST_PATH),
+            false => self.directory.join(&name),
+        };
         // A name without a slash begins its directory; the top is one, too.
         if !is_path && kind == Some(Kind::Directory) {
-            self.directory.push(name);
+            self.directory.enter(path.as_deref());
         }
         Ok(Entry {
-            path: path.join(&b'/'),
+            path: path.ok_or("its path is longer than 64 KiB")?,
             kind,
             mode: mode.map(|mode| mode & 0o7777),
             uid,
@@ -175,16 +231,21 @@ impl Reader {
     }
 }
 
-fn keywords<'a>(
-    words: impl Iterator<Item = &'a [u8]>,
-) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    let keyword = |word: &[u8]| {
+fn keywords<'a>(words: impl Iterator<Item = &'a [u8]>) -> Result<Keywords, String> {
+    let mut found = Keywords::new();
+    for word in words {
         let mut parts = word.splitn(2, |byte| *byte == b'=');
         let name = parts.next().unwrap_or_default();
-        let name = std::str::from_utf8(name).map_err(|_| "a keyword that is not text")?;
-        Ok((name.to_owned(), parts.next().unwrap_or_default().to_vec()))
-    };
-    words.map(keyword).collect()
+        let value = parts.next().unwrap_or_default();
+        let Some(known) = KEYWORDS.iter().find(|known| known.as_bytes() == name) else {
+            continue;
+        };
+        if value.len() > LONGEST_VALUE {
+            return Err(format!("{known}= has more than {LONGEST_VALUE} bytes"));
+        }
+        found.insert(known, value.to_vec());
+    }
+    Ok(found)
 }
 
 /// `FORMAT,MAJOR,MINOR`, or a number as stat(2) gives it.
@@ -264,6 +325,83 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_short_lines_makes_no_long_paths() {
+        let mut reader = Reader::default();
+        let (mut entries, mut errors) = (0, 0);
+        const DEPTH: usize = 2_000_000;
+        for _ in 0..DEPTH {
+            match reader.line(b"d type=dir") {
+                Ok(entry) => {
+                    assert!(entry.is_some_and(|entry| entry.path.len() < LONGEST_PATH));
+                    entries += 1;
+                }
+                Err(_) => errors += 1,
+            }
+        }
+        assert_eq!(
+            (entries, errors),
+            (LONGEST_PATH / 2, DEPTH - LONGEST_PATH / 2)
+        );
+        // Each has its end.
+        for _ in 0..DEPTH {
+            assert_eq!(reader.line(b".."), Ok(None));
+        }
+        assert!(reader.line(b"..").is_err());
+        let entry = reader.line(b"e").unwrap().unwrap();
+        assert_eq!(entry.path, b"e");
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_not_kept() {
+        let mut reader = Reader::default();
+        let part = [&vec![b'x'; 1 << 20][..], b"\\"].concat();
+        let errors = (0..40).filter(|_| reader.line(&part).is_err()).count();
+        assert!(errors > 8 && reader.begun.len() <= LONGEST_LINE);
+    }
+
+    #[test]
+    fn any_lines_have_an_answer() {
+        const WORDS: [&str; 24] = [
+            "/set",
+            "/unset",
+            "all",
+            "..",
+            ".",
+            "a",
+            "./a/b",
+            "d",
+            "type=dir",
+            "type=file",
+            "type=char",
+            "uid=5",
+            "gid=",
+            "mode=0755",
+            "mode=9",
+            "device=native,1,3",
+            "device=0x103",
+            "device=,",
+            "#",
+            "\\",
+            "\\040",
+            "link=x",
+            "nochange",
+            "=",
+        ];
+        let mut seeded = Seeded(17);
+        for _ in 0..2_000 {
+            let mut reader = Reader::default();
+            for _ in 0..seeded.below(100) {
+                let words = (0..seeded.below(7)).map(|_| {
+                    let word = usize::try_from(seeded.below(24)).unwrap();
+                    WORDS[word].to_owned()
+                });
+                let _ = reader.line(words.collect::<Vec<_>>().join(" ").as_bytes());
+            }
+            let _ = reader.end();
+        }
+    }
+
+    #[test]
     fn wrong_lines_are_errors() {
         for line in [
             "..",
@@ -275,6 +413,9 @@ mod tests {
             "a type=char device=native,9999,1",
             "a\\q uid=1",
             "a\\ uid=1",
+            &format!("a uid={}", "1".repeat(65)),
+            &format!("/set uid={}", "1".repeat(65)),
+            &format!("./{}", "a".repeat(LONGEST_PATH)),
         ] {
             let result = Reader::default().line(line.as_bytes());
             assert!(result.is_err(), "{line}: {result:?}");
