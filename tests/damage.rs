@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use common::{Bundle, Daemon, Place, run, until};
 
-/// Damages the file `$1`.
-const WAYS: [(&str, &str); 6] = [
+/// A way to damage a file has a name, and is a script for the file `$1`.
+type Way = (&'static str, &'static str);
+
+const WAYS: [Way; 6] = [
     ("cut off", ": >\"$1\""),
     ("cut in the middle", "truncate -s 5000 \"$1\""),
     (
@@ -52,8 +54,8 @@ const MAIN: &str =
 
 /// For each way to damage a file: two containers and a command of `run` go on, and so does the daemon, which says once what is
 /// wrong. `from_inside`: the second container does it.
-fn goes_on(file: impl Fn(&Place) -> PathBuf, from_inside: bool, told: &str) {
-    for (name, way) in WAYS {
+fn goes_on(ways: &[Way], file: impl Fn(&Place) -> PathBuf, from_inside: bool, told: &str) {
+    for (name, way) in ways {
         let place = Place::new();
         let daemon = Daemon::start(&place);
         for directory in [recent(&place), lasting(&place)] {
@@ -110,6 +112,15 @@ fn goes_on(file: impl Fn(&Place) -> PathBuf, from_inside: bool, told: &str) {
         assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
         let lines = daemon.lines(&[told]);
         assert!(lines.len() <= 1, "{name}: {}", daemon.log());
+        if file.ends_with("data.mdb") {
+            // Something is lost, and somebody says so.
+            until(&format!("{name} is told of in {}", daemon.log()), || {
+                [told, "removed, replaced or cut off"]
+                    .iter()
+                    .any(|part| !daemon.lines(&[part]).is_empty())
+                    .then_some(())
+            });
+        }
         for container in containers {
             container.stop();
         }
@@ -119,17 +130,28 @@ fn goes_on(file: impl Fn(&Place) -> PathBuf, from_inside: bool, told: &str) {
 
 #[test]
 fn a_recent_store_that_is_damaged_is_begun_anew() {
-    goes_on(|place| recent(place).join("data.mdb"), true, "begun anew");
+    goes_on(
+        &WAYS,
+        |place| recent(place).join("data.mdb"),
+        true,
+        "begun anew",
+    );
 }
 
 #[test]
 fn locks_of_a_recent_store_that_are_damaged_are_begun_anew() {
-    goes_on(|place| recent(place).join("lock.mdb"), false, "begun anew");
+    goes_on(
+        &WAYS,
+        |place| recent(place).join("lock.mdb"),
+        false,
+        "begun anew",
+    );
 }
 
 #[test]
 fn a_lasting_store_that_is_damaged_is_left_alone() {
     goes_on(
+        &WAYS,
         |place| lasting(place).join("data.mdb"),
         true,
         "cannot open the lasting",
@@ -139,6 +161,7 @@ fn a_lasting_store_that_is_damaged_is_left_alone() {
 #[test]
 fn locks_of_a_lasting_store_that_are_damaged_are_made_anew() {
     goes_on(
+        &WAYS,
         |place| lasting(place).join("lock.mdb"),
         false,
         "have been made anew",
@@ -189,4 +212,82 @@ fn owners_says_so_where_a_store_is_damaged() {
             told.stderr
         );
     }
+}
+
+/// What is done to the directories.
+const REMOVED: [Way; 2] = [
+    ("removed", "rm -rf \"${1%/*}\""),
+    ("replaced", "rm -rf \"${1%/*}\"; : >\"${1%/*}\""),
+];
+
+#[test]
+fn a_directory_of_the_store_that_is_removed_is_made_anew() {
+    goes_on(
+        &REMOVED,
+        |place| recent(place).join("data.mdb"),
+        false,
+        "directory of the recent",
+    );
+    goes_on(
+        &REMOVED[..1],
+        |place| lasting(place).join("data.mdb"),
+        false,
+        "cannot open the lasting",
+    );
+}
+
+/// What was kept is seen where the disk can only be read, and what is new is kept until the next boot.
+#[test]
+fn a_lasting_store_on_a_disk_that_is_read_only_is_read() {
+    let place = Place::new();
+    let script = |script: &str| {
+        let words = format!(
+            "if [ \"$1\" = ro ]; then mount --bind \"$D\" \"$D\"; mount -o remount,bind,ro \"$D\"; fi; \
+             exec setpriv --reuid={} --regid={} --init-groups -- \"$S\" run -- sh -euc \"$2\"",
+            place.user.uid, place.user.gid
+        );
+        let mut command = place.as_root("unshare");
+        let (how, script) = script.split_once(": ").expect("a way and a script");
+        command
+            .args(["--mount", "sh", "-euc", &words, "sh", how, script])
+            .env("S", place.binary())
+            .env("D", lasting(&place))
+            .env("HOME", place.path("home"))
+            .env("XDG_RUNTIME_DIR", place.runtime_directory());
+        run(&mut command)
+    };
+    script("rw: ln -s x old").ok();
+    // What that sets is on the disk when it ends.
+    run(&mut place.subuidless(["owners", "set", "-h", "5:6", "old"])).ok();
+    std::fs::remove_dir_all(recent(&place)).expect("what lies in memory");
+    let ran = script("ro: ln -s x new; chown -h 7:8 new; stat -c %u:%g old new");
+    assert_eq!(ran.stdout, b"5:6\n7:8\n", "{}", ran.stderr);
+    let again = script("rw: chown -h 9 old; stat -c %u:%g old new").ok();
+    assert_eq!(again, "9:6\n7:8\n");
+}
+
+/// It takes a gigabyte at the most, and would be read at every start of `run`.
+#[test]
+fn a_lasting_store_is_read_through_once() {
+    let place = Place::new();
+    let readers = || {
+        let log = place.path("home/strace");
+        let mut command = place.as_user("strace");
+        command.args(["-f", "-qq", "-e", "trace=execve", "-o"]);
+        command.arg(&log).arg(place.binary());
+        run(command.args(["run", "--", "sh", "-c", "ln -sfn x l; chown -h 5:6 l"])).ok();
+        let log = std::fs::read_to_string(log).expect("what was started");
+        assert!(log.contains("\"supervise\""), "{log}");
+        log.matches("\"read-store\"").count()
+    };
+    assert_eq!(readers(), 1);
+    assert_eq!(readers(), 0);
+    assert_eq!(readers(), 0);
+    // By somebody else.
+    let data = lasting(&place).join("data.mdb");
+    let bytes = std::fs::read(&data).expect("the store");
+    std::fs::write(&data, bytes).expect("the same once more");
+    assert_eq!(readers(), 1);
+    std::fs::remove_dir_all(recent(&place)).expect("what lies in memory");
+    assert_eq!(readers(), 1);
 }

@@ -5,6 +5,7 @@
 //! `$XDG_STATE_HOME/subuidless`, or wherever `--store` says, which must be on a disk of this node.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -228,6 +229,9 @@ pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
         what: "writing the side store",
         source,
     };
+    for directory in [recent, lasting] {
+        create(directory).map_err(failed)?;
+    }
     let mut store = SideStore::open(recent).map_err(|error| failed(io::Error::other(error)))?;
     store
         .open_lasting(lasting)
@@ -327,6 +331,8 @@ pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
         return mended;
     };
     if let Some(lasting) = &places.lasting {
+        // Where it was removed, there is nothing in it to be lost.
+        let _ = create(lasting);
         match read_elsewhere(lasting, Part::Lasting) {
             Ok(()) => mended.lasting = (crashes >= 2 * FEW).then(kept_ending),
             Err(reason) if renew_locks(recent, lasting) => mended.locks = Some(reason),
@@ -428,6 +434,33 @@ pub(super) struct Keeper {
     is_failing: Cell<bool>,
     /// How often in a row moving has ended in damage.
     crashes: Cell<u32>,
+    /// The databases' files when they were last looked at.
+    seen: RefCell<HashMap<PathBuf, Seen>>,
+}
+
+/// A file that never becomes smaller, nor another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    size: u64,
+}
+
+impl Seen {
+    fn of(database: &Path) -> Option<Self> {
+        let file = fs::metadata(database.join(DATA)).ok()?;
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+        })
+    }
+
+    fn may_become(self, later: Option<Self>) -> bool {
+        later.is_some_and(|later| {
+            (later.device, later.inode) == (self.device, self.inode) && later.size >= self.size
+        })
+    }
 }
 
 impl Keeper {
@@ -436,11 +469,18 @@ impl Keeper {
             places: RefCell::new(places),
             is_failing: Cell::new(false),
             crashes: Cell::new(0),
+            seen: RefCell::default(),
         }
     }
 
-    /// Where workers find the store now.
-    pub(super) fn places(&self) -> Places {
+    /// Where a worker that is about to start finds the store.
+    pub(super) fn places_for_worker(&self) -> Places {
+        self.ensure_recent();
+        self.watch();
+        self.places()
+    }
+
+    fn places(&self) -> Places {
         self.places.borrow().clone()
     }
 
@@ -459,7 +499,30 @@ impl Keeper {
         }
     }
 
+    /// Says what nobody else may notice: an empty file is a new database, and what was removed is made anew.
+    fn watch(&self) {
+        let places = self.places();
+        let mut seen = self.seen.borrow_mut();
+        for database in [places.recent, places.lasting].into_iter().flatten() {
+            let now = Seen::of(&database);
+            if seen
+                .get(&database)
+                .is_some_and(|seen| !seen.may_become(now))
+            {
+                error!(
+                    directory = %database.display(),
+                    "data.mdb of the side store was removed, replaced or cut off while in use: owners in it are lost"
+                );
+            }
+            match now {
+                Some(now) => drop(seen.insert(database, now)),
+                None => drop(seen.remove(&database)),
+            }
+        }
+    }
+
     async fn settle(&self) {
+        self.watch();
         let Places {
             recent: Some(recent),
             lasting,
@@ -512,13 +575,35 @@ impl Keeper {
         }
     }
 
+    /// Makes the directory of what is recent, if it has been removed: systemd removes that of a user who has logged out, for one.
+    fn ensure_recent(&self) {
+        let places = self.places();
+        if places
+            .recent
+            .is_none_or(|recent| fs::symlink_metadata(&recent).is_ok() && create(&recent).is_ok())
+        {
+            return;
+        }
+        let found = recent_directory();
+        warn!(
+            directory = %found.as_deref().unwrap_or(Path::new("none")).display(),
+            "the directory of the recent side store was removed: what was in it is lost, another one is used"
+        );
+        self.places.borrow_mut().recent = found;
+    }
+
     async fn mend(&self, crashes: u32) {
+        self.ensure_recent();
         let places = self.places();
         let mended = tokio::task::spawn_blocking(move || mend(&places, crashes)).await;
         let Ok(mended) = mended else {
             return;
         };
         mended.tell(&self.places.borrow());
+        if mended.recent.is_some() {
+            // That much has been said.
+            self.seen.borrow_mut().clear();
+        }
         if mended.lasting.is_some() {
             self.places.borrow_mut().lasting = None;
         }

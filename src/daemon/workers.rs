@@ -75,7 +75,7 @@ impl Workers {
 
     /// What a worker, or a guard, that starts now is told.
     pub(super) fn setup(&self) -> Setup {
-        let places = self.keeper.places();
+        let places = self.keeper.places_for_worker();
         Setup {
             recent: places.recent,
             lasting: places.lasting,

@@ -28,7 +28,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Uid;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 use xattr::FileExt;
 
 pub(crate) use attribute::{Attribute, kept_name, shown};
@@ -482,7 +482,7 @@ fn end_if_damaged(error: &heed::Error) {
         _ => false,
     };
     if is_damaged && IS_REPLACEABLE.load(Ordering::Relaxed) {
-        debug!(%error, "the side store is damaged");
+        warn!(%error, "the side store's files are damaged, or others by now: the next worker takes over");
         std::process::exit(DAMAGED);
     }
 }

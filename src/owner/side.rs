@@ -246,11 +246,18 @@ fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
     let file = directory.join("format");
     match std::fs::read_to_string(&file) {
         Ok(format) if format == FORMAT => {}
+        // The disk was full when it was made.
+        Ok(format) if format.is_empty() => std::fs::write(&file, FORMAT)?,
         Ok(format) => return Err(Unusable::Newer(format.trim().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::write(&file, FORMAT)?,
         Err(error) => return Err(error.into()),
     }
-    Ok(Environment::open(directory, Durability::Full)?)
+    match Environment::open(directory, Durability::Full) {
+        Err(heed::Error::Io(error)) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Ok(Environment::open(directory, Durability::ReadOnly)?)
+        }
+        environment => Ok(environment?),
+    }
 }
 
 #[derive(Debug)]
@@ -264,7 +271,9 @@ struct Environment {
 
 impl Environment {
     fn open(directory: &Path, durability: Durability) -> heed::Result<Self> {
-        reserve_lock_file(directory)?;
+        if durability != Durability::ReadOnly {
+            reserve_lock_file(directory)?;
+        }
         let [whole, less @ ..] = MAP_SIZES;
         let mut environment = sys::open_lmdb(directory, whole, durability);
         for size in less {

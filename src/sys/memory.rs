@@ -63,6 +63,8 @@ pub(crate) enum Durability {
     None,
     /// Every transaction that was committed.
     Full,
+    /// Nothing is written, by nobody: for a file system that is read-only.
+    ReadOnly,
 }
 
 /// Opens the LMDB environment in `directory`.
@@ -77,6 +79,10 @@ pub(crate) fn open_lmdb(
         // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by a directory for each
         // boot; it never makes memory unsound.
         unsafe { options.flags(heed::EnvFlags::NO_SYNC) };
+    }
+    if durability == Durability::ReadOnly {
+        // SAFETY: without locks nobody may write, and on a read-only file system nobody can.
+        unsafe { options.flags(heed::EnvFlags::READ_ONLY | heed::EnvFlags::NO_LOCK) };
     }
     // SAFETY: LMDB's map must not be changed but through LMDB; the directory is private to the user (0700).
     unsafe { options.open(directory) }
