@@ -11,7 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use common::{
-    Place, Ran, Terminal, assert_same_lines, example, run, run_with_input, set_mode, tool, until,
+    Place, Ran, Terminal, assert_same_lines, example, run, run_with_input, set_mode, small_rootfs,
+    tool, until,
 };
 
 /// `subuidless run` with arguments.
@@ -687,6 +688,34 @@ fn an_owner_that_cannot_be_kept_is_an_error_of_chown() {
             .count();
         assert_eq!(failed, 1, "{}", ran.stderr);
     }
+}
+
+/// The same of a container, whose supervisor says it as long as the runtime is there.
+#[test]
+fn an_owner_that_cannot_be_kept_is_an_error_in_a_container_of_run() {
+    let place = Place::new();
+    let rootfs = small_rootfs(&place);
+    let prepare = "mount -t tmpfs -o mode=755 none /dev/shm; : >\"$R/subuidless-recent\"";
+    let words = format!(
+        "{prepare}; exec setpriv --reuid={} --regid={} --init-groups -- \"$S\" run --rootfs \"$1\" -- /bin/sh -c \"$2\"",
+        place.user.uid, place.user.gid
+    );
+    let mut command = place.as_root("unshare");
+    command
+        .args(["--mount", "sh", "-euc", &words, "sh"])
+        .arg(&rootfs)
+        .arg("cd /tmp; ln -s x l; chown -h 5:6 l; echo $?; stat -c %u:%g l")
+        .env("S", place.binary())
+        .env("R", place.runtime_directory())
+        .env("HOME", place.path("home"))
+        .env("XDG_RUNTIME_DIR", place.runtime_directory());
+    let ran = run(&mut command);
+    assert_eq!(ran.stdout, b"1\n0:0\n", "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("no place for the side store"),
+        "{}",
+        ran.stderr
+    );
 }
 
 /// One errno, however often it is tried.

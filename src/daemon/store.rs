@@ -381,16 +381,13 @@ fn lock_alone(recent: &Path) -> io::Result<Flock<File>> {
 fn renew_locks(recent: &Path, lasting: &Path) -> bool {
     let lock = lasting.join(LOCK);
     lock_alone(recent).is_ok_and(|_alone| {
-        fs::rename(&lock, lasting.join("lock.mdb.damaged")).is_ok()
-            && read_elsewhere(lasting, Part::Lasting).is_ok()
+        fs::remove_file(&lock).is_ok() && read_elsewhere(lasting, Part::Lasting).is_ok()
     })
 }
 
 /// Who has the old files open goes on with them until it notices.
 fn begin_anew(recent: &Path) -> io::Result<()> {
-    let data = recent.join(DATA);
-    fs::rename(&data, recent.join("data.mdb.damaged"))?;
-    for name in [LOCK, "settled", "read"] {
+    for name in [DATA, LOCK, "settled", "read"] {
         match fs::remove_file(recent.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -472,7 +472,13 @@ fn end_if_damaged(error: &heed::Error) {
         // What a whole store says when it is full, or used by too many.
         heed::Error::Mdb(error) => !matches!(
             error,
-            MdbError::MapFull | MdbError::ReadersFull | MdbError::TxnFull | MdbError::Other(_)
+            MdbError::MapFull
+                | MdbError::ReadersFull
+                | MdbError::TlsFull
+                | MdbError::DbsFull
+                | MdbError::TxnFull
+                | MdbError::BadValSize
+                | MdbError::Other(_)
         ),
         // The files have been removed, or their locks are none.
         heed::Error::Io(error) => matches!(

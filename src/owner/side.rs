@@ -2,9 +2,20 @@
 //!
 //! `user.*` attributes exist on regular files and directories only (xattr(7)), and not on every file system. Everything
 //! else lives in two LMDB environments that all workers of a user share: reads take no lock, a killed writer leaves
-//! nothing half done. The *recent* one lies in memory (tmpfs) and runs without fsync: a write costs microseconds. The daemon
-//! moves what is in there to the *lasting* one on disk, with fsync, every second; so after a power cut as much is there
+//! nothing half done. The *recent* one lies in memory (tmpfs) and runs without fsync: a write costs microseconds. What is in
+//! there is moved to the *lasting* one on disk, with fsync, every second; so after a power cut as much is there
 //! as of an extended attribute, which nobody syncs either. What is in the recent one counts, a removal included.
+//!
+//! The life of an entry:
+//!
+//! | state | who makes it so | what is left if that one is killed |
+//! |---|---|---|
+//! | recent, under all keys of its inode at once | a worker or `subuidless owners`, in one transaction | the state before, and the call is done again |
+//! | recent and lasting | the process that moves entries (`settle`), in a transaction of the lasting one | recent only: moved again |
+//! | lasting | the same, in one of the recent one, unless the value has changed meanwhile | both: moved again |
+//! | a removal: a recent entry without a value | a worker | as for any value |
+//! | gone | `settle`, which deletes what was removed; in an overlay the removal stays, since there may be a lower layer | as above |
+//! | gone, of an inode that is no more | `owners gc`, all keys in one transaction, if their values are unchanged | all of them |
 //!
 //! The key is the file system and the file handle, which carries the inode's generation, so that a recycled inode number
 //! inherits nothing. An overlay gives no such handle, and another file system id with every mount: through it an inode is
