@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::{Bundle, Daemon, Place, run, until};
@@ -290,4 +292,52 @@ fn a_lasting_store_is_read_through_once() {
     assert_eq!(readers(), 1);
     std::fs::remove_dir_all(recent(&place)).expect("what lies in memory");
     assert_eq!(readers(), 1);
+}
+
+/// What a container does over and over: none of it fails.
+const CHURN: &str = "cd /work; n=0; while [ ! -e stop ]; do n=$((n + 1)); ln -sfn x l$((n % 50))
+    chown -h $n:5 l$((n % 50)) || echo \"$n failed\" >>failed; stat l$(((n + 7) % 50)) >/dev/null 2>&1 || :
+    echo $n >count.new; mv count.new count; done; exec sleep 1000000";
+
+/// Bytes of chance at places of chance, in all four files. What is written over a lock may look like one that is held for ever: then
+/// a worker waits for twenty seconds.
+#[test]
+fn whatever_is_written_into_the_store_s_files_the_container_goes_on() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let container = bundle.start(&["/bin/sh", "-c", CHURN]);
+    let count = bundle.rootfs().join("work/count");
+    let count = || std::fs::read_to_string(&count).ok();
+    until("it has begun", count);
+    let mut seed = 20_201_126u64;
+    let mut below = |end: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % end.max(1)
+    };
+    for round in 0..200 {
+        let directory = match below(4) {
+            0 => lasting(&place),
+            _ => recent(&place),
+        };
+        let file = directory.join(["data.mdb", "lock.mdb"][usize::from(below(2) == 1)]);
+        let length = std::fs::metadata(&file).map_or(0, |file| file.len());
+        let at = below(3).min(1) * below(length);
+        let bytes: Vec<u8> = (0..=below(9000))
+            .map(|_| u8::try_from(below(256)).expect("a byte"))
+            .collect();
+        // It may just be made anew.
+        if let Ok(file) = File::options().write(true).open(&file) {
+            file.write_all_at(&bytes, at).expect("damage");
+        }
+        let before = count();
+        let what = format!("after round {round}, {}: {}", file.display(), daemon.log());
+        until(&what, || (count() != before).then_some(()));
+    }
+    container.sh(": >/work/stop");
+    let failed = container.sh("cat /work/failed 2>/dev/null || :");
+    assert_eq!(failed, "", "{}", daemon.log());
+    assert!(container.is_running());
+    container.stop();
+    daemon.terminate();
 }

@@ -78,6 +78,7 @@ enum Subcommands {
     #[command(hide = true)]
     ReadStore {
         part: crate::daemon::store::Part,
+        seconds: u32,
         directory: PathBuf,
     },
     /// Move what is recent in a side store to the disk, with the same risk
@@ -183,9 +184,11 @@ pub fn main() -> ExitCode {
         Subcommands::Status(arguments) => status::run(&arguments),
         Subcommands::Trace(arguments) => trace::run(arguments),
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
-        Subcommands::ReadStore { part, directory } => {
-            crate::daemon::store::read_through(part, &directory)
-        }
+        Subcommands::ReadStore {
+            part,
+            seconds,
+            directory,
+        } => crate::daemon::store::read_through(part, seconds, &directory),
         Subcommands::SettleStore { recent, lasting } => {
             crate::daemon::store::settle(&recent, &lasting)
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{self, FsType};
-use nix::unistd::Uid;
+use nix::unistd::{Uid, alarm};
 use tracing::{debug, error, info, warn};
 
 use crate::error::Error;
@@ -155,15 +155,15 @@ fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
     if recent.is_some_and(|recent| Marker::Read.fits(recent, directory)) {
         return true;
     }
-    match read_elsewhere(directory, Part::Lasting) {
+    match read_elsewhere(directory, Part::Lasting, LONG) {
         Ok(()) => {
             if let Some(recent) = recent {
                 Marker::Read.set(recent, directory);
             }
             true
         }
-        Err(reason) => {
-            error!(directory = %directory.display(), reason, "{NOT_LASTING}");
+        Err(failure) => {
+            error!(directory = %directory.display(), reason = failure.reason, "{NOT_LASTING}");
             false
         }
     }
@@ -178,33 +178,60 @@ pub(crate) enum Part {
     Lasting,
 }
 
+/// What came of what another process was to do.
+#[derive(Debug)]
+struct Failure {
+    reason: String,
+    /// It has not come to an end: its locks are held for ever, or the disk does not answer.
+    hangs: bool,
+}
+
+/// How long reading may take, in seconds: from a disk that is busy, when nobody waits for it.
+const LONG: &str = "120";
+/// When somebody does; then what hangs is not given up, but locks are made anew.
+const SHORT: &str = "20";
+/// From memory.
+const SHORTEST: &str = "10";
+
 /// Lets another process read all of a database.
-fn read_elsewhere(directory: &Path, part: Part) -> Result<(), String> {
+fn read_elsewhere(directory: &Path, part: Part, seconds: &str) -> Result<(), Failure> {
     let part = match part {
         Part::Recent => "recent",
         Part::Lasting => "lasting",
     };
-    elsewhere(&[READ_STORE.as_ref(), part.as_ref(), directory.as_os_str()])
+    elsewhere(&[
+        READ_STORE.as_ref(),
+        part.as_ref(),
+        seconds.as_ref(),
+        directory.as_os_str(),
+    ])
 }
 
 /// What another process of this program says that it failed with, or that it is killed by damage.
-fn elsewhere(arguments: &[&OsStr]) -> Result<(), String> {
+fn elsewhere(arguments: &[&OsStr]) -> Result<(), Failure> {
     let ended = Command::new("/proc/self/exe")
         .args(arguments)
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Failure {
+            reason: error.to_string(),
+            hangs: false,
+        })?;
     result_of(&ended)
 }
 
-fn result_of(ended: &Output) -> Result<(), String> {
-    match ended.status {
-        status if status.success() => Ok(()),
-        status if status.signal().is_some() => Err(format!(
+fn result_of(ended: &Output) -> Result<(), Failure> {
+    let reason = match ended.status {
+        status if status.success() => return Ok(()),
+        status if status.signal().is_some() => format!(
             "it is damaged (moving the directory away begins a new one): reading it ends with {status}"
-        )),
-        _ => Err(String::from_utf8_lossy(&ended.stderr).trim().to_owned()),
-    }
+        ),
+        _ => String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
+    };
+    Err(Failure {
+        reason,
+        hangs: ended.status.signal() == Some(libc::SIGALRM),
+    })
 }
 
 /// The commands that read a database, and that move what is recent to the disk.
@@ -212,7 +239,8 @@ const READ_STORE: &str = "read-store";
 const SETTLE_STORE: &str = "settle-store";
 
 /// Reads all of a database. Damage may end this process.
-pub(crate) fn read_through(part: Part, directory: &Path) -> Result<(), Error> {
+pub(crate) fn read_through(part: Part, seconds: u32, directory: &Path) -> Result<(), Error> {
+    alarm::set(seconds);
     let read = match part {
         Part::Recent => SideStore::read_recent(directory),
         Part::Lasting => SideStore::read_lasting(directory),
@@ -229,6 +257,8 @@ pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
         what: "writing the side store",
         source,
     };
+    // What is done until then stays done.
+    alarm::set(120);
     for directory in [recent, lasting] {
         create(directory).map_err(failed)?;
     }
@@ -333,14 +363,16 @@ pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
     if let Some(lasting) = &places.lasting {
         // Where it was removed, there is nothing in it to be lost.
         let _ = create(lasting);
-        match read_elsewhere(lasting, Part::Lasting) {
+        match read_elsewhere(lasting, Part::Lasting, SHORT) {
             Ok(()) => mended.lasting = (crashes >= 2 * FEW).then(kept_ending),
-            Err(reason) if renew_locks(recent, lasting) => mended.locks = Some(reason),
-            Err(reason) => mended.lasting = Some(reason),
+            Err(failure) if renew_locks(recent, lasting) => mended.locks = Some(failure.reason),
+            // The disk may answer again.
+            Err(failure) if failure.hangs => {}
+            Err(failure) => mended.lasting = Some(failure.reason),
         }
     }
-    let damage = || match read_elsewhere(recent, Part::Recent) {
-        Err(reason) => Some(reason),
+    let damage = || match read_elsewhere(recent, Part::Recent, SHORTEST) {
+        Err(failure) => Some(failure.reason),
         Ok(()) => (crashes >= FEW && mended.lasting.is_none()).then(kept_ending),
     };
     if damage().is_none() {
@@ -381,7 +413,7 @@ fn lock_alone(recent: &Path) -> io::Result<Flock<File>> {
 fn renew_locks(recent: &Path, lasting: &Path) -> bool {
     let lock = lasting.join(LOCK);
     lock_alone(recent).is_ok_and(|_alone| {
-        fs::remove_file(&lock).is_ok() && read_elsewhere(lasting, Part::Lasting).is_ok()
+        fs::remove_file(&lock).is_ok() && read_elsewhere(lasting, Part::Lasting, SHORT).is_ok()
     })
 }
 
@@ -543,7 +575,10 @@ impl Keeper {
             .output()
             .await;
         let (damaged, result) = match ended {
-            Ok(ended) => (is_suspect(ended.status), result_of(&ended)),
+            Ok(ended) => (
+                is_suspect(ended.status),
+                result_of(&ended).map_err(|failure| failure.reason),
+            ),
             Err(error) => (false, Err(error.to_string())),
         };
         match result {
@@ -638,7 +673,14 @@ impl Mended {
 pub(crate) fn is_suspect(status: ExitStatus) -> bool {
     let signal = matches!(
         status.signal(),
-        Some(libc::SIGBUS | libc::SIGSEGV | libc::SIGABRT | libc::SIGFPE | libc::SIGILL)
+        Some(
+            libc::SIGBUS
+                | libc::SIGSEGV
+                | libc::SIGABRT
+                | libc::SIGFPE
+                | libc::SIGILL
+                | libc::SIGALRM
+        )
     );
     signal || matches!(status.code(), Some(0 | DAMAGED))
 }

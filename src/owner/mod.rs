@@ -10,6 +10,7 @@ mod keeper;
 mod kept;
 mod key;
 mod layer;
+mod patience;
 mod record;
 mod side;
 mod stored;

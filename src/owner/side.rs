@@ -35,6 +35,7 @@ use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::key::Key;
+use super::patience::Patience;
 use super::stored::StoredEntry;
 use crate::sys::{self, Durability};
 
@@ -95,6 +96,7 @@ pub(crate) enum Unusable {
 
 impl SideStore {
     pub(crate) fn open(recent: &Path) -> heed::Result<Self> {
+        let _patience = Patience::begin();
         Ok(Self {
             recent: Environment::open(recent, Durability::None)?,
             lasting: None,
@@ -104,6 +106,7 @@ impl SideStore {
 
     /// Adds what outlives the boot.
     pub(crate) fn open_lasting(&mut self, directory: &Path) -> Result<(), Unusable> {
+        let _patience = Patience::begin();
         self.lasting = Some(open_lasting(directory)?);
         Ok(())
     }
@@ -134,6 +137,7 @@ impl SideStore {
     }
 
     pub(crate) fn load(&self, key: &Key) -> heed::Result<Option<Vec<u8>>> {
+        let _patience = Patience::begin();
         for bytes in key.to_look_up() {
             if let Some(value) = self.get(bytes)? {
                 return Ok(Some(value).filter(|value| !value.is_empty()));
@@ -169,6 +173,7 @@ impl SideStore {
         key: &Key,
         change: impl FnOnce(&[u8]) -> (Vec<u8>, Vec<Vec<u8>>),
     ) -> heed::Result<()> {
+        let _patience = Patience::begin();
         let lasts = if key.passes { PASSING } else { LASTING };
         self.recent.ensure_in_place()?;
         self.recent.change(|owners, transaction| {
@@ -345,6 +350,7 @@ impl Environment {
         {
             return *holds;
         }
+        let _patience = Patience::begin();
         // The snapshot may be older than what the environment tells: a writer that has to wait for the disk shows its
         // transaction there before anybody can read it.
         let Ok(snapshot) = self.environment.read_txn() else {
