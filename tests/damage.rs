@@ -341,3 +341,44 @@ fn whatever_is_written_into_the_store_s_files_the_container_goes_on() {
     container.stop();
     daemon.terminate();
 }
+
+/// What moves entries to the disk is killed at random points, as often as it takes, beside a container that makes more of them.
+#[test]
+fn nothing_is_lost_when_what_moves_entries_is_killed() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let script = "cd /work; n=0; while [ ! -e stop ]; do n=$((n + 1)); ln -s x l$n; chown -h $n:$n l$n
+        case $n in *3) rm l$n;; *5) chown -h 0:7 l$n;; esac; done; echo $n >made; exec sleep 1000000";
+    let container = bundle.start(&["/bin/sh", "-euc", script]);
+    let mut seed = 20_201_126u64;
+    let mut killed = 0;
+    for _ in 0..300 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let mut command = place.subuidless(["settle-store"]);
+        let mut mover = command
+            .args([recent(&place), lasting(&place)])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("what moves entries");
+        // setpriv takes some of that.
+        std::thread::sleep(std::time::Duration::from_micros(1000 + (seed >> 51)));
+        // It may have ended.
+        killed += i32::from(mover.try_wait().expect("its end").is_none());
+        let _ = mover.kill();
+        mover.wait().expect("its end");
+    }
+    assert!(killed > 30, "only {killed} were in time");
+    container.sh(": >/work/stop; until [ -e /work/made ]; do :; done");
+    let look =
+        "cd /work; n=0; made=$(cat made); while [ $n -lt $made ]; do n=$((n + 1)); owner=$n:$n
+        case $n in *3) continue;; *5) owner=0:7;; esac
+        found=$(stat -c %u:%g l$n); [ $found = $owner ] || echo l$n: $found; done; echo $n";
+    let seen = container.sh(look);
+    assert_eq!(seen, container.sh("cat /work/made"), "{}", daemon.log());
+    container.stop();
+    daemon.terminate();
+    std::fs::remove_dir_all(recent(&place)).expect("what lies in memory");
+    let _daemon = Daemon::start(&place);
+    assert_eq!(bundle.sh(look), seen);
+}

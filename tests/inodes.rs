@@ -742,8 +742,7 @@ impl Churn {
 }
 
 /// Runs the job for real, and in a container whose worker, daemon and guard are killed so many times at random points: what
-/// `victims` picks of [`ALL`]. One of them is always left; the process
-/// that moves entries of the side store to the disk is killed as well, where there is one then.
+/// `victims` picks of [`ALL`]. One of them is always left.
 #[track_caller]
 #[expect(
     clippy::print_stderr,
@@ -777,7 +776,6 @@ fn kill_at_random(job: &str, kills: u32, victims: impl Fn(&mut Random) -> &'stat
     let round = start.elapsed() / UNDISTURBED;
     let mut in_time = 0;
     let mut counts = [0; ALL.len()];
-    let mut keepers = 0;
     let mut dead = Vec::new();
     for _ in 0..kills {
         let victims = victims(&mut random);
@@ -796,14 +794,6 @@ fn kill_at_random(job: &str, kills: u32, victims: impl Fn(&mut Random) -> &'stat
         for victim in victims {
             counts[*victim as usize] += 1;
         }
-        for (keeper, words) in place.processes() {
-            let mut words = words.split(|byte| *byte == 0);
-            if words.any(|word| word == b"settle-store") {
-                // It may have ended by now.
-                let _ = kill(keeper, Signal::SIGKILL);
-                keepers += 1;
-            }
-        }
         if victims.contains(&Victim::Daemon) {
             daemon.wait();
             daemon = Daemon::start(&place);
@@ -812,9 +802,7 @@ fn kill_at_random(job: &str, kills: u32, victims: impl Fn(&mut Random) -> &'stat
         churn.finish();
     }
     churn.end();
-    eprintln!(
-        "{kills} rounds, {in_time} in time; killed: {ALL:?}: {counts:?}, and movers of entries: {keepers}"
-    );
+    eprintln!("{kills} rounds, {in_time} in time; killed: {ALL:?}: {counts:?}");
     // How many is the machine's affair: a round takes longer or shorter than the first ones did.
     assert!(
         in_time > kills / 10,
