@@ -25,6 +25,7 @@ use crate::board::{Board, Role};
 use crate::error::Error;
 use crate::handover::{Handover, LONGEST, Setup};
 use crate::lock::Claim;
+use crate::owner::ended_by_damage;
 use crate::procfs;
 use crate::seccomp::ListenerFd;
 use crate::sys;
@@ -96,6 +97,10 @@ struct Kept {
     /// Tells when the present worker ends.
     worker: Option<(u32, OwnedFd)>,
     starting: Option<Starting>,
+    /// The last worker that this guard has started, once it serves.
+    own: Option<Child>,
+    /// Workers of its own that have ended as those do whose side store is damaged.
+    damages: u32,
     failures: u32,
     next: Option<Instant>,
 }
@@ -191,14 +196,22 @@ impl Guard<'_> {
 impl Kept {
     /// Sees to it that there is a worker; `false`: another daemon does.
     fn attend(&mut self, setup: &Setup, ending: &mut Vec<Child>) -> bool {
+        self.count_damages();
         if let Some(starting) = &mut self.starting {
-            let has_ended = !matches!(starting.child.try_wait(), Ok(None));
+            let ended = starting.child.try_wait();
+            let has_ended = !matches!(ended, Ok(None));
+            if let Ok(Some(status)) = ended {
+                self.damages += u32::from(ended_by_damage(status));
+            }
             let serves =
                 self.board.is_taken(Role::Worker) && self.board.worker() == starting.child.id();
             if serves || has_ended || starting.since.elapsed() > PATIENCE {
                 self.failures = if serves { 0 } else { self.failures + 1 };
                 self.next = Some(Instant::now() + SHORT_LOOK * self.failures.pow(2).min(1000));
-                self.give_up(ending);
+                match self.starting.take() {
+                    Some(starting) if serves => ending.extend(self.own.replace(starting.child)),
+                    other => ending.extend(other.map(|starting| starting.child)),
+                }
                 self.has_worker();
             }
             return true;
@@ -210,6 +223,15 @@ impl Kept {
             self.start(setup);
         }
         true
+    }
+
+    fn count_damages(&mut self) {
+        if let Some(own) = &mut self.own
+            && let Ok(Some(status)) = own.try_wait()
+        {
+            self.damages += u32::from(ended_by_damage(status));
+            self.own = None;
+        }
     }
 
     fn has_worker(&mut self) -> bool {
@@ -254,6 +276,16 @@ impl Kept {
     }
 
     fn spawn(&self, setup: &Setup) -> io::Result<Child> {
+        /// The first may have ended while the files were being damaged.
+        const ENOUGH: u32 = 2;
+        let mut setup = setup.clone();
+        if self.damages >= ENOUGH {
+            warn!(
+                container = %self.id,
+                "workers end of a damaged side store, which only a daemon begins anew: going on without it until then"
+            );
+            (setup.recent, setup.lasting) = (None, None);
+        }
         let (ours, theirs) = UnixStream::pair()?;
         let child = Command::new("/proc/self/exe")
             .arg0(format!("subuidless: {}", self.id.escape_default()))
@@ -275,6 +307,7 @@ impl Kept {
 
     fn give_up(&mut self, ending: &mut Vec<Child>) {
         ending.extend(self.starting.take().map(|starting| starting.child));
+        ending.extend(self.own.take());
     }
 }
 
@@ -307,6 +340,8 @@ fn receive(daemon: &UnixStream) -> io::Result<Option<Kept>> {
         shared,
         worker: None,
         starting: None,
+        own: None,
+        damages: 0,
         failures: 0,
         next: None,
     }))

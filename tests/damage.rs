@@ -382,3 +382,37 @@ fn nothing_is_lost_when_what_moves_entries_is_killed() {
     let _daemon = Daemon::start(&place);
     assert_eq!(bundle.sh(look), seen);
 }
+
+/// Without a daemon that would begin it anew, the guard's workers go on without the store.
+#[test]
+fn without_a_daemon_a_damaged_store_is_done_without() {
+    let place = Place::new();
+    let script = "ln -s x l; chown -h 5:6 l; echo >ready; until [ -e go ]; do sleep 0.01; done
+        chown -h 7:8 l || echo refused; touch f; chown 5:6 f; stat -c %u:%g f; stat -c %F l";
+    let output = File::create(place.path("output")).expect("a file");
+    let mut command = place.subuidless(["run", "--", "sh", "-uc", script]);
+    let mut command = command.stdout(output).spawn().expect("a command");
+    let home = place.path("home");
+    until("it has begun", || home.join("ready").exists().then_some(()));
+    let find = |word: &str| {
+        let mut found = place.processes().into_iter();
+        found.find(|(_, words)| {
+            words
+                .split(|byte| *byte == 0)
+                .any(|found| found == word.as_bytes())
+        })
+    };
+    until("a guard", || find("guard"));
+    let (supervisor, _) = find("supervise").expect("a supervisor");
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL).expect("killing it");
+    damage(
+        &place,
+        "head -c 20000 /dev/urandom >\"$1\"",
+        &recent(&place).join("data.mdb"),
+    );
+    std::fs::write(home.join("go"), "").expect("a file");
+    let status = until("the command ends", || command.try_wait().expect("its end"));
+    let seen = std::fs::read_to_string(place.path("output")).expect("its output");
+    assert!(status.success(), "{seen}");
+    assert!(seen.ends_with("5:6\nsymbolic link\n"), "{seen}");
+}

@@ -22,7 +22,7 @@ use nix::unistd::{Uid, alarm};
 use tracing::{debug, error, info, warn};
 
 use crate::error::Error;
-use crate::owner::{DAMAGED, DATA, LOCK, SideStore};
+use crate::owner::{DATA, LOCK, SideStore, ended_by_damage};
 
 /// So much may be lost with the power; extended attributes wait longer for the disk.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -671,16 +671,5 @@ impl Mended {
 
 /// Whether a process has ended as one does whose store is damaged, or in a way that nobody knows.
 pub(crate) fn is_suspect(status: ExitStatus) -> bool {
-    let signal = matches!(
-        status.signal(),
-        Some(
-            libc::SIGBUS
-                | libc::SIGSEGV
-                | libc::SIGABRT
-                | libc::SIGFPE
-                | libc::SIGILL
-                | libc::SIGALRM
-        )
-    );
-    signal || matches!(status.code(), Some(0 | DAMAGED))
+    status.code() == Some(0) || ended_by_damage(status)
 }

@@ -19,7 +19,9 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -457,7 +459,23 @@ fn store_failed(error: heed::Error) -> Errno {
 }
 
 /// The exit code of a process that ends because the side store is damaged.
-pub(crate) const DAMAGED: i32 = 74;
+const DAMAGED: i32 = 74;
+
+/// Whether a process has ended as one does whose side store is damaged.
+pub(crate) fn ended_by_damage(status: ExitStatus) -> bool {
+    let signal = matches!(
+        status.signal(),
+        Some(
+            libc::SIGBUS
+                | libc::SIGSEGV
+                | libc::SIGABRT
+                | libc::SIGFPE
+                | libc::SIGILL
+                | libc::SIGALRM
+        )
+    );
+    signal || status.code() == Some(DAMAGED)
+}
 
 /// Whether this process may end where the side store is damaged: another one begins where it has stopped.
 static IS_REPLACEABLE: AtomicBool = AtomicBool::new(false);
