@@ -21,9 +21,13 @@ pub(crate) fn is_shortage(errno: Errno) -> bool {
 #[non_exhaustive]
 pub(crate) enum Error {
     #[error(
-        "no socket path given and XDG_RUNTIME_DIR is not set: name one, as in `subuidless ~/.subuidless.sock`"
+        "no directory for sockets and locks ({reasons}): set XDG_RUNTIME_DIR to one of your own, as in \
+         `export XDG_RUNTIME_DIR=$(mktemp -d)`"
     )]
-    NoSocketPath,
+    NoRuntimeDirectory { reasons: String },
+
+    #[error("{path}: {source}; choose a socket in a directory of your own")]
+    SocketPlace { path: PathBuf, source: io::Error },
 
     #[error(
         "{path}: {length} bytes, but the path of a Unix socket has 107 at the most: choose a shorter one"

@@ -6,7 +6,7 @@
 //!
 //! `cli` > `tree` > `sweep`, `launch`, `look`, `check`, `install` > `runtime` > `daemon`, `guard`, `bundle`, `profile`, `worker` > `syscalls` >
 //! `target` > `seccomp`, `board`, `owner`, `identity` >
-//! `procfs`, `lock` > `sys` > `credentials`,
+//! `procfs`, `lock`, `rundir` > `sys` > `credentials`,
 //! `acl`, `name`, `handover`, `ask`, `oci`, `error` > `tally`, `sparing`.
 //!
 //! Start reading in `syscalls`.
@@ -32,6 +32,7 @@ mod oci;
 mod owner;
 mod procfs;
 mod profile;
+mod rundir;
 mod runtime;
 mod seccomp;
 mod sparing;

@@ -78,6 +78,13 @@ pub(crate) fn list(name: &CStr) -> Result<Vec<String>, Errno> {
         .collect())
 }
 
+/// When a process was started, in clock ticks since the boot: proc_pid_stat(5), field 22.
+pub(crate) fn start_time(stat: &str) -> Option<u64> {
+    // The program's name, the second field, may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// Blanks and the like are octal in mountinfo.
 pub(crate) fn unescaped(point: &str) -> String {
     [

@@ -266,14 +266,6 @@ fn the_default_socket_lies_in_the_runtime_directory() {
 }
 
 #[test]
-fn without_a_runtime_directory_a_socket_has_to_be_named() {
-    let place = Place::new();
-    let mut command = place.subuidless(["serve"]);
-    let message = run(command.env_remove("XDG_RUNTIME_DIR")).error();
-    assert!(message.contains("XDG_RUNTIME_DIR is not set"), "{message}");
-}
-
-#[test]
 fn a_stale_socket_is_replaced() {
     let place = Place::new();
     let mut daemon = Daemon::start(&place);

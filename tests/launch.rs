@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use common::{Place, Ran, Terminal, run, small_rootfs, tool, until};
+use common::{Daemon, Place, Ran, Terminal, run, small_rootfs, tool, until};
 
 const RUNTIMES: [&str; 2] = ["crun", "runc"];
 
@@ -81,7 +81,9 @@ impl House {
         let left: Vec<_> = fs::read_dir(directory)
             .expect("the containers' directory")
             .flatten()
-            .map(|entry| entry.file_name())
+            .flat_map(|kind| fs::read_dir(kind.path()).expect("a directory for each kind"))
+            .flatten()
+            .map(|entry| entry.path())
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }
@@ -369,6 +371,99 @@ fn nothing_is_left_whoever_dies_first() {
             house.place.processes().is_empty().then_some(())
         });
         assert_eq!(house.sh(&["--name", "c"], "echo again"), "again\n");
+        house.is_left_alone();
+    }
+}
+
+#[test]
+fn no_name_of_a_container_is_the_name_of_anything_else() {
+    let house = House::new();
+    let names = [
+        "a",
+        "a.sock",
+        "lock",
+        "run",
+        "sock",
+        "subuidless.log",
+        "userns-1",
+        "userns-1.sock",
+    ];
+    let socket = house
+        .place
+        .runtime_directory()
+        .join("subuidless/userns-1.sock");
+    let mut command = house.place.subuidless(["serve"]);
+    command.arg(&socket);
+    house.run(&["--name", "first", "--", "true"]).ok();
+    let daemon = Daemon::spawn(&house.place, command, socket.clone());
+    for name in names {
+        let options = ["--detach", "--name", name, "--", "sleep", "1000000"];
+        let mut command = house.command(&options);
+        command.stdout(std::process::Stdio::null());
+        assert!(command.status().expect("subuidless run").success());
+    }
+    assert_eq!(house.names(), names);
+    let status: Value =
+        serde_json::from_str(&house.other(&["status", "--json"]).ok()).expect("JSON");
+    let served = status["containers"].as_array().expect("a list");
+    assert_eq!(served.len(), names.len(), "{status:#}");
+    assert_eq!(
+        status["daemons"].as_array().expect("a list").len(),
+        1 + names.len()
+    );
+    for name in names {
+        assert_eq!(
+            house.other(&["exec", name, "hostname"]).ok(),
+            format!("{name}\n")
+        );
+        house.other(&["kill", name]).ok();
+    }
+    until("all have ended", || house.names().is_empty().then_some(()));
+    assert!(socket.exists());
+    daemon.terminate();
+}
+
+#[test]
+fn what_a_killed_run_leaves_is_removed_by_the_next_and_what_lives_is_not() {
+    let house = House::new();
+    let kill_supervisor = |house: &House| {
+        let found = house
+            .place
+            .processes()
+            .into_iter()
+            .find(|(_, command)| command.windows(11).any(|part| part == b"\0supervise\0"));
+        kill(found.expect("a supervisor").0, Signal::SIGKILL).unwrap();
+    };
+    for runtime in RUNTIMES {
+        let options = [
+            "--runtime",
+            runtime,
+            "--name",
+            "old",
+            "--",
+            "sleep",
+            "1000000",
+        ];
+        let mut child = house.command(&options).spawn().expect("subuidless run");
+        let init = house.init("old");
+        kill_supervisor(&house);
+        // The container goes on, and is no leftover.
+        house.run(&["--name", "next", "--", "true"]).ok();
+        assert_eq!(house.init("old"), init);
+        let told = house.run(&["--name", "old", "--", "true"]).error();
+        assert!(
+            told.contains("a container called old runs already"),
+            "{told}"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        house.other(&["kill", "old"]).ok();
+        until("no process is left", || {
+            house.place.processes().is_empty().then_some(())
+        });
+        let directory = house.place.runtime_directory().join("subuidless");
+        assert!(directory.join("run/old").exists() && directory.join("sock/old").exists());
+        house.run(&["--name", "next", "--", "true"]).ok();
         house.is_left_alone();
     }
 }

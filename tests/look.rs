@@ -652,7 +652,7 @@ fn containers_of_run_are_among_those_that_are_shown() {
     };
     assert_eq!(one["id"], "looked-at");
     assert_eq!(one["processes"].as_array().unwrap().len(), 1, "{found:#}");
-    let socket = place.runtime_directory().join("subuidless/looked-at.sock");
+    let socket = place.runtime_directory().join("subuidless/sock/looked-at");
     assert_eq!(one["socket"], socket.to_str().unwrap());
     let init = one["processes"][0].clone();
     child.kill().unwrap();

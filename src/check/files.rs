@@ -5,14 +5,13 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::Uid;
 
 use super::Check;
 use crate::daemon::store;
+use crate::rundir;
 use crate::sys;
 
 /// Whether files can carry their owners: in `directory`, at home, and in memory.
@@ -91,35 +90,24 @@ fn try_store(directory: &Path) -> io::Result<()> {
     opened.map(drop).map_err(io::Error::other)
 }
 
-/// Where the daemon's socket lies.
+/// Where sockets, locks and logs lie.
 pub(super) fn runtime_directory() -> Check {
     const NAME: &str = "XDG_RUNTIME_DIR";
     const CHANGE: &str = "log in through PAM (ssh, machinectl shell, loginctl enable-linger), or: mkdir -m 700 /tmp/run-$USER; \
-                          export XDG_RUNTIME_DIR=/tmp/run-$USER; or name sockets: `subuidless serve SOCKET`";
-    let Some(directory) = env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) else {
-        return Check::warn(NAME, "not set: the daemon has no default socket", CHANGE);
-    };
-    let directory = PathBuf::from(directory);
-    let shown = directory.display();
-    match fs::metadata(&directory) {
-        Err(error) => Check::fail(NAME, format!("{shown}: {error}"), CHANGE),
-        Ok(found) if !found.is_dir() => {
-            Check::fail(NAME, format!("{shown} is no directory"), CHANGE)
+                          export XDG_RUNTIME_DIR=/tmp/run-$USER";
+    match rundir::look() {
+        Err(error) => Check::fail(NAME, error.to_string(), CHANGE),
+        Ok(found) if found.passed_over.is_empty() => {
+            Check::ok(NAME, format!("{}, this user's alone", found.path.display()))
         }
-        Ok(found) if found.uid() != Uid::effective().as_raw() || found.mode() & 0o077 != 0 => {
-            Check::fail(
-                NAME,
-                format!(
-                    "{shown} is not this user's alone (owner {}, mode {:o})",
-                    found.uid(),
-                    found.mode() & 0o7777
-                ),
-                CHANGE,
-            )
-        }
-        Ok(_) => match tempfile::tempfile_in(&directory) {
-            Ok(_) => Check::ok(NAME, format!("{shown}, this user's alone")),
-            Err(error) => Check::fail(NAME, format!("{shown}: {error}"), CHANGE),
-        },
+        Ok(found) => Check::warn(
+            NAME,
+            format!(
+                "{}: {} is used instead",
+                found.passed_over.join("; "),
+                found.path.display()
+            ),
+            CHANGE,
+        ),
     }
 }

@@ -6,14 +6,17 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Uid;
+
 use crate::error::Error;
+use crate::rundir;
 use crate::sys;
 
 /// What a daemon of its own has nothing to do with: conmon's pipes, and somebody else's service manager.
@@ -46,7 +49,7 @@ pub(crate) fn start(socket: Option<PathBuf>, arguments: Vec<OsString>) -> Result
     let _ = nix::unistd::setsid();
     let (mut log, path) = open_log(&socket)?;
     let end = log.seek(SeekFrom::End(0)).map_err(failed)?;
-    let ready = Ready::new(&socket).map_err(failed)?;
+    let ready = Ready::new(&rundir::room()?).map_err(failed)?;
     let mut command = Command::new("/proc/self/exe");
     for name in OTHERS {
         command.env_remove(name);
@@ -79,10 +82,15 @@ fn open_log(socket: &Path) -> Result<(File, PathBuf), Error> {
         .read(true)
         .create(true)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(&path)
         .and_then(|file| {
-            if file.metadata()?.len() > LARGEST_LOG {
+            let found = file.metadata()?;
+            // Beside a socket that was named, others may have been first.
+            if !found.is_file() || found.uid() != Uid::effective().as_raw() {
+                return Err(io::Error::other("it is no file of this user"));
+            }
+            if found.len() > LARGEST_LOG {
                 file.set_len(0)?;
             }
             Ok(file)
@@ -114,9 +122,8 @@ struct Ready {
 }
 
 impl Ready {
-    fn new(control: &Path) -> io::Result<Self> {
-        let directory = control.parent().unwrap_or(Path::new("/"));
-        let path = directory.join(format!(".subuidless-{}", std::process::id()));
+    fn new(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(format!(".ready-{}", std::process::id()));
         // A process of this number has ended long ago.
         let _ = std::fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path)?;

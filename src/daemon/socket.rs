@@ -1,6 +1,6 @@
 //! [`ControlSocket`]: bind or take over from systemd, accept, clean up.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -16,12 +16,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 use tokio::net::{UnixListener, UnixStream};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::error::Error;
+use crate::rundir;
 use crate::sys;
 
-const FILE_NAME: &str = "subuidless.sock";
 /// sun_path of unix(7), without the NUL.
 const MAX_PATH: usize = 107;
 
@@ -141,7 +141,9 @@ pub(crate) fn is_neighbour(connection: BorrowedFd, pid: u32) -> bool {
 
 /// The name, without the NUL byte that makes it abstract: it looks like a path in the runtime directory.
 pub(crate) fn abstract_name(id: &str) -> String {
-    let directory = std::env::var("XDG_RUNTIME_DIR").unwrap_or_default();
+    // Without one there is nothing to be found in it either.
+    let directory = rundir::look().map(|found| found.path).unwrap_or_default();
+    let directory = directory.display();
     format!("{directory}/subuidless-{}/{id}", Uid::effective())
 }
 
@@ -158,23 +160,36 @@ fn activation_fd() -> Result<Option<OwnedFd>, Error> {
 /// The absolute path of the socket that was asked for, or the default one.
 pub(super) fn resolve(path: Option<PathBuf>) -> Result<PathBuf, Error> {
     match path {
-        Some(path) => std::path::absolute(&path).map_err(|source| Error::File { path, source }),
-        None => default_path(),
-    }
-}
-
-/// Where a daemon listens that was not told where.
-fn default_path() -> Result<PathBuf, Error> {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(directory) if !directory.is_empty() => Ok(PathBuf::from(directory).join(FILE_NAME)),
-        _ => Err(Error::NoSocketPath),
+        Some(path) => {
+            let path = match std::path::absolute(&path) {
+                Ok(path) => path,
+                Err(source) => return Err(Error::File { path, source }),
+            };
+            match rundir::refuse_replaceable(&path) {
+                Ok(()) => Ok(path),
+                Err(source) => Err(Error::SocketPlace { path, source }),
+            }
+        }
+        None => {
+            let found = rundir::find()?;
+            for reason in &found.passed_over {
+                info!(reason, directory = %found.path.display(), "another runtime directory is used");
+            }
+            Ok(found.control_socket())
+        }
     }
 }
 
 /// An advisory lock on the socket's directory, for as long as it takes to bind.
 fn lock_directory(path: &Path) -> Result<Option<Flock<File>>, Error> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    // Others could keep a lock on a directory of theirs, or on /tmp, for ever.
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let is_ours = |found: Metadata| found.uid() == Uid::effective().as_raw();
+    let directory = match std::fs::metadata(parent).map(is_ours) {
+        Ok(false) => &rundir::room()?,
+        _ => parent,
+    };
     let failed = |source| Error::File {
         path: directory.to_owned(),
         source,

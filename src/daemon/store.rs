@@ -1,15 +1,14 @@
 //! Where the side store of owners lies (see `crate::owner`), and how what is recent comes to last.
 //!
-//! The recent part is in `$XDG_RUNTIME_DIR/subuidless-recent`, or `/dev/shm/subuidless-recent-UID` for users without a runtime directory that can be used:
-//! both are on this node and gone after a boot, as a store that runs without fsync has to be. The lasting part is in
+//! The recent part is in the runtime directory (see `crate::rundir`), or in /dev/shm for users without one that can be used: both are on this node and gone after a boot, as a store that runs without fsync has to be. The lasting part is in
 //! `$XDG_STATE_HOME/subuidless`, or wherever `--store` says, which must be on a disk of this node.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -18,11 +17,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{self, FsType};
-use nix::unistd::{Uid, alarm};
+use nix::unistd::alarm;
 use tracing::{debug, error, info, warn};
 
 use crate::error::Error;
 use crate::owner::{DATA, LOCK, SideStore, ended_by_damage};
+use crate::rundir;
 
 /// So much may be lost with the power; extended attributes wait longer for the disk.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -88,15 +88,10 @@ impl Places {
 
 /// The first of the places that can be used; a log line says why there is none.
 fn recent_directory() -> Option<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty());
-    let places = [
-        runtime.map(|runtime| Path::new(&runtime).join("subuidless-recent")),
-        Some(format!("/dev/shm/subuidless-recent-{}", host_uid()).into()),
-    ];
     let mut reasons = Vec::new();
-    for directory in places.into_iter().flatten() {
-        match create(&directory) {
-            Ok(()) => return Some(directory),
+    for directory in rundir::recent_stores() {
+        match rundir::own(&directory) {
+            Ok(_) => return Some(directory),
             Err(error) => reasons.push(format!("{}: {error}", directory.display())),
         }
     }
@@ -119,29 +114,13 @@ pub(crate) fn lasting_place(wish: Option<PathBuf>) -> Option<PathBuf> {
     wish.or_else(|| Some(state()?.join("subuidless")))
 }
 
-/// What the user is called outside of this user namespace: in it everybody is 0.
-pub(crate) fn host_uid() -> u32 {
-    let uid = Uid::effective().as_raw();
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.lines()
-        .filter_map(|line| {
-            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
-            let (inside, outside) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-            let count = numbers.next()?.ok()?;
-            let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
-            outside.checked_add(offset)
-        })
-        .next()
-        .unwrap_or(uid)
-}
-
 fn lasting_directory(wish: Option<PathBuf>) -> Result<PathBuf, String> {
     let directory = lasting_place(wish).ok_or("neither XDG_STATE_HOME nor HOME is set")?;
     let made = directory
         .parent()
         .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| create(&directory))
-        .and_then(|()| refuse_shared(&directory));
+        .and_then(|()| rundir::own(&directory))
+        .and_then(|_| refuse_shared(&directory));
     made.map_err(|error| format!("{}: {error}", directory.display()))?;
     Ok(directory)
 }
@@ -260,7 +239,7 @@ pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
     // What is done until then stays done.
     alarm::set(120);
     for directory in [recent, lasting] {
-        create(directory).map_err(failed)?;
+        rundir::own(directory).map_err(failed)?;
     }
     let mut store = SideStore::open(recent).map_err(|error| failed(io::Error::other(error)))?;
     store
@@ -362,7 +341,7 @@ pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
     };
     if let Some(lasting) = &places.lasting {
         // Where it was removed, there is nothing in it to be lost.
-        let _ = create(lasting);
+        let _ = rundir::own(lasting);
         match read_elsewhere(lasting, Part::Lasting, SHORT) {
             Ok(()) => mended.lasting = (crashes >= 2 * FEW).then(kept_ending),
             Err(failure) if renew_locks(recent, lasting) => mended.locks = Some(failure.reason),
@@ -437,22 +416,6 @@ pub(crate) fn refuse_shared(directory: &Path) -> io::Result<()> {
             "it lies on {name}, where several machines could write at the same time"
         ))),
     }
-}
-
-fn create(directory: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    // /dev/shm is everybody's: somebody else may have been there first.
-    let found = fs::symlink_metadata(directory)?;
-    let uid = Uid::effective().as_raw();
-    if !found.is_dir() || found.uid() != uid || found.mode() & 0o077 != 0 {
-        return Err(io::Error::other(
-            "exists, but is not a directory of mode 0700 of this user",
-        ));
-    }
-    Ok(())
 }
 
 /// Looks after the side store for a daemon, which maps none of its files: whoever may write them could end it so. What takes a map
@@ -610,10 +573,9 @@ impl Keeper {
     /// Makes the directory of what is recent, if it has been removed: systemd removes that of a user who has logged out, for one.
     fn ensure_recent(&self) {
         let places = self.places();
-        if places
-            .recent
-            .is_none_or(|recent| fs::symlink_metadata(&recent).is_ok() && create(&recent).is_ok())
-        {
+        if places.recent.is_none_or(|recent| {
+            fs::symlink_metadata(&recent).is_ok() && rundir::own(&recent).is_ok()
+        }) {
             return;
         }
         let found = recent_directory();

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use super::namespace;
 use super::network::{self, Network};
-use super::place::{About, Place, free_name};
+use super::place::{self, About, Place, free_name};
 use super::spec::{self, Bind, Wishes, text};
 use super::supervisor::{Log, Supervisor};
 use super::user::{Login, Names};
@@ -71,6 +71,7 @@ pub(crate) fn run(options: ContainerOptions) -> Result<Infallible, Error> {
         }
     };
     let rootfs = directory(&root_of(&config))?;
+    place::tidy_up();
     let claimed = place.claim()?;
     let prepared = prepare(&options, &place, &rootfs, &mut config)
         .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, options.detach)))

@@ -3,8 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::container::runtime_arguments;
@@ -15,7 +14,7 @@ use super::user::{Login, Names};
 use crate::bundle;
 use crate::error::Error;
 use crate::profile::Runtime;
-use crate::runtime;
+use crate::runtime::{self, FirstProcess};
 
 /// What `exec` is asked for.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub(crate) struct ExecOptions {
 pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     let (place, about) = Place::find(&options.name)?;
     let kind = runtime::kind(&about.runtime);
-    let init = first_process(&place, &about)?;
+    let init = first_process(&place)?;
     let find = |user: &String| Login::find(user, &Names::Rootfs(&about.rootfs));
     let user = options.user.as_ref().map(find).transpose()?;
     let mut process = bundle::read_object(&place.directory.join("process.json"))?;
@@ -54,7 +53,7 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
         ..Wishes::default()
     };
     wishes.apply_to_process(&mut process)?;
-    namespace::join(init)?;
+    namespace::join(&init)?;
     if kind == Runtime::Crun {
         namespace::unify_cgroups()?;
     }
@@ -70,13 +69,11 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     }))
 }
 
-fn first_process(place: &Place, about: &About) -> Result<u32, Error> {
-    place
-        .init(runtime::kind(&about.runtime))
-        .ok_or_else(|| Error::NoContainer {
-            name: place.name.clone(),
-            known: String::new(),
-        })
+fn first_process(place: &Place) -> Result<FirstProcess, Error> {
+    place.first_process().ok_or_else(|| Error::NoContainer {
+        name: place.name.clone(),
+        known: String::new(),
+    })
 }
 
 /// A running container.
@@ -94,7 +91,7 @@ pub(crate) fn list() -> Vec<Row> {
     place::list()
         .into_iter()
         .map(|(place, about)| Row {
-            pid: place.init(runtime::kind(&about.runtime)),
+            pid: place.first_process().map(|first| first.pid),
             name: place.name,
             about,
         })
@@ -103,10 +100,9 @@ pub(crate) fn list() -> Vec<Row> {
 
 /// Sends a signal to the first process of a container. Its kernel ignores those that it has no handler for, but SIGKILL and SIGSTOP.
 pub(crate) fn signal(name: &str, signal: Signal) -> Result<(), Error> {
-    let (place, about) = Place::find(name)?;
-    let pid = first_process(&place, &about)?;
-    let pid = i32::try_from(pid).unwrap_or(i32::MAX);
-    kill(Pid::from_raw(pid), signal).map_err(|errno| Error::Io {
+    let (place, _) = Place::find(name)?;
+    let first = first_process(&place)?;
+    first.signal(signal).map_err(|errno| Error::Io {
         what: "sending a signal to the container",
         source: errno.into(),
     })

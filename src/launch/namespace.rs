@@ -4,14 +4,13 @@ use std::fs;
 use std::io;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{getegid, geteuid};
 
 use crate::error::Error;
+use crate::runtime::FirstProcess;
 
 /// Moves this process, which must have one thread, into a user namespace of its own, and into new ones of `others`.
 pub(crate) fn enter(others: &[CloneFlags]) -> Result<(), Error> {
@@ -31,19 +30,14 @@ pub(crate) fn enter(others: &[CloneFlags]) -> Result<(), Error> {
     write("gid_map", format!("0 {gid} 1\n"))
 }
 
-/// Enters the user namespace of the process `pid`, and a mount namespace of one's own.
-pub(super) fn join(pid: u32) -> Result<(), Error> {
+/// Enters the user namespace of a container, and a mount namespace of one's own.
+pub(super) fn join(first: &FirstProcess) -> Result<(), Error> {
     let failed = |errno: Errno| Error::Io {
         what: "entering the container's user namespace",
         source: errno.into(),
     };
-    let path = format!("/proc/{pid}/ns/user");
-    let namespace = open(
-        path.as_str(),
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    );
-    setns(namespace.map_err(failed)?, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
+    // A pidfd does since Linux 5.8.
+    setns(first, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed)
 }
 

@@ -1,5 +1,5 @@
-//! Where what belongs to a running container lies: `$XDG_RUNTIME_DIR/subuidless/NAME`, with its bundle and its runtime's state,
-//! and beside it the socket of its supervisor, `NAME.sock`.
+//! Where what belongs to a running container lies, each in a directory for its kind (see `crate::rundir`), where it bears the
+//! container's name: a directory with its bundle and its runtime's state, the socket of its supervisor, and a lock.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -12,9 +12,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::procfs::Status;
-use crate::profile::Runtime;
-use crate::runtime;
+use crate::rundir::{self, CONTAINERS, LOCKS, SOCKETS};
+use crate::runtime::{self, FirstProcess};
 
 /// What is written down about a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +46,21 @@ impl Place {
         }
         Ok(Self {
             name: name.to_owned(),
-            directory: all()?.join(name),
+            directory: rundir::room_for(CONTAINERS)?.join(name),
         })
+    }
+
+    /// What bears the name in the directory of another kind.
+    fn beside(&self, kind: &str) -> PathBuf {
+        let containers = self.directory.parent();
+        let room = containers.and_then(Path::parent).unwrap_or(Path::new("/"));
+        room.join(kind).join(&self.name)
     }
 
     /// Of the container `name`, which must be running.
     pub(crate) fn find(name: &str) -> Result<(Self, About), Error> {
         let place = Self::of(name)?;
-        let about = place.about().filter(|_| place.is_in_use());
+        let about = place.about().filter(|_| place.is_taken());
         let unknown = || Error::NoContainer {
             name: name.to_owned(),
             known: list()
@@ -77,8 +83,9 @@ impl Place {
         };
         let start = Instant::now();
         loop {
-            let lock = self.lock_name().map_err(failed)?;
-            if !self.is_in_use() {
+            let lock = self.lock_name()?;
+            if !self.is_taken() {
+                rundir::room_for(SOCKETS)?;
                 self.remove();
                 let made = DirBuilder::new().mode(0o700).create(&self.directory);
                 return made.map(|()| lock).map_err(failed);
@@ -94,17 +101,24 @@ impl Place {
     }
 
     /// To be held by who makes or removes what bears the name.
-    pub(crate) fn lock_name(&self) -> io::Result<Flock<File>> {
-        let path = self
-            .directory
-            .with_file_name(format!(".{}.lock", self.name));
+    pub(crate) fn lock_name(&self) -> Result<Flock<File>, Error> {
+        rundir::room_for(LOCKS)?;
+        self.lock_name_as(FlockArg::LockExclusive)
+            .map_err(|source| Error::File {
+                path: self.beside(LOCKS),
+                source,
+            })
+    }
+
+    fn lock_name_as(&self, how: FlockArg) -> io::Result<Flock<File>> {
+        let path = self.beside(LOCKS);
         loop {
             let file = File::options()
                 .create(true)
                 .truncate(false)
                 .write(true)
                 .open(&path)?;
-            let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+            let lock = Flock::lock(file, how).map_err(|(_, errno)| errno)?;
             // Whoever had it before may have removed the file.
             let own = lock.metadata()?;
             match fs::symlink_metadata(&path) {
@@ -119,10 +133,7 @@ impl Place {
     /// Removes what bears the name, and the file that is locked for that, which is `lock`'s.
     pub(crate) fn remove_all(&self, lock: Flock<File>) {
         self.remove();
-        let _ = fs::remove_file(
-            self.directory
-                .with_file_name(format!(".{}.lock", self.name)),
-        );
+        let _ = fs::remove_file(self.beside(LOCKS));
         drop(lock);
     }
 
@@ -134,7 +145,7 @@ impl Place {
 
     /// The supervisor's socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.directory.with_file_name(format!("{}.sock", self.name))
+        self.beside(SOCKETS)
     }
 
     /// Where the runtime keeps its state.
@@ -159,6 +170,11 @@ impl Place {
         )
     }
 
+    /// Whether anything of the container lives: without its supervisor, it may still run.
+    fn is_taken(&self) -> bool {
+        self.is_in_use() || self.first_process().is_some()
+    }
+
     pub(crate) fn write_about(&self, about: &About) -> Result<(), Error> {
         let path = self.directory.join("about.json");
         let text = serde_json::to_vec_pretty(about).unwrap_or_default();
@@ -171,45 +187,48 @@ impl Place {
     }
 
     /// The container's first process, while it lives.
-    pub(crate) fn init(&self, runtime: Runtime) -> Option<u32> {
-        let pid = runtime::init_in(&self.state(), &self.name, runtime)?;
-        // The number may be somebody else's by now: a container's first process is the first of its pid namespace.
-        let process = File::open(format!("/proc/{pid}")).ok()?;
-        let status = Status::in_directory(&process).ok()?;
-        (status.own_tgid() == Some(1) && status.tgid() == Some(pid)).then_some(pid)
+    pub(crate) fn first_process(&self) -> Option<FirstProcess> {
+        let kind = runtime::kind(&self.about()?.runtime);
+        FirstProcess::find(&self.state(), &self.name, kind)
     }
 }
 
 /// All containers that run, by name.
 pub(crate) fn list() -> Vec<(Place, About)> {
-    let entries = all().and_then(|directory| {
-        fs::read_dir(&directory).map_err(|source| Error::File {
-            path: directory,
-            source,
-        })
-    });
-    let names = entries
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = rundir::room_for(CONTAINERS).map(|directory| names_in(&directory));
+    let names = names.into_iter().flatten();
     let mut found: Vec<_> = names
         .filter_map(|name| Place::of(&name).ok())
-        .filter(Place::is_in_use)
+        .filter(Place::is_taken)
         .filter_map(|place| Some((place.clone(), place.about()?)))
         .collect();
     found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
     found
 }
 
-/// The directory of all containers.
-fn all() -> Result<PathBuf, Error> {
-    let directory = runtime::directory()?.join("subuidless");
-    match DirBuilder::new().mode(0o700).create(&directory) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(Error::File {
-            path: directory,
-            source,
-        }),
-        _ => Ok(directory),
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect()
+}
+
+/// Removes what is left of containers that nobody could tidy up after: those whose supervisor was killed.
+pub(crate) fn tidy_up() {
+    let mut names: Vec<String> = [CONTAINERS, SOCKETS, LOCKS]
+        .into_iter()
+        .filter_map(|kind| rundir::room_for(kind).ok())
+        .flat_map(|directory| names_in(&directory))
+        .collect();
+    names.sort();
+    names.dedup();
+    for place in names.iter().filter_map(|name| Place::of(name).ok()) {
+        // Who holds the name is making or removing the container at this moment.
+        if let Ok(name) = place.lock_name_as(FlockArg::LockExclusiveNonblock)
+            && !place.is_taken()
+        {
+            place.remove_all(name);
+        }
     }
 }
 

@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::fcntl::Flock;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sendfd::SendWithFd;
 use serde_json::json;
 
@@ -182,13 +181,12 @@ impl Holder {
 
     /// To be called when the process has ended: a container in the foreground ends with it.
     pub(crate) fn end_container(&self) {
-        let Some(about) = self.place.about().filter(|about| about.foreground) else {
+        if !self.place.about().is_some_and(|about| about.foreground) {
             return;
-        };
-        if let Some(pid) = self.place.init(crate::runtime::kind(&about.runtime)) {
-            let pid = i32::try_from(pid).unwrap_or(i32::MAX);
+        }
+        if let Some(first) = self.place.first_process() {
             // It may have ended by itself.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            let _ = first.signal(Signal::SIGKILL);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Looking at containers from outside: which daemons there are, and what they answer.
 //!
 //! There is the one daemon of a user, and a supervisor for each `subuidless run`, which answers the same questions on a socket
-//! of its own: in `$XDG_RUNTIME_DIR/subuidless` (see `crate::launch`), or under an abstract name. What they say is shown, so control characters in it are escaped.
+//! of its own: in the runtime directory (see `crate::rundir`), or under an abstract name. What they say is shown, so control
+//! characters in it are escaped.
 
 mod processes;
 pub(crate) mod status;
@@ -10,6 +11,7 @@ pub(crate) mod trace;
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +24,7 @@ use nix::unistd::Uid;
 use crate::ask::{Ask, Report, What};
 use crate::daemon;
 use crate::error::Error;
-use crate::runtime;
+use crate::rundir;
 use crate::sys;
 
 /// For each read of an answer.
@@ -147,23 +149,24 @@ fn abstract_sockets() -> Vec<PathBuf> {
     found
 }
 
-/// The daemon's socket, and those of `subuidless run`.
+/// The daemon's socket, those of daemons of user namespaces, and those of `subuidless run`.
 fn default_sockets() -> Result<Vec<PathBuf>, Error> {
-    let daemon = runtime::directory()?.join("subuidless.sock");
-    let directory = daemon.with_extension("");
-    let mut others: Vec<PathBuf> = std::fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "sock")
-        })
-        .collect();
+    let found = rundir::look()?;
+    let mut others = sockets_in(&found.room());
+    others.extend(sockets_in(&found.room().join(rundir::SOCKETS)));
     others.extend(abstract_sockets());
     others.sort();
-    others.insert(0, daemon);
+    others.insert(0, found.control_socket());
     Ok(others)
+}
+
+fn sockets_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// For a terminal: without control characters.

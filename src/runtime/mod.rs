@@ -13,8 +13,7 @@ mod state;
 mod user;
 
 pub(crate) use find::{is_on_path, kind};
-pub(crate) use receiver::directory;
-pub(crate) use state::init_in;
+pub(crate) use state::FirstProcess;
 pub(crate) use user::lines_in;
 
 use std::ffi::{OsStr, OsString};
@@ -204,7 +203,7 @@ fn exec(line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, E
     let Some(state) = State::find(id, line.global("root"), kind) else {
         return Ok(line.words().to_vec());
     };
-    let mapped = MappedIds::of_process(&state.pid.to_string()).unwrap_or_else(MappedIds::own);
+    let mapped = MappedIds::of_process(&state.pid().to_string()).unwrap_or_else(MappedIds::own);
     match line.own("process").map(PathBuf::from) {
         Some(path) => exec_file(line, id, kind, state, &mapped, &path),
         None => exec_words(line, id, state, &mapped),
@@ -223,7 +222,7 @@ fn exec_file(
     let mut process = bundle::read_object(path)?;
     let next = user::take(&mut process, mapped);
     if next != NextUser::AsIs {
-        let rootfs = PathBuf::from(format!("/proc/{}/root", state.pid));
+        let rootfs = PathBuf::from(format!("/proc/{}/root", state.pid()));
         user::add_home(&mut process, &rootfs, &next, kind);
         line.set("process", &passed_on(&process)?);
     }

@@ -5,9 +5,9 @@
 //! starts a process here is the container's monitor in the end, to which the kernel gives what its descendants leave behind, and
 //! conmon waits for all of that. A daemon of several containers would keep the first one's monitor.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,12 +20,11 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Uid;
 
-use crate::daemon::store;
 use crate::error::Error;
 use crate::handover::{Announcement, HEARD};
+use crate::rundir;
 use crate::sys;
 
-const FILE_NAME: &str = "subuidless.sock";
 /// A daemon that the front has started ends after so many seconds without any container.
 const IDLE: &str = "60";
 /// For an answer, and for a new daemon.
@@ -38,13 +37,17 @@ pub(super) fn announce(
     announcement: &Announcement,
 ) -> Result<PathBuf, Error> {
     let Some(own) = asked else {
-        let directory = directory()?;
-        let usual = directory.join(FILE_NAME);
+        let usual = rundir::control_socket()?;
         return match tell(&usual, announcement)? {
             true => Ok(usual),
-            false => start_for_one(&own_directory(&directory)?, announcement),
+            false => start_for_one(&rundir::room()?, announcement),
         };
     };
+    // The runtime asks nobody whom it sends the listener to.
+    rundir::refuse_replaceable(&own).map_err(|source| Error::SocketPlace {
+        path: own.clone(),
+        source,
+    })?;
     // A daemon may be about to end, having had nothing to do, or somebody else may be starting one.
     let mut failure = None;
     for _ in 0..3 {
@@ -100,52 +103,6 @@ fn remove_left_over(directory: &Path) {
             // Or the next one does it.
             let _ = fs::remove_file(&path);
         }
-    }
-}
-
-/// Where sockets lie. conmon hands XDG_RUNTIME_DIR on; elsewhere it may be missing.
-pub(crate) fn directory() -> Result<PathBuf, Error> {
-    if let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
-        return Ok(PathBuf::from(directory));
-    }
-    let uid = store::host_uid();
-    let systemds = PathBuf::from(format!("/run/user/{uid}"));
-    if is_own(&systemds) {
-        return Ok(systemds);
-    }
-    let directory = PathBuf::from(format!("/tmp/subuidless-{uid}"));
-    let failed = |source| Error::File {
-        path: directory.clone(),
-        source,
-    };
-    match DirBuilder::new().mode(0o700).create(&directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => {}
-    }
-    // /tmp is everybody's: somebody else may have been there first.
-    if !is_own(&directory) {
-        return Err(failed(io::Error::other(
-            "exists, but is not a directory of mode 0700 of this user: set XDG_RUNTIME_DIR to one that is",
-        )));
-    }
-    Ok(directory)
-}
-
-fn is_own(directory: &Path) -> bool {
-    fs::symlink_metadata(directory).is_ok_and(|found| {
-        found.is_dir() && found.uid() == Uid::effective().as_raw() && found.mode() & 0o077 == 0
-    })
-}
-
-/// Where daemons listen that are for one container, and `subuidless status` looks, too.
-fn own_directory(directory: &Path) -> Result<PathBuf, Error> {
-    let directory = directory.join("subuidless");
-    match DirBuilder::new().mode(0o700).create(&directory) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(Error::File {
-            path: directory,
-            source,
-        }),
-        _ => Ok(directory),
     }
 }
 

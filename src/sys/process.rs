@@ -26,6 +26,24 @@ pub(crate) fn process_pidfd(pid: u32) -> Result<OwnedFd, Errno> {
     pidfd_open_flags(pid, 0)
 }
 
+/// Sends a signal to the process of a pidfd.
+pub(crate) fn pidfd_send_signal(
+    process: BorrowedFd,
+    signal: nix::sys::signal::Signal,
+) -> Result<(), Errno> {
+    // SAFETY: without a siginfo the kernel makes one as for kill(2).
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal as libc::c_int,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 fn pidfd_open_flags(tid: u32, flags: c_uint) -> Result<OwnedFd, Errno> {
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, flags) };

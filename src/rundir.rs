@@ -1,0 +1,264 @@
+//! The runtime directory: below it lies all that the processes of one user meet by, which is sockets, locks, logs, what belongs
+//! to running containers, and the recent part of the side store. This is the only room that reads XDG_RUNTIME_DIR.
+//!
+//! The invariant: nobody but this user can make, move or replace a name in it. A seccomp listener that is sent to a socket there
+//! reaches a process of this user; so whoever sends nothing there has no need to ask. It is the first of these that keeps it:
+//! `$XDG_RUNTIME_DIR`, `/run/user/UID`, `/tmp/subuidless-UID`. The last one is made where it is missing.
+
+use std::env;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, Uid, access};
+
+use crate::error::Error;
+
+/// Where a daemon listens that was not told where.
+const CONTROL_SOCKET: &str = "subuidless.sock";
+/// For whatever has a name that somebody chose.
+const ROOM: &str = "subuidless";
+const VARIABLE: &str = "XDG_RUNTIME_DIR";
+
+/// What is in the room for each running container, under its name: its supervisor's socket...
+pub(crate) const SOCKETS: &str = "sock";
+/// ...its bundle and its runtime's state, and a file that is locked by who makes or removes these.
+pub(crate) const CONTAINERS: &str = "run";
+pub(crate) const LOCKS: &str = "lock";
+
+/// The runtime directory, and why those before it are not.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) passed_over: Vec<String>,
+    /// It is ours, on whatever disk /tmp is on, and not a login session's.
+    is_makeshift: bool,
+}
+
+/// The runtime directory, which exists then.
+pub(crate) fn find() -> Result<Found, Error> {
+    search(&|path| own(path).map(drop))
+}
+
+/// The same for who only wants to know: it may not exist yet.
+pub(crate) fn look() -> Result<Found, Error> {
+    search(&|path| match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().unwrap_or(path);
+            Ok(access(parent, AccessFlags::W_OK | AccessFlags::X_OK)?)
+        }
+        _ => own(path).map(drop),
+    })
+}
+
+fn search(take_makeshift: &dyn Fn(&Path) -> io::Result<()>) -> Result<Found, Error> {
+    let mut passed_over = Vec::new();
+    let login = PathBuf::from(format!("/run/user/{}", host_uid()));
+    match env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+        None => passed_over.push(format!("{VARIABLE} is not set")),
+        Some(value) => {
+            let path = PathBuf::from(value);
+            match examine(&path) {
+                Ok(()) => return Ok(Found::new(path, passed_over, false)),
+                Err(error) => {
+                    passed_over.push(format!("{VARIABLE} is {}: {error}", path.display()));
+                }
+            }
+        }
+    }
+    match examine(&login) {
+        Ok(()) => return Ok(Found::new(login, passed_over, false)),
+        Err(error) => passed_over.push(format!("{}: {error}", login.display())),
+    }
+    let makeshift = PathBuf::from(format!("/tmp/subuidless-{}", host_uid()));
+    match take_makeshift(&makeshift).and_then(|()| refuse_replaceable(&makeshift)) {
+        Ok(()) => Ok(Found::new(makeshift, passed_over, true)),
+        Err(error) => {
+            passed_over.push(format!("{}: {error}", makeshift.display()));
+            Err(Error::NoRuntimeDirectory {
+                reasons: passed_over.join("; "),
+            })
+        }
+    }
+}
+
+impl Found {
+    fn new(path: PathBuf, passed_over: Vec<String>, is_makeshift: bool) -> Self {
+        Self {
+            path,
+            passed_over,
+            is_makeshift,
+        }
+    }
+
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.path.join(CONTROL_SOCKET)
+    }
+
+    pub(crate) fn room(&self) -> PathBuf {
+        self.path.join(ROOM)
+    }
+}
+
+/// The daemon's socket.
+pub(crate) fn control_socket() -> Result<PathBuf, Error> {
+    Ok(find()?.control_socket())
+}
+
+/// A directory of ours in it, made if it is missing.
+pub(crate) fn room() -> Result<PathBuf, Error> {
+    made(find()?.room())
+}
+
+/// The directory `name` in the room: names that somebody chose share none with names that we give.
+pub(crate) fn room_for(name: &str) -> Result<PathBuf, Error> {
+    made(room()?.join(name))
+}
+
+fn made(directory: PathBuf) -> Result<PathBuf, Error> {
+    match own(&directory) {
+        Ok(_) => Ok(directory),
+        Err(source) => Err(Error::File {
+            path: directory,
+            source,
+        }),
+    }
+}
+
+/// Where the recent part of the side store may lie, the best place first: in memory, and gone after a boot, as a store without
+/// fsync has to be.
+pub(crate) fn recent_stores() -> Vec<PathBuf> {
+    let runtime = find().ok().filter(|found| !found.is_makeshift);
+    let shared = PathBuf::from(format!("/dev/shm/subuidless-recent-{}", host_uid()));
+    runtime
+        .map(|found| found.path.join("subuidless-recent"))
+        .into_iter()
+        .chain([shared])
+        .collect()
+}
+
+/// Where crun and runc keep their state that were not told where, as they look for it; but they take anybody's.
+pub(crate) fn states_of(runtime: &str) -> Vec<PathBuf> {
+    let login = env::var_os(VARIABLE).map(PathBuf::from);
+    let mut found: Vec<PathBuf> = login.into_iter().chain([PathBuf::from("/run")]).collect();
+    for directory in &mut found {
+        directory.push(runtime);
+    }
+    found.retain(|directory| examine(directory).is_ok());
+    found
+}
+
+/// Makes a directory for this user alone, or opens the one that is there; anything else is an error: in /tmp and /dev/shm
+/// somebody else may have been there first.
+pub(crate) fn own(directory: &Path) -> io::Result<OwnedFd> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let file = open_directory(directory, libc::O_NOFOLLOW)?;
+    let found = file.metadata()?;
+    if found.uid() != Uid::effective().as_raw() || found.mode() & 0o077 != 0 {
+        return Err(io::Error::other(format!(
+            "exists, but is not a directory of mode 0700 of this user ({})",
+            described(&found)
+        )));
+    }
+    Ok(file.into())
+}
+
+fn open_directory(directory: &Path, flags: libc::c_int) -> io::Result<File> {
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY | flags)
+        .open(directory);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOTDIR | libc::ELOOP) => io::Error::other("it is no directory"),
+        _ => error,
+    })
+}
+
+fn described(found: &fs::Metadata) -> String {
+    format!("owner {}, mode {:o}", found.uid(), found.mode() & 0o7777)
+}
+
+/// Whether a directory that somebody named for us can be the runtime directory.
+fn examine(directory: &Path) -> io::Result<()> {
+    if !directory.is_absolute() {
+        return Err(io::Error::other("it is no absolute path"));
+    }
+    let found = open_directory(directory, 0)?.metadata()?;
+    if found.uid() != Uid::effective().as_raw() || found.mode() & 0o022 != 0 {
+        return Err(io::Error::other(format!(
+            "it is not this user's alone ({})",
+            described(&found)
+        )));
+    }
+    access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?;
+    refuse_replaceable(directory)
+}
+
+/// An error where others could put something else in the place of `path`: into a directory on the way to it, by name or behind
+/// symbolic links.
+pub(crate) fn refuse_replaceable(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let parent = path.parent().unwrap_or(&path);
+    let behind = fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned());
+    let is_confined = !maps_all_ids();
+    for directory in parent.ancestors().chain(behind.ancestors()) {
+        let found = match fs::symlink_metadata(directory) {
+            Ok(found) => found,
+            // What could be put there is up to who may write to the directory above.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if let Some(reason) = who_could(&found, is_confined) {
+            return Err(io::Error::other(format!(
+                "others could replace it, since {} {reason} ({})",
+                directory.display(),
+                described(&found)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Why somebody else could replace what is in a directory. To a user namespace with few ids, root of the host is nobody.
+fn who_could(found: &fs::Metadata, is_confined: bool) -> Option<&'static str> {
+    const NOBODY: u32 = 65534;
+    let is_ours = found.uid() == Uid::effective().as_raw();
+    let is_roots = found.uid() == 0 || (is_confined && found.uid() == NOBODY);
+    if !is_ours && !is_roots {
+        return Some("belongs to another user");
+    }
+    if found.is_symlink() || found.mode() & 0o1000 != 0 {
+        return None;
+    }
+    // A group of one, as many distributions give each user.
+    let is_own_group = is_ours && found.gid() == nix::unistd::Gid::effective().as_raw();
+    let writers = if is_own_group { 0o002 } else { 0o022 };
+    (found.mode() & writers != 0).then_some("can be written to by others")
+}
+
+/// Whether this user namespace is the first one, or like it.
+fn maps_all_ids() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// What the user is called outside of this user namespace: in it everybody is 0.
+pub(crate) fn host_uid() -> u32 {
+    let uid = Uid::effective().as_raw();
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+            let (inside, outside) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+            let count = numbers.next()?.ok()?;
+            let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
+            outside.checked_add(offset)
+        })
+        .next()
+        .unwrap_or(uid)
+}
