@@ -463,6 +463,42 @@ fn a_command_line_that_is_wrong_says_what_is_right() {
         assert_eq!(ran.status.code(), Some(2), "{arguments:?}");
         assert!(ran.stderr.contains(answer), "{arguments:?}: {}", ran.stderr);
     }
+    // A word that is neither a command nor a path starts no daemon, and an option is no command.
+    let rootfs = place.path("home");
+    let rootfs = rootfs.to_str().unwrap();
+    let cases: [(&[&str], &str); 10] = [
+        (&["stauts"], "a similar subcommand exists: 'status'"),
+        (&["version"], "unrecognized subcommand 'version'"),
+        (&["--idle", "1", "sock"], "unrecognized subcommand 'sock'"),
+        (&["run", "--foo", "--", "id"], "unexpected argument '--foo'"),
+        (
+            &["run", "--rootfs", rootfs, "-v", "/etc:/x", "--", "id"],
+            "unexpected argument '-v'",
+        ),
+        (
+            &["run", "--rootfs", rootfs, "--network", "none", "id"],
+            "unexpected argument '--network'",
+        ),
+        (&["exec", "c", "-it", "sh"], "unexpected argument '-i'"),
+        (&["run", "--cap-add", "CAP_FOO", "true"], "CAP_FOO"),
+        (
+            &["run", "--log-level", "debug", "true"],
+            "add --log-file FILE",
+        ),
+        (&["owners", "import", "-x", "."], "-x: "),
+    ];
+    for (arguments, answer) in cases {
+        let ran = run(&mut place.subuidless(arguments));
+        assert_eq!(ran.status.code(), Some(2), "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(answer), "{arguments:?}: {}", ran.stderr);
+    }
+    // Behind the first word, or `--`, all words are the command's.
+    for words in [
+        &["run", "echo", "-n", "--foo"][..],
+        &["run", "--", "echo", "-n", "--foo"],
+    ] {
+        assert_eq!(run(&mut place.subuidless(words)).ok(), "--foo");
+    }
     let version = run(&mut place.subuidless(["--version"])).ok();
     assert_eq!(
         version.trim_end(),

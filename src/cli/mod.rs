@@ -14,11 +14,13 @@ mod status;
 mod trace;
 mod worker;
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber, error};
 use tracing_subscriber::fmt::format::Writer;
@@ -175,6 +177,9 @@ pub fn main() -> ExitCode {
         return exit_code(Err(runtime::run_by_name(options)));
     }
     let CommandLine { command, serve } = CommandLine::parse();
+    if command.is_none() {
+        refuse_misspelled(&serve);
+    }
     exit_code(match command.unwrap_or(Subcommands::Serve(serve)) {
         Subcommands::Serve(arguments) => serve::run(arguments),
         Subcommands::Profile(arguments) => profile::run(&arguments),
@@ -204,6 +209,32 @@ pub fn main() -> ExitCode {
         Subcommands::Kill(arguments) => inside::kill(&arguments),
         Subcommands::Network(arguments) => run::network(&arguments),
     })
+}
+
+/// A lone word is a socket only if it looks like a path; else it was to be a command.
+fn refuse_misspelled(serve: &serve::Arguments) {
+    let Some(word) = serve.bare_word() else {
+        return;
+    };
+    // What clap would say if there were no other form.
+    let commands = Command::new("subuidless")
+        .subcommand_required(true)
+        .subcommands(CommandLine::command().get_subcommands().cloned());
+    let error = match commands.try_get_matches_from([OsStr::new("subuidless"), word]) {
+        Err(error) => error,
+        Ok(_) => CommandLine::command().error(ErrorKind::InvalidSubcommand, "unknown command"),
+    };
+    error.exit()
+}
+
+/// Says what is wrong with the options of a command, and ends.
+fn wrong_usage(command: &str, kind: ErrorKind, reason: &str) -> ! {
+    let mut line = CommandLine::command();
+    line.build();
+    match line.find_subcommand_mut(command) {
+        Some(command) => command.error(kind, reason).exit(),
+        None => line.error(kind, reason).exit(),
+    }
 }
 
 /// Of what would have become another program.

@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::{ArgGroup, Args};
 use tracing::level_filters::LevelFilter;
 
 use super::Logging;
+use crate::credentials::CAPABILITY_NAMES;
 use crate::daemon;
 use crate::error::Error;
 use crate::launch::{self, Bind, ContainerOptions, Holder, Network, Root};
@@ -42,17 +44,19 @@ pub(super) struct Arguments {
 
     /// The command and its arguments
     #[arg(
-        required_unless_present_any = ["rootfs", "bundle"],
+        required_unless_present = ROOT,
         trailing_var_arg = true,
-        allow_hyphen_values = true,
         value_name = "COMMAND"
     )]
     command: Vec<OsString>,
 }
 
-/// What is for containers only.
+/// Where a container comes from, as clap calls it.
+const ROOT: &str = "root";
+
+/// What is for containers only: without one, each is an error.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Containers")]
+#[command(next_help_heading = "Containers", group = ArgGroup::new(ROOT).args(["rootfs", "bundle"]))]
 struct Container {
     /// Run in a container with this directory as its root, made by crun or runc
     #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
@@ -63,43 +67,43 @@ struct Container {
     bundle: Option<PathBuf>,
 
     /// What `exec`, `kill` and `ps` call it; its host name, too [default: run-PID]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, requires = ROOT, value_name = "NAME")]
     name: Option<String>,
 
     /// Come back once the container has started
-    #[arg(long, short)]
+    #[arg(long, short, requires = ROOT)]
     detach: bool,
 
     /// As it is always: when a container has ended, nothing is left of it but what it has changed in its root file system
-    #[arg(long)]
+    #[arg(long, requires = ROOT)]
     rm: bool,
 
     /// Its network [default: host, or as the bundle has it]
-    #[arg(long, value_name = "KIND", value_enum)]
+    #[arg(long, requires = ROOT, value_name = "KIND", value_enum)]
     net: Option<Network>,
 
     /// Show a directory or file of the host in the container; may be given several times
-    #[arg(long, short, value_name = "SRC:DST[:ro]")]
+    #[arg(long, short, requires = ROOT, value_name = "SRC:DST[:ro]")]
     bind: Vec<Bind>,
 
     /// The root file system cannot be written to
-    #[arg(long)]
+    #[arg(long, requires = ROOT)]
     read_only: bool,
 
     /// Make a directory of the root file system writable, by copies in memory; may be given several times
-    #[arg(long, value_name = "DIR", value_parser = super::absolute)]
+    #[arg(long, requires = ROOT, value_name = "DIR", value_parser = super::absolute)]
     copy_up: Vec<String>,
 
     /// Its host name [default: its name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, requires = ROOT, value_name = "NAME")]
     hostname: Option<String>,
 
     /// A capability that its root has beside the usual ones, as CAP_SYS_ADMIN; may be given several times
-    #[arg(long, value_name = "CAP", value_parser = capability)]
+    #[arg(long, requires = ROOT, value_name = "CAP", value_parser = capability)]
     cap_add: Vec<String>,
 
     /// crun or runc, a path or a name [default: crun, or runc where crun is missing]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, requires = ROOT, value_name = "PATH")]
     runtime: Option<PathBuf>,
 }
 
@@ -117,19 +121,25 @@ struct Log {
 
 impl Log {
     fn wish(self) -> launch::Log {
-        launch::Log {
+        let log = launch::Log {
             file: self.log_file,
             options: vec!["--log-level".into(), self.log_level.to_string().into()],
+        };
+        if self.log_level > LevelFilter::WARN && log.goes_nowhere() {
+            let reason = "--log-level: the log goes nowhere where standard error is no terminal: \
+                          add --log-file FILE";
+            super::wrong_usage("run", ErrorKind::MissingRequiredArgument, reason);
         }
+        log
     }
 }
 
 fn capability(name: &str) -> Result<String, String> {
     let upper = name.to_ascii_uppercase();
     let upper = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    match upper.is_empty() || !upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') {
-        true => Err("a name of capabilities(7) is wanted, as CAP_SYS_ADMIN".to_owned()),
-        false => Ok(format!("CAP_{upper}")),
+    match CAPABILITY_NAMES.contains(&upper) {
+        false => Err("a name of capabilities(7) is wanted, as CAP_SYS_ADMIN".to_owned()),
+        true => Ok(format!("CAP_{upper}")),
     }
 }
 
@@ -281,5 +291,82 @@ pub(super) fn network(arguments: &NetworkArguments) -> Result<(), Error> {
     match arguments.holder {
         Some(pid) => launch::keep_network(&arguments.path, pid),
         None => launch::network_hook(&arguments.path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::CommandLine;
+
+    /// What is said of a command line, if it is wrong.
+    fn complaint(words: &[&str]) -> Option<clap::Error> {
+        let line = [&["subuidless", "run"], words, &["--", "true"]].concat();
+        CommandLine::try_parse_from(line).err()
+    }
+
+    fn value(option: &Arg) -> &'static str {
+        match option.get_id().as_str() {
+            "net" => "none",
+            "bind" => "/:/mnt",
+            "copy_up" => "/etc",
+            "cap_add" => "CAP_CHOWN",
+            _ => "x",
+        }
+    }
+
+    #[test]
+    fn options_for_containers_are_errors_without_one_and_no_other_option_is_left_out() {
+        /// Those that are obeyed without a container.
+        const OF_ALL: [&str; 8] = [
+            "user",
+            "keep_id",
+            "env",
+            "cwd",
+            "store",
+            "log_file",
+            "log_level",
+            "help",
+        ];
+        let mut line = CommandLine::command();
+        line.build();
+        let run = line.find_subcommand("run").unwrap();
+        let mut tried = 0;
+        for option in run.get_arguments().filter(|option| !option.is_positional()) {
+            let id = option.get_id().as_str();
+            if OF_ALL.contains(&id) || ["rootfs", "bundle"].contains(&id) {
+                continue;
+            }
+            let name = format!("--{}", option.get_long().unwrap());
+            let takes_value = option.get_action().takes_values();
+            let mut words = vec![name.as_str()];
+            words.extend(takes_value.then(|| value(option)));
+            let error = complaint(&words).unwrap_or_else(|| panic!("{name} is ignored"));
+            assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument, "{error}");
+            assert_eq!(error.exit_code(), 2);
+            let said = error.to_string();
+            assert!(
+                said.contains("--rootfs") && said.contains("--bundle"),
+                "{said}"
+            );
+            words.extend(["--rootfs", "/"]);
+            assert!(complaint(&words).is_none(), "{name}");
+            tried += 1;
+        }
+        assert!(tried >= 10);
+    }
+
+    #[test]
+    fn only_capabilities_that_exist_can_be_added() {
+        assert_eq!(capability("sys_admin").as_deref(), Ok("CAP_SYS_ADMIN"));
+        assert_eq!(
+            capability("CAP_CHECKPOINT_RESTORE").as_deref(),
+            Ok("CAP_CHECKPOINT_RESTORE")
+        );
+        for wrong in ["", "CAP_", "CAP_FOO", "ALL"] {
+            assert!(capability(wrong).is_err(), "{wrong}");
+        }
     }
 }

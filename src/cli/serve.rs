@@ -1,6 +1,6 @@
 //! `subuidless serve [SOCKET]` and `subuidless SOCKET`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +54,12 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
 }
 
 impl Arguments {
+    /// The socket, where it could be a misspelled command.
+    pub(super) fn bare_word(&self) -> Option<&OsStr> {
+        let word = self.socket.as_ref()?.as_os_str();
+        (!word.as_encoded_bytes().contains(&b'/')).then_some(word)
+    }
+
     /// The same in the foreground, but for the socket.
     fn words(&self) -> Vec<OsString> {
         let (level, format) = self.logging.words();

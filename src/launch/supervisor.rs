@@ -29,6 +29,10 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    pub(crate) fn goes_nowhere(&self) -> bool {
+        self.file.is_none() && !std::io::stderr().is_terminal()
+    }
+
     fn open(&self) -> Result<Stdio, Error> {
         match &self.file {
             Some(path) => File::options()

@@ -32,7 +32,7 @@ pub(in crate::cli) struct Arguments {
 
     /// Make the file stand for a device, as mknod in a container does: c:MAJOR:MINOR or b:MAJOR:MINOR. It is made if it is
     /// missing, and must be a socket if it is not
-    #[arg(long, value_name = "TYPE:MAJOR:MINOR", value_parser = device, conflicts_with = "recursive")]
+    #[arg(long, value_name = "TYPE:MAJOR:MINOR", value_parser = device, conflicts_with_all = ["recursive", "one_file_system"])]
     device: Option<(Kind, u32)>,
 
     #[command(flatten)]

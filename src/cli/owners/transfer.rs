@@ -5,6 +5,7 @@ use std::io::{BufReader, BufWriter, IsTerminal, Read, Write, empty, sink, stdin,
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::error::ErrorKind;
 
 use super::Looking;
 use super::console::Console;
@@ -91,6 +92,13 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {
 
 pub(super) fn import(arguments: &ImportArguments) -> Result<(), Error> {
     check(arguments.format, arguments.input.as_ref(), "-i")?;
+    if arguments.looking.one_file_system
+        && matches!(arguments.format, Format::Json | Format::Mtree | Format::Tar)
+    {
+        let reason =
+            "-x: what is read names its files, and nobody walks through the tree: leave it out";
+        crate::cli::wrong_usage("owners", ErrorKind::ArgumentConflict, reason);
+    }
     let input: Box<dyn Read> = match &arguments.input {
         Some(path) => Box::new(File::open(path).map_err(of(path))?),
         None if arguments.format == Format::OverrideStat => Box::new(empty()),
