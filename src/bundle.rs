@@ -61,6 +61,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) base: Option<Base>,
     pub(crate) runtime: Runtime,
     pub(crate) listener_path: Option<&'a str>,
+    /// Calls that have no names are denied already, by [`profile::denial`].
+    pub(crate) is_denied: bool,
 }
 
 impl<'a> Wish<'a> {
@@ -71,6 +73,7 @@ impl<'a> Wish<'a> {
             listener_path: self.listener_path,
             capabilities,
             wait_killable: sys::seccomp_knows_wait_killable(),
+            is_denied: self.is_denied,
         }
     }
 }
@@ -86,15 +89,20 @@ pub(crate) fn standalone(wish: Wish, format: Format) -> Result<Map<String, Value
     })
 }
 
-/// Puts the profile into `bundle`/config.json. Without a wish for a base, a profile that is there is extended.
-pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<PathBuf, Error> {
+/// Puts the profile into `bundle`/config.json. Without a wish for a base, a profile that is there is extended. The result is
+/// `false` if it lets calls through that cannot be answered, since they have no names.
+pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<bool, Error> {
     // A symbolic link stays one: its target is replaced.
     let path = bundle.join("config.json");
     let path = fs::canonicalize(&path).map_err(|source| Error::File { path, source })?;
     let mut config = read_object(&path)?;
     weave_into(&mut config, &path, wish)?;
     replace(&path, &config)?;
-    Ok(path)
+    let profile = config
+        .get("linux")
+        .and_then(|linux| linux.get("seccomp")?.as_object());
+    let is_open = profile.is_some_and(profile::is_open);
+    Ok(!is_open || profile::denial().is_none())
 }
 
 /// Puts the profile into a config.json that was read from `path`.

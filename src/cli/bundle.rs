@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tracing::warn;
 
 use super::Weaving;
 use crate::bundle;
@@ -19,5 +20,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
-    bundle::install(&arguments.directory, arguments.weaving.wish()).map(drop)
+    super::warn_plainly();
+    if !bundle::install(&arguments.directory, arguments.weaving.wish())? {
+        warn!(
+            "the profile that is there allows by default, and looks at arguments: calls that libseccomp has no names for, as \
+             setxattrat, pass by subuidless; a default of SCMP_ACT_ERRNO, or the runtime front, closes that"
+        );
+    }
+    Ok(())
 }

@@ -340,6 +340,7 @@ impl Weaving {
             base: self.base,
             runtime: self.runtime,
             listener_path: self.listener_path.as_deref(),
+            is_denied: false,
         }
     }
 }

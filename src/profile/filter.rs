@@ -1,5 +1,6 @@
 //! From the syscall table to a filter that this program loads itself, where no runtime does.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek};
 
@@ -19,26 +20,41 @@ pub(crate) fn program() -> std::io::Result<Vec<u8>> {
     let mut file = File::from(memfd_create(c"filter", MFdFlags::MFD_CLOEXEC)?);
     filter.export_bpf(&file).map_err(std::io::Error::other)?;
     file.rewind()?;
-    let numbers: Vec<u32> = TABLE.iter().filter_map(Row::bare_number).collect();
-    let mut program = notifying(&numbers);
+    let mut program = on_unnamed(libc::SECCOMP_RET_USER_NOTIF);
     file.read_to_end(&mut program)?;
     Ok(program)
 }
 
-/// Instructions in front of a program, which notify calls that the library has no names for.
-fn notifying(numbers: &[u32]) -> Vec<u8> {
+/// To be loaded beside a runtime's filter, which goes by names: calls of the table that the library has no names for do not exist,
+/// as to an older kernel. `None` where it knows all.
+pub(crate) fn denial() -> Option<Vec<u8>> {
+    let errno = libc::ENOSYS.unsigned_abs();
+    let mut program = on_unnamed(libc::SECCOMP_RET_ERRNO | errno);
+    if program.is_empty() {
+        return None;
+    }
+    program.extend(instruction(RETURN, 0, libc::SECCOMP_RET_ALLOW));
+    Some(program)
+}
+
+// linux/bpf_common.h
+const LOAD_WORD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP: u16 = 0x05;
+const RETURN: u16 = 0x06;
+
+/// A `struct sock_filter`.
+fn instruction(code: u16, if_so: u8, k: u32) -> [u8; 8] {
+    let [low, high] = code.to_ne_bytes();
+    let [a, b, c, d] = k.to_ne_bytes();
+    [low, high, if_so, 0, a, b, c, d]
+}
+
+/// Instructions in front of a program: what becomes of calls that the library has no names for.
+fn on_unnamed(action: u32) -> Vec<u8> {
     const X32_SYSCALL_BIT: u32 = 0x4000_0000;
-    // linux/bpf_common.h
-    const LOAD_WORD: u16 = 0x20;
-    const AND: u16 = 0x54;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const JUMP: u16 = 0x05;
-    const RETURN: u16 = 0x06;
-    let instruction = |code: u16, if_so: u8, k: u32| {
-        let [low, high] = code.to_ne_bytes();
-        let [a, b, c, d] = k.to_ne_bytes();
-        [low, high, if_so, 0, a, b, c, d]
-    };
+    let numbers: Vec<u32> = TABLE.iter().filter_map(Row::bare_number).collect();
     if numbers.is_empty() {
         return Vec::new();
     }
@@ -52,8 +68,29 @@ fn notifying(numbers: &[u32]) -> Vec<u8> {
         program.insert(2, instruction(JUMP_IF_EQUAL, left, *number));
     }
     program.push(instruction(JUMP, 0, 1));
-    program.push(instruction(RETURN, 0, libc::SECCOMP_RET_USER_NOTIF));
+    program.push(instruction(RETURN, 0, action));
     program.concat()
+}
+
+/// All calls of these architectures that the library has names for.
+pub(super) fn all_names() -> Vec<String> {
+    /// Far above the last one.
+    const NUMBERS: i32 = 1024;
+    const X32_SYSCALL_BIT: i32 = 0x4000_0000;
+    /// arch/arm/include/uapi/asm/unistd.h: cacheflush, set_tls and others.
+    const ARM_PRIVATE: i32 = 0x000f_0000;
+    let mut names = BTreeSet::new();
+    for &arch in architectures() {
+        let firsts: &[i32] = match arch {
+            ScmpArch::X32 => &[X32_SYSCALL_BIT],
+            ScmpArch::Arm => &[0, ARM_PRIVATE],
+            _ => &[0],
+        };
+        let numbers = firsts.iter().flat_map(|first| *first..*first + NUMBERS);
+        let all = numbers.map(ScmpSyscall::from_raw_syscall);
+        names.extend(all.filter_map(|syscall| syscall.get_name_by_arch(arch).ok()));
+    }
+    names.into_iter().collect()
 }
 
 fn build() -> Result<ScmpFilterContext, SeccompError> {

@@ -8,6 +8,7 @@ fn request(format: Format, runtime: Runtime) -> Request<'static> {
         listener_path: Some("/r.sock"),
         capabilities: &USUAL_CAPABILITIES,
         wait_killable: true,
+        is_denied: true,
     }
 }
 
@@ -56,6 +57,42 @@ fn every_row_of_the_table_is_notified_and_io_uring_does_not_exist() {
     );
     let runc = weave(&allow_all(), &request(Format::Oci, Runtime::Runc)).unwrap();
     assert_eq!(runc.get("flags"), None);
+}
+
+#[test]
+fn unless_that_is_denied_already_what_has_no_name_does_not_exist() {
+    let open = request(Format::Oci, Runtime::Crun);
+    let request = Request {
+        is_denied: false,
+        ..open
+    };
+    let weave = |base: &Value| weave(base.as_object().unwrap(), &request).unwrap();
+    let profile = weave(&Value::Object(allow_all()));
+    assert_eq!(profile["defaultAction"], ERRNO);
+    assert_eq!(profile["defaultErrnoRet"], libc::ENOSYS);
+    for row in TABLE.iter().filter(|row| row.bare_number().is_none()) {
+        let rules = rules(&profile, row.name);
+        assert_eq!(rules[0].0, NOTIFY, "{}", row.name);
+    }
+    for name in ["read", "socketcall", "getpid", "rseq"] {
+        assert_eq!(rules(&profile, name), [(ALLOW, &Value::Null)]);
+    }
+    assert_eq!(weave(&Value::Object(profile.clone())), profile);
+
+    let log = "SCMP_ACT_LOG";
+    let base =
+        json!({"defaultAction": log, "syscalls": [{"names": ["read", "stat"], "action": ERRNO}]});
+    let profile = weave(&base);
+    assert_eq!(profile["defaultAction"], ERRNO);
+    assert_eq!(rules(&profile, "read"), [(ERRNO, &Value::Null)]);
+    assert_eq!(rules(&profile, "stat"), [(ERRNO, &Value::Null)]);
+    assert_eq!(rules(&profile, "write"), [(log, &Value::Null)]);
+    assert_eq!(rules(&profile, "lstat"), [(NOTIFY, &Value::Null)]);
+
+    let condition = json!([{"index": 0, "value": 16, "op": "SCMP_CMP_EQ"}]);
+    let rule = json!({"names": ["socket"], "action": ERRNO, "args": condition});
+    let profile = weave(&json!({"defaultAction": ALLOW, "syscalls": [rule]}));
+    assert!(is_open(&profile));
 }
 
 #[test]

@@ -31,7 +31,8 @@ use serde_json::{Map, Value};
 use crate::bundle;
 use crate::error::Error;
 use crate::handover::{Announcement, NextUser};
-use crate::profile::Runtime;
+use crate::profile::{self, Runtime};
+use crate::sys;
 use arguments::{CommandLine, Task};
 use state::State;
 use user::MappedIds;
@@ -145,9 +146,16 @@ fn create(
         base: None,
         runtime: kind,
         listener_path: Some(utf8(&socket)?),
+        is_denied: deny_unnamed(),
     };
     bundle::weave_into(&mut config, &path, wish)?;
     hand_over(line, kind, path, &config)
+}
+
+/// Denies the runtime, and the container with it, the calls that its profile has no names for. It takes a capability, or a process
+/// that can gain none; `false` where that is missing, as where the runtime is to make the user namespace.
+fn deny_unnamed() -> bool {
+    profile::denial().is_none_or(|filter| sys::seccomp_restrict(&filter).is_ok())
 }
 
 /// Gives the runtime a config.json to read.
@@ -203,6 +211,7 @@ fn exec(line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, E
     let Some(state) = State::find(id, line.global("root"), kind) else {
         return Ok(line.words().to_vec());
     };
+    deny_unnamed();
     let mapped = MappedIds::of_process(&state.pid().to_string()).unwrap_or_else(MappedIds::own);
     match line.own("process").map(PathBuf::from) {
         Some(path) => exec_file(line, id, kind, state, &mapped, &path),

@@ -155,17 +155,26 @@ pub(crate) fn seccomp_knows_wait_killable() -> bool {
 
 /// Loads a filter of `struct sock_filter`s for this thread; the result is its listener (seccomp_unotify(2)).
 pub(crate) fn seccomp_load(program: &[u8], wait_killable: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    if wait_killable {
+        flags |= libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    }
+    owned_fd(seccomp_set_filter(program, flags)?)
+}
+
+/// Loads a filter for this thread that notifies nobody.
+pub(crate) fn seccomp_restrict(program: &[u8]) -> Result<(), Errno> {
+    seccomp_set_filter(program, 0).map(drop)
+}
+
+fn seccomp_set_filter(program: &[u8], flags: libc::c_ulong) -> Result<libc::c_long, Errno> {
     let instructions = program.len() / size_of::<libc::sock_filter>();
     let program = libc::sock_fprog {
         len: u16::try_from(instructions).map_err(|_| Errno::EINVAL)?,
         filter: program.as_ptr().cast_mut().cast(),
     };
-    let mut flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    if wait_killable {
-        flags |= libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-    }
     // SAFETY: the kernel reads `len` instructions, which may lie at any address, and checks them.
-    let fd = unsafe {
+    let result = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
@@ -173,7 +182,7 @@ pub(crate) fn seccomp_load(program: &[u8], wait_killable: bool) -> Result<OwnedF
             &raw const program,
         )
     };
-    owned_fd(fd)
+    Errno::result(result)
 }
 
 /// How io_uring_setup(2) refuses to set up a ring without a place to describe it: EFAULT where it could be had.
