@@ -89,6 +89,11 @@ pub(crate) enum Error {
     #[error("{what}: {}", .errno.desc())]
     System { what: &'static str, errno: Errno },
 
+    #[error(
+        "{reasons}: raise that where it was lowered, as by ulimit(1), limits.conf(5), or LimitNOFILE= and its like of a unit"
+    )]
+    Limits { reasons: String },
+
     #[error("no command given: name one, as in `subuidless run -- tar xpf layer.tar`")]
     NoCommand,
 

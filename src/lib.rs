@@ -6,7 +6,7 @@
 //!
 //! `cli` > `tree` > `sweep`, `launch`, `look`, `check`, `install` > `runtime` > `daemon`, `guard`, `bundle`, `profile`, `worker` > `syscalls` >
 //! `target` > `seccomp`, `board`, `owner`, `identity` >
-//! `procfs`, `lock`, `rundir` > `sys` > `credentials`,
+//! `procfs`, `lock`, `rundir`, `limits` > `sys` > `credentials`,
 //! `acl`, `name`, `handover`, `ask`, `oci`, `error` > `tally`, `sparing`.
 //!
 //! Start reading in `syscalls`.
@@ -25,6 +25,7 @@ mod handover;
 mod identity;
 mod install;
 mod launch;
+mod limits;
 mod lock;
 mod look;
 mod name;

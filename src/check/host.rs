@@ -10,6 +10,7 @@ use nix::unistd::{Uid, User};
 
 use super::Check;
 use super::proof::output;
+use crate::limits::{self, Loss};
 use crate::sys;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -97,6 +98,24 @@ fn on_usual_path(program: &str) -> bool {
     ["/usr/bin", "/bin", "/usr/local/bin"]
         .iter()
         .any(|directory| fs::metadata(format!("{directory}/{program}")).is_ok())
+}
+
+/// What this user's processes may have.
+pub(super) fn limits() -> Check {
+    const NAME: &str = "limits";
+    const CHANGE: &str = "raise that where it was lowered: ulimit(1), limits.conf(5), LimitNOFILE= and its like of a unit";
+    let short = limits::shortfalls();
+    let words = short
+        .iter()
+        .map(|(loss, words)| format!("{words}: {}", loss.words()));
+    let words = words.collect::<Vec<_>>().join("; ");
+    if short.is_empty() {
+        Check::ok(NAME, "high enough")
+    } else if short.iter().any(|(loss, _)| *loss == Loss::All) {
+        Check::fail(NAME, words, CHANGE)
+    } else {
+        Check::warn(NAME, words, CHANGE)
+    }
 }
 
 /// Whether workers can see their targets.

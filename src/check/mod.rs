@@ -77,6 +77,7 @@ pub(crate) fn check(directory: &Path) -> Report {
     checks.extend(files::attributes(directory));
     checks.extend([files::side_store(), files::runtime_directory()]);
     checks.extend([
+        host::limits(),
         host::range(),
         host::procfs(),
         host::filters(),

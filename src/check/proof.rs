@@ -1,16 +1,13 @@
 //! The proof: a target under the very filter that containers have, and a supervisor that answers it.
 
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde::de::DeserializeOwned;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Check;
 use super::settings::{blame_for_memory, blame_for_namespace};
@@ -53,52 +50,71 @@ fn run() -> io::Result<(Target, Supervisor)> {
         Ok(command)
     };
     let (mut target, mut supervisor) = (step("target", ours)?, step("supervisor", theirs)?);
-    std::thread::scope(|scope| {
-        let supervisor = scope.spawn(move || answer_of(&mut supervisor));
-        let target = answer_of(&mut target);
-        let supervisor = supervisor
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("a thread failed")));
-        Ok((target?, supervisor?))
-    })
+    // Both at once, since each waits for the other; threads may not be to be had.
+    let (supervisor, target) = (Asked::start(&mut supervisor)?, Asked::start(&mut target)?);
+    let target = serde_json::from_slice(&target.answer(PATIENCE)?.1)?;
+    Ok((
+        target,
+        serde_json::from_slice(&supervisor.answer(PATIENCE)?.1)?,
+    ))
 }
 
-fn answer_of<T: DeserializeOwned>(command: &mut Command) -> io::Result<T> {
-    let (_, output) = output(command, PATIENCE)?;
-    Ok(serde_json::from_slice(&output)?)
-}
-
-/// What a command prints; killed when it takes too long. Its end of the standard input is closed here, too.
+/// What a command prints; killed when it takes too long.
 pub(super) fn output(
     command: &mut Command,
     patience: Duration,
 ) -> io::Result<(ExitStatus, Vec<u8>)> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    command.stdin(Stdio::null());
-    let pid = Pid::from_raw(child.id().cast_signed());
-    let mut stdout = child.stdout.take();
-    let (send, receive) = channel();
-    std::thread::spawn(move || {
-        let mut output = Vec::new();
-        if let Some(stdout) = &mut stdout {
-            // What has come until then counts.
-            let _ = stdout.read_to_end(&mut output);
-        }
-        let _ = send.send(output);
-    });
-    let output = receive.recv_timeout(patience);
-    if output.is_err() {
-        // It has not been waited for: the pid is still its own.
-        let _ = kill(pid, Signal::SIGKILL);
+    Asked::start(command)?.answer(patience)
+}
+
+/// A command that prints.
+struct Asked(Child);
+
+impl Asked {
+    /// Its end of the standard input is closed here, too.
+    fn start(command: &mut Command) -> io::Result<Self> {
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        command.stdin(Stdio::null());
+        Ok(Self(child))
     }
-    let status = child.wait()?;
-    let output = output.map_err(|_| {
-        io::Error::other(format!("no answer within {} seconds", patience.as_secs()))
-    })?;
-    Ok((status, output))
+
+    fn answer(mut self, patience: Duration) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let start = Instant::now();
+        let mut output = Vec::new();
+        let mut stdout = self.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        loop {
+            let left = patience.saturating_sub(start.elapsed());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(
+                &mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)],
+                timeout,
+            ) {
+                Err(Errno::EINTR) => continue,
+                Ok(0) => {
+                    let seconds = patience.as_secs();
+                    let reason = format!("no answer within {seconds} seconds");
+                    return Err(io::Error::other(reason));
+                }
+                _ => {}
+            }
+            let mut bytes = [0; 4096];
+            match stdout.read(&mut bytes)? {
+                0 => return Ok((self.0.wait()?, output)),
+                length => output.extend(&bytes[..length]),
+            }
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // One that has ended, and was waited for, is left alone.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn judge(target: &Target, supervisor: &Supervisor) -> Vec<Check> {

@@ -305,9 +305,13 @@ fn report(failure: &Error) {
     if tracing::dispatcher::has_been_set() {
         error!("{failure}");
     } else {
-        // Whoever has closed standard error does not want to read it.
-        let _ = writeln!(std::io::stderr(), "subuidless: {failure}");
+        tell(&failure.to_string());
     }
+}
+
+fn tell(sentence: &str) {
+    // Whoever has closed standard error does not want to read it.
+    let _ = writeln!(std::io::stderr(), "subuidless: {sentence}");
 }
 
 /// `--socket`, which those share that ask a daemon.

@@ -13,6 +13,7 @@ use crate::credentials::CAPABILITY_NAMES;
 use crate::daemon;
 use crate::error::Error;
 use crate::launch::{self, Bind, ContainerOptions, Holder, Network, Root};
+use crate::limits::{self, Loss};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -151,6 +152,14 @@ pub(super) fn is_interactive() -> bool {
 /// Never returns if all goes well: this process becomes the command, or the container's runtime.
 pub(super) fn run(arguments: Arguments) -> Error {
     let container = arguments.container;
+    let is_container = container.rootfs.is_some() || container.bundle.is_some();
+    let vital: &[Loss] = match is_container || arguments.user.is_some() {
+        true => &[Loss::All, Loss::Ids],
+        false => &[Loss::All],
+    };
+    if let Err(error) = limits::require(vital, &mut super::tell) {
+        return error;
+    }
     let root = match (container.rootfs, container.bundle) {
         (Some(rootfs), _) => Root::Rootfs(rootfs),
         (None, Some(bundle)) => Root::Bundle(bundle),

@@ -1,7 +1,5 @@
 //! `subuidless trace`.
 
-use std::io::Write;
-
 use clap::Args;
 
 use super::Asking;
@@ -32,12 +30,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
         continued: arguments.continued,
     };
     let socket = arguments.asking.socket.as_deref();
-    trace::trace(socket, arguments.name.as_deref(), &filter, &mut tell)
-}
-
-/// Whoever has closed standard error does not want to read it.
-fn tell(sentence: &str) {
-    let _ = writeln!(std::io::stderr(), "subuidless: {sentence}");
+    trace::trace(socket, arguments.name.as_deref(), &filter, &mut super::tell)
 }
 
 fn syscall(name: &str) -> Result<String, String> {

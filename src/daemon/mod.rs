@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
@@ -32,6 +31,7 @@ use tracing::{debug, info, warn};
 
 use crate::error::{Error, is_shortage};
 use crate::handover::{HEARD, Setup};
+use crate::limits::{self, Loss};
 use crate::oci::ContainerProcessState;
 use crate::seccomp::ListenerFd;
 use crate::sparing;
@@ -96,7 +96,8 @@ const UNGUARDED: Duration = Duration::from_millis(50);
 fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     check_kernel()?;
-    raise_open_files_limit();
+    // A container takes four fds, and the usual soft limit is 1024, kept low for programs that use select(2).
+    limits::raise();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -114,15 +115,6 @@ fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Erro
     tasks.block_on(&runtime, service)
 }
 
-/// A container takes four fds, and the usual soft limit is 1024, kept low for programs that use select(2).
-fn raise_open_files_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(errno) = raised {
-        warn!(%errno, "cannot raise the limit of open files: fewer containers can run at once");
-    }
-}
-
 /// A kernel that writes larger notifications than this program was built for would write past the slots.
 fn check_kernel() -> Result<(), Error> {
     let size = sys::notification_size().map_err(|errno| Error::System {
@@ -136,6 +128,7 @@ fn check_kernel() -> Result<(), Error> {
 }
 
 async fn serve(options: Options) -> Result<(), Error> {
+    limits::require(&[Loss::All], &mut |words| warn!("{words}"))?;
     let socket = ControlSocket::open(options.socket)?;
     let keeper = start_keeper(Places::prepare(options.store));
     let setup = Setup {

@@ -31,6 +31,7 @@ use serde_json::{Map, Value};
 use crate::bundle;
 use crate::error::Error;
 use crate::handover::{Announcement, NextUser};
+use crate::limits::{self, Loss};
 use crate::profile::{self, Runtime};
 use crate::sys;
 use arguments::{CommandLine, Task};
@@ -132,6 +133,8 @@ fn create(
         // The real root's container: the kernel knows all ids.
         return Ok(line.words().to_vec());
     }
+    limits::require(&[Loss::All, Loss::Ids], &mut |_| {})?;
+    drop_lock_limit(&mut config);
     let next = user::take_and_note(&mut config, &mapped);
     let root = config
         .get("root")
@@ -150,6 +153,16 @@ fn create(
     };
     bundle::weave_into(&mut config, &path, wish)?;
     hand_over(line, kind, path, &config)
+}
+
+/// A limit of locks means nothing to the kernel, and would be in the way of the identities that are kept in it.
+fn drop_lock_limit(config: &mut Map<String, Value>) {
+    let limits = config
+        .get_mut("process")
+        .and_then(|process| process.get_mut("rlimits")?.as_array_mut());
+    if let Some(limits) = limits {
+        limits.retain(|limit| limit["type"] != "RLIMIT_LOCKS");
+    }
 }
 
 /// Denies the runtime, and the container with it, the calls that its profile has no names for. It takes a capability, or a process

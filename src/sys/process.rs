@@ -150,6 +150,12 @@ pub(crate) fn process_id_in(fd: BorrowedFd, pid: u32) -> Result<u32, Errno> {
     u32::try_from(Errno::result(result)?).map_err(|_| Errno::ESRCH)
 }
 
+/// Lets a write beyond RLIMIT_FSIZE fail (EFBIG), which would end this process otherwise.
+pub(crate) fn ignore_file_size_signal() {
+    // SAFETY: ignoring a signal runs no code.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Lets the allocator hand nothing over to per-thread arenas: a worker has few, short-lived allocations, and each
 /// arena costs resident memory.
 pub(crate) fn use_one_malloc_arena() {

@@ -23,7 +23,6 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{Uid, chdir};
 
@@ -74,9 +73,6 @@ impl Outside {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let start = open(c".", flags, Mode::empty()).map_err(failed("the working directory"))?;
         chdir(c"/proc").map_err(failed("/proc"))?;
-        // Every directory on the way down is open. Where it stays as it is, very deep trees end in EMFILE.
-        let _ = getrlimit(Resource::RLIMIT_NOFILE)
-            .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
         let is_alone = !Uid::effective().is_root();
         if is_alone {
             enter_user_namespace(&[])?;

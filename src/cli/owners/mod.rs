@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::error::Error;
+use crate::limits;
 use crate::tree::{Outside, Walk};
 
 #[derive(Debug, Subcommand)]
@@ -43,6 +44,8 @@ impl Command {
 
 pub(super) fn run(command: Command) -> Result<(), Error> {
     super::warn_plainly();
+    // Every directory on the way down a tree is open. Where the limit stays as it is, very deep trees end in EMFILE.
+    limits::raise();
     if !job::is_one() {
         return job::run(command.store());
     }

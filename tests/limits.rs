@@ -1,0 +1,144 @@
+//! Under low limits of setrlimit(2) everything works, or says which limit is in the way, where that could be raised.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use common::{Bundle, Place, Ran, Runtime, Started, run, small_rootfs};
+
+const OWNERS: &str = "touch f; chown 42:43 f; stat -c %u:%g f";
+
+/// `subuidless` under limits, as prlimit(1) takes them.
+fn under(place: &Place, limits: &str, arguments: &[&str]) -> Ran {
+    let mut command: Command = place.as_user("prlimit");
+    command.arg(limits).arg(place.binary()).args(arguments);
+    run(&mut command)
+}
+
+#[track_caller]
+fn is_refused(ran: Ran, code: i32, limit: &str) {
+    assert_eq!(ran.status.code(), Some(code), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(limit) && ran.stderr.contains("raise that where it was lowered"),
+        "{limit}: {}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn what_cannot_work_is_refused_and_the_limit_is_named() {
+    let place = Place::new();
+    let rootfs = small_rootfs(&place);
+    let rootfs = rootfs.to_str().unwrap();
+    for (limits, words) in [
+        (
+            "--nofile=16:16",
+            "the limit of open files (ulimit -n) is 16",
+        ),
+        (
+            "--fsize=1000000:1000000",
+            "the limit of file sizes (ulimit -f) is 976",
+        ),
+        (
+            "--nproc=9:9",
+            "the limit of user processes (ulimit -u) is 9",
+        ),
+    ] {
+        let told =
+            |arguments: &[&str], code| is_refused(under(&place, limits, arguments), code, words);
+        told(&["run", "--", "true"], 125);
+        told(&["run", "--rootfs", rootfs, "--", "true"], 125);
+        told(&["serve"], 1);
+        let text = under(&place, limits, &["check", "--json"]);
+        let found: Value = serde_json::from_slice(&text.stdout).unwrap();
+        let checks = found["checks"].as_array().unwrap();
+        let line = checks.iter().find(|line| line["name"] == "limits").unwrap();
+        assert_eq!(line["result"], "fail", "{line}");
+        assert!(line["reason"].as_str().unwrap().contains(words), "{line}");
+    }
+}
+
+#[test]
+fn where_ids_cannot_be_changed_only_what_changes_none_is_run() {
+    let place = Place::new();
+    let rootfs = small_rootfs(&place);
+    let rootfs = rootfs.to_str().unwrap();
+    let limit = "--locks=100:100";
+    let words = "the limit of file locks (ulimit -x) is 100, and has to be unlimited";
+    let ran = under(&place, limit, &["run", "--", "sh", "-euc", OWNERS]);
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    assert_eq!(ran.ok(), "42:43\n");
+    is_refused(
+        under(&place, limit, &["run", "--user", "5", "--", "id"]),
+        125,
+        words,
+    );
+    is_refused(
+        under(&place, limit, &["run", "--rootfs", rootfs, "id"]),
+        125,
+        words,
+    );
+}
+
+#[test]
+fn soft_limits_are_the_commands_alone() {
+    let place = Place::new();
+    for (limits, option) in [
+        ("--nofile=20:", "-n"),
+        ("--fsize=1024000:", "-f"),
+        ("--as=1024000000:", "-v"),
+    ] {
+        let script =
+            format!("{OWNERS}; ln -s f l; chown -h 5:6 l; stat -c %u:%g l; ulimit {option}");
+        let kept = limits.trim_end_matches(':').rsplit_once('=').unwrap().1;
+        let kept: u64 = kept.parse().unwrap();
+        // dash counts blocks of 512 bytes, and memory in KiB.
+        let unit = match option {
+            "-f" => 512,
+            "-v" => 1024,
+            _ => 1,
+        };
+        let ran = under(&place, limits, &["run", "--", "sh", "-euc", &script]);
+        assert_eq!(
+            ran.ok(),
+            format!("42:43\n5:6\n{}\n", kept / unit),
+            "{limits}"
+        );
+        std::fs::remove_file(place.path("home/l")).unwrap();
+    }
+    let hard = under(
+        &place,
+        "--as=1024000000:1024000000",
+        &["run", "--", "sh", "-euc", OWNERS],
+    );
+    assert!(
+        hard.stderr.contains("the limit of virtual memory"),
+        "{}",
+        hard.stderr
+    );
+    assert_eq!(hard.ok(), "42:43\n");
+}
+
+#[test]
+fn a_limit_of_locks_in_config_json_is_in_nobodys_way() {
+    for runtime in [Runtime::Crun, Runtime::Runc] {
+        let place = Place::new();
+        let _started = Started(&place);
+        let bundle = Bundle::fronted(&place, runtime).with_config(|config| {
+            config["process"]["rlimits"] = json!([
+                {"type": "RLIMIT_LOCKS", "soft": 10, "hard": 10},
+                {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+            ]);
+            config["process"]["user"] = json!({"uid": 999, "gid": 5});
+        });
+        assert_eq!(
+            bundle.sh("id -u; id -g; ulimit -c"),
+            "999\n5\n0\n",
+            "{runtime:?}"
+        );
+    }
+}
