@@ -376,6 +376,59 @@ fn nothing_is_left_whoever_dies_first() {
 }
 
 #[test]
+fn a_program_that_cannot_be_run_has_the_exit_codes_that_it_has_without_a_container() {
+    let house = House::new();
+    let work = house.rootfs.join("work");
+    fs::write(work.join("text"), "exit 3").unwrap();
+    fs::write(work.join("script"), "#!/no/such/shell\n").unwrap();
+    common::set_mode(&work.join("script"), 0o755);
+    for name in ["sh", "loop", "echo"] {
+        let target = match name {
+            "sh" => "/bin/busybox",
+            "loop" => "loop",
+            // Over which something is mounted: only the runtime can know.
+            _ => "/mnt/busybox",
+        };
+        std::os::unix::fs::symlink(target, work.join(name)).unwrap();
+    }
+    let cases = [
+        ("no-such-program", 127),
+        ("/work/none", 127),
+        ("./none", 127),
+        ("/bin/sh/none", 126),
+        ("/work/script", 127),
+        ("/work/text", 126),
+        ("/work", 126),
+        ("/work/sh", 0),
+        ("../bin/sh", 0),
+    ];
+    for runtime in RUNTIMES {
+        let exit_code = |ran: Ran| (ran.status.code(), ran.stderr);
+        let options = ["--runtime", runtime, "--cwd", "/work"];
+        let mut command = house.command(&[&options[..], &["--detach", "--name", "c"]].concat());
+        command
+            .args(["--", "sleep", "1000000"])
+            .stdout(std::process::Stdio::null());
+        assert!(command.status().expect("subuidless run").success());
+        for (program, code) in cases {
+            let words = ["--", program, "-c", "true"];
+            let alone = exit_code(house.run(&[&options[..], &words].concat()));
+            let more =
+                exit_code(house.other(&[&["exec", "--cwd", "/work", "c"], &words[..]].concat()));
+            for (found, told) in [alone, more] {
+                assert_eq!(found, Some(code), "{runtime}: {program}: {told}");
+                assert!(code == 0 || told.contains(program), "{told}");
+            }
+        }
+        house.other(&["kill", "c"]).ok();
+        let bind = format!("{}:/mnt", house.rootfs.join("bin").display());
+        let words = ["--bind", &bind, "--", "/work/echo", "there"];
+        assert_eq!(house.run(&[&options[..], &words].concat()).ok(), "there\n");
+        house.is_left_alone();
+    }
+}
+
+#[test]
 fn no_name_of_a_container_is_the_name_of_anything_else() {
     let house = House::new();
     let names = [

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 use super::namespace;
 use super::network::{self, Network};
 use super::place::{self, About, Place, free_name};
+use super::program;
 use super::spec::{self, Bind, Wishes, text};
 use super::supervisor::{Log, Supervisor};
 use super::user::{Login, Names};
@@ -74,6 +75,7 @@ pub(crate) fn run(options: ContainerOptions) -> Result<Infallible, Error> {
     place::tidy_up();
     let claimed = place.claim()?;
     let prepared = prepare(&options, &place, &rootfs, &mut config)
+        .and_then(|()| find_program(&options, &rootfs, &config))
         .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, options.detach)))
         .and_then(|()| start_supervisor(&options, &place));
     if let Err(error) = prepared {
@@ -102,6 +104,26 @@ pub(crate) fn run(options: ContainerOptions) -> Result<Infallible, Error> {
         socket: Some(place.socket()),
         arguments,
     }))
+}
+
+fn find_program(
+    options: &ContainerOptions,
+    rootfs: &Path,
+    config: &Map<String, Value>,
+) -> Result<(), Error> {
+    let mounts = config.get("mounts").and_then(Value::as_array);
+    let destinations = mounts
+        .into_iter()
+        .flatten()
+        .filter_map(|mount| mount.get("destination")?.as_str())
+        // What is copied up is there already.
+        .filter(|destination| !options.copy_up.iter().any(|copied| copied == destination));
+    let root = program::Root {
+        directory: rootfs.to_owned(),
+        mounts: destinations.map(PathBuf::from).collect(),
+    };
+    let process = config.get("process").and_then(Value::as_object);
+    process.map_or(Ok(()), |process| program::require(&root, process))
 }
 
 /// The runtime's own options.

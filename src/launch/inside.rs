@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::container::runtime_arguments;
 use super::namespace;
 use super::place::{self, About, Place};
+use super::program;
 use super::spec::{self, Wishes};
 use super::user::{Login, Names};
 use crate::bundle;
@@ -54,6 +55,11 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     };
     wishes.apply_to_process(&mut process)?;
     namespace::join(&init)?;
+    let root = program::Root {
+        directory: format!("/proc/{}/root", init.pid).into(),
+        mounts: Vec::new(),
+    };
+    program::require(&root, &process)?;
     if kind == Runtime::Crun {
         namespace::unify_cgroups()?;
     }

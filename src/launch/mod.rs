@@ -7,6 +7,7 @@ mod inside;
 mod namespace;
 mod network;
 mod place;
+mod program;
 mod spec;
 mod stderr;
 mod supervisor;

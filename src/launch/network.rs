@@ -36,6 +36,8 @@ pub(crate) enum Network {
 
 /// slirp4netns(1): its name server.
 const SLIRP_NAMESERVER: &str = "nameserver 10.0.2.3\n";
+/// What both programs make an interface of.
+const TUN: &str = "/dev/net/tun";
 /// For a network to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -133,6 +135,10 @@ pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error>
         program: program.clone(),
         source,
     };
+    // The runtime's exit code for a hook that fails would be the container's own.
+    if let Err(error) = File::options().read(true).write(true).open(TUN) {
+        return Err(failed(io::Error::other(format!("{TUN}: {error}"))));
+    }
     let listener = UnixListener::bind(socket(bundle)).map_err(failed)?;
     let mut keeper = Command::new("/proc/self/exe");
     keeper

@@ -1,0 +1,153 @@
+//! Whether a container has the program that it is to run. This process becomes the runtime, whose exit code for "not found" could
+//! be the program's own; so that is told before, as without a container: 127, or 126 for what cannot be executed.
+//!
+//! It is no check: where something is mounted, or cannot be looked at, the runtime finds out.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+
+/// A container's files, as they are seen from here.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) directory: PathBuf,
+    /// Where other files are going to be.
+    pub(super) mounts: Vec<PathBuf>,
+}
+
+/// Why there is no answer.
+enum Obstacle {
+    Unknown,
+    Missing,
+    Forbidden,
+}
+
+/// An error if there is no such program as `process` names.
+pub(super) fn require(root: &Root, process: &Map<String, Value>) -> Result<(), Error> {
+    let text = |value: &Value| value.as_str().map(PathBuf::from);
+    let Some(program) = process.get("args").and_then(|args| text(args.get(0)?)) else {
+        return Ok(());
+    };
+    let directory = process.get("cwd").and_then(text);
+    let directory = directory.unwrap_or_else(|| PathBuf::from("/"));
+    let candidates: Vec<PathBuf> = match program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        true => vec![directory.join(&program)],
+        false => search_path(process)
+            .iter()
+            .map(|part| directory.join(part).join(&program))
+            .collect(),
+    };
+    let mut kind = ErrorKind::NotFound;
+    for candidate in &candidates {
+        match root.program(candidate) {
+            Ok(()) | Err(Obstacle::Unknown) => return Ok(()),
+            Err(Obstacle::Missing) => {}
+            Err(Obstacle::Forbidden) => kind = ErrorKind::PermissionDenied,
+        }
+    }
+    let reason = match kind {
+        ErrorKind::NotFound => "no such program in the container",
+        _ => "it cannot be executed in the container",
+    };
+    let source = io::Error::new(kind, reason);
+    match candidates.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Execute { program, source }),
+    }
+}
+
+fn search_path(process: &Map<String, Value>) -> Vec<PathBuf> {
+    let environment = process.get("env").and_then(Value::as_array);
+    let path = environment
+        .into_iter()
+        .flatten()
+        .find_map(|variable| variable.as_str()?.strip_prefix("PATH="));
+    path.map(|path| std::env::split_paths(path).collect())
+        .unwrap_or_default()
+}
+
+impl Root {
+    fn program(&self, path: &Path) -> Result<(), Obstacle> {
+        let (file, found) = self.resolve(path)?;
+        if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
+            return Err(Obstacle::Forbidden);
+        }
+        // As execve(2) says it of a script, too. What cannot be read is executed all the same.
+        let mut bytes = [0; 256];
+        let length = File::open(file).and_then(|mut file| file.read(&mut bytes));
+        let line = bytes[..length.unwrap_or(0)].split(|byte| *byte == b'\n');
+        let line = line.map(String::from_utf8_lossy).next().unwrap_or_default();
+        match line.strip_prefix("#!").map(str::split_ascii_whitespace) {
+            Some(mut words) => match words.next() {
+                Some(interpreter) => self.resolve(Path::new(interpreter)).map(drop),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Where a path of the container leads, as seen from here, and what is there.
+    fn resolve(&self, path: &Path) -> Result<(PathBuf, Metadata), Obstacle> {
+        /// ELOOP in the kernel.
+        const MOST_LINKS: u32 = 40;
+        let mut left = parts(path);
+        let mut inside = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(part) = left.pop_front() {
+            if part == ".." {
+                inside.pop();
+                continue;
+            }
+            inside.push(&part);
+            if self.mounts.iter().any(|mount| inside.starts_with(mount)) {
+                return Err(Obstacle::Unknown);
+            }
+            if !self.look(&inside)?.is_symlink() {
+                continue;
+            }
+            links += 1;
+            let target = fs::read_link(self.outside(&inside)).map_err(|_| Obstacle::Unknown)?;
+            if links > MOST_LINKS {
+                return Err(Obstacle::Unknown);
+            }
+            match target.is_absolute() {
+                true => inside = PathBuf::from("/"),
+                false => drop(inside.pop()),
+            }
+            for part in parts(&target).into_iter().rev() {
+                left.push_front(part);
+            }
+        }
+        Ok((self.outside(&inside), self.look(&inside)?))
+    }
+
+    fn look(&self, inside: &Path) -> Result<Metadata, Obstacle> {
+        fs::symlink_metadata(self.outside(inside)).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Obstacle::Missing,
+            ErrorKind::NotADirectory => Obstacle::Forbidden,
+            _ => Obstacle::Unknown,
+        })
+    }
+
+    fn outside(&self, inside: &Path) -> PathBuf {
+        self.directory
+            .join(inside.strip_prefix("/").unwrap_or(inside))
+    }
+}
+
+fn parts(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(part) => Some(part.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}
