@@ -5,6 +5,8 @@ mod answer;
 pub(crate) mod background;
 mod groups;
 mod guard;
+#[cfg(test)]
+mod hostile;
 mod receive;
 mod router;
 mod socket;

@@ -286,4 +286,82 @@ mod tests {
         assert_eq!((parsed.own("process"), parsed.id()), (None, None));
         assert_eq!(parse("--root").task, Task::Other);
     }
+
+    /// Words from a seed (xorshift64*), of which most mean something to one runtime or the other.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+            usize::try_from(number).unwrap() % end
+        }
+
+        fn word(&mut self) -> OsString {
+            const WORDS: [&str; 24] = [
+                "create",
+                "run",
+                "exec",
+                "kill",
+                "--",
+                "-",
+                "--=",
+                "-=",
+                "-b",
+                "-b=",
+                "-b/x",
+                "--bundle",
+                "--bundle=",
+                "-bundle=/y",
+                "-p",
+                "-dp",
+                "-g7",
+                "--process=a=b",
+                "--root",
+                "--config",
+                "c1",
+                "",
+                "--additional-gids",
+                "-tu",
+            ];
+            if self.below(8) > 0 {
+                return WORDS[self.below(WORDS.len())].into();
+            }
+            let length = self.below(5);
+            let bytes = (0..length).map(|_| b"-=bpgu\xff\0"[self.below(8)]);
+            OsString::from_vec(bytes.collect())
+        }
+    }
+
+    #[test]
+    fn whatever_the_words_are_values_are_found_again_where_they_were_put() {
+        const ROUNDS: u32 = 1_000_000;
+        let mut random = Random(0x5eed);
+        let new = OsStr::new("/new");
+        for _ in 0..ROUNDS {
+            let words: Vec<OsString> = (0..random.below(9)).map(|_| random.word()).collect();
+            let mut line = CommandLine::parse(words.clone());
+            assert_eq!(line.words(), words);
+            let task = line.task;
+            let id = line.id().map(OsStr::to_owned);
+            for name in ["bundle", "process", "config"] {
+                let is_there = line.own(name).is_some();
+                line.set(name, new);
+                assert_eq!(line.own(name), is_there.then_some(new), "{words:?}");
+                let again = CommandLine::parse(line.words().to_vec());
+                assert_eq!(again.own(name), line.own(name), "{words:?}");
+                assert_eq!((again.task, again.id()), (task, id.as_deref()), "{words:?}");
+            }
+            let is_known = task != Task::Other;
+            let added = ["--pid-file".into(), "p".into()];
+            let again = CommandLine::parse(line.into_words("additional-gids", &added));
+            assert_eq!((again.task, again.id()), (task, id.as_deref()), "{words:?}");
+            if is_known {
+                assert_eq!(again.all("additional-gids").count(), 0, "{words:?}");
+                assert!(again.own("pid-file").is_some(), "{words:?}");
+            }
+        }
+    }
 }
