@@ -172,7 +172,8 @@ pub(crate) enum Error {
     NoSideStore,
 
     #[error(
-        "the side store was damaged while it was in use ({status}): what is wrong with it is said above; call this again"
+        "the side store was damaged while it was in use ({status}): what is wrong with it is \
+         said above; call this again"
     )]
     StoreDamaged { status: ExitStatus },
 

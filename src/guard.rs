@@ -282,7 +282,8 @@ impl Kept {
         if self.damages >= ENOUGH {
             warn!(
                 container = %self.id,
-                "workers end of a damaged side store, which only a daemon begins anew: going on without it until then"
+                "workers end of a damaged side store, which only a daemon begins anew: going on \
+                 without it until then"
             );
             (setup.recent, setup.lasting) = (None, None);
         }

@@ -1,10 +1,11 @@
 //! Locks: two changes of one thing at once must not undo each other.
 //!
 //! The kernel holds the inode's lock over chown(2); an extended attribute has no compare-and-set. Threads of a worker
-//! exclude each other by a mutex; workers of all containers of a user, and `subuidless owners`, by a lock on a byte of a file
-//! beside the recent side store, one for each inode, so that a container that hangs in its own FUSE holds up nobody else.
-//! Where there is no such file, workers of one container exclude each other by a memfd that the daemon gives to all of them,
-//! as they do for the container's table of identities.
+//! exclude each other by a mutex; workers of all containers of a user, and `subuidless owners`, by
+//! a lock on a byte of a file beside the recent side store, one for each inode, so that a container
+//! that hangs in its own FUSE holds up nobody else. Where there is no such file, workers of one
+//! container exclude each other by a memfd that the daemon gives to all of them, as they do for the
+//! container's table of identities.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -47,7 +48,8 @@ impl Locks {
         }
     }
 
-    /// For files: those in the `directory` of the recent side store, shared by all who have one there.
+    /// For files: those in the `directory` of the recent side store, shared by all who have one
+    /// there.
     pub(crate) fn share_files(&mut self, directory: &Path) {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = open(
@@ -59,7 +61,8 @@ impl Locks {
             Ok(file) => self.files = Some(file),
             Err(errno) => warn!(
                 directory = %directory.display(), %errno,
-                "no file to lock: changes of the same file's owner by several containers at once may undo each other"
+                "no file to lock: changes of the same file's owner by several containers at once \
+                 may undo each other"
             ),
         }
     }
@@ -87,7 +90,8 @@ impl Locks {
         }
         if !self.is_told.swap(true, Ordering::Relaxed) {
             warn!(
-                "somebody holds the lock of a file for seconds: going on without it (told once); a process that is stopped, or one \
+                "somebody holds the lock of a file for seconds: going on without it (told once); \
+                 a process that is stopped, or one \
                  that locks `locks` in the directory of the recent side store"
             );
         }
@@ -117,14 +121,16 @@ impl Locks {
 
     /// An open file description has one lock for all threads; this tells them apart.
     fn exclude_threads(&self, stripe: usize) -> MutexGuard<'_, ()> {
-        // Nothing can be half done under this mutex: what it protects is on disk, or counts once it is complete.
+        // Nothing can be half done under this mutex: what it protects is on disk, or counts once it
+        // is complete.
         self.stripes[stripe]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The byte of an inode in the file of all locks: so many that no two inodes share one but by a very rare chance.
+/// The byte of an inode in the file of all locks: so many that no two inodes share one but by a
+/// very rare chance.
 fn byte(device: u64, inode: u64) -> i64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let mixed = (inode.wrapping_mul(ODD) ^ device.rotate_left(32)).wrapping_mul(ODD);

@@ -1,9 +1,10 @@
 //! `owners gc`: removes from the side store what belongs to inodes that are no more.
 //!
-//! The kernel tells an unprivileged program of no inode whether it still exists: a file handle cannot be opened, and what is
-//! not found in one place may lie in another. Two things are certain, though. Where an inode's number belongs to another
-//! inode now, the first one is gone, wherever it was. And what was in none of some directories at one moment is gone, if
-//! there is nothing outside of them; whether that is so, only the user can say.
+//! The kernel tells an unprivileged program of no inode whether it still exists: a file handle
+//! cannot be opened, and what is not found in one place may lie in another. Two things are certain,
+//! though. Where an inode's number belongs to another inode now, the first one is gone, wherever it
+//! was. And what was in none of some directories at one moment is gone, if there is nothing outside
+//! of them; whether that is so, only the user can say.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -151,7 +152,8 @@ impl Seen {
         }
     }
 
-    /// Whether another inode with this number was seen, where handles last as long as inodes and are not made anew.
+    /// Whether another inode with this number was seen, where handles last as long as inodes and
+    /// are not made anew.
     fn replaces(&self, number: &InodeNumber) -> bool {
         let is_local = |key: &Key| {
             key.file_system()
@@ -232,7 +234,8 @@ impl Seen {
 
     /// An error if a name was made, removed or moved in any of the directories since it was read.
     ///
-    /// A rename changes two directories. If none has changed until this begins, at that moment everything was where it was seen.
+    /// A rename changes two directories. If none has changed until this begins, at that moment
+    /// everything was where it was seen.
     fn ensure_unchanged(&self) -> Result<(), Error> {
         for (path, version) in &self.directories {
             let now = look(path).and_then(|directory| fstat(&directory));
@@ -251,7 +254,8 @@ impl Seen {
     }
 }
 
-/// The directory's version, once a later change would have another one; `None`: it is being changed all the time.
+/// The directory's version, once a later change would have another one; `None`: it is being changed
+/// all the time.
 fn settled(directory: &OwnedFd) -> Result<Option<Version>, Errno> {
     const PERIOD: Duration = Duration::from_millis(5);
     // ext3 keeps whole seconds.

@@ -1,5 +1,6 @@
-//! Damage to the side store's files while they are in use: from outside, and from a container that has them mounted. It ends
-//! no daemon and leaves no container without service, and nothing else is lost than what lay in that file.
+//! Damage to the side store's files while they are in use: from outside, and from a container that
+//! has them mounted. It ends no daemon and leaves no container without service, and nothing else is
+//! lost than what lay in that file.
 
 mod common;
 
@@ -54,8 +55,8 @@ const MAIN: &str =
     : >ready; until [ -e go ]; do :; done
     stat -c %F old-l >main; { ";
 
-/// For each way to damage a file: two containers and a command of `run` go on, and so does the daemon, which says once what is
-/// wrong. `from_inside`: the second container does it.
+/// For each way to damage a file: two containers and a command of `run` go on, and so does the
+/// daemon, which says once what is wrong. `from_inside`: the second container does it.
 fn goes_on(ways: &[Way], file: impl Fn(&Place) -> PathBuf, from_inside: bool, told: &str) {
     for (name, way) in ways {
         let place = Place::new();
@@ -238,7 +239,8 @@ fn a_directory_of_the_store_that_is_removed_is_made_anew() {
     );
 }
 
-/// What was kept is seen where the disk can only be read, and what is new is kept until the next boot.
+/// What was kept is seen where the disk can only be read, and what is new is kept until the next
+/// boot.
 #[test]
 fn a_lasting_store_on_a_disk_that_is_read_only_is_read() {
     let place = Place::new();
@@ -299,8 +301,8 @@ const CHURN: &str = "cd /work; n=0; while [ ! -e stop ]; do n=$((n + 1)); ln -sf
     chown -h $n:5 l$((n % 50)) || echo \"$n failed\" >>failed; stat l$(((n + 7) % 50)) >/dev/null 2>&1 || :
     echo $n >count.new; mv count.new count; done; exec sleep 1000000";
 
-/// Bytes of chance at places of chance, in all four files. What is written over a lock may look like one that is held for ever: then
-/// a worker waits for twenty seconds.
+/// Bytes of chance at places of chance, in all four files. What is written over a lock may look
+/// like one that is held for ever: then a worker waits for twenty seconds.
 #[test]
 fn whatever_is_written_into_the_store_s_files_the_container_goes_on() {
     let place = Place::new();
@@ -342,7 +344,8 @@ fn whatever_is_written_into_the_store_s_files_the_container_goes_on() {
     daemon.terminate();
 }
 
-/// What moves entries to the disk is killed at random points, as often as it takes, beside a container that makes more of them.
+/// What moves entries to the disk is killed at random points, as often as it takes, beside a
+/// container that makes more of them.
 #[test]
 fn nothing_is_lost_when_what_moves_entries_is_killed() {
     let place = Place::new();

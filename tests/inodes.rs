@@ -1027,7 +1027,8 @@ fn owners_gc_goes_by_the_directories_that_it_is_told_of() {
     daemon.terminate();
 }
 
-/// Whatever exists keeps its owner: in another directory, moved out of the one that is looked through, or mounted below it.
+/// Whatever exists keeps its owner: in another directory, moved out of the one that is looked
+/// through, or mounted below it.
 #[test]
 fn owners_gc_removes_nothing_that_lives() {
     let place = Place::new();
@@ -1072,8 +1073,8 @@ fn owners_gc_removes_what_has_been_replaced() {
     daemon.terminate();
 }
 
-/// What is made, moved and changed while `owners gc` looks through the directories keeps its owner; it may say that it can remove
-/// nothing then.
+/// What is made, moved and changed while `owners gc` looks through the directories keeps its owner;
+/// it may say that it can remove nothing then.
 #[test]
 fn owners_gc_beside_changes_loses_nothing() {
     let place = Place::new();

@@ -590,7 +590,8 @@ fn what_run_has_started_can_be_looked_at_too_and_leaves_nothing_to_ask() {
     let mut trace = place.subuidless(["trace", "-c", "chown,lchown,fchownat", &id]);
     trace.stdout(fs::File::create(&output).unwrap());
     let mut trace = trace.spawn().unwrap();
-    // Whether it watches already is seen at the worker: beside its standard error the pipe is the only one that it has.
+    // Whether it watches already is seen at the worker: beside its standard error the pipe is the
+    // only one that it has.
     let worker = one["workers"][0].as_u64().unwrap();
     until("it watches", || {
         let fds = fs::read_dir(format!("/proc/{worker}/fd")).ok()?;

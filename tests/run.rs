@@ -525,7 +525,8 @@ fn with_keep_id_a_dead_supervisor_means_enosys_and_no_hang() {
     is_left_alone(&place);
 }
 
-/// Changes the user or the group of a file and a fifo, and looks whether it stays changed until the next time; `$0`: which.
+/// Changes the user or the group of a file and a fifo, and looks whether it stays changed until the
+/// next time; `$0`: which.
 const CHANGE: &str = r#"
     my $is_user = shift; my $count = shift;
     for my $n (1 .. $count) {
@@ -570,8 +571,8 @@ fn two_that_change_one_file_do_not_undo_each_other() {
     assert_eq!(sh(&place, "stat -c %u:%g f p").ok(), expected);
 }
 
-/// A file and a directory whose inode has no room for one more attribute: their owners are kept all the same, as nothing else is
-/// different there.
+/// A file and a directory whose inode has no room for one more attribute: their owners are kept all
+/// the same, as nothing else is different there.
 #[test]
 fn an_inode_that_is_full_of_attributes_has_an_owner() {
     const FILL: &str = "fill() { for size in 3800 400 100 20 1; do n=0; \
@@ -626,8 +627,8 @@ fn an_inode_that_is_full_of_attributes_has_an_owner() {
     assert_eq!(ours("stat -c %u:%g t/g copy/d"), "100000:200000\n7:8\n");
 }
 
-/// Runs `script` below `subuidless run`, with a place for what is recent that `prepare` makes on `$R` and `/dev/shm`, where only this
-/// script sees it; its standard error is no terminal.
+/// Runs `script` below `subuidless run`, with a place for what is recent that `prepare` makes on
+/// `$R` and `/dev/shm`, where only this script sees it; its standard error is no terminal.
 fn with_recent(place: &Place, prepare: &str, script: &str) -> Ran {
     let mut command = place.as_root("unshare");
     let words = format!(
@@ -645,7 +646,8 @@ fn with_recent(place: &Place, prepare: &str, script: &str) -> Ran {
 
 const USERS: &str = "mode=1777";
 
-/// An owner that cannot be kept is an error of the chown that sets it, and the command's standard error says why.
+/// An owner that cannot be kept is an error of the chown that sets it, and the command's standard
+/// error says why.
 #[test]
 fn an_owner_that_cannot_be_kept_is_an_error_of_chown() {
     let script = "ln -sfn x l; touch f; chown 5:6 f; chown -h 0:0 l; stat -c %u:%g f l; chown -h 5:6 l; echo $?; stat -c %u:%g l";
@@ -737,7 +739,8 @@ fn memory_that_fills_up_is_no_space_left() {
     );
 }
 
-/// A limit of address space, and no runtime directory that can be used, are no reason to lose an owner.
+/// A limit of address space, and no runtime directory that can be used, are no reason to lose an
+/// owner.
 #[test]
 fn where_owners_can_be_kept_they_are() {
     let place = Place::new();

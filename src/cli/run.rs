@@ -111,7 +111,8 @@ struct Container {
 /// How a supervisor logs.
 #[derive(Debug, Args)]
 struct Log {
-    /// Append the log to this file [default: standard error, if that is no terminal until COMMAND has ended]
+    /// Append the log to this file [default: standard error, if that is no terminal until COMMAND
+    /// has ended]
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
 

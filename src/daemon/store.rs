@@ -1,6 +1,8 @@
 //! Where the side store of owners lies (see `crate::owner`), and how what is recent comes to last.
 //!
-//! The recent part is in the runtime directory (see `crate::rundir`), or in /dev/shm for users without one that can be used: both are on this node and gone after a boot, as a store that runs without fsync has to be. The lasting part is in
+//! The recent part is in the runtime directory (see `crate::rundir`), or in /dev/shm for users
+//! without one that can be used: both are on this node and gone after a boot, as a store that runs
+//! without fsync has to be. The lasting part is in
 //! `$XDG_STATE_HOME/subuidless`, or wherever `--store` says, which must be on a disk of this node.
 
 use std::cell::{Cell, RefCell};
@@ -97,7 +99,8 @@ fn recent_directory() -> Option<PathBuf> {
     }
     warn!(
         reasons = reasons.join("; "),
-        "no place for the side store: setting owners of symlinks, fifos, sockets and devices fails; set XDG_RUNTIME_DIR \
+        "no place for the side store: setting owners of symlinks, fifos, sockets and devices \
+         fails; set XDG_RUNTIME_DIR \
          to a directory of your own"
     );
     None
@@ -128,8 +131,8 @@ fn lasting_directory(wish: Option<PathBuf>) -> Result<PathBuf, String> {
 const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until the next boot; --store DIR keeps \
                           them in a directory on a local disk";
 
-/// Whether reading all of the store goes well, as another process finds out: a damaged one may end who does that. Once for each
-/// boot is enough, unless the file has been changed by anybody but us.
+/// Whether reading all of the store goes well, as another process finds out: a damaged one may end
+/// who does that. Once for each boot is enough, unless the file has been changed by anybody but us.
 fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
     if recent.is_some_and(|recent| Marker::Read.fits(recent, directory)) {
         return true;
@@ -148,7 +151,8 @@ fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
     }
 }
 
-const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot";
+const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not seen, new \
+    ones are kept until the next boot";
 
 /// One of the two databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -203,7 +207,8 @@ fn result_of(ended: &Output) -> Result<(), Failure> {
     let reason = match ended.status {
         status if status.success() => return Ok(()),
         status if status.signal().is_some() => format!(
-            "it is damaged (moving the directory away begins a new one): reading it ends with {status}"
+            "it is damaged (moving the directory away begins a new one): reading it ends with \
+             {status}"
         ),
         _ => String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
     };
@@ -271,7 +276,8 @@ pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
 /// Twice the coarsest tick of a Linux clock.
 const CLOCK_TICK: Duration = Duration::from_millis(20);
 
-/// A file beside the recent store that says which state of a database is known. It is gone after a boot, with the directory.
+/// A file beside the recent store that says which state of a database is known. It is gone after a
+/// boot, with the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marker {
     /// All of the lasting one could be read.
@@ -330,8 +336,8 @@ pub(crate) struct Mended {
     pub(crate) locks: Option<String>,
 }
 
-/// Looks after a store that has ended a process: begins the recent database anew if it is damaged. Where nothing is to be found in
-/// them, both are given up after so many `crashes` in a row.
+/// Looks after a store that has ended a process: begins the recent database anew if it is damaged.
+/// Where nothing is to be found in them, both are given up after so many `crashes` in a row.
 pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
     const FEW: u32 = 3;
     let kept_ending = || "processes that use it keep ending".to_owned();
@@ -365,7 +371,8 @@ pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
         match begin_anew(recent) {
             Ok(()) => mended.recent = Some(reason),
             Err(error) => {
-                error!(directory = %recent.display(), %error, "cannot begin the recent side store anew");
+                error!(directory = %recent.display(), %error, "cannot begin the recent side \
+                    store anew");
             }
         }
     }
@@ -418,8 +425,8 @@ pub(crate) fn refuse_shared(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Looks after the side store for a daemon, which maps none of its files: whoever may write them could end it so. What takes a map
-/// is done by processes that may end.
+/// Looks after the side store for a daemon, which maps none of its files: whoever may write them
+/// could end it so. What takes a map is done by processes that may end.
 #[derive(Debug)]
 pub(super) struct Keeper {
     places: RefCell<Places>,
@@ -491,7 +498,8 @@ impl Keeper {
         }
     }
 
-    /// Says what nobody else may notice: an empty file is a new database, and what was removed is made anew.
+    /// Says what nobody else may notice: an empty file is a new database, and what was removed is
+    /// made anew.
     fn watch(&self) {
         let places = self.places();
         let mut seen = self.seen.borrow_mut();
@@ -503,7 +511,8 @@ impl Keeper {
             {
                 error!(
                     directory = %database.display(),
-                    "data.mdb of the side store was removed, replaced or cut off while in use: owners in it are lost"
+                    "data.mdb of the side store was removed, replaced or cut off while in use: \
+                     owners in it are lost"
                 );
             }
             match now {
@@ -557,20 +566,23 @@ impl Keeper {
             }
             Err(reason) if !self.is_failing.replace(true) => error!(
                 reason,
-                "the side store cannot be written to disk: what is new in it is kept in memory, and tried again every second"
+                "the side store cannot be written to disk: what is new in it is kept in memory, \
+                 and tried again every second"
             ),
             Err(_) => {}
         }
     }
 
-    /// To be called when a worker has ended before its targets, as others had in a row without having served anything.
+    /// To be called when a worker has ended before its targets, as others had in a row without
+    /// having served anything.
     pub(super) async fn worker_ended(&self, status: ExitStatus, others: u32) {
         if is_suspect(status) {
             self.mend(others).await;
         }
     }
 
-    /// Makes the directory of what is recent, if it has been removed: systemd removes that of a user who has logged out, for one.
+    /// Makes the directory of what is recent, if it has been removed: systemd removes that of a
+    /// user who has logged out, for one.
     fn ensure_recent(&self) {
         let places = self.places();
         if places.recent.is_none_or(|recent| {
@@ -581,7 +593,8 @@ impl Keeper {
         let found = recent_directory();
         warn!(
             directory = %found.as_deref().unwrap_or(Path::new("none")).display(),
-            "the directory of the recent side store was removed: what was in it is lost, another one is used"
+            "the directory of the recent side store was removed: what was in it is lost, another \
+             one is used"
         );
         self.places.borrow_mut().recent = found;
     }
@@ -624,7 +637,8 @@ impl Mended {
             error!(
                 directory = shown(&places.recent),
                 reason,
-                "the recent side store was damaged and has been begun anew: owners of symlinks, fifos, sockets and devices \
+                "the recent side store was damaged and has been begun anew: owners of symlinks, \
+                 fifos, sockets and devices \
                  that were set in the last second, or in memory (tmpfs), are lost"
             );
         }

@@ -1,8 +1,8 @@
 //! The standard error of a command, lent to its supervisor for as long as the command runs.
 //!
-//! Whoever waits for the end of a pipe waits for the command and not for us: processes that it has left in the background have the
-//! filter, and so a supervisor. So supervisor and workers write to a pipe of our own, and a thread passes that on until the
-//! command has ended.
+//! Whoever waits for the end of a pipe waits for the command and not for us: processes that it has
+//! left in the background have the filter, and so a supervisor. So supervisor and workers write to
+//! a pipe of our own, and a thread passes that on until the command has ended.
 
 use std::fs::File;
 use std::io::{self, Read, Write, stderr};
@@ -26,8 +26,8 @@ pub(crate) struct Lent {
     returned: Receiver<()>,
 }
 
-/// Lends standard error to this process until the process `pid` ends. Where that cannot be done it goes nowhere: a pipe that does
-/// not end would hold up whoever reads it.
+/// Lends standard error to this process until the process `pid` ends. Where that cannot be done it
+/// goes nowhere: a pipe that does not end would hold up whoever reads it.
 pub(crate) fn lend(pid: u32) -> Option<Lent> {
     try_to_lend(pid).map_err(|_| go_nowhere()).ok()
 }

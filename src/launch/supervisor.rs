@@ -21,8 +21,8 @@ use crate::sys;
 /// Where a supervisor logs to, and what.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// Appended to; none: standard error, which is the command's. Where it is no terminal, until the command ends (see
-    /// [`super::stderr`]).
+    /// Appended to; none: standard error, which is the command's. Where it is no terminal, until
+    /// the command ends (see [`super::stderr`]).
     pub(crate) file: Option<PathBuf>,
     /// Options of the supervisor's own command line.
     pub(crate) options: Vec<OsString>,

@@ -50,8 +50,8 @@ pub(crate) use stored::StoredEntry;
 
 use crate::{procfs, sys};
 
-/// Opens the side store, as far as it can be opened; a log line says what cannot. An error is what those get who want to keep
-/// something in it.
+/// Opens the side store, as far as it can be opened; a log line says what cannot. An error is what
+/// those get who want to keep something in it.
 pub(crate) fn open_side_store(
     recent: Option<&Path>,
     lasting: Option<&Path>,
@@ -62,7 +62,8 @@ pub(crate) fn open_side_store(
         end_if_damaged(&error);
         error!(
             directory = %recent.display(), %error,
-            "cannot open the side store: setting owners of symlinks, fifos, sockets and devices fails"
+            "cannot open the side store: setting owners of symlinks, fifos, sockets and devices \
+             fails"
         );
         errno_to_tell(&error)
     })?;
@@ -115,8 +116,8 @@ impl Owners {
         self.side.as_ref().is_ok_and(|side| !side.is_empty())
     }
 
-    /// Whether an inode of this type, on which no attribute was found, may have an owner all the same: it can carry none, or it was
-    /// full of others.
+    /// Whether an inode of this type, on which no attribute was found, may have an owner all the
+    /// same: it can carry none, or it was full of others.
     pub(crate) fn may_be_beside(&self, file_type: SFlag) -> bool {
         self.side.as_ref().is_ok_and(|side| {
             !side.is_empty() && (!carries_xattrs(file_type) || side.has_full_ones())
@@ -201,7 +202,8 @@ impl Owners {
             return Ok(Carried::Never);
         }
         let has_full_ones = self.side.as_ref().is_ok_and(SideStore::has_full_ones);
-        // The attribute is what counts: what is in the side store must be gone before it would show.
+        // The attribute is what counts: what is in the side store must be gone before it would
+        // show.
         if has_full_ones && owner.is_unset() {
             self.forget_beside(fd)?;
         }
@@ -318,7 +320,8 @@ impl Owners {
             Err(_) if owner.is_unset() => return Ok(()),
             Err(errno) => {
                 tell_once(
-                    "there is no side store to keep the owner of a symlink, fifo, socket or device in",
+                    "there is no side store to keep the owner of a symlink, fifo, socket or \
+                     device in",
                 );
                 return Err(*errno);
             }
@@ -477,11 +480,12 @@ pub(crate) fn ended_by_damage(status: ExitStatus) -> bool {
     signal || status.code() == Some(DAMAGED)
 }
 
-/// Whether this process may end where the side store is damaged: another one begins where it has stopped.
+/// Whether this process may end where the side store is damaged: another one begins where it has
+/// stopped.
 static IS_REPLACEABLE: AtomicBool = AtomicBool::new(false);
 
-/// From now on this process ends with [`DAMAGED`] where the side store turns out to be damaged, as it does anyway by SIGBUS where
-/// the store's files are cut off.
+/// From now on this process ends with [`DAMAGED`] where the side store turns out to be damaged, as
+/// it does anyway by SIGBUS where the store's files are cut off.
 pub(crate) fn end_where_damaged() {
     IS_REPLACEABLE.store(true, Ordering::Relaxed);
 }
@@ -507,7 +511,8 @@ fn end_if_damaged(error: &heed::Error) {
         _ => false,
     };
     if is_damaged && IS_REPLACEABLE.load(Ordering::Relaxed) {
-        warn!(%error, "the side store's files are damaged, or others by now: the next worker takes over");
+        warn!(%error, "the side store's files are damaged, or others by now: the next worker \
+            takes over");
         std::process::exit(DAMAGED);
     }
 }
@@ -516,7 +521,8 @@ fn errno_to_tell(error: &heed::Error) -> Errno {
     match error {
         heed::Error::Mdb(MdbError::MapFull) => Errno::ENOSPC,
         heed::Error::Io(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
-            // LMDB's word for a write that came to a part of its bytes only, which is how a disk begins to be full.
+            // LMDB's word for a write that came to a part of its bytes only, which is how a disk
+            // begins to be full.
             Errno::EIO => Errno::ENOSPC,
             errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS | Errno::ENOMEM) => errno,
             _ => Errno::EIO,
@@ -525,7 +531,8 @@ fn errno_to_tell(error: &heed::Error) -> Errno {
     }
 }
 
-/// Logs why something cannot be kept or looked up, each reason once: a container may ask again and again.
+/// Logs why something cannot be kept or looked up, each reason once: a container may ask again and
+/// again.
 fn tell_once(reason: &str) {
     const MOST: usize = 32;
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());

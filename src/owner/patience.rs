@@ -1,8 +1,9 @@
 //! An end to waiting for the locks of the side store.
 //!
-//! They lie in a file that whoever has the store mounted may write: what is written there can look like a lock that is held, by
-//! somebody who will never give it back. Transactions of the recent store take microseconds, so who waits for so long ends by
-//! SIGALRM, and the next worker has the store looked after.
+//! They lie in a file that whoever has the store mounted may write: what is written there can look
+//! like a lock that is held, by somebody who will never give it back. Transactions of the recent
+//! store take microseconds, so who waits for so long ends by SIGALRM, and the next worker has the
+//! store looked after.
 
 use std::cell::RefCell;
 

@@ -2,20 +2,23 @@
 //!
 //! `user.*` attributes exist on regular files and directories only (xattr(7)), and not on every file system. Everything
 //! else lives in two LMDB environments that all workers of a user share: reads take no lock, a killed writer leaves
-//! nothing half done. The *recent* one lies in memory (tmpfs) and runs without fsync: a write costs microseconds. What is in
-//! there is moved to the *lasting* one on disk, with fsync, every second; so after a power cut as much is there
-//! as of an extended attribute, which nobody syncs either. What is in the recent one counts, a removal included.
+//! nothing half done. The *recent* one lies in memory (tmpfs) and runs without fsync: a write costs
+//! microseconds. What is in there is moved to the *lasting* one on disk, with fsync, every second;
+//! so after a power cut as much is there as of an extended attribute, which nobody syncs either.
+//! What is in the recent one counts, a removal included.
 //!
-//! The life of an entry:
+//! The life of an entry, who brings it on, and what is left if that one is killed:
 //!
-//! | state | who makes it so | what is left if that one is killed |
-//! |---|---|---|
-//! | recent, under all keys of its inode at once | a worker or `subuidless owners`, in one transaction | the state before, and the call is done again |
-//! | recent and lasting | the process that moves entries (`settle`), in a transaction of the lasting one | recent only: moved again |
-//! | lasting | the same, in one of the recent one, unless the value has changed meanwhile | both: moved again |
-//! | a removal: a recent entry without a value | a worker | as for any value |
-//! | gone | `settle`, which deletes what was removed; in an overlay the removal stays, since there may be a lower layer | as above |
-//! | gone, of an inode that is no more | `owners gc`, all keys in one transaction, if their values are unchanged | all of them |
+//! - *recent*, under all keys of its inode at once: a worker or `subuidless owners`, in one
+//!   transaction. Killed: the state before, and the call is done again.
+//! - *recent and lasting*: the process that moves entries ([`SideStore::settle`]), in a transaction
+//!   of the lasting one. Killed: recent only, and moved again.
+//! - *lasting*: the same process, in a transaction of the recent one, unless the value has changed
+//!   meanwhile. Killed: both, and moved again.
+//! - *removed*: a recent entry without a value, moved as any other. Then it is deleted from the
+//!   lasting one; in an overlay it stays, since there may be a lower layer.
+//! - *gone*, of an inode that is no more: `owners gc`, all keys in one transaction, if their values
+//!   are unchanged. Killed: all of them, or none.
 //!
 //! The key is the file system and the file handle, which carries the inode's generation, so that a recycled inode number
 //! inherits nothing. An overlay gives no such handle, and another file system id with every mount: through it an inode is
@@ -39,7 +42,8 @@ use super::patience::Patience;
 use super::stored::StoredEntry;
 use crate::sys::{self, Durability};
 
-/// Address space only; the file grows as entries come. The smaller ones are for who is limited (`ulimit -v`).
+/// Address space only; the file grows as entries come. The smaller ones are for who is limited
+/// (`ulimit -v`).
 const MAP_SIZES: [usize; 3] = [1 << 30, 1 << 27, 1 << 24];
 
 /// In front of a value in the recent store: it is to be moved to the lasting one.
@@ -57,7 +61,8 @@ const BATCH: usize = 4096;
 pub(crate) const DATA: &str = "data.mdb";
 pub(crate) const LOCK: &str = "lock.mdb";
 
-/// The key that is there from the first entry on of an inode that carries attributes, but had no room for one.
+/// The key that is there from the first entry on of an inode that carries attributes, but had no
+/// room for one.
 pub(super) const FULL_ONES: &[u8] = b"full inodes";
 
 /// What has to be looked up in a database.
@@ -126,7 +131,8 @@ impl SideStore {
         self.holds() == Holds::Nothing
     }
 
-    /// Whether there has been anything of an inode that carries attributes, but had no room for one.
+    /// Whether there has been anything of an inode that carries attributes, but had no room for
+    /// one.
     pub(crate) fn has_full_ones(&self) -> bool {
         self.holds() == Holds::FullOnes
     }
@@ -165,7 +171,8 @@ impl SideStore {
         }
     }
 
-    /// Replaces what is stored by what `change` makes of it, and under which keys; empty: nothing is.
+    /// Replaces what is stored by what `change` makes of it, and under which keys; empty: nothing
+    /// is.
     ///
     /// That nothing is has an entry that says so, since there may be one below that counts otherwise.
     pub(crate) fn update(
@@ -240,7 +247,8 @@ impl SideStore {
         Ok(entries.map(StoredEntry::new).collect())
     }
 
-    /// Removes those of `entries` whose value is still the same from what lasts; how many they were.
+    /// Removes those of `entries` whose value is still the same from what lasts; how many they
+    /// were.
     pub(crate) fn remove_lasting(&self, entries: &[&StoredEntry]) -> heed::Result<usize> {
         let Some(lasting) = &self.lasting else {
             return Ok(0);
@@ -323,7 +331,8 @@ impl Environment {
         })
     }
 
-    /// An error if the files are others by now: what is written to removed ones nobody would ever see.
+    /// An error if the files are others by now: what is written to removed ones nobody would ever
+    /// see.
     fn ensure_in_place(&self) -> heed::Result<()> {
         match self.files.identities()? == self.files.found {
             true => Ok(()),
@@ -394,7 +403,8 @@ impl Environment {
     }
 }
 
-/// Which files an environment was opened with, to be asked for when its path may be another file system's.
+/// Which files an environment was opened with, to be asked for when its path may be another file
+/// system's.
 #[derive(Debug)]
 struct Files {
     directory: OwnedFd,

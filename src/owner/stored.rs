@@ -28,7 +28,8 @@ impl StoredEntry {
         key::file_system_of(&self.key).unwrap_or_default()
     }
 
-    /// The inode's number, where two inodes that have the same one after each other can be told apart.
+    /// The inode's number, where two inodes that have the same one after each other can be told
+    /// apart.
     pub(crate) fn number(&self) -> Option<InodeNumber> {
         let keys = Record::decode(&self.value).ok()?.keys;
         let birth = keys.iter().find(|key| key::is_by_birth(key))?;

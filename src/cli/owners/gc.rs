@@ -19,8 +19,8 @@ pub(in crate::cli) struct Arguments {
     #[arg(required = true, value_name = "DIR")]
     directories: Vec<PathBuf>,
 
-    /// Remove what is kept of files on their file systems that are not below them, too. Owners of such files that exist
-    /// elsewhere are lost: --dry-run lists them
+    /// Remove what is kept of files on their file systems that are not below them, too. Owners of
+    /// such files that exist elsewhere are lost: --dry-run lists them
     #[arg(long)]
     missing: bool,
 
@@ -63,7 +63,8 @@ fn tell(wish: &Wish, swept: &Swept, output: &mut impl Write) -> io::Result<()> {
         if missing > 0 && !wish.missing {
             writeln!(
                 output,
-                "{missing} of those kept are of files that are not below these directories, and may be elsewhere: \
+                "{missing} of those kept are of files that are not below these directories, and \
+                 may be elsewhere: \
                  `--missing --dry-run` lists them"
             )?;
         }

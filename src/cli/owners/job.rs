@@ -1,5 +1,5 @@
-//! `subuidless owners` in a process of its own: whoever damages the side store's files meanwhile ends that one, and somebody is
-//! left to say so.
+//! `subuidless owners` in a process of its own: whoever damages the side store's files meanwhile
+//! ends that one, and somebody is left to say so.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -25,8 +25,8 @@ pub(super) fn end_with_caller() {
     crate::owner::end_where_damaged();
 }
 
-/// Does what this process was called for in another one. Returns where that had no whole store; else this process ends as the
-/// other one does.
+/// Does what this process was called for in another one. Returns where that had no whole store;
+/// else this process ends as the other one does.
 pub(super) fn run(store: Option<PathBuf>) -> Result<(), Error> {
     let failed = |source| Error::Io {
         what: "starting a process for the job",
