@@ -141,7 +141,6 @@ async fn serve(options: Options) -> Result<(), Error> {
         socket: Some(socket.path().to_owned()),
     };
     let workers = Rc::new(Workers::new(setup, Rc::clone(&keeper)));
-    guard::start(Rc::clone(&workers));
     let daemon = Rc::new(Daemon {
         workers,
         announcements: Announcements::default(),
@@ -154,6 +153,9 @@ async fn serve(options: Options) -> Result<(), Error> {
     let mut terminate = watch(SignalKind::terminate())?;
     let mut interrupt = watch(SignalKind::interrupt())?;
     let mut hangup = watch(SignalKind::hangup())?;
+    let guarded = Rc::clone(&daemon.workers);
+    // Later than whoever waits for us is told.
+    tokio::task::spawn_local(async move { guard::start(guarded) });
     info!(socket = %socket.display(), "listening");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

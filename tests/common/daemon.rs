@@ -93,8 +93,27 @@ impl Daemon {
         assert!(status.success(), "{status}: {}", self.log());
     }
 
-    /// How many descriptors it has open.
+    /// The descriptors that it has open, those to its guard among them.
     pub(crate) fn open_fds(&self) -> Vec<PathBuf> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let is_guard = |pid: &str| {
+            let command = read_lossy(Path::new(&format!("/proc/{pid}/cmdline")));
+            command.starts_with("subuidless guard of ")
+        };
+        until("the daemon has a guard", || {
+            let children = fs::read_to_string(&children).unwrap_or_default();
+            children.split_whitespace().any(is_guard).then_some(())
+        });
+        // It may be in the midst of starting it.
+        let mut before = self.open_now();
+        until("nothing is opened or closed any more", || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let now = self.open_now();
+            (std::mem::replace(&mut before, now.clone()) == now).then_some(now)
+        })
+    }
+
+    fn open_now(&self) -> Vec<PathBuf> {
         let directory = format!("/proc/{}/fd", self.pid());
         let mut fds: Vec<PathBuf> = fs::read_dir(directory)
             .expect("the daemon's fds")
