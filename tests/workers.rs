@@ -247,6 +247,44 @@ fn a_container_goes_on_whichever_two_of_daemon_worker_and_guard_are_killed() {
 }
 
 #[test]
+fn a_store_that_is_damaged_while_there_is_no_daemon_ends_no_service() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    Bundle::new(&place, &daemon).sh("cd /work; ln -s x l; chown -h 5:6 l");
+    // What it leaves is on the disk.
+    daemon.terminate();
+    let mut daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let script = "cd /work; touch f; chown 1:1 f; mkfifo go; read word <go
+        # Of the new one there is nothing in memory: it is looked for on the disk.
+        ln -s x new; stat new >/dev/null 2>&1 || :; chown 2:3 f; stat -c %u:%g f >result; exec sleep 1000000";
+    let container = bundle.start(&["/bin/sh", "-euc", script]);
+    let fifo = bundle.rootfs().join("work/go");
+    until("the container waits", || fifo.exists().then_some(()));
+    let guard = guard_of(&place, daemon.pid());
+    until("the guard keeps the container", || {
+        common::has_listener(guard).then_some(())
+    });
+    let lasting = place.path("home/.local/state/subuidless/data.mdb");
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    // What is left is sound, and says that there is more.
+    let file = fs::File::options().write(true).open(&lasting).unwrap();
+    file.set_len(2 * 4096).unwrap();
+    fs::write(&fifo, "go\n").unwrap();
+    let result = bundle.rootfs().join("work/result");
+    let seen = until("the container goes on", || {
+        fs::read_to_string(&result)
+            .ok()
+            .filter(|text| text.ends_with('\n'))
+    });
+    assert_eq!(seen, "2:3\n");
+    daemon.wait_for(&["side store"]);
+    container.stop();
+    no_workers_are_left(&place);
+}
+
+#[test]
 fn sighup_leaves_the_daemon_and_its_containers_alone() {
     let place = Place::new();
     let daemon = Daemon::start(&place);
