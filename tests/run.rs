@@ -724,7 +724,9 @@ fn an_owner_that_cannot_be_kept_is_an_error_in_a_container_of_run() {
 #[test]
 fn memory_that_fills_up_is_no_space_left() {
     let place = Place::new();
-    let prepare = format!("mount -t tmpfs -o {USERS},size=400k none \"$R\"");
+    let (uid, gid) = (place.user.uid, place.user.gid);
+    // Another one would not be her runtime directory.
+    let prepare = format!("mount -t tmpfs -o mode=700,uid={uid},gid={gid},size=400k none \"$R\"");
     let script = "mkdir d; cd d; n=0; while [ $n -lt 4000 ]; do ln -s x $n; n=$((n + 1)); done; \
                   LC_ALL=C chown -h 5:6 * 2>&1 | sed 's/.*: //' | sort | uniq -c | sed 's/^ *[0-9]* //'; \
                   stat -c %u:%g * | sort | uniq";
