@@ -112,6 +112,11 @@ impl Status {
         read(&target(tid, "status")).map(Self)
     }
 
+    /// From the opened file, of any procfs.
+    pub(crate) fn of_file(file: BorrowedFd) -> Result<Self, Errno> {
+        read(&own_fd(file)).map(Self)
+    }
+
     /// From the directory of a process in any procfs.
     pub(crate) fn in_directory(process: impl AsFd) -> Result<Self, Errno> {
         read_at(process, c"status").map(Self)
@@ -141,6 +146,14 @@ impl Status {
     /// The process's ids, from the procfs's pid namespace down to its own.
     pub(crate) fn tgids(&self) -> Vec<u32> {
         let ids = self.field("NStgid").unwrap_or_default();
+        ids.split_ascii_whitespace()
+            .filter_map(|id| id.parse().ok())
+            .collect()
+    }
+
+    /// The thread's ids, likewise.
+    pub(crate) fn tids(&self) -> Vec<u32> {
+        let ids = self.field("NSpid").unwrap_or_default();
         ids.split_ascii_whitespace()
             .filter_map(|id| id.parse().ok())
             .collect()

@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -191,6 +192,72 @@ fn nobody_who_is_not_root_in_the_container_reaches_further_than_its_root() {
         .collect();
     assert!(gained.is_empty(), "{gained:#?}");
     assert!(ours.iter().any(|line| line.ends_with(" done")), "{ours:#?}");
+}
+
+/// A target decides what lies where in its mounts, in procfs as well.
+#[test]
+fn nothing_that_is_mounted_in_procfs_makes_the_workers_own_links_lead_anywhere() {
+    // `worker` is its directory; `tried DIRECTORY` goes through the links there.
+    const TRY: &str = r#"
+        cd /work; for process in /hpm/[0-9]*; do
+            ! grep -q "^subuidless: ${OF}" $process/cmdline 2>/dev/null || worker=$process
+        done
+        tried() {
+            ls $1/status >/dev/null
+            for link in cwd root fd/3 fd/4 fd/5 fd/6 fd/7 fd/8 fd/9 fd/10 fd/11 fd/12; do
+                way=$1/$link/../../../../../../../..$outside
+                for attempt in "touch $way/made" "mkdir $way/directory" "ln -s x $way/link" \
+                    "mkfifo $way/fifo" "chown 7:7 $way" "chmod 7777 $way"; do
+                    $attempt 2>/dev/null ||:
+                done
+                ln -sf $way/through /tmp/through; touch /tmp/through 2>/dev/null ||:
+            done
+        }
+        forge() {
+            mount --bind $worker /hpm/1
+            cat /proc/self/status >/tmp/status; mount --bind /tmp/status /hpm/1/status
+            mount --bind /proc/self/ns /hpm/1/ns
+            tried /hpm/1
+        }
+    "#;
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let host = Host::new(&place);
+    let before = files_of(&host.directory);
+    // With another group than the kernel's a worker creates for the container; with its own a
+    // user namespace can be mapped.
+    for (gid, script) in [
+        (5, "mount --bind $worker /proc/tty; tried /proc/tty"),
+        (5, "forge"),
+        (0, "unshare -r -m sh -euc \"$TRY worker=$worker; forge\""),
+    ] {
+        let bundle = Bundle::new(&place, &daemon)
+            .with_mount(Path::new("/proc"), "/hpm", &["rbind"])
+            .with_config(|config| config["process"]["user"]["gid"] = gid.into());
+        let script = format!(
+            "export outside={} OF={}; TRY='{TRY}'; export TRY; eval \"$TRY\"; {script}; echo tried",
+            host.directory.display(),
+            place.name(),
+        );
+        assert_eq!(bundle.sh(&script), "tried\n");
+        assert_eq!(files_of(&host.directory), before, "{script}");
+    }
+}
+
+/// The files in a directory, and the modes and attributes of all.
+fn files_of(directory: &Path) -> Vec<String> {
+    let mut all: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .chain([directory.to_owned()])
+        .map(|path| {
+            let mode = fs::symlink_metadata(&path).unwrap().mode();
+            let attributes: Vec<_> = xattr::list(&path).unwrap().collect();
+            format!("{} {mode:o} {attributes:?}", path.display())
+        })
+        .collect();
+    all.sort();
+    all
 }
 
 /// A container that cannot put a file system in the way of its runtime.

@@ -124,7 +124,7 @@ impl Credentials {
             ambient,
         };
         // Of a program that root executes the kernel, which sees root as well, makes the same.
-        let is_kernels = whole && effective && ambient == old.ambient;
+        let is_kernels = whole && effective && ambient == now.kernel.ambient;
         Self {
             uid: Ids {
                 real: self.uid.real,

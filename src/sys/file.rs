@@ -209,3 +209,16 @@ pub(crate) fn file_handle(fd: BorrowedFd, identity_only: bool) -> Result<FileHan
     Errno::result(result)?;
     Ok(handle)
 }
+
+/// MS_NOSYMFOLLOW as statfs(2) gives it back (Linux 5.10).
+pub(crate) const ST_NOSYMFOLLOW: u64 = 0x2000;
+
+/// The flags of the mount that a file lies on (statvfs(3)).
+pub(crate) fn mount_flags(fd: BorrowedFd) -> Result<u64, Errno> {
+    let mut buffer = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the kernel's answer is written to one `statvfs`.
+    let result = unsafe { libc::fstatvfs(fd.as_raw_fd(), buffer.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: all-zero bytes are a valid `statvfs`, and it has been filled in.
+    Ok(unsafe { buffer.assume_init() }.f_flag)
+}

@@ -8,6 +8,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use libc::c_long;
 use nix::errno::Errno;
 
+mod child;
 mod file;
 mod memory;
 mod mount;
@@ -15,6 +16,7 @@ mod process;
 mod seccomp;
 mod socket;
 
+pub(crate) use child::Child;
 pub(crate) use file::*;
 pub(crate) use memory::*;
 pub(crate) use mount::*;

@@ -93,7 +93,7 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     owners.store(file, &stat, known, owner)?;
     // fs/attr.c, setattr_should_drop_sgid: the kernel takes the bit from nobody who is its root.
     let is_group_id = stat.st_mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID
-        && file_type(stat.st_mode) == SFlag::S_IFREG;
+        && file_type(stat.st_mode) != SFlag::S_IFDIR;
     if is_group_id && !subject.may_set_group_id(shown.gid) {
         let mode = Mode::from_bits_truncate(stat.st_mode & !(libc::S_ISGID | libc::S_ISUID));
         let name = procfs::own_fd(file);

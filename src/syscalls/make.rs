@@ -13,7 +13,6 @@ use crate::credentials::capability;
 use crate::name::Name;
 use crate::owner::{Device, file_type};
 use crate::seccomp::Reply;
-use crate::sys;
 use crate::target::{Call, Dirfd};
 
 /// `path` is an argument number.
@@ -163,20 +162,12 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: the kernel says what is wrong.
         return Ok(Reply::Continue);
     }
-    let is_relative = !path.as_c_str().to_bytes().starts_with(b"/");
-    if call.container.shows_worker() || (is_relative && call.works_in_procfs()?) {
-        // CONTINUE: the path would be walked by the worker itself, and could lead through its own links in procfs. The socket
-        // belongs to the container's root.
-        return Ok(Reply::Continue);
-    }
-    let made = site.make(call, SFlag::S_IFSOCK, |_, _| {
-        call.in_working_directory(|| sys::bind(socket.as_fd(), &address))
-    });
-    match made {
-        // CONTINUE: through a link that leads there for the target only.
-        Err(Errno::ENOENT) => Ok(Reply::Continue),
-        made => made,
-    }
+    site.make(call, SFlag::S_IFSOCK, |_, _| {
+        let bound = call.bind_as_target(socket.as_fd(), &address);
+        // CONTINUE, as where somebody was faster: the kernel says why, or does it by a link that leads there for the target
+        // only. The socket belongs to the container's root then.
+        bound.map_err(|_| Errno::EEXIST)
+    })
 }
 
 /// The bytes of an address with a path, and the path.

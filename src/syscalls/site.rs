@@ -10,9 +10,8 @@ use std::hash::{DefaultHasher, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat, readlink};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, umask};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -287,15 +286,11 @@ impl Site {
 
     /// Where the link that stands here leads, if that can be created.
     pub(super) fn through_link(&self, call: &Call) -> Result<Option<Self>, Errno> {
-        let is_magic = fstatfs(&self.directory)?.filesystem_type() == PROC_SUPER_MAGIC;
-        let Ok(text) = readlinkat(&self.directory, &self.name) else {
+        // A magic link leads to a file that is open somewhere, not to where its text says.
+        let Ok(Some(text)) = call.link_text(&self.directory, self.name.as_c_str()) else {
             return Ok(None);
         };
-        if is_magic {
-            // It leads to a file that is open somewhere, not to where its text says.
-            return Ok(None);
-        }
-        let text = Name::new(text.into_encoded_bytes());
+        let text = Name::new(text);
         let Some((prefix, name, slash)) = split(text.as_c_str()) else {
             return Ok(None);
         };
@@ -303,11 +298,11 @@ impl Site {
             path if path.is_empty() => c".",
             path => path,
         };
-        // Nothing is created in procfs, so its links that are magic lead nowhere from here.
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        match openat2(&self.directory, prefix, how) {
+        let base = match prefix.to_bytes().starts_with(b"/") {
+            true => None,
+            false => Some(self.directory.try_clone().map_err(|_| Errno::EMFILE)?),
+        };
+        match call.resolve_from(base, prefix, true) {
             Ok(directory) => {
                 let subject = self.subject.clone();
                 Self::in_directory(call, subject, directory, name, slash).map(Some)

@@ -93,14 +93,14 @@ impl Location<'_> {
     pub(crate) fn is_empty(&self) -> bool {
         self.path.is_empty()
     }
+}
 
-    /// Whether the path certainly, or very likely, leads through `/proc/self`.
-    fn names_the_target(&self) -> bool {
-        let path = self.path.to_bytes();
-        path.starts_with(b"/dev/fd")
-            || path.starts_with(b"/dev/std")
-            || path.windows(4).any(|window| window == b"self")
-    }
+/// Whether the path certainly, or very likely, leads through `/proc/self`.
+fn names_the_target(path: &CStr) -> bool {
+    let path = path.to_bytes();
+    path.starts_with(b"/dev/fd")
+        || path.starts_with(b"/dev/std")
+        || path.windows(4).any(|window| window == b"self")
 }
 
 impl Call<'_> {
@@ -110,7 +110,7 @@ impl Call<'_> {
         if location.is_empty() {
             return self.base_name(location.dirfd).map(Reached::Behind);
         }
-        if location.names_the_target() {
+        if names_the_target(location.path) {
             return None;
         }
         if location.is_absolute() {
@@ -137,33 +137,29 @@ impl Call<'_> {
                 Err(Errno::ENOENT)
             };
         }
-        if !location.names_the_target() {
-            match self.open(location) {
+        let base = match location.is_absolute() {
+            true => None,
+            false => Some(self.open_base(location.dirfd)?),
+        };
+        self.resolve_from(base, location.path, location.follow)
+    }
+
+    /// Opens what `path` names from the directory `base`, or from the target's root.
+    pub(crate) fn resolve_from(
+        &self,
+        base: Option<OwnedFd>,
+        path: &CStr,
+        follow: bool,
+    ) -> Result<OwnedFd, Errno> {
+        // Where the worker is seen, `/proc/self` behind any link would be its own directory to the kernel.
+        if !names_the_target(path) && !self.container.shows_worker() {
+            match open(base.as_ref(), path, follow) {
                 // ELOOP: a magic link, or too many links.
                 Err(Errno::ENOENT | Errno::ELOOP) => {}
                 result => return result,
             }
         }
-        self.walk(location)
-    }
-
-    /// The kernel's own resolution, in which `/proc/self` does not exist.
-    fn open(&self, location: &Location) -> Result<OwnedFd, Errno> {
-        let flags = if location.follow {
-            O_PATH
-        } else {
-            O_PATH | OFlag::O_NOFOLLOW
-        };
-        // Where the container's procfs shows this process, a link to `/proc/self/cwd` would lead the kernel to the host's
-        // procfs and on: magic links are followed by `walk` only.
-        let how = OpenHow::new()
-            .flags(flags)
-            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        if location.is_absolute() {
-            return openat2(PROCFS, location.path, how);
-        }
-        let base = self.open_base(location.dirfd)?;
-        openat2(&base, location.path, how)
+        self.walk(base, path, follow)
     }
 
     /// As openat2(2) resolves: with the flags of its `resolve`.
@@ -186,5 +182,22 @@ impl Call<'_> {
             Err(Errno::ENOENT) if dirfd != Dirfd::Cwd => Err(Errno::EBADF),
             result => result,
         }
+    }
+}
+
+/// The kernel's own resolution, in which `/proc/self` does not exist.
+fn open(base: Option<&OwnedFd>, path: &CStr, follow: bool) -> Result<OwnedFd, Errno> {
+    let flags = match follow {
+        true => O_PATH,
+        false => O_PATH | OFlag::O_NOFOLLOW,
+    };
+    // Where the container's procfs shows this process, a link to `/proc/self/cwd` would lead the kernel to the host's
+    // procfs and on: magic links are followed by `walk` only.
+    let how = OpenHow::new()
+        .flags(flags)
+        .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    match base {
+        Some(base) => openat2(base, path, how),
+        None => openat2(PROCFS, path, how),
     }
 }

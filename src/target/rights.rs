@@ -1,15 +1,24 @@
 //! A target's own rights, for what its words name in procfs.
 //!
 //! A worker holds CAP_SYS_PTRACE, without which it could not look into its targets, and more
-//! capabilities over files than many of them. So what a path of the target's own words finds in
-//! procfs is looked up with the target's capabilities and no others: then the kernel decides about
-//! `root`, `cwd`, `exe`, `fd/N`, `ns/*` and `map_files` of other processes as it would for the
-//! target itself (kernel/ptrace.c, __ptrace_may_access).
+//! capabilities over files than many of them; and to its own links in procfs nothing is closed. So a
+//! link of procfs is followed by a child, which has no files, the target's root and the target's
+//! capabilities in the target's user namespace: then the kernel decides about `root`, `cwd`, `exe`,
+//! `fd/N`, `ns/*` and `map_files` as it would for the target (kernel/ptrace.c, __ptrace_may_access).
+//! A target can mount anything on what would tell whose a link is, so nobody asks that.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
-use super::Call;
+use super::path::Dirfd;
+use super::{Call, PROCFS};
 use crate::credentials::Capabilities;
+use crate::identity::Identities;
+use crate::procfs;
 use crate::sys;
 
 /// The effective capabilities of a target, as far as the container's user namespace knows them.
@@ -53,5 +62,49 @@ impl Call<'_> {
         work: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         self.rights()?.lend(work)
+    }
+
+    /// Follows the link `link` of procfs's `directory`, as far as the kernel lets the target.
+    pub(super) fn follow_as_target(
+        &self,
+        directory: BorrowedFd,
+        link: &CStr,
+    ) -> Result<OwnedFd, Errno> {
+        if self.container.identities.anyone_confined() && Identities::is_confined(self.pid())? {
+            // A child is not confined by the target's Landlock domain.
+            return Err(Errno::EACCES);
+        }
+        let root = super::walk::root()?;
+        self.with_child(directory, root.as_fd(), |child| child.open(link))
+    }
+
+    /// bind(2) of the target's `socket`, with a path of its words.
+    pub(crate) fn bind_as_target(&self, socket: BorrowedFd, address: &[u8]) -> Result<(), Errno> {
+        let directory = self.open_base(Dirfd::Cwd)?;
+        self.with_child(socket, directory.as_fd(), |child| child.bind(address))
+    }
+
+    fn with_child<T>(
+        &self,
+        file: BorrowedFd,
+        directory: BorrowedFd,
+        work: impl FnOnce(&sys::Child) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let namespace = match self.is_in_namespace()? {
+            true => None,
+            false => {
+                let name = procfs::target(self.pid(), "ns/user");
+                let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+                Some(openat(PROCFS, &name, flags, Mode::empty())?)
+            }
+        };
+        let effective = sys::capabilities(self.pid())?.effective;
+        self.ensure_waiting()?;
+        work(&sys::Child {
+            file,
+            user_namespace: namespace.as_ref().map(AsFd::as_fd),
+            directory,
+            effective,
+        })
     }
 }

@@ -9,9 +9,8 @@ use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use super::{Call, Dirfd, PROCFS};
+use super::{Call, PROCFS};
 use crate::{procfs, sys};
 
 /// STATX_MNT_ID_UNIQUE (Linux 6.8): a mount's id that is never used again. Older kernels clear the bit.
@@ -59,25 +58,6 @@ impl Call<'_> {
         // What was entered counts, not what was seen before: the target's other threads may have moved on.
         self.thread.view = View::current()?;
         Ok(())
-    }
-
-    /// Whether the target's working directory is one of procfs.
-    pub(crate) fn works_in_procfs(&self) -> Result<bool, Errno> {
-        let directory = self.open_base(Dirfd::Cwd)?;
-        Ok(fstatfs(&directory)?.filesystem_type() == PROC_SUPER_MAGIC)
-    }
-
-    /// Runs `work`, which walks a path of the target's, in its working directory and with its rights.
-    pub(crate) fn in_working_directory<T>(
-        &self,
-        work: impl FnOnce() -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        let rights = self.rights()?;
-        nix::unistd::chdir(&procfs::target(self.pid(), "cwd"))?;
-        let result = rights.lend(work);
-        // Held open and a directory: there is no way for this to fail.
-        nix::unistd::fchdir(&self.container.host_procfs)?;
-        result
     }
 
     /// Lets this thread see the container's own root again: a root directory keeps its mount busy.

@@ -7,15 +7,19 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::NixPath;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::Uid;
 
 use super::path::O_PATH;
-use super::{Call, Location, PROCFS};
+use super::{Call, PROCFS};
+use crate::name::Name;
 use crate::owner::file_type;
 use crate::procfs::{self, Status};
+use crate::sys;
 
 /// MAXSYMLINKS of the kernel.
 const MAX_LINKS: usize = 40;
@@ -49,25 +53,16 @@ impl Here {
     }
 }
 
-/// Whose directory of procfs it is.
-#[derive(Debug, PartialEq, Eq)]
-enum Whose {
-    /// This process's: to the container its directory and files are the host's.
-    Worker,
-    Target,
-    /// Another process's, or nobody's that can be told.
-    Another,
-}
-
 impl Call<'_> {
     /// Component by component, with the target in the place of `/proc/self`.
-    pub(super) fn walk(&self, location: &Location) -> Result<OwnedFd, Errno> {
-        let mut walk = Walk::new(location);
-        let mut here = Here::new(if location.is_absolute() {
-            root()?
-        } else {
-            self.open_base(location.dirfd)?
-        })?;
+    pub(super) fn walk(
+        &self,
+        base: Option<OwnedFd>,
+        path: &CStr,
+        follow: bool,
+    ) -> Result<OwnedFd, Errno> {
+        let mut walk = Walk::new(path, follow);
+        let mut here = Here::new(base.map_or_else(root, Ok)?)?;
         while let Some(component) = walk.pending.pop() {
             let look = || {
                 openat(
@@ -113,9 +108,13 @@ impl Call<'_> {
                 }
                 // The only links of procfs that are text.
                 b"mounts" | b"net" if is_procfs_root(directory)? => {}
-                _ => return self.follow_magic(directory, component).map(Some),
+                _ => {
+                    let followed = self.follow_as_target(directory.as_fd(), component);
+                    return followed.map(Some);
+                }
             }
         }
+        may_follow(directory, link)?;
         let text = readlinkat(link, c"")?;
         let text = text.as_encoded_bytes();
         let absolute = text.starts_with(b"/");
@@ -123,65 +122,18 @@ impl Call<'_> {
         if absolute { root().map(Some) } else { Ok(None) }
     }
 
-    /// Follows a link to a file that a process has open, its root, its namespaces and the like.
-    fn follow_magic(&self, directory: &OwnedFd, link: &CStr) -> Result<OwnedFd, Errno> {
-        let follow = || openat(directory, link, O_PATH, Mode::empty());
-        match self.whose(directory)? {
-            // To itself a process is never closed; to the target the worker is.
-            Whose::Worker => Err(Errno::EACCES),
-            Whose::Target => follow(),
-            // The worker is the owner of every namespace below its own, and so holds all capabilities in it.
-            Whose::Another if !self.is_in_namespace()? => Err(Errno::EACCES),
-            Whose::Another => self.with_own_rights(follow),
+    /// The text of the link `name` of `directory`, if it is one that is text, and that may be followed.
+    pub(crate) fn link_text(
+        &self,
+        directory: &OwnedFd,
+        name: &CStr,
+    ) -> Result<Option<Vec<u8>>, Errno> {
+        let link = openat(directory, name, O_PATH | OFlag::O_NOFOLLOW, Mode::empty())?;
+        if is_procfs(&link)? {
+            return Ok(None);
         }
-    }
-
-    /// Whose the directory is in which a magic link stands.
-    fn whose(&self, directory: &OwnedFd) -> Result<Whose, Errno> {
-        // PID, PID/fd, PID/task/TID, PID/task/TID/fd
-        const DEEPEST: usize = 4;
-        let up = |from: &OwnedFd| openat(from, c"..", O_PATH | OFlag::O_DIRECTORY, Mode::empty());
-        let mut process = openat(directory, c".", O_PATH | OFlag::O_DIRECTORY, Mode::empty())?;
-        for _ in 0..DEEPEST {
-            let above = up(&process)?;
-            if is_procfs_root(&above)? {
-                return self.whose_process(&above, &process);
-            }
-            process = above;
-        }
-        // Not within any procfs that can be told: bound by itself somewhere.
-        Ok(Whose::Worker)
-    }
-
-    /// `procfs` is the root in which the directory `process` stands.
-    fn whose_process(&self, procfs: &OwnedFd, process: &OwnedFd) -> Result<Whose, Errno> {
-        let status = Status::in_directory(process)?;
-        let own = readlinkat(procfs, c"self")
-            .and_then(|name| openat(procfs, name.as_os_str(), O_PATH, Mode::empty()));
-        if let Ok(own) = own {
-            // A thread's number is a name of its process, too: /proc/TID is not listed but there.
-            if Status::in_directory(&own)?.tgid() == status.tgid() {
-                return Ok(Whose::Worker);
-            }
-        }
-        // The same number in the same pid namespace.
-        let target = Status::of(self.pid())?;
-        if status.own_tgid().is_none() || status.own_tgid() != target.own_tgid() {
-            return Ok(Whose::Another);
-        }
-        let theirs = fstatat(process, c"ns/pid", AtFlags::empty());
-        let targets = fstatat(
-            PROCFS,
-            &procfs::target(self.pid(), "ns/pid"),
-            AtFlags::empty(),
-        )?;
-        let is_same =
-            theirs.is_ok_and(|it| (it.st_dev, it.st_ino) == (targets.st_dev, targets.st_ino));
-        Ok(if is_same {
-            Whose::Target
-        } else {
-            Whose::Another
-        })
+        may_follow(directory, &link)?;
+        Ok(Some(readlinkat(&link, c"")?.into_encoded_bytes()))
     }
 
     /// What `/proc/self` means to the target.
@@ -214,16 +166,45 @@ impl Call<'_> {
             // lchown and lstat of the link itself.
             walk.push(link.as_bytes())?;
         }
-        let status = Status::of(self.pid())?;
-        let process = status.own_tgid().ok_or(Errno::ENOENT)?;
+        let own = self.own_directory(procfs_root)?;
         let own = match name {
-            b"self" => process.to_string(),
+            b"self" => own.to_string(),
             _ => {
-                let thread = status.own_tid().ok_or(Errno::ENOENT)?;
-                format!("{process}/task/{thread}")
+                let thread = self.own_thread(own)?;
+                format!("{own}/task/{thread}")
             }
         };
         openat(procfs_root, own.as_str(), O_PATH, Mode::empty())
+    }
+
+    /// The number of the target's process in the pid namespace of a procfs, which may be any above its own.
+    fn own_directory(&self, procfs_root: &OwnedFd) -> Result<u32, Errno> {
+        let target = Status::of(self.pid())?;
+        let namespace = readlink(&procfs::target(self.pid(), "ns/pid"))?;
+        let is_own = |number: &u32| {
+            // Nothing that is mounted on them counts.
+            let process = open_unmounted(procfs_root, &Name::format(format_args!("{number}")))?;
+            let link = open_unmounted(
+                &open_unmounted(&process, &Name::new(b"ns".to_vec()))?,
+                c"pid",
+            )?;
+            let status = Status::of_file(open_unmounted(&process, c"status")?.as_fd())?;
+            Ok::<_, Errno>(
+                status.own_tgid() == target.own_tgid() && readlinkat(&link, c"")? == namespace,
+            )
+        };
+        let numbers = target.tgids();
+        let found = numbers.into_iter().rev().find(|it| is_own(it) == Ok(true));
+        // It is not in there.
+        found.ok_or(Errno::ENOENT)
+    }
+
+    /// The same of its thread; `process` is its process's.
+    fn own_thread(&self, process: u32) -> Result<u32, Errno> {
+        let target = Status::of(self.pid())?;
+        let depth = target.tgids().iter().position(|it| *it == process);
+        let number = depth.and_then(|depth| target.tids().get(depth).copied());
+        number.ok_or(Errno::ENOENT)
     }
 
     pub(super) fn host_tgid(&self) -> Result<u32, Errno> {
@@ -231,12 +212,41 @@ impl Call<'_> {
     }
 }
 
-fn root() -> Result<OwnedFd, Errno> {
+pub(super) fn root() -> Result<OwnedFd, Errno> {
     open(c"/", O_PATH | OFlag::O_DIRECTORY, Mode::empty())
 }
 
 pub(super) fn is_procfs_root(directory: &OwnedFd) -> Result<bool, Errno> {
     Ok(fstat(directory.as_fd())?.st_ino == PROCFS_ROOT_INODE && is_procfs(directory)?)
+}
+
+/// Opens what stands in a directory of procfs itself, not what may be mounted there (EXDEV), and follows nothing.
+fn open_unmounted<P: NixPath + ?Sized>(directory: &OwnedFd, name: &P) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new()
+        .flags(O_PATH | OFlag::O_NOFOLLOW)
+        .resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(directory, name, how)
+}
+
+/// Whether the kernel would follow a link of text: fs/namei.c, pick_link and may_follow_link.
+fn may_follow(directory: &OwnedFd, link: &OwnedFd) -> Result<(), Errno> {
+    const STICKY_FOR_ALL: u32 = libc::S_ISVTX | libc::S_IWOTH;
+    if sys::mount_flags(link.as_fd())? & sys::ST_NOSYMFOLLOW != 0 {
+        return Err(Errno::ELOOP);
+    }
+    let above = fstat(directory)?;
+    if above.st_mode & STICKY_FOR_ALL != STICKY_FOR_ALL {
+        return Ok(());
+    }
+    let owner = fstat(link)?.st_uid;
+    if owner == Uid::effective().as_raw() || owner == above.st_uid {
+        return Ok(());
+    }
+    let name = Name::format(format_args!("sys/fs/protected_symlinks"));
+    match procfs::read(&name)?.trim() {
+        "0" => Ok(()),
+        _ => Err(Errno::EACCES),
+    }
 }
 
 fn is_procfs(file: &OwnedFd) -> Result<bool, Errno> {
@@ -253,12 +263,12 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(location: &Location) -> Self {
-        let path = location.path.to_bytes();
+    fn new(path: &CStr, follow: bool) -> Self {
+        let path = path.to_bytes();
         Self {
             pending: components(path).collect(),
             links: 0,
-            follow: location.follow,
+            follow,
             must_be_directory: path.ends_with(b"/") || path.ends_with(b"/."),
         }
     }
@@ -319,22 +329,12 @@ fn components(path: &[u8]) -> impl Iterator<Item = CString> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Dirfd;
     use super::*;
-
-    fn location(path: &CStr) -> Location<'_> {
-        Location {
-            dirfd: Dirfd::Cwd,
-            path,
-            follow: true,
-            empty_path: false,
-        }
-    }
 
     #[test]
     fn magic_links_are_taken_from_the_front_and_nothing_else_is() {
         let taken = |path: &CStr| {
-            let mut walk = Walk::new(&location(path));
+            let mut walk = Walk::new(path, true);
             (walk.take_magic_link(), walk.pending.len())
         };
         assert_eq!(taken(c"fd/3/x"), (Some("fd/3".into()), 1));

@@ -6,10 +6,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{AccessFlags, Gid, Uid, access};
+use nix::unistd::{AccessFlags, Gid, Uid, faccessat};
 use tracing::{debug, warn};
 
 use super::serve::Server;
@@ -230,20 +230,25 @@ fn own_id<T: Id>(id: u32) -> Result<T, Errno> {
     T::new(id).ok_or(Errno::EOVERFLOW)
 }
 
-/// Whether any procfs that is mounted in the container shows this process, which must then not be led through its own links.
+/// Whether any procfs that is mounted in the container may show this process, which must then not be
+/// led through its own links: unless it is seen not to. What covers one may be taken away later.
 fn shows_worker(mounts: &str) -> bool {
-    // proc_pid_mountinfo(5): the fifth field is the mount point; behind a lone dash comes the type.
-    let points = mounts.lines().filter_map(|line| {
+    // proc_pid_mountinfo(5): the mount's id comes first, its point fifth; behind a lone dash comes the type.
+    let mut procfs = mounts.lines().filter_map(|line| {
         let (fields, kind) = line.split_once(" - ")?;
         kind.starts_with("proc ").then_some(())?;
-        fields.split(' ').nth(4)
+        let mut fields = fields.split(' ');
+        Some((fields.next()?.parse().ok()?, fields.nth(3)?))
     });
-    let shows = |point: &str| {
-        access(
-            format!("{}/self", procfs::unescaped(point)).as_str(),
-            AccessFlags::F_OK,
-        )
-        .is_ok()
-    };
-    shows("/proc") || points.into_iter().any(shows)
+    procfs.any(|(id, point)| hides_worker(id, &procfs::unescaped(point)) != Ok(true))
+}
+
+fn hides_worker(mount: u64, point: &str) -> Result<bool, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let root = openat(PROCFS, point, flags, Mode::empty())?;
+    let found = sys::statx(root.as_fd(), c"", libc::AT_EMPTY_PATH, libc::STATX_MNT_ID)?;
+    let is_there = faccessat(&root, "self", AccessFlags::F_OK, AtFlags::empty());
+    // A single file of procfs may be mounted, too.
+    let is_hidden = matches!(is_there, Err(Errno::ENOENT | Errno::ENOTDIR));
+    Ok(found.stx_mnt_id == mount && is_hidden)
 }
