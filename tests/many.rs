@@ -11,12 +11,13 @@ use common::{Bundle, Daemon, Place, Runtime, Started, run, until};
 /// As many at a time.
 const AT_ONCE: u32 = 4;
 
-/// All files below `directory`, but for those of the runtimes.
+/// All files below `directory`, but for those of the runtimes, and the side store's two marks of what is known of it.
 fn files(directory: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()) {
-        if path.ends_with("crun") || path.ends_with("runc") {
+        let others = ["crun", "runc", "read", "settled"];
+        if others.iter().any(|name| path.ends_with(name)) {
             continue;
         }
         if path.is_dir() {
