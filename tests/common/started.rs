@@ -21,6 +21,9 @@ impl Started<'_> {
         let mut found = self.all();
         found.retain(|(_, words)| words.get(1).is_some_and(|word| word == "serve"));
         found.sort();
+        // What a daemon is about to start is a copy of it for a moment.
+        let all: Vec<Pid> = found.iter().map(|(pid, _)| *pid).collect();
+        found.retain(|(pid, _)| parent(*pid).is_none_or(|parent| !all.contains(&parent)));
         found
     }
 
@@ -90,4 +93,10 @@ impl Drop for Started<'_> {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let parent = stat.rsplit(')').next()?.split_whitespace().nth(1)?;
+    parent.parse().ok().map(Pid::from_raw)
 }
