@@ -156,10 +156,6 @@ impl Board {
         Ok(Self { memfd, memory })
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.memfd.as_fd()
-    }
-
     /// For a role that is to be taken. To be called while /proc is the host's.
     pub(crate) fn claim(&self, role: Role) -> Result<Claim, Errno> {
         let path = format!("/proc/self/fd/{}", self.memfd.as_raw_fd());
@@ -304,6 +300,12 @@ impl Board {
         {
             self.memory.words()[NAMESPACES + index].store(inode, Ordering::Relaxed);
         }
+    }
+}
+
+impl AsFd for Board {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
     }
 }
 

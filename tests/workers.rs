@@ -247,6 +247,50 @@ fn a_container_goes_on_whichever_two_of_daemon_worker_and_guard_are_killed() {
 }
 
 #[test]
+fn a_container_that_two_workers_hand_over_one_after_the_other_has_one_worker() {
+    let place = Place::new();
+    let mut first = Daemon::start(&place);
+    let bundle = steady_bundle(&place, &first, Runtime::Crun);
+    let steady = Steady::start(&bundle, "2");
+    let guard = guard_of(&place, first.pid());
+    until("the guard keeps the container", || {
+        common::has_listener(guard).then_some(())
+    });
+    let worker = worker_of(&place, &steady.container);
+    kill(worker, Signal::SIGSTOP).unwrap();
+    first.signal(Signal::SIGKILL);
+    first.wait();
+    // One that listens, and hears nobody yet.
+    let second = Daemon::start(&place);
+    second.signal(Signal::SIGSTOP);
+    let handed_over = |times: usize| {
+        until("a worker has handed over its container", || {
+            (first.lines(&["found a new daemon"]).len() == times).then_some(())
+        });
+    };
+    kill(worker, Signal::SIGCONT).unwrap();
+    handed_over(1);
+    kill(worker, Signal::SIGKILL).unwrap();
+    // The guard has started another one.
+    handed_over(2);
+    second.signal(Signal::SIGCONT);
+    until("the daemon has heard both", || {
+        let heard = second.lines(&["container of an earlier daemon"]);
+        (heard.len() == 2).then_some(())
+    });
+    steady.wait_for_progress();
+    kill(worker_of(&place, &steady.container), Signal::SIGKILL).unwrap();
+    steady.wait_for_progress();
+    let id = steady.container.id.clone();
+    steady.finish();
+    no_workers_are_left(&place);
+    second.wait_for(&["container ended", &id]);
+    let log = second.log();
+    assert!(!log.contains("taking charge"), "{log}");
+    assert_eq!(second.lines(&["container ended"]).len(), 1, "{log}");
+}
+
+#[test]
 fn a_store_that_is_damaged_while_there_is_no_daemon_ends_no_service() {
     let place = Place::new();
     let daemon = Daemon::start(&place);

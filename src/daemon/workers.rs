@@ -221,10 +221,25 @@ impl Workers {
             id, status, bundle, ..
         } = &orphan.handover;
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
+        if let Some(known) = self.of_board(&orphan.board) {
+            // A worker of it that has ended meanwhile was quicker. Two who look after one container would each want a worker.
+            known.successor.replace(Some(link));
+            return;
+        }
         // Its own, whatever is known under this name by now: processes carry numbers of its table.
         let shared = self.share(&orphan.handover, orphan.shared);
         let container = Container::new(orphan.handover, orphan.listener, orphan.board, shared);
         self.keep(container, Some(link)).await;
+    }
+
+    fn of_board(&self, board: &Board) -> Option<Rc<Container>> {
+        let inode = |board: &Board| fstat(board).map(|found| found.st_ino).ok();
+        let wanted = inode(board)?;
+        let containers = self.containers.borrow();
+        let mut same = containers
+            .iter()
+            .filter(|other| inode(&other.board) == Some(wanted));
+        same.next().map(Rc::clone)
     }
 
     /// The listener is held here, too: without a worker, calls wait for the next one instead of failing with ENOSYS.
@@ -236,13 +251,13 @@ impl Workers {
             board,
             ..
         } = &*container;
-        let _manager = manage(&container).await;
         self.containers.borrow_mut().push(Rc::clone(&container));
+        let _manager = manage(&container).await;
         self.guard.keep(&container);
         let mut idle_deaths = 0;
         loop {
             let before = board.served().total();
-            let ended = match adopted.take() {
+            let ended = match adopted.take().or_else(|| container.successor.take()) {
                 Some(link) => {
                     container.worker.set(peer_pid(&link));
                     self.connect(&container, link.as_fd().try_clone_to_owned());
@@ -387,6 +402,8 @@ pub(super) struct Container {
     pub(super) worker: Cell<Option<u32>>,
     /// The present worker's.
     link: RefCell<Option<UnixStream>>,
+    /// Of a worker that somebody else has started when the present one had ended.
+    successor: RefCell<Option<tokio::net::UnixStream>>,
     /// Workers that died before their targets.
     pub(super) deaths: Cell<u32>,
 }
@@ -401,6 +418,7 @@ impl Container {
             feed: None,
             worker: Cell::new(None),
             link: RefCell::default(),
+            successor: RefCell::default(),
             deaths: Cell::new(0),
         }
     }
