@@ -8,8 +8,8 @@
 use std::env;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, Uid, access};
@@ -150,8 +150,9 @@ pub(crate) fn states_of(runtime: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Makes a directory for this user alone, or opens the one that is there; anything else is an error: in /tmp and /dev/shm
-/// somebody else may have been there first.
+/// Makes a directory for this user alone, or opens the one that is there; anything else is an error: in
+/// /tmp and /dev/shm somebody else may have been there first. One of ours that others can read, as an
+/// earlier version or another umask left it, becomes ours alone: nobody else can have put anything there.
 pub(crate) fn own(directory: &Path) -> io::Result<OwnedFd> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -159,7 +160,11 @@ pub(crate) fn own(directory: &Path) -> io::Result<OwnedFd> {
     }
     let file = open_directory(directory, libc::O_NOFOLLOW)?;
     let found = file.metadata()?;
-    if found.uid() != Uid::effective().as_raw() || found.mode() & 0o077 != 0 {
+    let is_ours = found.uid() == Uid::effective().as_raw() && found.mode() & 0o022 == 0;
+    if is_ours && found.mode() & 0o077 != 0 {
+        let this = format!("/proc/self/fd/{}", file.as_raw_fd());
+        fs::set_permissions(this, fs::Permissions::from_mode(0o700))?;
+    } else if !is_ours {
         return Err(io::Error::other(format!(
             "exists, but is not a directory of mode 0700 of this user ({})",
             described(&found)
@@ -261,4 +266,25 @@ pub(crate) fn host_uid() -> u32 {
         })
         .next()
         .unwrap_or(uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_ours_that_others_could_read_becomes_ours_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("room");
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
+        own(&path).unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        own(&path).unwrap();
+        assert_eq!(mode(), 0o700);
+        // Somebody else may have put something there.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).unwrap();
+        assert!(own(&path).is_err());
+        assert_eq!(mode(), 0o775);
+    }
 }
