@@ -194,3 +194,40 @@ fn the_documentation_lists_the_syscalls_of_the_table() {
     );
     assert_eq!(listed, table);
 }
+
+/// Pages name the test that holds a sentence: `tests/FILE.rs: NAME, NAME`.
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for page in fs::read_dir(root.join("docs")).unwrap() {
+        let page = page.unwrap().path();
+        let text = fs::read_to_string(&page).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for (at, word) in words.iter().enumerate() {
+            let Some((_, file)) = word.split_once("tests/") else {
+                continue;
+            };
+            let Some(file) = file.strip_suffix(".rs:") else {
+                continue;
+            };
+            let source = fs::read_to_string(root.join(format!("tests/{file}.rs"))).unwrap();
+            for name in words[at + 1..]
+                .iter()
+                .take_while(|it| !it.starts_with("tests/"))
+            {
+                let bare = name.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                assert!(
+                    source.contains(&format!("fn {bare}(")),
+                    "{}: tests/{file}.rs has no {bare}",
+                    page.display()
+                );
+                named += 1;
+                if name.contains(')') || !name.ends_with(',') {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(named > 30, "{named}");
+}
