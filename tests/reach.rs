@@ -167,10 +167,14 @@ fn no_call_reaches_further_through_a_link_of_any_process_than_under_crun_alone()
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let host = Host::new(&place);
-    // Of the host and of the container, by its root and by one of a user namespace below.
+    // Of the host and of the container, by its root, by one of a user namespace below, and by one that Landlock restricts.
     for procfs in ["/hpm", "/proc"] {
-        for who in ["root", "root unshare -r"] {
-            let script = format!("try {procfs} {who}");
+        for (who, setting) in [
+            ("root", ""),
+            ("root unshare -r", ""),
+            ("root", "export LANDLOCK=1;"),
+        ] {
+            let script = format!("{setting} try {procfs} {who}");
             let alone = host.reached(Bundle::bare(&place), &script);
             let ours = host.reached(Bundle::new(&place, &daemon), &script);
             assert_same(&alone, &ours);

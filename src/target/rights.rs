@@ -67,15 +67,17 @@ impl Call<'_> {
     /// Follows the link `link` of procfs's `directory`, as far as the kernel lets the target.
     pub(super) fn follow_as_target(
         &self,
-        directory: BorrowedFd,
+        directory: &OwnedFd,
         link: &CStr,
     ) -> Result<OwnedFd, Errno> {
-        if self.container.identities.anyone_confined() && Identities::is_confined(self.pid())? {
-            // A child is not confined by the target's Landlock domain.
+        let is_confined =
+            self.container.identities.anyone_confined() && Identities::is_confined(self.pid())?;
+        // A child is not confined by the target's Landlock domain, which closes other processes.
+        if is_confined && self.is_in_own_process(directory) != Ok(true) {
             return Err(Errno::EACCES);
         }
         let root = super::walk::root()?;
-        self.with_child(directory, root.as_fd(), |child| child.open(link))
+        self.with_child(directory.as_fd(), root.as_fd(), |child| child.open(link))
     }
 
     /// bind(2) of the target's `socket`, with a path of its words.

@@ -109,7 +109,7 @@ impl Call<'_> {
                 // The only links of procfs that are text.
                 b"mounts" | b"net" if is_procfs_root(directory)? => {}
                 _ => {
-                    let followed = self.follow_as_target(directory.as_fd(), component);
+                    let followed = self.follow_as_target(directory, component);
                     return followed.map(Some);
                 }
             }
@@ -179,24 +179,40 @@ impl Call<'_> {
 
     /// The number of the target's process in the pid namespace of a procfs, which may be any above its own.
     fn own_directory(&self, procfs_root: &OwnedFd) -> Result<u32, Errno> {
-        let target = Status::of(self.pid())?;
-        let namespace = readlink(&procfs::target(self.pid(), "ns/pid"))?;
         let is_own = |number: &u32| {
-            // Nothing that is mounted on them counts.
-            let process = open_unmounted(procfs_root, &Name::format(format_args!("{number}")))?;
-            let link = open_unmounted(
-                &open_unmounted(&process, &Name::new(b"ns".to_vec()))?,
-                c"pid",
-            )?;
-            let status = Status::of_file(open_unmounted(&process, c"status")?.as_fd())?;
-            Ok::<_, Errno>(
-                status.own_tgid() == target.own_tgid() && readlinkat(&link, c"")? == namespace,
-            )
+            let name = Name::format(format_args!("{number}"));
+            self.is_own_process(&open_unmounted(procfs_root, &name)?)
         };
-        let numbers = target.tgids();
+        let numbers = Status::of(self.pid())?.tgids();
         let found = numbers.into_iter().rev().find(|it| is_own(it) == Ok(true));
         // It is not in there.
         found.ok_or(Errno::ENOENT)
+    }
+
+    /// Whether the directory `process` of some procfs is that of the target's process: it has the same number in the same pid
+    /// namespace. Nothing that is mounted there counts.
+    fn is_own_process(&self, process: &OwnedFd) -> Result<bool, Errno> {
+        let namespaces = open_unmounted(process, c"ns")?;
+        let link = open_unmounted(&namespaces, c"pid")?;
+        let status = Status::of_file(open_unmounted(process, c"status")?.as_fd())?;
+        let target = Status::of(self.pid())?;
+        let namespace = readlink(&procfs::target(self.pid(), "ns/pid"))?;
+        Ok(status.own_tgid() == target.own_tgid() && readlinkat(&link, c"")? == namespace)
+    }
+
+    /// Whether `directory` lies in that of the target's process.
+    pub(super) fn is_in_own_process(&self, directory: &OwnedFd) -> Result<bool, Errno> {
+        // PID, PID/fd, PID/task/TID, PID/task/TID/fd
+        const DEEPEST: usize = 4;
+        let mut process = directory.try_clone().map_err(|_| Errno::EMFILE)?;
+        for _ in 0..DEEPEST {
+            let above = open_unmounted(&process, c"..")?;
+            if is_procfs_root(&above)? {
+                return self.is_own_process(&process);
+            }
+            process = above;
+        }
+        Ok(false)
     }
 
     /// The same of its thread; `process` is its process's.

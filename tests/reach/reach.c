@@ -7,6 +7,7 @@
  *   reach PROCFS OUTSIDE WHO COMM...           tries every call through every link of every process in PROCFS that
  *                                              bears one of the names COMM; prints `COMM LINK CALL RESULT`
  *
+ * With LANDLOCK in the environment it restricts itself first.
  * With OF=TEXT in the environment only processes with TEXT in their arguments count.
  * WHO is "root" (who has changed its group, where that can be done) or "user" (33). OUTSIDE is a directory of the host.
  * A RESULT is an errno, `done` or, of calls that the kernel alone cannot do with one mapped id, `reached`.
@@ -17,6 +18,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/landlock.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,6 +257,14 @@ static int is_ours(const char *procfs, const char *pid)
 	return length > 0 && memmem(arguments, length, mark, strlen(mark));
 }
 
+/* Landlock: what a restricted process may not trace it may not look into either. */
+static int restrict_self(void)
+{
+	struct landlock_ruleset_attr rules = {.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_BLOCK};
+	int ruleset = syscall(SYS_landlock_create_ruleset, &rules, sizeof rules.handled_access_fs, 0);
+	return ruleset < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_landlock_restrict_self, ruleset, 0);
+}
+
 int main(int count, char **arguments)
 {
 	if (count < 5) return 99;
@@ -266,6 +276,7 @@ int main(int count, char **arguments)
 	/* With another group than the kernel's a worker creates. */
 	if (setgid(5)) {}
 	if (!strcmp(arguments[3], "user") && setuid(33)) {}
+	if (getenv("LANDLOCK") && restrict_self()) return perror("landlock"), 1;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	char own[300] = "", link[300];
 	snprintf(link, sizeof link, "%s/self", procfs);
