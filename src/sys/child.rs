@@ -60,7 +60,8 @@ impl Child<'_> {
             // SAFETY: ends at once, without anything of the parent's being run.
             unsafe { libc::_exit(0) };
         }
-        let pid = Errno::result(pid)?;
+        // EAGAIN or ENOMEM: for a child there is as little room as for a descriptor where ENFILE is said.
+        let pid = Errno::result(pid).map_err(|_| Errno::ENFILE)?;
         drop(theirs);
         let answer = receive_result(ours.as_raw_fd());
         let waited = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);

@@ -298,11 +298,14 @@ impl Site {
             path if path.is_empty() => c".",
             path => path,
         };
-        let base = match prefix.to_bytes().starts_with(b"/") {
-            true => None,
-            false => Some(self.directory.try_clone().map_err(|_| Errno::EMFILE)?),
-        };
-        match call.resolve_from(base, prefix, true) {
+        let resolved = call.patiently(|| {
+            let base = match prefix.to_bytes().starts_with(b"/") {
+                true => None,
+                false => Some(self.directory.try_clone().map_err(|_| Errno::EMFILE)?),
+            };
+            call.resolve_from(base, prefix, true)
+        });
+        match resolved {
             Ok(directory) => {
                 let subject = self.subject.clone();
                 Self::in_directory(call, subject, directory, name, slash).map(Some)

@@ -8,6 +8,8 @@
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
@@ -130,6 +132,25 @@ impl Call<'_> {
 
     /// Opens what `location` names, with O_PATH.
     pub(crate) fn resolve(&self, location: &Location) -> Result<OwnedFd, Errno> {
+        self.patiently(|| self.resolve_at_once(location))
+    }
+
+    /// Tries again as long as this process lacks descriptors, or another process, and the target waits: what is missing here
+    /// says nothing about its call. ENOMEM and EAGAIN may be a file system's own words.
+    pub(crate) fn patiently<T>(&self, look: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        const PAUSE: Duration = Duration::from_millis(10);
+        loop {
+            match look() {
+                Err(Errno::EMFILE | Errno::ENFILE) => {
+                    self.ensure_waiting()?;
+                    thread::sleep(PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn resolve_at_once(&self, location: &Location) -> Result<OwnedFd, Errno> {
         if location.is_empty() {
             return if location.empty_path {
                 self.open_base(location.dirfd)
