@@ -1,7 +1,9 @@
-//! Access control lists with ids that the kernel does not map: acl(5), linux/posix_acl_xattr.h. Pure.
+//! Access control lists with ids that the kernel does not map: acl(5), linux/posix_acl_xattr.h.
+//! Pure.
 //!
-//! The kernel refuses such a list. It gets one without those entries, which keeps the file's mode right, and the whole
-//! list is kept beside; what chmod(2) has changed since is taken from the mode.
+//! The kernel refuses such a list. It gets one without those entries, which keeps the file's mode
+//! right, and the whole list is kept beside; what chmod(2) has changed since is taken from the
+//! mode.
 
 /// POSIX_ACL_XATTR_VERSION
 const VERSION: u32 = 2;
@@ -66,8 +68,8 @@ impl Acl {
 
     /// What the kernel is to get in this list's place; `None` if `is_known` knows all ids.
     ///
-    /// A right list goes there without its foreign entries. A wrong one goes there with `known` instead of their ids, for
-    /// the kernel to say what is wrong.
+    /// A right list goes there without its foreign entries. A wrong one goes there with `known`
+    /// instead of their ids, for the kernel to say what is wrong.
     pub(crate) fn for_kernel(&self, is_known: impl Fn(u32) -> bool, known: u32) -> Option<Self> {
         // (uid_t) −1 is nobody's: the kernel says so.
         let is_foreign =
@@ -116,7 +118,8 @@ impl Acl {
                 .any(|entry| entry.is_named() && entry.id == NOBODY)
     }
 
-    /// The list without entries of nobody that can be named here, which read as −1; `None` if that were all it had.
+    /// The list without entries of nobody that can be named here, which read as −1; `None` if that
+    /// were all it had.
     pub(crate) fn without_strangers(self) -> Option<Self> {
         let is_named = |entry: &Entry| matches!(entry.tag, USER | GROUP);
         let is_known = |entry: &Entry| !is_named(entry) || entry.id != u32::MAX;

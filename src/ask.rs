@@ -1,4 +1,5 @@
-//! What people may ask a daemon on its control socket, and what it answers: `subuidless status` and `subuidless trace`. Pure.
+//! What people may ask a daemon on its control socket, and what it answers: `subuidless status` and
+//! `subuidless trace`. Pure.
 //!
 //! One JSON object each way. An [`Ask`] comes without fds, which tells it from a runtime's message.
 
@@ -23,7 +24,8 @@ pub(crate) struct Ask {
 pub(crate) enum What {
     /// Answered with a [`Report`].
     Status,
-    /// Answered with a [`Tracing`], and the reading end of a pipe that lines come from as long as the connection lasts.
+    /// Answered with a [`Tracing`], and the reading end of a pipe that lines come from as long as
+    /// the connection lasts.
     Trace {
         /// An id; none: all containers.
         container: Option<String>,

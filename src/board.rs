@@ -1,8 +1,9 @@
 //! The page that a worker shares with the daemon: calls in flight and counters.
 //!
-//! The worker receives each notification straight into a slot of the board, and the slot is cleared once the reply
-//! is sent. When a worker is killed, its successor finds in the slots what it left unanswered. The daemon reads the
-//! counters when the container ends, or when it is asked. Both map one sealed memfd, so neither can make the other fault.
+//! The worker receives each notification straight into a slot of the board, and the slot is cleared
+//! once the reply is sent. When a worker is killed, its successor finds in the slots what it left
+//! unanswered. The daemon reads the counters when the container ends, or when it is asked. Both map
+//! one sealed memfd, so neither can make the other fault.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +21,12 @@ use crate::seccomp::{Slot, clear};
 use crate::sys::{NOTIFICATION_WORDS, SharedWords};
 use crate::tally::{self, Count, Outcome, Served};
 
-/// As many calls can be served at the same time, those that hang in somebody's FUSE among them; further ones wait in the
-/// kernel. What is never used of the board takes no memory.
+/// As many calls can be served at the same time, those that hang in somebody's FUSE among them;
+/// further ones wait in the kernel. What is never used of the board takes no memory.
 pub(crate) const SLOTS: usize = 4096;
 
-/// Words of a slot: the notification, how often it was taken up, how far that got, and room for the cache line.
+/// Words of a slot: the notification, how often it was taken up, how far that got, and room for the
+/// cache line.
 const SLOT_WORDS: usize = 16;
 const ATTEMPTS: usize = NOTIFICATION_WORDS;
 const STEP: usize = ATTEMPTS + 1;
@@ -56,8 +58,9 @@ pub(crate) enum Role {
 
 /// How far a call has got that must not be done twice.
 ///
-/// What changes something and could not be repeated is noted down first. A worker that takes up the call of a dead one
-/// finds the note, and finishes what may have been done already instead of beginning anew.
+/// What changes something and could not be repeated is noted down first. A worker that takes up the
+/// call of a dead one finds the note, and finishes what may have been done already instead of
+/// beginning anew.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Journal<'a>(&'a [AtomicU64]);
 
@@ -100,7 +103,8 @@ impl Journal<'_> {
         for (word, value) in self.0[STEP_VALUE..].iter().zip(values) {
             word.store(value, Ordering::Relaxed);
         }
-        // A killed process has stored what came first in the program: the note is complete once it is there.
+        // A killed process has stored what came first in the program: the note is complete once it
+        // is there.
         self.0[STEP].store(kind, Ordering::Release);
     }
 
@@ -145,7 +149,8 @@ impl Board {
         Self::open(memfd)
     }
 
-    /// The board behind a memfd that [`Board::create`] made; EINVAL for others, which could fault under our hands.
+    /// The board behind a memfd that [`Board::create`] made; EINVAL for others, which could fault
+    /// under our hands.
     pub(crate) fn open(memfd: OwnedFd) -> Result<Self, Errno> {
         let seals = SealFlag::from_bits_retain(fcntl(&memfd, FcntlArg::F_GET_SEALS)?);
         let length = usize::try_from(fstat(&memfd)?.st_size).unwrap_or_default();
@@ -159,7 +164,8 @@ impl Board {
     /// For a role that is to be taken. To be called while /proc is the host's.
     pub(crate) fn claim(&self, role: Role) -> Result<Claim, Errno> {
         let path = format!("/proc/self/fd/{}", self.memfd.as_raw_fd());
-        // Locks belong to the open file description, and all processes share the one that was received.
+        // Locks belong to the open file description, and all processes share the one that was
+        // received.
         let file = open(
             path.as_str(),
             OFlag::O_RDWR | OFlag::O_CLOEXEC,
@@ -248,8 +254,8 @@ impl Board {
         tally::count(self.tally(), row, outcome, elapsed);
     }
 
-    /// What was counted of each row of the syscall table, calls that dead workers served included; the last one stands for
-    /// all others.
+    /// What was counted of each row of the syscall table, calls that dead workers served included;
+    /// the last one stands for all others.
     pub(crate) fn counts(&self) -> impl Iterator<Item = Count> {
         tally::counts(self.tally())
     }
@@ -265,7 +271,8 @@ impl Board {
         &self.memory.words()[TALLY..]
     }
 
-    /// Notes down what does not change: a [fingerprint](Board::table) of the syscall table, and the time.
+    /// Notes down what does not change: a [fingerprint](Board::table) of the syscall table, and the
+    /// time.
     pub(crate) fn begin(&self, table: u64, since: SystemTime) {
         let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
         let words = self.memory.words();

@@ -1,7 +1,8 @@
-//! Profiles on disk: a base is read from a file, and the woven profile goes into a bundle's config.json.
+//! Profiles on disk: a base is read from a file, and the woven profile goes into a bundle's
+//! config.json.
 //!
-//! config.json is replaced in one step (a temporary file beside it, fsync, rename), so that a crash never leaves half of
-//! it, and every other key stays as it was and where it was.
+//! config.json is replaced in one step (a temporary file beside it, fsync, rename), so that a crash
+//! never leaves half of it, and every other key stays as it was and where it was.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,7 +16,8 @@ use crate::error::Error;
 use crate::profile::{self, Format, Request, Runtime, USUAL_CAPABILITIES};
 use crate::sys;
 
-/// The usual container profile, as Debian's golang-github-containers-common and the other distributions ship it.
+/// The usual container profile, as Debian's golang-github-containers-common and the other
+/// distributions ship it.
 const DEFAULT_PROFILE: &str = "/usr/share/containers/seccomp.json";
 
 /// What a profile is woven into.
@@ -89,8 +91,9 @@ pub(crate) fn standalone(wish: Wish, format: Format) -> Result<Map<String, Value
     })
 }
 
-/// Puts the profile into `bundle`/config.json. Without a wish for a base, a profile that is there is extended. The result is
-/// `false` if it lets calls through that cannot be answered, since they have no names.
+/// Puts the profile into `bundle`/config.json. Without a wish for a base, a profile that is there
+/// is extended. The result is `false` if it lets calls through that cannot be answered, since they
+/// have no names.
 pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<bool, Error> {
     // A symbolic link stays one: its target is replaced.
     let path = bundle.join("config.json");
@@ -168,8 +171,8 @@ pub(crate) fn replace(path: &Path, config: &Map<String, Value>) -> Result<(), Er
         let mut file = NamedTempFile::new_in(directory)?;
         let made = file.as_file().metadata()?;
         if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
-            // As root on somebody else's bundle: it stays somebody else's. As somebody else on root's: who may put a file into
-            // the directory may put one of her own there.
+            // As root on somebody else's bundle: it stays somebody else's. As somebody else on
+            // root's: who may put a file into the directory may put one of her own there.
             match fchown(file.as_file(), Some(before.uid()), Some(before.gid())) {
                 Err(error)
                     if !matches!(

@@ -7,8 +7,9 @@ use std::process::ExitStatus;
 
 use nix::errno::Errno;
 
-/// Whether `errno` means that this process or the machine is out of something just now. That says nothing about the call of a
-/// target, and it may be over in a moment: who meets it waits and tries again.
+/// Whether `errno` means that this process or the machine is out of something just now. That says
+/// nothing about the call of a target, and it may be over in a moment: who meets it waits and tries
+/// again.
 pub(crate) fn is_shortage(errno: Errno) -> bool {
     matches!(
         errno,

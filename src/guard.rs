@@ -1,9 +1,11 @@
-//! The guard of a daemon: a process that does nothing but hold what the daemon holds of each container.
+//! The guard of a daemon: a process that does nothing but hold what the daemon holds of each
+//! container.
 //!
-//! The kernel answers ENOSYS to all calls of a container, for good, once the last copy of its listener is closed. Daemon and worker
-//! have one each, and where one of them ends the other one sees to it: the daemon starts a worker, the worker looks for a
-//! daemon. Where both end, the guard starts a worker, which serves as one that has lost its daemon. Who may start
-//! one at a time, and who serves, is settled by locks on the container's board.
+//! The kernel answers ENOSYS to all calls of a container, for good, once the last copy of its
+//! listener is closed. Daemon and worker have one each, and where one of them ends the other one
+//! sees to it: the daemon starts a worker, the worker looks for a daemon. Where both end, the guard
+//! starts a worker, which serves as one that has lost its daemon. Who may start one at a time, and
+//! who serves, is settled by locks on the container's board.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};

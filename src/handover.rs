@@ -1,23 +1,24 @@
 //! What a daemon, its workers and the runtime front say to each other. Pure.
 //!
-//! Daemon and worker: a command line, and one message, the same in both directions.
-//! The daemon hands a container over to a new worker with it. A worker keeps the bytes, and when its daemon has gone it hands
-//! the container to the next daemon that listens on the same socket. With it come three fds, in the order of [`FDS`].
+//! Daemon and worker: a command line, and one message, the same in both directions. The daemon
+//! hands a container over to a new worker with it. A worker keeps the bytes, and when its daemon
+//! has gone it hands the container to the next daemon that listens on the same socket. With it come
+//! three fds, in the order of [`FDS`].
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The listener, the board, the memory that the container's workers share. A fourth one is the feed of a worker that
-/// does not receive by itself.
+/// The listener, the board, the memory that the container's workers share. A fourth one is the feed
+/// of a worker that does not receive by itself.
 pub(crate) const FDS: usize = 3;
 
 /// Changes when an older worker could not be understood any more.
 const VERSION: u32 = 3;
 
-/// The most characters of a name or a path, and the most groups (NGROUPS_MAX): a message within them is shorter than
-/// [`LONGEST`].
+/// The most characters of a name or a path, and the most groups (NGROUPS_MAX): a message within
+/// them is shorter than [`LONGEST`].
 pub(crate) const MAX_CHARS: usize = 4096;
 const MAX_GROUPS: usize = 65_536;
 
@@ -31,7 +32,8 @@ const GUARD: &str = "guard";
 
 /// What a worker finds on its command line.
 ///
-/// Words in fixed places: a worker with a parser for options in it would be a tenth larger in memory.
+/// Words in fixed places: a worker with a parser for options in it would be a tenth larger in
+/// memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setup {
     pub(crate) log_level: String,
@@ -169,8 +171,8 @@ pub(crate) enum NextUser {
     User(ProcessUser),
 }
 
-/// What the runtime front says before it becomes the runtime, in the same process. A daemon that has heard it answers
-/// [`HEARD`].
+/// What the runtime front says before it becomes the runtime, in the same process. A daemon that
+/// has heard it answers [`HEARD`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Announcement {
     #[serde(rename = "subuidlessAnnouncement")]

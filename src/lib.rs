@@ -1,13 +1,13 @@
 //! subuidless runs OCI containers whose user has no range in `/etc/subuid`.
 //!
-//! In a user namespace with one mapped id, chown(2) and its like fail. A container runtime sends this program the
-//! seccomp listener of a container, and it answers those calls as a kernel with all ids mapped would. The rooms, from the
-//! top floor down; each imports from lower floors only:
+//! In a user namespace with one mapped id, chown(2) and its like fail. A container runtime sends
+//! this program the seccomp listener of a container, and it answers those calls as a kernel with
+//! all ids mapped would. The rooms, from the top floor down; each imports from lower floors only:
 //!
-//! `cli` > `tree` > `sweep`, `launch`, `look`, `check`, `install` > `runtime` > `daemon`, `guard`, `bundle`, `profile`, `worker` > `syscalls` >
-//! `target` > `seccomp`, `board`, `owner`, `identity` >
-//! `procfs`, `lock`, `rundir`, `limits` > `sys` > `credentials`,
-//! `acl`, `name`, `handover`, `ask`, `oci`, `error` > `tally`, `sparing`.
+//! `cli` > `tree` > `sweep`, `launch`, `look`, `check`, `install` > `runtime` > `daemon`, `guard`,
+//! `bundle`, `profile`, `worker` > `syscalls` > `target` > `seccomp`, `board`, `owner`,
+//! `identity` > `procfs`, `lock`, `rundir`, `limits` > `sys` > `credentials`, `acl`, `name`,
+//! `handover`, `ask`, `oci`, `error` > `tally`, `sparing`.
 //!
 //! Start reading in `syscalls`.
 

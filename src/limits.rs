@@ -1,7 +1,8 @@
-//! Limits of setrlimit(2) under which subuidless cannot do its work, or a part of it: told before anything fails for want of them.
+//! Limits of setrlimit(2) under which subuidless cannot do its work, or a part of it: told before
+//! anything fails for want of them.
 //!
-//! What counts is the hard limit: our own processes raise the soft one as far as it goes ([`raise`]), and the command that is
-//! run keeps what it was given.
+//! What counts is the hard limit: our own processes raise the soft one as far as it goes
+//! ([`raise`]), and the command that is run keeps what it was given.
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
@@ -13,7 +14,8 @@ use crate::sys;
 pub(crate) enum Loss {
     /// Nothing works.
     All,
-    /// Nobody can change ids: a process keeps its identity in its limit of locks, which has to be unlimited otherwise.
+    /// Nobody can change ids: a process keeps its identity in its limit of locks, which has to be
+    /// unlimited otherwise.
     Ids,
     /// Owners of symlinks and their like have nowhere to be kept.
     Store,
@@ -119,7 +121,8 @@ impl Loss {
     }
 }
 
-/// Raises this process's own limits as far as they go: for processes of ours that execute no program of others'.
+/// Raises this process's own limits as far as they go: for processes of ours that execute no
+/// program of others'.
 pub(crate) fn raise() {
     sys::ignore_file_size_signal();
     for need in NEEDS.iter().filter(|need| need.loss != Loss::Ids) {

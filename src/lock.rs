@@ -1,11 +1,11 @@
 //! Locks: two changes of one thing at once must not undo each other.
 //!
-//! The kernel holds the inode's lock over chown(2); an extended attribute has no compare-and-set. Threads of a worker
-//! exclude each other by a mutex; workers of all containers of a user, and `subuidless owners`, by
-//! a lock on a byte of a file beside the recent side store, one for each inode, so that a container
-//! that hangs in its own FUSE holds up nobody else. Where there is no such file, workers of one
-//! container exclude each other by a memfd that the daemon gives to all of them, as they do for the
-//! container's table of identities.
+//! The kernel holds the inode's lock over chown(2); an extended attribute has no compare-and-set.
+//! Threads of a worker exclude each other by a mutex; workers of all containers of a user, and
+//! `subuidless owners`, by a lock on a byte of a file beside the recent side store, one for each
+//! inode, so that a container that hangs in its own FUSE holds up nobody else. Where there is no
+//! such file, workers of one container exclude each other by a memfd that the daemon gives to all
+//! of them, as they do for the container's table of identities.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -37,8 +37,8 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    /// `memfd` must be an open file description that nobody else has: locks last as long as it does, so that a killed
-    /// worker's are gone with it.
+    /// `memfd` must be an open file description that nobody else has: locks last as long as it
+    /// does, so that a killed worker's are gone with it.
     pub(crate) fn new(memfd: OwnedFd) -> Self {
         Self {
             memfd,

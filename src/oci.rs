@@ -1,8 +1,10 @@
-//! The seccomp receiver protocol: `ContainerProcessState` as the OCI runtime spec (config-linux.md) spells it. Pure.
+//! The seccomp receiver protocol: `ContainerProcessState` as the OCI runtime spec (config-linux.md)
+//! spells it. Pure.
 //!
-//! Runtimes differ: crun sends pretty-printed JSON and, on exec, pids of 0; runc compact JSON; youki further keys and
-//! nulls; crun before 0.19 one blank byte instead of any JSON. pids are in the runtime's own pid namespace, so nothing here
-//! relies on them: the kernel translates those of the notifications.
+//! Runtimes differ: crun sends pretty-printed JSON and, on exec, pids of 0; runc compact JSON;
+//! youki further keys and nulls; crun before 0.19 one blank byte instead of any JSON. pids are in
+//! the runtime's own pid namespace, so nothing here relies on them: the kernel translates those of
+//! the notifications.
 
 use serde::Deserialize;
 

@@ -1,8 +1,9 @@
 //! The host's procfs: names of files in it, and what some of them say.
 //!
-//! A worker keeps the procfs of the pid namespace that it was born in as the working directory of every service
-//! thread, so these names are relative: in the container's own procfs a worker has no pid. A name never goes on
-//! *through* a directory of the host's procfs with bytes that a target chose: only behind a magic link, which has left it.
+//! A worker keeps the procfs of the pid namespace that it was born in as the working directory of
+//! every service thread, so these names are relative: in the container's own procfs a worker has no
+//! pid. A name never goes on *through* a directory of the host's procfs with bytes that a target
+//! chose: only behind a magic link, which has left it.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -59,9 +60,9 @@ pub(crate) fn write(name: &Name, text: &[u8]) -> Result<(), Errno> {
     File::from(file).write_all(text).map_err(errno_of)
 }
 
-/// Whether the main thread of the process `pid` has ended while others have not: then it cannot be waited for. A killed worker
-/// with a thread in an uninterruptible call (FUSE that has read the request, a dead NFS server) stays so. To be called while
-/// /proc is the host's.
+/// Whether the main thread of the process `pid` has ended while others have not: then it cannot be
+/// waited for. A killed worker with a thread in an uninterruptible call (FUSE that has read the
+/// request, a dead NFS server) stays so. To be called while /proc is the host's.
 pub(crate) fn is_dying(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         stat.rsplit(')')

@@ -1,9 +1,11 @@
-//! The runtime directory: below it lies all that the processes of one user meet by, which is sockets, locks, logs, what belongs
-//! to running containers, and the recent part of the side store. This is the only room that reads XDG_RUNTIME_DIR.
+//! The runtime directory: below it lies all that the processes of one user meet by, which is
+//! sockets, locks, logs, what belongs to running containers, and the recent part of the side store.
+//! This is the only room that reads XDG_RUNTIME_DIR.
 //!
-//! The invariant: nobody but this user can make, move or replace a name in it. A seccomp listener that is sent to a socket there
-//! reaches a process of this user; so whoever sends nothing there has no need to ask. It is the first of these that keeps it:
-//! `$XDG_RUNTIME_DIR`, `/run/user/UID`, `/tmp/subuidless-UID`. The last one is made where it is missing.
+//! The invariant: nobody but this user can make, move or replace a name in it. A seccomp listener
+//! that is sent to a socket there reaches a process of this user; so whoever sends nothing there
+//! has no need to ask. It is the first of these that keeps it: `$XDG_RUNTIME_DIR`, `/run/user/UID`,
+//! `/tmp/subuidless-UID`. The last one is made where it is missing.
 
 use std::env;
 use std::fs::{self, DirBuilder, File};
@@ -127,8 +129,8 @@ fn made(directory: PathBuf) -> Result<PathBuf, Error> {
     }
 }
 
-/// Where the recent part of the side store may lie, the best place first: in memory, and gone after a boot, as a store without
-/// fsync has to be.
+/// Where the recent part of the side store may lie, the best place first: in memory, and gone after
+/// a boot, as a store without fsync has to be.
 pub(crate) fn recent_stores() -> Vec<PathBuf> {
     let runtime = find().ok().filter(|found| !found.is_makeshift);
     let shared = PathBuf::from(format!("/dev/shm/subuidless-recent-{}", host_uid()));
@@ -139,7 +141,8 @@ pub(crate) fn recent_stores() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Where crun and runc keep their state that were not told where, as they look for it; but they take anybody's.
+/// Where crun and runc keep their state that were not told where, as they look for it; but they
+/// take anybody's.
 pub(crate) fn states_of(runtime: &str) -> Vec<PathBuf> {
     let login = env::var_os(VARIABLE).map(PathBuf::from);
     let mut found: Vec<PathBuf> = login.into_iter().chain([PathBuf::from("/run")]).collect();
@@ -150,9 +153,10 @@ pub(crate) fn states_of(runtime: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Makes a directory for this user alone, or opens the one that is there; anything else is an error: in
-/// /tmp and /dev/shm somebody else may have been there first. One of ours that others can read, as an
-/// earlier version or another umask left it, becomes ours alone: nobody else can have put anything there.
+/// Makes a directory for this user alone, or opens the one that is there; anything else is an
+/// error: in /tmp and /dev/shm somebody else may have been there first. One of ours that others can
+/// read, as an earlier version or another umask left it, becomes ours alone: nobody else can have
+/// put anything there.
 pub(crate) fn own(directory: &Path) -> io::Result<OwnedFd> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -204,8 +208,8 @@ fn examine(directory: &Path) -> io::Result<()> {
     refuse_replaceable(directory)
 }
 
-/// An error where others could put something else in the place of `path`: into a directory on the way to it, by name or behind
-/// symbolic links.
+/// An error where others could put something else in the place of `path`: into a directory on the
+/// way to it, by name or behind symbolic links.
 pub(crate) fn refuse_replaceable(path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let parent = path.parent().unwrap_or(&path);
@@ -229,7 +233,8 @@ pub(crate) fn refuse_replaceable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Why somebody else could replace what is in a directory. To a user namespace with few ids, root of the host is nobody.
+/// Why somebody else could replace what is in a directory. To a user namespace with few ids, root
+/// of the host is nobody.
 fn who_could(found: &fs::Metadata, is_confined: bool) -> Option<&'static str> {
     const NOBODY: u32 = 65534;
     let is_ours = found.uid() == Uid::effective().as_raw();

@@ -1,7 +1,7 @@
 //! The kernel boundary of seccomp_unotify(2): [`ListenerFd`], [`Notification`], [`Reply`].
 //!
-//! Nothing here knows what a syscall means. A notification is received straight into shared memory (see
-//! [`crate::board`]), so that a supervisor's death leaves no call unknown.
+//! Nothing here knows what a syscall means. A notification is received straight into shared memory
+//! (see [`crate::board`]), so that a supervisor's death leaves no call unknown.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +36,8 @@ pub(crate) enum ReceiveError {
 impl ListenerFd {
     /// Takes `fd` if it is a seccomp listener, otherwise gives the reason.
     pub(crate) fn new(fd: OwnedFd) -> Result<Self, Errno> {
-        // 0 is an id that no notification has had for 2^64 calls: a listener says ENOENT, other files ENOTTY or EINVAL.
+        // 0 is an id that no notification has had for 2^64 calls: a listener says ENOENT, other
+        // files ENOTTY or EINVAL.
         match sys::notification_id_valid(fd.as_fd(), 0) {
             Ok(()) | Err(Errno::ENOENT) => Ok(Self { fd, feed: None }),
             Err(errno) => Err(errno),
@@ -58,7 +59,8 @@ impl ListenerFd {
         self.feed.as_ref().unwrap_or(&self.fd).as_fd()
     }
 
-    /// Wakes the target on the supervisor's own core (Linux 6.6): a tenth of the latency. Older kernels say EINVAL.
+    /// Wakes the target on the supervisor's own core (Linux 6.6): a tenth of the latency. Older
+    /// kernels say EINVAL.
     pub(crate) fn enable_sync_wake_up(&self) -> bool {
         const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: u64 = 1;
         // Without it everything works as well, only slower.
@@ -99,8 +101,8 @@ impl ListenerFd {
         sys::notification_send(self.fd.as_fd(), &response)
     }
 
-    /// Replies with a new file descriptor of the target's, for `file`. EMFILE when the target may have no more: then it still
-    /// waits for a reply.
+    /// Replies with a new file descriptor of the target's, for `file`. EMFILE when the target may
+    /// have no more: then it still waits for a reply.
     pub(crate) fn reply_with_file(
         &self,
         id: u64,
@@ -110,7 +112,8 @@ impl ListenerFd {
         sys::notification_send_file(self.fd.as_fd(), id, file, close_on_exec).map(Reply::Sent)
     }
 
-    /// Whether the notification still waits for its reply, so that its pid cannot have been recycled.
+    /// Whether the notification still waits for its reply, so that its pid cannot have been
+    /// recycled.
     pub(crate) fn is_waiting(&self, id: u64) -> bool {
         sys::notification_id_valid(self.fd.as_fd(), id).is_ok()
     }

@@ -1,7 +1,8 @@
 //! Log lines in measure: whoever can have a line written again and again fills no disk with it.
 //!
-//! Each place of the program that logs has a budget of its own, which grows again slowly. What goes beyond is counted, and the
-//! count is said once a minute, and at the end. Debug lines are for who has asked for them, and have no bounds.
+//! Each place of the program that logs has a budget of its own, which grows again slowly. What goes
+//! beyond is counted, and the count is said once a minute, and at the end. Debug lines are for who
+//! has asked for them, and have no bounds.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,14 +1,15 @@
 //! Counters of calls: how many of each syscall, how they were answered, how long that took. Pure.
 //!
-//! They lie in memory that a worker shares with its daemon (see `crate::board`): [`count`] is in the way of every call, and
-//! takes two relaxed additions; all the rest is for who asks.
+//! They lie in memory that a worker shares with its daemon (see `crate::board`): [`count`] is in
+//! the way of every call, and takes two relaxed additions; all the rest is for who asks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Rows of the syscall table that are counted apart; what comes behind them, or is in no row, shares the last one.
+/// Rows of the syscall table that are counted apart; what comes behind them, or is in no row,
+/// shares the last one.
 pub(crate) const ROWS: usize = 128;
 /// Counters of the outcomes, then the histogram.
 const ROW_WORDS: usize = OUTCOMES + BUCKETS;
@@ -63,7 +64,8 @@ impl Count {
 
     /// So many of 100 calls took no longer, in nanoseconds; `None` without a call.
     ///
-    /// Within its bucket a call's place is guessed: the result is wrong by a factor of two at the most.
+    /// Within its bucket a call's place is guessed: the result is wrong by a factor of two at the
+    /// most.
     pub(crate) fn quantile(&self, percent: u64) -> Option<u64> {
         let total: u64 = self.buckets.iter().sum();
         let wanted = total.checked_mul(percent)?.div_ceil(100).max(1);
@@ -80,7 +82,8 @@ impl Count {
     }
 }
 
-/// From this many nanoseconds on, to below that many; the last bucket is taken as long as the others.
+/// From this many nanoseconds on, to below that many; the last bucket is taken as long as the
+/// others.
 fn bounds(bucket: usize) -> (u64, u64) {
     let end = 1 << (FIRST_BUCKET_BITS as usize + bucket);
     (if bucket == 0 { 0 } else { end / 2 }, end)
@@ -92,7 +95,8 @@ fn bucket(elapsed: Duration) -> usize {
     (bits.saturating_sub(FIRST_BUCKET_BITS) as usize).min(BUCKETS - 1)
 }
 
-/// Counts a served call in `words`, which are [`WORDS`] many; `row` is its place in the syscall table.
+/// Counts a served call in `words`, which are [`WORDS`] many; `row` is its place in the syscall
+/// table.
 pub(crate) fn count(words: &[AtomicU64], row: Option<usize>, outcome: Outcome, elapsed: Duration) {
     let start = row.unwrap_or(ROWS).min(ROWS - 1) * ROW_WORDS;
     let outcome = match outcome {

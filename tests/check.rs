@@ -1,5 +1,5 @@
-//! `subuidless check`: on this host, which can do the job, and on hosts that lack one thing or another, made of mount and user
-//! namespaces.
+//! `subuidless check`: on this host, which can do the job, and on hosts that lack one thing or
+//! another, made of mount and user namespaces.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

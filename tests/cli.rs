@@ -1,4 +1,5 @@
-//! The command line: profiles that runtimes load, bundles that keep what they had, a daemon that respects what is there.
+//! The command line: profiles that runtimes load, bundles that keep what they had, a daemon that
+//! respects what is there.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! Against the kernel: the same program, run as real root with all ids mapped and under subuidless, prints the same.
+//! Against the kernel: the same program, run as real root with all ids mapped and under subuidless,
+//! prints the same.
 
 mod common;
 
@@ -75,7 +76,8 @@ fn the_probe_prints_what_it_prints_as_root_but_for_the_differences_that_are_know
     }
 }
 
-/// The lines in which the two differ, with `-` and `+` and their group in front, without their numbers.
+/// The lines in which the two differ, with `-` and `+` and their group in front, without their
+/// numbers.
 fn differences(oracle: &[u8], ours: &[u8]) -> Vec<String> {
     let place = tempfile::tempdir().expect("a directory");
     let files = [("oracle", oracle), ("ours", ours)].map(|(name, printed)| {

@@ -1,4 +1,5 @@
-//! Real containers: what they set is what they see, whoever looks and however often anything is restarted.
+//! Real containers: what they set is what they see, whoever looks and however often anything is
+//! restarted.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

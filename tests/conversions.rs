@@ -203,7 +203,8 @@ fn override_stat_goes_both_ways() {
         subuidless owners export tree --format override-stat; chmod -R a=rwX tree; mkdir upper work merged",
     )
     .ok();
-    // fuse-overlayfs takes ids from the attributes of its lower layer, and writes them to its upper one.
+    // fuse-overlayfs takes ids from the attributes of its lower layer, and writes them to its upper
+    // one.
     let script = format!(
         "chown 0:0 upper; fuse-overlayfs -o lowerdir=tree,upperdir=upper,workdir=work,xattr_permissions=2 merged 2>/dev/null; cd merged; {LISTING}
         mkdir new; chmod 2755 new; chown 12:13 new; cd ..; umount merged; chown -R {}:{} upper",

@@ -1,17 +1,19 @@
-//! A real Debian: what its tools set is what they see, compared with the same script run as root with all ids mapped.
+//! A real Debian: what its tools set is what they see, compared with the same script run as root
+//! with all ids mapped.
 
 mod common;
 
 use common::{Bundle, Daemon, Place, Runtime, assert_same_lines, debian_tar};
 
-/// Everything about the files below DIR that has to do with owners. (The size of a directory is the file system's affair.)
+/// Everything about the files below DIR that has to do with owners. (The size of a directory is the
+/// file system's affair.)
 const LIST: &str = r"list() {
     find $1 \( -type d -printf '%p %M %U:%G %n\n' \) -o -printf '%p %M %U:%G %s %n %l\n' | LC_ALL=C sort
 }
 ";
 
-/// Runs `script` in a Debian, for real and under subuidless, and compares what they print; then lists `directories` in new
-/// containers, served by a new daemon.
+/// Runs `script` in a Debian, for real and under subuidless, and compares what they print; then
+/// lists `directories` in new containers, served by a new daemon.
 fn compare(directories: &str, script: &str) {
     let place = Place::new();
     let daemon = Daemon::start(&place);

@@ -1,7 +1,9 @@
-//! The commands of README.md and docs/ do what these pages say: each page's `sh` blocks are run in order, in one shell, by the unprivileged user.
+//! The commands of README.md and docs/ do what these pages say: each page's `sh` blocks are run in
+//! order, in one shell, by the unprivileged user.
 //!
-//! A block of commands that cannot run here is `sh no-test: REASON`; what is not to be typed has another language. A command whose output matters ends in
-//! `# prints WORDS`: all that it prints, with single spaces for white space.
+//! A block of commands that cannot run here is `sh no-test: REASON`; what is not to be typed has
+//! another language. A command whose output matters ends in `# prints WORDS`: all that it prints,
+//! with single spaces for white space.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

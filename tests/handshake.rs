@@ -1,7 +1,8 @@
-//! What peers send to the daemon's socket: the runtimes' messages in all their forms, and everything else.
+//! What peers send to the daemon's socket: the runtimes' messages in all their forms, and
+//! everything else.
 //!
-//! Each refused message gives one log line that names the reason, leaves no fd open (a target whose last listener is
-//! closed gets ENOSYS), and the daemon goes on.
+//! Each refused message gives one log line that names the reason, leaves no fd open (a target whose
+//! last listener is closed gets ENOSYS), and the daemon goes on.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -68,7 +69,8 @@ fn send(place: &Place, daemon: &Daemon, message: &[u8], fds: &[BorrowedFd]) {
     Peer::connect(place, daemon).send(message, fds);
 }
 
-/// Sends `message` with a listener; its target is served from then on, and the log names the container.
+/// Sends `message` with a listener; its target is served from then on, and the log names the
+/// container.
 fn is_served(message: &[u8], id: &str) {
     begins_and_ends(message, "container", id);
 }

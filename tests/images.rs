@@ -1,4 +1,5 @@
-//! Images: what umoci, skopeo, podman and buildah make of them for a user with one mapped id, entry by entry as real root has it.
+//! Images: what umoci, skopeo, podman and buildah make of them for a user with one mapped id, entry
+//! by entry as real root has it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,7 +33,8 @@ fn odd_image(place: &Place) -> PathBuf {
     directory.join("img")
 }
 
-/// A directory with a name in small letters: podman makes an image's name of the path that it pulls it from, and wants those.
+/// A directory with a name in small letters: podman makes an image's name of the path that it pulls
+/// it from, and wants those.
 fn directory(place: &Place, name: &str) -> TempDir {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -124,8 +126,8 @@ fn compare(oracle: &Side, ours: &Side, script: &str) -> Vec<u8> {
     expected
 }
 
-/// Ends the daemons that the front has started: conmon hands on nothing of the environment that marks processes of this place, but
-/// their sockets lie in it.
+/// Ends the daemons that the front has started: conmon hands on nothing of the environment that
+/// marks processes of this place, but their sockets lie in it.
 struct Daemons<'a>(&'a Place);
 
 impl Drop for Daemons<'_> {

@@ -1,5 +1,5 @@
-//! Inodes of all types and attributes of all sorts: what was made and set is what is seen, also after everything but the
-//! files themselves has been started anew.
+//! Inodes of all types and attributes of all sorts: what was made and set is what is seen, also
+//! after everything but the files themselves has been started anew.
 //!
 //! The same script runs as real root of the machine and under subuidless, and must print the same.
 
@@ -37,7 +37,8 @@ fn bash(bundle: &Bundle, script: &str) -> Vec<u8> {
     bundle.run(&words.each_ref().map(String::as_str)).bytes()
 }
 
-/// Runs `script` in /work of two Debians; what it prints and what it leaves there is the same, and stays so.
+/// Runs `script` in /work of two Debians; what it prints and what it leaves there is the same, and
+/// stays so.
 #[track_caller]
 fn compare(script: &str) -> String {
     let place = Place::new();
@@ -306,7 +307,8 @@ fn our_own_attributes_are_hidden_and_cannot_be_forged() {
     });
 }
 
-/// Runtimes take names of libseccomp's, which has none for these yet; where they are named by their numbers, they are answered.
+/// Runtimes take names of libseccomp's, which has none for these yet; where they are named by their
+/// numbers, they are answered.
 #[test]
 fn our_own_attributes_are_hidden_from_the_calls_that_end_in_at_too() {
     hidden("-a", &["at", "link at", "fd at"], |place, script| {
@@ -641,7 +643,8 @@ fn what_is_copied_up_by_chmod_or_utime_keeps_its_owner() {
     );
 }
 
-/// Renaming and linking go to the kernel unseen: of a lower layer's links, fifos, sockets and devices they leave no owner.
+/// Renaming and linking go to the kernel unseen: of a lower layer's links, fifos, sockets and
+/// devices they leave no owner.
 #[test]
 fn what_was_copied_up_keeps_its_owner_when_it_is_moved_and_linked() {
     overlay(
@@ -683,7 +686,8 @@ fn podman_mounts_a_container_anew_and_what_it_has_copied_up_keeps_its_owner() {
 
 #[test]
 fn owners_are_seen_while_they_are_moved_to_disk() {
-    // Asks for what is not in the store, all the time; in the meantime what is in it comes to its disk for the first time.
+    // Asks for what is not in the store, all the time; in the meantime what is in it comes to its
+    // disk for the first time.
     let script = r#"mkdir /work; cd /work; mkfifo known other; mknod device c 510 7; chown 5:6 known
         perl -MTime::HiRes=time -e '$end = time + 2.5; while (time < $end) { lstat "other" or die }'
         stat -c '%u:%g %F' known device other; chown 7:8 device; stat -c '%u:%g %F' device"#;
@@ -741,8 +745,8 @@ impl Churn {
     }
 }
 
-/// Runs the job for real, and in a container whose worker, daemon and guard are killed so many times at random points: what
-/// `victims` picks of [`ALL`]. One of them is always left.
+/// Runs the job for real, and in a container whose worker, daemon and guard are killed so many
+/// times at random points: what `victims` picks of [`ALL`]. One of them is always left.
 #[track_caller]
 #[expect(
     clippy::print_stderr,
@@ -828,8 +832,8 @@ enum Victim {
 const ALL: [Victim; 3] = [Victim::Worker, Victim::Daemon, Victim::Guard];
 
 impl Victim {
-    /// Which process that is. All of them have the container by then: with none of them the kernel has nobody to ask. Those that
-    /// were killed are `dead`, and may not have gone yet.
+    /// Which process that is. All of them have the container by then: with none of them the kernel
+    /// has nobody to ask. Those that were killed are `dead`, and may not have gone yet.
     fn pid(self, place: &Place, daemon: &Daemon, container: &str, dead: &[Pid]) -> Pid {
         let lives = |pid: &Pid| !dead.contains(pid) && common::has_listener(*pid);
         let worker = until("a worker has the listener", || {
@@ -896,7 +900,8 @@ fn store_of(place: &Place) -> PathBuf {
     place.path("home/.local/state/subuidless")
 }
 
-/// Special inodes with owners, named `$1`NUMBER for all numbers below `$2`, and what they look like. For busybox.
+/// Special inodes with owners, named `$1`NUMBER for all numbers below `$2`, and what they look
+/// like. For busybox.
 const MAKE: &str = r#"
     make() {
         n=0
@@ -1142,8 +1147,8 @@ fn a_store_lies_where_it_is_told_to() {
     drop(daemon);
 }
 
-/// With a daemon whose store cannot be used for the reason `told`: containers go on, what they make is seen until the next boot, and
-/// what had been kept is there once the store can be used again.
+/// With a daemon whose store cannot be used for the reason `told`: containers go on, what they make
+/// is seen until the next boot, and what had been kept is there once the store can be used again.
 fn goes_on_without_its_store(
     spoil: impl FnOnce(&Place, &Path),
     mend: impl FnOnce(&Place, &Path),

@@ -1,4 +1,5 @@
-//! `install --user` and its undoing: what is written, what is left alone, and that systemd and podman use it.
+//! `install --user` and its undoing: what is written, what is left alone, and that systemd and
+//! podman use it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

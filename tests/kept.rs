@@ -1,5 +1,6 @@
-//! What the kernel keeps for nobody but its own root, and a file keeps all the same: devices, attributes, access control
-//! lists, owners of symbolic links; also after what is like a boot. And 32-bit programs.
+//! What the kernel keeps for nobody but its own root, and a file keeps all the same: devices,
+//! attributes, access control lists, owners of symbolic links; also after what is like a boot. And
+//! 32-bit programs.
 
 mod common;
 
@@ -9,8 +10,8 @@ use std::process::Command;
 
 use common::{Bundle, Daemon, Place, assert_same_lines, run, tool};
 
-/// Runs `make`, and after it `look`, in a Debian; then `look` again with another daemon, in another container, after a boot: what
-/// lies in memory is gone.
+/// Runs `make`, and after it `look`, in a Debian; then `look` again with another daemon, in another
+/// container, after a boot: what lies in memory is gone.
 fn make_and_look(make: &str, look: &str) -> String {
     let place = Place::new();
     let daemon = Daemon::start(&place);

@@ -29,7 +29,8 @@ impl House {
         }
     }
 
-    /// `subuidless run --rootfs` with options and a command; what it starts is known by its environment.
+    /// `subuidless run --rootfs` with options and a command; what it starts is known by its
+    /// environment.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.place.subuidless(["run", "--rootfs"]);
         command
@@ -357,7 +358,8 @@ fn nothing_is_left_whoever_dies_first() {
         kill(init, Signal::SIGKILL).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(137));
         house.is_left_alone();
-        // The supervisor: the container goes on, its worker ends with it, and its name can be used again.
+        // The supervisor: the container goes on, its worker ends with it, and its name can be used
+        // again.
         let (mut child, init) = start("c", runtime);
         let supervisor = house
             .place

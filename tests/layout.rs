@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who stands on a room of the same floor: a board holds notifications, a bundle a profile, names make procfs paths.
+/// Who stands on a room of the same floor: a board holds notifications, a bundle a profile, names
+/// make procfs paths.
 const BESIDE: [(&str, &str); 3] = [
     ("board", "seccomp"),
     ("bundle", "profile"),
@@ -17,7 +18,8 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The floors from the top down, as the library's documentation lists them: rooms in backticks, `>` between floors.
+/// The floors from the top down, as the library's documentation lists them: rooms in backticks, `>`
+/// between floors.
 fn floors() -> Vec<Vec<String>> {
     let text = fs::read_to_string(source().join("lib.rs")).unwrap();
     let documentation: Vec<&str> = text

@@ -1,4 +1,5 @@
-//! Under low limits of setrlimit(2) everything works, or says which limit is in the way, where that could be raised.
+//! Under low limits of setrlimit(2) everything works, or says which limit is in the way, where that
+//! could be raised.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -11,7 +11,8 @@ use common::{Bundle, Daemon, Place, Runtime, Started, run, until};
 /// As many at a time.
 const AT_ONCE: u32 = 4;
 
-/// All files below `directory`, but for those of the runtimes, and the side store's two marks of what is known of it.
+/// All files below `directory`, but for those of the runtimes, and the side store's two marks of
+/// what is known of it.
 fn files(directory: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -28,7 +29,8 @@ fn files(directory: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// Where something could be left: the runtime directory, the state directory, and what everybody shares.
+/// Where something could be left: the runtime directory, the state directory, and what everybody
+/// shares.
 fn all_files(place: &Place) -> BTreeSet<PathBuf> {
     let own = [place.runtime_directory(), place.path("home/.local/state")];
     let mut found: BTreeSet<PathBuf> = own.iter().flat_map(|directory| files(directory)).collect();
@@ -56,7 +58,8 @@ fn repeat(times: u32, action: impl Fn(u32) + Sync) {
     });
 }
 
-/// What a container does that leaves something in every place where something can be left, and removes it.
+/// What a container does that leaves something in every place where something can be left, and
+/// removes it.
 const SCRIPT: &str =
     "touch f; chown 1:2 f; ln -s x l; chown -h 3:4 l; test $(stat -c %u:%g l) = 3:4; rm f l";
 

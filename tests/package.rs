@@ -233,7 +233,8 @@ fn make_installs_what_it_lists_and_uninstalls_exactly_that() {
     assert!(!destination.join("usr/share/doc/subuidless").exists());
 }
 
-/// What cargo-deb packs is what `make install` has made: every file is taken by one of its patterns.
+/// What cargo-deb packs is what `make install` has made: every file is taken by one of its
+/// patterns.
 #[test]
 fn the_debian_package_takes_all_of_the_layout() {
     let place = Place::new();

@@ -95,7 +95,8 @@ fn the_containers_of_a_pod_have_users_of_their_own() {
         let _one_at_a_time = common::lock();
         let _started = Started(&place);
         small_image(&place);
-        // podman knows no --cgroups=disabled for the first container of a pod, which crun makes all the same.
+        // podman knows no --cgroups=disabled for the first container of a pod, which crun makes all
+        // the same.
         let seen =
             Podman::fronted(&place, runtime).sh(r#"mkdir context; echo 'FROM localhost/small
                 CMD ["sleep", "1000000"]' >context/Dockerfile

@@ -1,4 +1,5 @@
-//! How far a container reaches by way of the processes that it sees: no further than under its runtime alone.
+//! How far a container reaches by way of the processes that it sees: no further than under its
+//! runtime alone.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +17,8 @@ use nix::unistd::Pid;
 
 use common::{Bundle, Daemon, Place, Podman, Runtime, compile, run, small_image, until};
 
-/// Processes of the host: name, kind and capabilities for `reach`; the last one outside of the container's user namespace.
+/// Processes of the host: name, kind and capabilities for `reach`; the last one outside of the
+/// container's user namespace.
 const OUTSIDE: [(&str, &str, &str); 4] = [
     ("v-full", "victim", "all"),
     ("v-none", "victim", "none"),
@@ -167,7 +169,8 @@ fn no_call_reaches_further_through_a_link_of_any_process_than_under_crun_alone()
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let host = Host::new(&place);
-    // Of the host and of the container, by its root, by one of a user namespace below, and by one that Landlock restricts.
+    // Of the host and of the container, by its root, by one of a user namespace below, and by one
+    // that Landlock restricts.
     for procfs in ["/hpm", "/proc"] {
         for (who, setting) in [
             ("root", ""),
@@ -311,7 +314,8 @@ fn a_runtime_that_enters_a_container_is_as_closed_to_it_as_without_us() {
         let reached: BTreeSet<_> = lines
             .lines()
             .filter(|line| line.starts_with(comm) && line.ends_with(" done"))
-            // Before it has been executed in there, its root is the host's; afterwards, the container's.
+            // Before it has been executed in there, its root is the host's; afterwards, the
+            // container's.
             .filter(|line| line.contains("+outside"))
             .collect();
         assert!(reached.is_empty(), "{reached:#?}");

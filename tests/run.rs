@@ -38,7 +38,8 @@ fn directories(place: &Place) -> (PathBuf, PathBuf) {
     (oracle, ours)
 }
 
-/// Runs `script` as real root and under `subuidless run`, and compares what is printed; the result is that.
+/// Runs `script` as real root and under `subuidless run`, and compares what is printed; the result
+/// is that.
 fn compare(place: &Place, (oracle, ours): &(PathBuf, PathBuf), script: &str) -> String {
     let script = format!("umask 022\n{script}");
     let mut real = place.as_root("bash");
@@ -378,7 +379,8 @@ fn a_killed_command_leaves_nothing() {
 fn a_supervisor_and_its_workers_are_deaf_to_sigterm() {
     let place = Place::new();
     let mut child = start_waiting(&place);
-    // As systemd and batch systems end whole groups of processes, but for the command itself, which would end.
+    // As systemd and batch systems end whole groups of processes, but for the command itself, which
+    // would end.
     for pid in [supervisor(&place)].into_iter().chain(place.workers()) {
         kill(pid, Signal::SIGTERM).unwrap();
     }
@@ -392,7 +394,8 @@ fn is_in_the_foreground(place: &Place, wanted: &[u8]) {
         let processes = place.processes();
         let (pid, _) = processes.iter().find(|(_, command)| command == wanted)?;
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // proc_pid_stat(5): state, parent, process group, session, terminal, its foreground process group.
+        // proc_pid_stat(5): state, parent, process group, session, terminal, its foreground process
+        // group.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         (fields[2] == fields[5] && fields[0] != "T").then_some(())
     });

@@ -1,4 +1,5 @@
-//! The runtime front: crun and runc behind it, with nothing else set up. podman and buildah are in podman.rs.
+//! The runtime front: crun and runc behind it, with nothing else set up. podman and buildah are in
+//! podman.rs.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! Another user of the machine, who has been everywhere first: nothing reaches her, and nothing waits for her.
+//! Another user of the machine, who has been everywhere first: nothing reaches her, and nothing
+//! waits for her.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! Calls that libseccomp has no names for: whichever profile a container has, they get by nobody. Where no profile can send them
-//! to us, they do not exist, as to an older kernel.
+//! Calls that libseccomp has no names for: whichever profile a container has, they get by nobody.
+//! Where no profile can send them to us, they do not exist, as to an older kernel.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -34,7 +34,8 @@ fn programs(place: &Place) -> [PathBuf; 2] {
         .map(|(name, options)| program(place, name, options))
 }
 
-/// That no call got by, and the owner is the one that was set. A libseccomp that has names for them lets us answer.
+/// That no call got by, and the owner is the one that was set. A libseccomp that has names for them
+/// lets us answer.
 #[track_caller]
 fn nothing_got_by(kind: &str, printed: &str, file: &Path) {
     let (calls, owner) = printed.trim_end().rsplit_once('\n').expect(printed);

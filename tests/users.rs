@@ -1,6 +1,8 @@
-//! Users inside, with the packages and tools that change ids: each sees what it set, and so do its children and its files.
+//! Users inside, with the packages and tools that change ids: each sees what it set, and so do its
+//! children and its files.
 //!
-//! The same script runs as real root with all ids mapped and under subuidless, and must print the same.
+//! The same script runs as real root with all ids mapped and under subuidless, and must print the
+//! same.
 
 mod common;
 
@@ -254,7 +256,8 @@ fn sshd_separates_privileges_and_logs_users_in() {
     assert_eq!(seen.matches("Permission denied").count(), 3, "{seen}");
 }
 
-/// A container whose init waits for processes that lose their parents, as a container's init should.
+/// A container whose init waits for processes that lose their parents, as a container's init
+/// should.
 const INIT: [&str; 3] = ["/bin/bash", "-c", "while sleep 1000; do :; done"];
 
 #[test]

@@ -1,4 +1,5 @@
-//! Workers: one dies and another takes over, the daemon goes and they stay, one call hangs and the others do not.
+//! Workers: one dies and another takes over, the daemon goes and they stay, one call hangs and the
+//! others do not.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -40,7 +41,8 @@ impl<'a> Steady<'a> {
         fs::read_to_string(self.directory.join(SAID)).unwrap_or_default()
     }
 
-    /// Waits until every thread has said something more, twice: the second time, it has begun after this call.
+    /// Waits until every thread has said something more, twice: the second time, it has begun after
+    /// this call.
     fn wait_for_progress(&self) {
         let rounds = || -> Vec<usize> {
             let said = self.said();

@@ -76,7 +76,8 @@ fn range_in(file: &str, name: &str, uid: u32) -> Option<String> {
     })
 }
 
-/// From LDAP and the like, through the `subid:` line of nsswitch.conf; getsubids(1): `0: NAME START COUNT`.
+/// From LDAP and the like, through the `subid:` line of nsswitch.conf; getsubids(1): `0: NAME START
+/// COUNT`.
 fn asked_range(name: &str) -> Option<String> {
     let mut command = Command::new("getsubids");
     let (status, text) = output(command.arg(name), PATIENCE).ok()?;
@@ -122,7 +123,8 @@ pub(super) fn limits() -> Check {
 pub(super) fn procfs() -> Check {
     const NAME: &str = "/proc";
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    // proc_pid_mountinfo(5): the fifth field is where, behind a lone dash come type, source and options.
+    // proc_pid_mountinfo(5): the fifth field is where, behind a lone dash come type, source and
+    // options.
     let mut mounted = mounts.lines().filter_map(|line| {
         let (fields, file_system) = line.split_once(" - ")?;
         let at_proc = fields.split(' ').nth(4)? == "/proc";

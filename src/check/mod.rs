@@ -1,7 +1,8 @@
 //! `subuidless check`: whether this host can do the job.
 //!
-//! What can be tried is tried, by processes of this program that end afterwards (see [`steps`]): version numbers and settings
-//! say less than the kernel does, and are read to name what is to blame. Nothing is changed, and nothing is left behind.
+//! What can be tried is tried, by processes of this program that end afterwards (see [`steps`]):
+//! version numbers and settings say less than the kernel does, and are read to name what is to
+//! blame. Nothing is changed, and nothing is left behind.
 
 mod files;
 mod host;

@@ -1,4 +1,5 @@
-//! The proof: a target under the very filter that containers have, and a supervisor that answers it.
+//! The proof: a target under the very filter that containers have, and a supervisor that answers
+//! it.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};

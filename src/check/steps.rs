@@ -1,7 +1,8 @@
-//! What is tried in processes of their own: a user namespace cannot be left, nor a filter be taken off.
+//! What is tried in processes of their own: a user namespace cannot be left, nor a filter be taken
+//! off.
 //!
-//! Two of them are a target and its supervisor, as in a container: neither descends from the other one. Each prints what it
-//! has seen as one JSON object.
+//! Two of them are a target and its supervisor, as in a container: neither descends from the other
+//! one. Each prints what it has seen as one JSON object.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -54,7 +55,8 @@ pub(crate) struct Supervisor {
     pub(super) send_file: Option<Tried>,
 }
 
-/// Makes a user namespace with the host user as its root, and one of mounts, which takes a capability there.
+/// Makes a user namespace with the host user as its root, and one of mounts, which takes a
+/// capability there.
 fn enter_namespace() -> Result<(), (String, Errno)> {
     let at = |stage: &str| {
         let stage = stage.to_owned();
@@ -82,7 +84,8 @@ fn tried<T>(result: Result<T, Errno>) -> Option<Tried> {
     Some(result.map(drop).map_err(|errno| errno as i32))
 }
 
-/// Enters a user namespace, loads the filter, and makes calls that only a supervisor can answer well.
+/// Enters a user namespace, loads the filter, and makes calls that only a supervisor can answer
+/// well.
 pub(crate) fn target() -> Result<(), Error> {
     let mut seen = Target::default();
     try_as_target(&mut seen);

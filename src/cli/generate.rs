@@ -1,4 +1,5 @@
-//! `subuidless completions` and `subuidless man`: what packages bring beside the program, from the definitions of its options.
+//! `subuidless completions` and `subuidless man`: what packages bring beside the program, from the
+//! definitions of its options.
 
 use std::path::PathBuf;
 
@@ -20,7 +21,8 @@ pub(super) struct CompletionsArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ManArguments {
-    /// Write subuidless.1 and a page for each command into this directory [default: print subuidless.1]
+    /// Write subuidless.1 and a page for each command into this directory [default: print
+    /// subuidless.1]
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 }

@@ -80,7 +80,8 @@ pub(super) struct KillArguments {
     /// The container's name
     name: String,
 
-    /// By name or number; all but KILL and STOP are ignored by a first process that does not handle them
+    /// By name or number; all but KILL and STOP are ignored by a first process that does not handle
+    /// them
     #[arg(default_value = "KILL", value_parser = signal)]
     signal: Signal,
 }

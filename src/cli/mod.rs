@@ -36,8 +36,8 @@ use crate::sparing::{self, Sparing};
 
 /// Runs OCI containers whose user has no range in /etc/subuid.
 ///
-/// subuidless is an OCI seccomp receiver: a container runtime sends it the seccomp listener of a container, and it
-/// answers chown, stat and their like as a kernel with all ids mapped would.
+/// subuidless is an OCI seccomp receiver: a container runtime sends it the seccomp listener of a
+/// container, and it answers chown, stat and their like as a kernel with all ids mapped would.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -74,9 +74,11 @@ enum Subcommands {
     Status(status::Arguments),
     /// Show calls as they are answered
     Trace(trace::Arguments),
-    /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or `subuidless-runc`)
+    /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or
+    /// `subuidless-runc`)
     Runtime(runtime::Arguments),
-    /// Read all of a side store, which a damaged one does not survive: the daemon has it done by another process
+    /// Read all of a side store, which a damaged one does not survive: the daemon has it done by
+    /// another process
     #[command(hide = true)]
     ReadStore {
         part: crate::daemon::store::Part,
@@ -86,7 +88,8 @@ enum Subcommands {
     /// Move what is recent in a side store to the disk, with the same risk
     #[command(hide = true)]
     SettleStore { recent: PathBuf, lasting: PathBuf },
-    /// Set up what makes containers work without further words: systemd units of the user's, and podman's settings
+    /// Set up what makes containers work without further words: systemd units of the user's, and
+    /// podman's settings
     Install(install::Arguments),
     /// Remove what `install` has made
     Uninstall(install::UndoArguments),
@@ -300,7 +303,8 @@ fn not_written(source: std::io::Error) -> Error {
     }
 }
 
-/// The one place where an error of ours is told: in the log where there is one, else as a plain sentence.
+/// The one place where an error of ours is told: in the log where there is one, else as a plain
+/// sentence.
 fn report(failure: &Error) {
     if tracing::dispatcher::has_been_set() {
         error!("{failure}");
@@ -317,7 +321,8 @@ fn tell(sentence: &str) {
 /// `--socket`, which those share that ask a daemon.
 #[derive(Debug, Args)]
 struct Asking {
-    /// The daemon's socket [default: $XDG_RUNTIME_DIR/subuidless.sock, and those of `subuidless run`]
+    /// The daemon's socket [default: $XDG_RUNTIME_DIR/subuidless.sock, and those of `subuidless
+    /// run`]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
@@ -333,7 +338,8 @@ struct Weaving {
     #[arg(long, value_enum, default_value_t = crate::profile::Runtime::Crun)]
     runtime: crate::profile::Runtime,
 
-    /// The daemon's socket, as an absolute path: runtimes that know no RUN_OCI_SECCOMP_RECEIVER need it
+    /// The daemon's socket, as an absolute path: runtimes that know no RUN_OCI_SECCOMP_RECEIVER
+    /// need it
     #[arg(long, value_name = "SOCKET", value_parser = absolute)]
     listener_path: Option<String>,
 }

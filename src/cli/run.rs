@@ -17,15 +17,18 @@ use crate::limits::{self, Loss};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Who the command is to be; with a group there are no supplementary ones [default: root, or the bundle's user]
+    /// Who the command is to be; with a group there are no supplementary ones [default: root, or
+    /// the bundle's user]
     #[arg(long, short, value_name = "UID[:GID]|NAME")]
     user: Option<String>,
 
-    /// Stay yourself: only what the command does in user namespaces that it makes (podman, buildah, unshare) is emulated
+    /// Stay yourself: only what the command does in user namespaces that it makes (podman, buildah,
+    /// unshare) is emulated
     #[arg(long, conflicts_with_all = ["user", "rootfs", "bundle"])]
     keep_id: bool,
 
-    /// Set an environment variable; NAME alone removes it, or passes it on to a container. May be given several times
+    /// Set an environment variable; NAME alone removes it, or passes it on to a container. May be
+    /// given several times
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
 
@@ -33,7 +36,8 @@ pub(super) struct Arguments {
     #[arg(long, short = 'w', value_name = "DIR")]
     cwd: Option<PathBuf>,
 
-    /// Where owners lie that files cannot carry, on a local disk [default: $XDG_STATE_HOME/subuidless]
+    /// Where owners lie that files cannot carry, on a local disk [default:
+    /// $XDG_STATE_HOME/subuidless]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 
@@ -75,7 +79,8 @@ struct Container {
     #[arg(long, short, requires = ROOT)]
     detach: bool,
 
-    /// As it is always: when a container has ended, nothing is left of it but what it has changed in its root file system
+    /// As it is always: when a container has ended, nothing is left of it but what it has changed
+    /// in its root file system
     #[arg(long, requires = ROOT)]
     rm: bool,
 
@@ -91,7 +96,8 @@ struct Container {
     #[arg(long, requires = ROOT)]
     read_only: bool,
 
-    /// Make a directory of the root file system writable, by copies in memory; may be given several times
+    /// Make a directory of the root file system writable, by copies in memory; may be given several
+    /// times
     #[arg(long, requires = ROOT, value_name = "DIR", value_parser = super::absolute)]
     copy_up: Vec<String>,
 
@@ -99,7 +105,8 @@ struct Container {
     #[arg(long, requires = ROOT, value_name = "NAME")]
     hostname: Option<String>,
 
-    /// A capability that its root has beside the usual ones, as CAP_SYS_ADMIN; may be given several times
+    /// A capability that its root has beside the usual ones, as CAP_SYS_ADMIN; may be given several
+    /// times
     #[arg(long, requires = ROOT, value_name = "CAP", value_parser = capability)]
     cap_add: Vec<String>,
 
@@ -286,7 +293,8 @@ fn hold(options: daemon::Options, holder: Holder) -> Result<(), Error> {
     result
 }
 
-/// The keeper of a container's network, or the hook that tells it of the container: no command for people.
+/// The keeper of a container's network, or the hook that tells it of the container: no command for
+/// people.
 #[derive(Debug, Args)]
 pub(super) struct NetworkArguments {
     /// The keeper, as long as this process lives.

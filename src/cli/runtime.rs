@@ -1,4 +1,5 @@
-//! `subuidless runtime`, and the names `subuidless-crun` and `subuidless-runc`: in front of the real runtime.
+//! `subuidless runtime`, and the names `subuidless-crun` and `subuidless-runc`: in front of the
+//! real runtime.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

@@ -15,7 +15,8 @@ pub(super) struct Arguments {
     /// Where to listen [default: $XDG_RUNTIME_DIR/subuidless.sock]
     socket: Option<PathBuf>,
 
-    /// Where owners lie that files cannot carry, on a local disk [default: $XDG_STATE_HOME/subuidless]
+    /// Where owners lie that files cannot carry, on a local disk [default:
+    /// $XDG_STATE_HOME/subuidless]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 
@@ -27,7 +28,8 @@ pub(super) struct Arguments {
     #[arg(long, hide = true)]
     for_one: bool,
 
-    /// Start in the background, and come back once it listens. The log is `subuidless.log` beside the socket
+    /// Start in the background, and come back once it listens. The log is `subuidless.log` beside
+    /// the socket
     #[arg(long)]
     background: bool,
 

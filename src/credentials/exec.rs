@@ -1,4 +1,5 @@
-//! What execve(2) makes of credentials: fs/exec.c, bprm_fill_uid; security/commoncap.c, cap_bprm_creds_from_file.
+//! What execve(2) makes of credentials: fs/exec.c, bprm_fill_uid; security/commoncap.c,
+//! cap_bprm_creds_from_file.
 
 use super::{Capabilities, Credentials, EmulatedGid, EmulatedUid, Ids, securebits};
 
@@ -11,7 +12,8 @@ pub(crate) struct FileCapabilities {
 }
 
 impl FileCapabilities {
-    /// Decodes `security.capability` (linux/capability.h, struct vfs_cap_data): revision 2, and 3 without its root id.
+    /// Decodes `security.capability` (linux/capability.h, struct vfs_cap_data): revision 2, and 3
+    /// without its root id.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         const REVISION_MASK: u32 = 0xff00_0000;
         const REVISION_2: u32 = 0x0200_0000;
@@ -34,8 +36,8 @@ impl FileCapabilities {
     }
 }
 
-/// What decides of a program that is executed; set-user-ID and the like are left out where the mount or no_new_privs
-/// forbid them.
+/// What decides of a program that is executed; set-user-ID and the like are left out where the
+/// mount or no_new_privs forbid them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) set_uid: Option<EmulatedUid>,

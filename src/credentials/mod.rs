@@ -1,8 +1,8 @@
 //! Ids and credentials as a target sees them. Pure: no system calls.
 //!
-//! nix's `Uid` and `Gid` are always ids of the host; [`EmulatedUid`] and [`EmulatedGid`] are what the container sees.
-//! [`Credentials`] is what credentials(7) says a thread has; `set` holds the calls that change it, `exec` what execve(2)
-//! makes of it, `access` what it may do to files.
+//! nix's `Uid` and `Gid` are always ids of the host; [`EmulatedUid`] and [`EmulatedGid`] are what
+//! the container sees. [`Credentials`] is what credentials(7) says a thread has; `set` holds the
+//! calls that change it, `exec` what execve(2) makes of it, `access` what it may do to files.
 
 mod access;
 mod exec;

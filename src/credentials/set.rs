@@ -1,7 +1,8 @@
-//! The calls by which a thread changes its credentials, rule by rule as in kernel/sys.c, kernel/groups.c and
-//! security/commoncap.c.
+//! The calls by which a thread changes its credentials, rule by rule as in kernel/sys.c,
+//! kernel/groups.c and security/commoncap.c.
 //!
-//! A [`Change`] knows the capabilities, whoever keeps them; [`Change::finish`] says what is to be recorded.
+//! A [`Change`] knows the capabilities, whoever keeps them; [`Change::finish`] says what is to be
+//! recorded.
 
 use nix::errno::Errno;
 
@@ -179,7 +180,8 @@ impl Change {
     pub(crate) fn set_securebits(&mut self, bits: u32) -> Result<(), Errno> {
         const ALL_BITS: u32 = 0x555;
         const ALL_LOCKS: u32 = ALL_BITS << 1;
-        // What programs ask of themselves (Linux 6.14): SECBIT_EXEC_RESTRICT_FILE, SECBIT_EXEC_DENY_INTERACTIVE, their locks.
+        // What programs ask of themselves (Linux 6.14): SECBIT_EXEC_RESTRICT_FILE,
+        // SECBIT_EXEC_DENY_INTERACTIVE, their locks.
         const UNPRIVILEGED: u32 = 0xf00;
         let old = self.now.securebits;
         let locked = (old & ALL_LOCKS) >> 1;

@@ -1,8 +1,9 @@
 //! What the runtime front has announced, until the listener comes that it is about.
 //!
-//! The front execs the runtime, so the process that announces is the one that connects later with the listener, or an
-//! ancestor of it. A container's id alone would not do: two execs of one container may start at the same time. But it has to do where
-//! a runtime leaves its parents behind, as `crun run --detach` does.
+//! The front execs the runtime, so the process that announces is the one that connects later with
+//! the listener, or an ancestor of it. A container's id alone would not do: two execs of one
+//! container may start at the same time. But it has to do where a runtime leaves its parents
+//! behind, as `crun run --detach` does.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,7 +42,8 @@ struct Waiting {
 pub(super) struct Claim(Rc<Waiting>);
 
 impl Claim {
-    /// Whether the connection may be one that waits until its container is started: a runtime has one.
+    /// Whether the connection may be one that waits until its container is started: a runtime has
+    /// one.
     pub(super) fn may_wait(&self) -> bool {
         const MOST: usize = 4;
         // One is in the list of those that are waited for.
@@ -57,8 +59,8 @@ pub(super) enum Refusal {
 }
 
 impl Announcements {
-    /// Keeps what the process `pid` says, as long as it lives. Nothing that was heard makes room for it: its container would
-    /// start as somebody else.
+    /// Keeps what the process `pid` says, as long as it lives. Nothing that was heard makes room
+    /// for it: its container would start as somebody else.
     pub(super) fn hear(&self, announcement: Announcement, pid: Option<u32>) -> Result<(), Refusal> {
         debug!(?announcement, pid, "announced");
         let pid = pid.ok_or(Refusal::Unknown)?;
@@ -77,9 +79,10 @@ impl Announcements {
         Ok(())
     }
 
-    /// What was announced by the process `pid` or one that it descends from. To be asked when it connects: by the time of its
-    /// message the runtime may have left its container to itself. Others may ask as well, a hook of the runtime's among
-    /// them: only who brings the container [takes](Self::take) it.
+    /// What was announced by the process `pid` or one that it descends from. To be asked when it
+    /// connects: by the time of its message the runtime may have left its container to itself.
+    /// Others may ask as well, a hook of the runtime's among them: only who brings the container
+    /// [takes](Self::take) it.
     pub(super) fn claim(&self, pid: Option<u32>) -> Option<Claim> {
         let waiting = self.waiting.borrow();
         if waiting.is_empty() {
@@ -98,7 +101,8 @@ impl Announcements {
         None
     }
 
-    /// What was said about the container `id`: by an ancestor of whoever brings it, or else by somebody who has not come yet.
+    /// What was said about the container `id`: by an ancestor of whoever brings it, or else by
+    /// somebody who has not come yet.
     pub(super) fn take(&self, claim: Option<Claim>, id: &str) -> Option<Announcement> {
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(may_come);
@@ -115,7 +119,8 @@ impl Announcements {
     }
 }
 
-/// Whether it is still of use: a container that is created today may be started tomorrow, by a connection that is open.
+/// Whether it is still of use: a container that is created today may be started tomorrow, by a
+/// connection that is open.
 fn may_come(waiting: &Rc<Waiting>) -> bool {
     waiting.heard.elapsed() < PATIENCE || Rc::strong_count(waiting) > 1 || waiting.is_alive()
 }

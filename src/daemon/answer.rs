@@ -1,6 +1,7 @@
 //! Answers to those who ask on the control socket (see `crate::ask`).
 //!
-//! They are of the daemon's own user, and may still be slow or gone: nobody waits for them but the task of their connection.
+//! They are of the daemon's own user, and may still be slow or gone: nobody waits for them but the
+//! task of their connection.
 
 use std::time::Duration;
 

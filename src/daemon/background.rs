@@ -1,7 +1,8 @@
-//! A daemon in the background: `serve --background` starts another process of this program and ends once that one listens.
+//! A daemon in the background: `serve --background` starts another process of this program and ends
+//! once that one listens.
 //!
-//! The runtime front starts it in the midst of podman's and conmon's pipes, whose other ends wait for everybody to close them: nothing is
-//! inherited but the environment.
+//! The runtime front starts it in the midst of podman's and conmon's pipes, whose other ends wait
+//! for everybody to close them: nothing is inherited but the environment.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -19,7 +20,8 @@ use crate::error::Error;
 use crate::rundir;
 use crate::sys;
 
-/// What a daemon of its own has nothing to do with: conmon's pipes, and somebody else's service manager.
+/// What a daemon of its own has nothing to do with: conmon's pipes, and somebody else's service
+/// manager.
 const OTHERS: [&str; 9] = [
     "_OCI_SYNCPIPE",
     "_OCI_STARTPIPE",
@@ -36,8 +38,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A log of this size is begun anew.
 const LARGEST_LOG: u64 = 1 << 20;
 
-/// Starts `subuidless` with `arguments`, which make it listen on `socket`, and waits until it does. Its log is
-/// beside the socket.
+/// Starts `subuidless` with `arguments`, which make it listen on `socket`, and waits until it does.
+/// Its log is beside the socket.
 pub(crate) fn start(socket: Option<PathBuf>, arguments: Vec<OsString>) -> Result<(), Error> {
     sys::close_fds_from(3);
     let socket = super::socket::resolve(socket)?;

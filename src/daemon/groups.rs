@@ -1,7 +1,7 @@
 //! The supplementary groups that a container's user is to have.
 //!
-//! Runtimes skip setgroups(2) where the kernel denies it, as it does in a user namespace with one mapped id, and say
-//! nothing: only the bundle's config.json tells what was wished for.
+//! Runtimes skip setgroups(2) where the kernel denies it, as it does in a user namespace with one
+//! mapped id, and say nothing: only the bundle's config.json tells what was wished for.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

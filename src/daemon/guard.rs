@@ -1,4 +1,5 @@
-//! The daemon's end of its guard (see `crate::guard`): a process that has all that the daemon has of each container.
+//! The daemon's end of its guard (see `crate::guard`): a process that has all that the daemon has
+//! of each container.
 
 use std::cell::RefCell;
 use std::io;

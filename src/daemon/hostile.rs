@@ -1,4 +1,5 @@
-//! Bytes that nobody meant well, from a seed: whatever a peer says ends in a message or in an error.
+//! Bytes that nobody meant well, from a seed: whatever a peer says ends in a message or in an
+//! error.
 
 use std::io::{IoSlice, Write};
 use std::net::Shutdown;

@@ -1,4 +1,5 @@
-//! The daemon: accepts listeners on the control socket and keeps a worker for each. The only async room.
+//! The daemon: accepts listeners on the control socket and keeps a worker for each. The only async
+//! room.
 
 mod announcements;
 mod answer;
@@ -48,7 +49,8 @@ use workers::Workers;
 /// What `subuidless serve` is asked to do.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// Where to listen; `None`: `$XDG_RUNTIME_DIR/subuidless.sock`, or the socket that systemd passes.
+    /// Where to listen; `None`: `$XDG_RUNTIME_DIR/subuidless.sock`, or the socket that systemd
+    /// passes.
     pub(crate) socket: Option<PathBuf>,
     /// Where the lasting side store lies; `None`: `$XDG_STATE_HOME/subuidless`.
     pub(crate) store: Option<PathBuf>,
@@ -86,19 +88,21 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
     block_on(serve(options))
 }
 
-/// Serves the one listener that standard input brings, until its last target has ended; `keep_id`: only in user namespaces
-/// below our own.
+/// Serves the one listener that standard input brings, until its last target has ended; `keep_id`:
+/// only in user namespaces below our own.
 pub(crate) fn supervise(options: Options, keep_id: bool) -> Result<(), Error> {
     block_on(serve_one(options, keep_id))
 }
 
-/// For so long a command is kept by its supervisor and worker alone: a guard takes as long to start as a short command.
+/// For so long a command is kept by its supervisor and worker alone: a guard takes as long to start
+/// as a short command.
 const UNGUARDED: Duration = Duration::from_millis(50);
 
 fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     check_kernel()?;
-    // A container takes four fds, and the usual soft limit is 1024, kept low for programs that use select(2).
+    // A container takes four fds, and the usual soft limit is 1024, kept low for programs that use
+    // select(2).
     limits::raise();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -117,7 +121,8 @@ fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Erro
     tasks.block_on(&runtime, service)
 }
 
-/// A kernel that writes larger notifications than this program was built for would write past the slots.
+/// A kernel that writes larger notifications than this program was built for would write past the
+/// slots.
 fn check_kernel() -> Result<(), Error> {
     let size = sys::notification_size().map_err(|errno| Error::System {
         what: "asking for the size of seccomp notifications (is CONFIG_SECCOMP_FILTER set, Linux ≥ 5.0?)",
@@ -262,7 +267,8 @@ async fn answer_all(socket: &UnixListener, workers: &Rc<Workers>) {
     }
 }
 
-/// The process at the other end, where it is known; `None` when it is not one of this user's, which is logged.
+/// The process at the other end, where it is known; `None` when it is not one of this user's, which
+/// is logged.
 fn peer(connection: &UnixStream) -> Option<Option<u32>> {
     match connection.peer_cred() {
         Ok(peer) if peer.uid() == Uid::effective().as_raw() => {
@@ -332,7 +338,8 @@ async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<
     Ok(())
 }
 
-/// Tries again and again what fails for want of a descriptor or of memory: somebody waits for it, and it may be had in a moment.
+/// Tries again and again what fails for want of a descriptor or of memory: somebody waits for it,
+/// and it may be had in a moment.
 async fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
     const PAUSE: Duration = Duration::from_millis(50);
     loop {
@@ -395,7 +402,8 @@ impl Daemon {
         self.left.notify_one();
     }
 
-    /// Waits until there has been nothing to do for `limit`, or nothing is left of what came; without both, for ever.
+    /// Waits until there has been nothing to do for `limit`, or nothing is left of what came;
+    /// without both, for ever.
     async fn be_idle(&self, limit: Option<Duration>, for_one: bool) {
         loop {
             let mut patience = Duration::MAX;
@@ -435,7 +443,8 @@ impl Daemon {
         }
     }
 
-    /// One connection, from the peer check to the end of its container. Errors end here, in one log line.
+    /// One connection, from the peer check to the end of its container. Errors end here, in one log
+    /// line.
     async fn handle(&self, connection: UnixStream) {
         let Some(pid) = peer(&connection) else {
             return;

@@ -1,8 +1,8 @@
-//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker that lost its daemon, an
-//! announcement of the runtime front, or a question.
+//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker
+//! that lost its daemon, an announcement of the runtime front, or a question.
 //!
-//! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its uid: whatever comes
-//! instead ends in an error, with every fd closed.
+//! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its
+//! uid: whatever comes instead ends in an error, with every fd closed.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -33,7 +33,8 @@ use crate::sys;
 const MAX_PAYLOAD: usize = 1 << 20;
 /// The same for a question.
 const MAX_ASK: usize = 16 * 1024;
-/// Runtimes send one, and the specification lets them send others as well. The kernel closes those that there is no room for.
+/// Runtimes send one, and the specification lets them send others as well. The kernel closes those
+/// that there is no room for.
 const MAX_FDS: usize = 16;
 /// From the connection to the end of the message.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,8 +94,9 @@ pub(super) struct Orphan {
     pub(super) shared: OwnedFd,
 }
 
-/// `announced`: it is known whose container this is, and it may have been created to be started some day. crun connects when it
-/// creates one, and where noNewPrivileges is true it loads the filter when it starts it.
+/// `announced`: it is known whose container this is, and it may have been created to be started
+/// some day. crun connects when it creates one, and where noNewPrivileges is true it loads the
+/// filter when it starts it.
 pub(super) async fn receive(
     connection: &UnixStream,
     announced: bool,
@@ -150,7 +152,8 @@ async fn wait_for_bytes(connection: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// What a complete message says; those of our own programs may be of a version that is not understood.
+/// What a complete message says; those of our own programs may be of a version that is not
+/// understood.
 enum Said {
     Container(ContainerProcessState),
     Orphan(Option<Handover>),
@@ -180,8 +183,9 @@ struct Message {
 
 /// Reads until the message is complete.
 ///
-/// That may be before the peer closes: crun's init holds its end open while its own first calls under the filter already
-/// wait for the answers that this message makes possible. It is parsed once: a peer that dribbles costs no more than others.
+/// That may be before the peer closes: crun's init holds its end open while its own first calls
+/// under the filter already wait for the answers that this message makes possible. It is parsed
+/// once: a peer that dribbles costs no more than others.
 async fn read_message(
     connection: &UnixStream,
     message: &mut Message,
@@ -276,8 +280,8 @@ fn is_space(byte: u8) -> bool {
     byte == 0 || byte.is_ascii_whitespace()
 }
 
-/// Waits until there is room for all descriptors that a message may bring: of those for which there is none, the kernel lets
-/// nobody know.
+/// Waits until there is room for all descriptors that a message may bring: of those for which there
+/// is none, the kernel lets nobody know.
 async fn make_room() -> io::Result<()> {
     let room = || {
         let duplicate = |_| io::stdin().as_fd().try_clone_to_owned();
@@ -347,7 +351,8 @@ impl Audience {
         heard
     }
 
-    /// Makes room by giving up who has been there for the longest time: an honest peer says what it has to say at once.
+    /// Makes room by giving up who has been there for the longest time: an honest peer says what it
+    /// has to say at once.
     pub(super) fn send_one_away(&self) {
         if let Some(first) = self.0.borrow_mut().pop_front() {
             first.notify_one();

@@ -1,8 +1,9 @@
 //! One listener for processes of several user namespaces, as under `subuidless run --keep-id`.
 //!
-//! A worker can join one user namespace, and never leaves it. So a thread of the daemon receives, leaves the calls of
-//! processes in our own user namespace to the kernel, and passes those of others on to the worker of the namespace that they
-//! belong to: the one directly below ours. Two more context switches a call, and no namespace has to be known in advance.
+//! A worker can join one user namespace, and never leaves it. So a thread of the daemon receives,
+//! leaves the calls of processes in our own user namespace to the kernel, and passes those of
+//! others on to the worker of the namespace that they belong to: the one directly below ours. Two
+//! more context switches a call, and no namespace has to be known in advance.
 
 use std::collections::HashMap;
 use std::io;
@@ -117,8 +118,8 @@ impl Router {
             }
             Err(errno) => debug!(pid = call.pid, %errno, "no worker for this target"),
         }
-        // CONTINUE: in our own user namespace nothing is emulated, nor in one that is not ours to enter. Or the target has
-        // ended meanwhile, and gets no reply (ENOENT).
+        // CONTINUE: in our own user namespace nothing is emulated, nor in one that is not ours to
+        // enter. Or the target has ended meanwhile, and gets no reply (ENOENT).
         let _ = self.listener.reply(call.id, Ok(Reply::Continue));
     }
 
@@ -200,7 +201,8 @@ fn pass_on(feed: &OwnedFd, packet: Packet) -> Result<(), Errno> {
     }
 }
 
-/// Whether ids are mapped in the user namespace of the process `pid`; uid_map and gid_map are each written once.
+/// Whether ids are mapped in the user namespace of the process `pid`; uid_map and gid_map are each
+/// written once.
 fn has_maps(pid: u32) -> Result<bool, Errno> {
     for map in ["uid_map", "gid_map"] {
         let text = std::fs::read_to_string(format!("/proc/{pid}/{map}"))

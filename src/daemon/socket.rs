@@ -112,8 +112,8 @@ impl Drop for ControlSocket {
     }
 }
 
-/// A socket for questions about the one container `id`, for a daemon that nobody else talks to: under an abstract name, of which
-/// nothing is left whoever dies how.
+/// A socket for questions about the one container `id`, for a daemon that nobody else talks to:
+/// under an abstract name, of which nothing is left whoever dies how.
 pub(super) fn for_questions(id: &str) -> io::Result<UnixListener> {
     let address = SocketAddr::from_abstract_name(abstract_name(id))?;
     let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
@@ -121,8 +121,8 @@ pub(super) fn for_questions(id: &str) -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-/// Whether the process `pid` at the other end lives in our own user namespace. An abstract name is open to every container with
-/// the host's network, and their processes are of our user, too.
+/// Whether the process `pid` at the other end lives in our own user namespace. An abstract name is
+/// open to every container with the host's network, and their processes are of our user, too.
 pub(crate) fn is_neighbour(connection: BorrowedFd, pid: u32) -> bool {
     // Before Linux 6.5 a pid may be somebody else's by now.
     let Ok(process) = sys::peer_pidfd(connection).or_else(|_| sys::process_pidfd(pid)) else {
@@ -139,7 +139,8 @@ pub(crate) fn is_neighbour(connection: BorrowedFd, pid: u32) -> bool {
     lives && theirs.is_some() && theirs == namespace("self")
 }
 
-/// The name, without the NUL byte that makes it abstract: it looks like a path in the runtime directory.
+/// The name, without the NUL byte that makes it abstract: it looks like a path in the runtime
+/// directory.
 pub(crate) fn abstract_name(id: &str) -> String {
     // Without one there is nothing to be found in it either.
     let directory = rundir::look().map(|found| found.path).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! Who watches calls go by: `subuidless trace`.
 //!
-//! The lines never come through the daemon: it makes a pipe, whose reading end goes to whoever asked, and whose writing end to the
-//! workers of the containers that are meant, those included that come later. That goes on until the connection ends.
+//! The lines never come through the daemon: it makes a pipe, whose reading end goes to whoever
+//! asked, and whose writing end to the workers of the containers that are meant, those included
+//! that come later. That goes on until the connection ends.
 
 use std::cell::RefCell;
 use std::io;

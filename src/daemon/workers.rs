@@ -1,4 +1,5 @@
-//! One worker process for each listener: spawn, wait, start another one if it dies before its targets.
+//! One worker process for each listener: spawn, wait, start another one if it dies before its
+//! targets.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -52,7 +53,8 @@ pub(super) struct Workers {
     shared: RefCell<Vec<Shared>>,
 }
 
-/// The memory that all workers of a container share, as long as one of them lives: its table of identities, and what they lock.
+/// The memory that all workers of a container share, as long as one of them lives: its table of
+/// identities, and what they lock.
 #[derive(Debug)]
 struct Shared {
     /// Two runtimes, or two that keep their state in different places, may use one name.
@@ -88,7 +90,8 @@ impl Workers {
         self.containers.borrow().clone()
     }
 
-    /// The memory that the workers of a container share: that of the container into which a process is put, or new one.
+    /// The memory that the workers of a container share: that of the container into which a process
+    /// is put, or new one.
     fn shared(&self, handover: &Handover, groups: &[EmulatedGid]) -> Result<Rc<OwnedFd>, Errno> {
         let known = match handover.status == EXEC {
             true => self.known(handover),
@@ -200,7 +203,8 @@ impl Workers {
         match memory.await {
             Ok((board, shared)) => {
                 if feed.is_some() {
-                    // What its processes did before they came into the namespace was seen by nobody.
+                    // What its processes did before they came into the namespace was seen by
+                    // nobody.
                     board.set_views_differ();
                 }
                 board.begin(fingerprint(), SystemTime::now());
@@ -222,7 +226,8 @@ impl Workers {
         } = &orphan.handover;
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
         if let Some(known) = self.of_board(&orphan.board) {
-            // A worker of it that has ended meanwhile was quicker. Two who look after one container would each want a worker.
+            // A worker of it that has ended meanwhile was quicker. Two who look after one container
+            // would each want a worker.
             known.successor.replace(Some(link));
             return;
         }
@@ -242,7 +247,8 @@ impl Workers {
         same.next().map(Rc::clone)
     }
 
-    /// The listener is held here, too: without a worker, calls wait for the next one instead of failing with ENOSYS.
+    /// The listener is held here, too: without a worker, calls wait for the next one instead of
+    /// failing with ENOSYS.
     async fn keep(&self, container: Container, mut adopted: Option<tokio::net::UnixStream>) {
         let container = Rc::new(container);
         let Container {
@@ -324,7 +330,8 @@ impl Workers {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = std::process::Command::new("/proc/self/exe");
-        // For ps: which container it serves. The id is the runtime's, so control characters may be in it.
+        // For ps: which container it serves. The id is the runtime's, so control characters may be
+        // in it.
         let name = container.handover.id.escape_default();
         command.arg0(format!("subuidless: {name}"));
         command.args(self.setup().to_arguments());
@@ -334,7 +341,8 @@ impl Workers {
         let mut child = Command::from(command).spawn()?;
         container.worker.set(child.id());
         let mut ours = tokio::net::UnixStream::from_std(ours)?;
-        // A worker that does not read holds up nobody but itself; one that has died is noticed below.
+        // A worker that does not read holds up nobody but itself; one that has died is noticed
+        // below.
         tokio::select! {
             handed = hand_over(container, &mut ours) => if let Err(error) = handed {
                 // The worker finds its end of the socket closed and says so.
@@ -348,7 +356,8 @@ impl Workers {
     }
 }
 
-/// Becomes the one who sees to the container's worker: until then a guard of an earlier daemon may be starting one.
+/// Becomes the one who sees to the container's worker: until then a guard of an earlier daemon may
+/// be starting one.
 async fn manage(container: &Container) -> Option<Claim> {
     const PAUSE: Duration = Duration::from_millis(10);
     const ATTEMPTS: u32 = 1000;
@@ -432,7 +441,8 @@ impl Container {
         }
     }
 
-    /// Says something to the present worker, without waiting for it; one without a worker hears it later.
+    /// Says something to the present worker, without waiting for it; one without a worker hears it
+    /// later.
     pub(super) fn tell_worker(&self, message: &[u8], fd: &OwnedFd) -> io::Result<()> {
         match &*self.link.borrow() {
             Some(link) => link.send_with_fd(message, &[fd.as_raw_fd()]).map(drop),

@@ -1,8 +1,10 @@
-//! What a process carries of its identity: 64 bits in its soft RLIMIT_LOCKS, and a few in a thread's timer slack. Pure.
+//! What a process carries of its identity: 64 bits in its soft RLIMIT_LOCKS, and a few in a
+//! thread's timer slack. Pure.
 //!
-//! RLIMIT_LOCKS means nothing since Linux 2.4.25, prlimit(2) sets it from outside, and fork and exec hand it on. It belongs
-//! to the process. Where the threads of one differ, each bears its own [`Tag`]: its timer slack is the usual 50 µs and as
-//! many nanoseconds more as its record's number says (16 µs at the most), and clone and exec hand that on, too.
+//! RLIMIT_LOCKS means nothing since Linux 2.4.25, prlimit(2) sets it from outside, and fork and
+//! exec hand it on. It belongs to the process. Where the threads of one differ, each bears its own
+//! [`Tag`]: its timer slack is the usual 50 µs and as many nanoseconds more as its record's number
+//! says (16 µs at the most), and clone and exec hand that on, too.
 
 /// The number of a record in the container's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,7 +77,8 @@ pub(crate) struct PendingExec {
     /// Of the program that called it.
     pub(crate) fingerprint: Fingerprint,
     pub(crate) record: Index,
-    /// The program could not be looked at before: whether it is a set-user-ID one is seen afterwards.
+    /// The program could not be looked at before: whether it is a set-user-ID one is seen
+    /// afterwards.
     pub(crate) unchecked: bool,
 }
 

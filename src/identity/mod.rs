@@ -1,11 +1,11 @@
 //! Who a process is to the container: its emulated credentials, and where they live.
 //!
-//! The kernel itself hands them on: a process bears a [cookie] in an obsolete limit that fork and exec inherit,
-//! and the cookie names a record in the container's [table]. So nothing has to trap clone(2), no worker has to
-//! remember a process, and none has to be told of its end.
+//! The kernel itself hands them on: a process bears a [cookie] in an obsolete limit that fork and
+//! exec inherit, and the cookie names a record in the container's [table]. So nothing has to trap
+//! clone(2), no worker has to remember a process, and none has to be told of its end.
 //!
-//! The caller's working directory must be the host's procfs (see [`crate::procfs`]). A process is named by a thread's id,
-//! so what changes one is called only while that thread is known to wait.
+//! The caller's working directory must be the host's procfs (see [`crate::procfs`]). A process is
+//! named by a thread's id, so what changes one is called only while that thread is known to wait.
 
 mod cookie;
 mod record;
@@ -41,7 +41,8 @@ pub(crate) struct Identities {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
     Record(Index),
-    /// It has executed a program that nobody could look at before: with that program's set-ID bits it may be more.
+    /// It has executed a program that nobody could look at before: with that program's set-ID bits
+    /// it may be more.
     Unchecked(Index),
 }
 
@@ -60,7 +61,8 @@ impl Identities {
         self.table.anyone_changed()
     }
 
-    /// Whether any process may live in a user namespace of its own, in which nothing of this means anything.
+    /// Whether any process may live in a user namespace of its own, in which nothing of this means
+    /// anything.
     pub(crate) fn anyone_nested(&self) -> bool {
         self.table.anyone_nested()
     }
@@ -94,8 +96,8 @@ impl Identities {
         Ok(is_plain.then_some(cookie.record))
     }
 
-    /// The record of a thread that may be running: nothing is written. Of two that its process may have, the one that it
-    /// had before an execve(2) that may be on its way.
+    /// The record of a thread that may be running: nothing is written. Of two that its process may
+    /// have, the one that it had before an execve(2) that may be on its way.
     pub(crate) fn peek(tid: u32) -> Result<Index, Errno> {
         let (cookie, _) = read_cookie(tid)?;
         match cookie.exec {
@@ -104,13 +106,14 @@ impl Identities {
         }
     }
 
-    /// What lies behind the limit `soft`, which was read from procfs: for looking at other processes.
+    /// What lies behind the limit `soft`, which was read from procfs: for looking at other
+    /// processes.
     pub(crate) fn of_limit(soft: u64) -> Index {
         Cookie::decode(soft).map_or(Index::INITIAL, |cookie| cookie.record)
     }
 
-    /// To be held from looking at a cookie to changing it: the threads of a process share one, and may call at the same
-    /// time.
+    /// To be held from looking at a cookie to changing it: the threads of a process share one, and
+    /// may call at the same time.
     pub(crate) fn turn(&self) -> Turn<'_> {
         // What is protected is in the processes.
         Turn(self.turn.lock().unwrap_or_else(PoisonError::into_inner))
@@ -142,8 +145,8 @@ impl Identities {
         Ok(Found::Record(record))
     }
 
-    /// The program that nobody could look at has been looked at: its process has `record`, with all threads that it has
-    /// started since.
+    /// The program that nobody could look at has been looked at: its process has `record`, with all
+    /// threads that it has started since.
     pub(crate) fn checked(&self, _turn: &Turn, tid: u32, record: Index) -> Result<(), Errno> {
         let (cookie, hard) = read_cookie(tid)?;
         become_one(tid, cookie, record, hard)
@@ -159,7 +162,8 @@ impl Identities {
             }
             return Ok(());
         }
-        // First the thread's own, then what makes it count. Realtime threads have no slack, and writing it does nothing.
+        // First the thread's own, then what makes it count. Realtime threads have no slack, and
+        // writing it does nothing.
         let tag = Tag(record);
         let written = write_slack(tid, tag.encode());
         if written.is_err() || read_tag(tid) != Some(tag) {
@@ -189,8 +193,8 @@ impl Identities {
         Ok(())
     }
 
-    /// The thread `tid` is about to execute a program. If that succeeds its process has `after`, otherwise nothing
-    /// has happened.
+    /// The thread `tid` is about to execute a program. If that succeeds its process has `after`,
+    /// otherwise nothing has happened.
     pub(crate) fn expect_exec(
         &self,
         _turn: &Turn,
@@ -216,8 +220,8 @@ impl Identities {
         Ok(read_cookie(tid)?.0.exec.is_some())
     }
 
-    /// From now on the kernel creates files for the process of `tid`: it has restricted itself (landlock(7)), and a worker has
-    /// not.
+    /// From now on the kernel creates files for the process of `tid`: it has restricted itself
+    /// (landlock(7)), and a worker has not.
     pub(crate) fn confine(&self, _turn: &Turn, tid: u32) -> Result<(), Errno> {
         self.table.set_confined();
         let (cookie, hard) = read_cookie(tid)?;

@@ -8,7 +8,8 @@ use crate::credentials::{Capabilities, Credentials, EmulatedGid, EmulatedUid, Id
 const HEADER: usize = 9;
 const FLAGS: usize = 4;
 const SETS: usize = 5;
-/// Bit 63 of the flags: the capabilities are the record's own. Below it are 31 bits of the number of groups.
+/// Bit 63 of the flags: the capabilities are the record's own. Below it are 31 bits of the number
+/// of groups.
 const OWN_SETS: u64 = 1 << 63;
 
 pub(super) fn encode(credentials: &Credentials) -> Vec<u64> {

@@ -1,7 +1,9 @@
-//! The records that cookies name: one table for each container, in memory that all of its workers share.
+//! The records that cookies name: one table for each container, in memory that all of its workers
+//! share.
 //!
-//! Records are only ever added, each set of credentials once, so that a number means the same for ever and reading takes
-//! no lock. The daemon holds the memory, too: a worker's death loses nothing.
+//! Records are only ever added, each set of credentials once, so that a number means the same for
+//! ever and reading takes no lock. The daemon holds the memory, too: a worker's death loses
+//! nothing.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,8 +29,8 @@ const OFFSETS: usize = 16;
 /// The first record: what processes start with.
 const FIRST: usize = 0;
 const DATA: usize = OFFSETS + MAX_RECORDS;
-/// Enough for a hundred lists of 65,536 groups, or for as many short ones as there are numbers. Pages that nobody has
-/// written take no memory.
+/// Enough for a hundred lists of 65,536 groups, or for as many short ones as there are numbers.
+/// Pages that nobody has written take no memory.
 const WORDS: usize = DATA + (1 << 22);
 
 /// Some process may have other credentials than the initial ones.
@@ -52,8 +54,8 @@ struct Known {
 }
 
 impl Table {
-    /// The memory of a new table, for a container whose processes start with `groups`. The locks of its container are on the
-    /// same file.
+    /// The memory of a new table, for a container whose processes start with `groups`. The locks of
+    /// its container are on the same file.
     pub(crate) fn create(groups: Vec<EmulatedGid>) -> Result<OwnedFd, Errno> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let memfd = memfd_create(c"subuidless-identities", flags)?;
@@ -73,7 +75,8 @@ impl Table {
         first.map_or_else(Vec::new, |first| first.groups)
     }
 
-    /// The table in a memfd that [`Table::create`] made; EINVAL for others, which could fault under our hands.
+    /// The table in a memfd that [`Table::create`] made; EINVAL for others, which could fault under
+    /// our hands.
     pub(crate) fn open(memfd: BorrowedFd) -> Result<Self, Errno> {
         let seals = SealFlag::from_bits_retain(fcntl(memfd, FcntlArg::F_GET_SEALS)?);
         let length = usize::try_from(fstat(memfd)?.st_size).unwrap_or_default();
@@ -137,7 +140,8 @@ impl Table {
         record::decode_ids(self.record(index)?)
     }
 
-    /// The number of `credentials`, new or known. EAGAIN when the table is full: setuid(2) has it for want of resources.
+    /// The number of `credentials`, new or known. EAGAIN when the table is full: setuid(2) has it
+    /// for want of resources.
     pub(super) fn add(&self, credentials: &Credentials, locks: &Locks) -> Result<Index, Errno> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = known.numbers.get(credentials) {

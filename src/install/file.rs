@@ -1,6 +1,8 @@
-//! A file of ours: its first line is a mark with a sum of the rest, its second says how many directories were made for it.
+//! A file of ours: its first line is a mark with a sum of the rest, its second says how many
+//! directories were made for it.
 //!
-//! It is written in one step. A file without the mark is somebody else's; one whose sum is wrong has been changed.
+//! It is written in one step. A file without the mark is somebody else's; one whose sum is wrong
+//! has been changed.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -186,7 +188,8 @@ pub(super) fn remove(path: &Path, report: &mut Report) -> Result<(), Error> {
     Ok(())
 }
 
-/// `text` in double quotes, as both TOML and systemd read it; `None` for what cannot stand in a line.
+/// `text` in double quotes, as both TOML and systemd read it; `None` for what cannot stand in a
+/// line.
 pub(super) fn quoted(path: &Path) -> Result<String, Error> {
     let text = path
         .to_str()

@@ -1,7 +1,8 @@
 //! `install --user` and its undoing: systemd units, and podman's settings.
 //!
-//! Nothing is overwritten or removed that was not written here, and nothing that somebody has changed since: `file` knows by a mark and a sum in
-//! the first line. What is made beside a file (directories, links) is noted down in it, and goes with it.
+//! Nothing is overwritten or removed that was not written here, and nothing that somebody has
+//! changed since: `file` knows by a mark and a sum in the first line. What is made beside a file
+//! (directories, links) is noted down in it, and goes with it.
 
 mod file;
 mod link;

@@ -1,7 +1,7 @@
 //! podman's and buildah's settings: the runtime front in the place of crun and runc.
 //!
-//! The names stay `crun` and `runc`: podman asks by name what a runtime can do, and writes the name down with each container, which
-//! must still be startable when the settings are gone.
+//! The names stay `crun` and `runc`: podman asks by name what a runtime can do, and writes the name
+//! down with each container, which must still be startable when the settings are gone.
 
 use std::path::PathBuf;
 
@@ -52,8 +52,8 @@ pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error>
     written.map(|_| ())
 }
 
-/// Where the fronts are, or are to be: beside the program, where a package has put them, or where users have theirs. `None`
-/// if something else is there.
+/// Where the fronts are, or are to be: beside the program, where a package has put them, or where
+/// users have theirs. `None` if something else is there.
 fn names(places: &Places, before: &[Made], report: &mut Report) -> Option<Vec<PathBuf>> {
     let mut found = Vec::new();
     for (_, name) in FRONTS {

@@ -1,9 +1,11 @@
-//! `subuidless run` without a container: a command of the host under a filter of ours, without daemon or runtime.
+//! `subuidless run` without a container: a command of the host under a filter of ours, without
+//! daemon or runtime.
 //!
-//! The process that was called becomes the command: it enters a user namespace, loads the filter, hands the listener to a
-//! supervisor, and executes the command. So exit codes, signals, job control and the terminal need nobody to pass them
-//! on. The supervisor is a daemon for this one listener, nobody's child and in nobody's session, and ends with the last
-//! process that has the filter.
+//! The process that was called becomes the command: it enters a user namespace, loads the filter,
+//! hands the listener to a supervisor, and executes the command. So exit codes, signals, job
+//! control and the terminal need nobody to pass them on. The supervisor is a daemon for this one
+//! listener, nobody's child and in nobody's session, and ends with the last process that has the
+//! filter.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -46,7 +48,8 @@ pub(crate) fn run(options: Options) -> Result<Infallible, Error> {
         what: "making the filter",
         source,
     })?;
-    // Born outside: only a process of the namespace above can join ours, and look at every process in it.
+    // Born outside: only a process of the namespace above can join ours, and look at every process
+    // in it.
     let supervisor = Supervisor::start(options.store.as_deref(), options.keep_id, &options.log)?;
     match options.keep_id {
         false => namespace::enter(&[])?,

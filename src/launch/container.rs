@@ -1,7 +1,9 @@
-//! `subuidless run --rootfs` and `--bundle`: a container that crun or runc makes, with a supervisor of its own.
+//! `subuidless run --rootfs` and `--bundle`: a container that crun or runc makes, with a supervisor
+//! of its own.
 //!
-//! The process that was called makes a bundle and a user namespace, starts the supervisor, and becomes the runtime (see
-//! `crate::runtime`). The supervisor ends with the container, and removes what was made for it.
+//! The process that was called makes a bundle and a user namespace, starts the supervisor, and
+//! becomes the runtime (see `crate::runtime`). The supervisor ends with the container, and removes
+//! what was made for it.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -254,7 +256,8 @@ fn start_supervisor(options: &ContainerOptions, place: &Place) -> Result<(), Err
     }
 }
 
-/// Where the writable view of a directory lies, in a tmpfs that only this process and the container see.
+/// Where the writable view of a directory lies, in a tmpfs that only this process and the container
+/// see.
 fn copied(place: &Place, directory: &str) -> PathBuf {
     let name = directory.trim_matches('/').replace('/', "-");
     place.directory.join("up").join(name).join("merged")
@@ -288,7 +291,8 @@ fn copy_up(place: &Place, rootfs: &Path, directory: &str) -> Result<(), Error> {
     mount_at("overlay", &merged, Some(&data))
 }
 
-/// A directory of the root file system, on the way to which there is no link that could lead out of it.
+/// A directory of the root file system, on the way to which there is no link that could lead out of
+/// it.
 fn directory_in(rootfs: &Path, directory: &str) -> Result<OwnedFd, Error> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)

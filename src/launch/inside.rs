@@ -104,7 +104,8 @@ pub(crate) fn list() -> Vec<Row> {
         .collect()
 }
 
-/// Sends a signal to the first process of a container. Its kernel ignores those that it has no handler for, but SIGKILL and SIGSTOP.
+/// Sends a signal to the first process of a container. Its kernel ignores those that it has no
+/// handler for, but SIGKILL and SIGSTOP.
 pub(crate) fn signal(name: &str, signal: Signal) -> Result<(), Error> {
     let (place, _) = Place::find(name)?;
     let first = first_process(&place)?;

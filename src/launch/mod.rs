@@ -1,5 +1,5 @@
-//! `subuidless run`: a command, or a container, that needs no daemon to be started before; and what can be done with such
-//! containers while they run.
+//! `subuidless run`: a command, or a container, that needs no daemon to be started before; and what
+//! can be done with such containers while they run.
 
 mod command;
 mod container;

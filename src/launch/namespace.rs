@@ -12,7 +12,8 @@ use nix::unistd::{getegid, geteuid};
 use crate::error::Error;
 use crate::runtime::FirstProcess;
 
-/// Moves this process, which must have one thread, into a user namespace of its own, and into new ones of `others`.
+/// Moves this process, which must have one thread, into a user namespace of its own, and into new
+/// ones of `others`.
 pub(crate) fn enter(others: &[CloneFlags]) -> Result<(), Error> {
     let (uid, gid) = (geteuid(), getegid());
     let flags = others.iter().copied().collect::<CloneFlags>() | CloneFlags::CLONE_NEWUSER;
@@ -41,8 +42,8 @@ pub(super) fn join(first: &FirstProcess) -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed)
 }
 
-/// crun wants a cgroup2 file system at /sys/fs/cgroup; on a host with both kinds it lies below, and in a mount namespace of
-/// our own it can be moved.
+/// crun wants a cgroup2 file system at /sys/fs/cgroup; on a host with both kinds it lies below, and
+/// in a mount namespace of our own it can be moved.
 pub(super) fn unify_cgroups() -> Result<(), Error> {
     const ROOT: &str = "/sys/fs/cgroup";
     const UNIFIED: &str = "/sys/fs/cgroup/unified";

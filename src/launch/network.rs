@@ -1,8 +1,9 @@
 //! `--net`: which network a container has.
 //!
-//! pasta and slirp4netns give a network namespace a way out without any privilege, for who stands outside of the container's user
-//! namespace. So a keeper is started before it is made; a hook of the runtime tells him when the network namespace is there and the
-//! container's program is not yet; and the network lives as long as the container.
+//! pasta and slirp4netns give a network namespace a way out without any privilege, for who stands
+//! outside of the container's user namespace. So a keeper is started before it is made; a hook of
+//! the runtime tells him when the network namespace is there and the container's program is not
+//! yet; and the network lives as long as the container.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -58,8 +59,9 @@ impl Network {
         let mounts = list(config, "mounts");
         mounts.retain(|mount| mount["destination"] != "/sys");
         if self == Self::Host {
-            // sysfs belongs to a network namespace, and can be mounted by that one's root only. Read-only with all that is
-            // mounted below: what the host's user may do with her cgroups is not for a container.
+            // sysfs belongs to a network namespace, and can be mounted by that one's root only.
+            // Read-only with all that is mounted below: what the host's user may do with her
+            // cgroups is not for a container.
             mounts.push(mount(
                 "/sys",
                 "bind",
@@ -146,7 +148,8 @@ pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error>
         .arg(&program)
         .stdin(OwnedFd::from(listener))
         .stdout(Stdio::null())
-        // What a hook complains of crun shows to nobody; the keeper is heard as long as it may fail.
+        // What a hook complains of crun shows to nobody; the keeper is heard as long as it may
+        // fail.
         .stderr(Stdio::inherit());
     sys::start_orphan(&mut keeper).map_err(failed)
 }
@@ -176,8 +179,8 @@ pub(crate) fn hook(socket: &Path) -> Result<(), Error> {
 const UP: &str = "up";
 const DOWN: &str = "down";
 
-/// Waits for the hook on standard input, a socket, as long as the process `holder` lives; then runs `program` as long as the
-/// container's first process lives.
+/// Waits for the hook on standard input, a socket, as long as the process `holder` lives; then runs
+/// `program` as long as the container's first process lives.
 pub(crate) fn keep(program: &Path, holder: u32) -> Result<(), Error> {
     let failed = |source| Error::Network {
         program: program.to_owned(),
@@ -258,7 +261,8 @@ fn start(program: &Path, pid: u32) -> io::Result<Child> {
     }
 }
 
-/// pasta in the foreground tells nobody when it is ready; a way out of the namespace is what is wanted.
+/// pasta in the foreground tells nobody when it is ready; a way out of the namespace is what is
+/// wanted.
 fn wait_until_up(child: &mut Child, pid: u32) -> io::Result<()> {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {

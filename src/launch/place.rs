@@ -1,5 +1,6 @@
-//! Where what belongs to a running container lies, each in a directory for its kind (see `crate::rundir`), where it bears the
-//! container's name: a directory with its bundle and its runtime's state, the socket of its supervisor, and a lock.
+//! Where what belongs to a running container lies, each in a directory for its kind (see
+//! `crate::rundir`), where it bears the container's name: a directory with its bundle and its
+//! runtime's state, the socket of its supervisor, and a lock.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -72,8 +73,8 @@ impl Place {
         about.map(|about| (place, about)).ok_or_else(unknown)
     }
 
-    /// Takes the name for a new container; what a dead one has left under it is removed. As long as the result is held, nobody
-    /// else takes or removes it.
+    /// Takes the name for a new container; what a dead one has left under it is removed. As long as
+    /// the result is held, nobody else takes or removes it.
     pub(crate) fn claim(&self) -> Result<Flock<File>, Error> {
         /// For a container that has just ended, whose supervisor tidies up.
         const PATIENCE: Duration = Duration::from_secs(1);
@@ -213,7 +214,8 @@ fn names_in(directory: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Removes what is left of containers that nobody could tidy up after: those whose supervisor was killed.
+/// Removes what is left of containers that nobody could tidy up after: those whose supervisor was
+/// killed.
 pub(crate) fn tidy_up() {
     let mut names: Vec<String> = [CONTAINERS, SOCKETS, LOCKS]
         .into_iter()

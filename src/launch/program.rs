@@ -1,5 +1,6 @@
-//! Whether a container has the program that it is to run. This process becomes the runtime, whose exit code for "not found" could
-//! be the program's own; so that is told before, as without a container: 127, or 126 for what cannot be executed.
+//! Whether a container has the program that it is to run. This process becomes the runtime, whose
+//! exit code for "not found" could be the program's own; so that is told before, as without a
+//! container: 127, or 126 for what cannot be executed.
 //!
 //! It is no check: where something is mounted, or cannot be looked at, the runtime finds out.
 

@@ -1,4 +1,5 @@
-//! The config.json of a container that `run --rootfs` makes, and what options change in one that `run --bundle` takes.
+//! The config.json of a container that `run --rootfs` makes, and what options change in one that
+//! `run --bundle` takes.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +15,8 @@ use crate::sys;
 
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What docker and podman give a container, and what mknod(1) and packages with daemons of their own ask for.
+/// What docker and podman give a container, and what mknod(1) and packages with daemons of their
+/// own ask for.
 const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
@@ -148,7 +150,8 @@ pub(super) fn of_rootfs(rootfs: &Path) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// What a bundle says relative to itself, said for any place; and its user namespace is the one that we make.
+/// What a bundle says relative to itself, said for any place; and its user namespace is the one
+/// that we make.
 pub(super) fn moved_from(
     bundle: &Path,
     mut config: Map<String, Value>,

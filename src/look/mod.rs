@@ -1,8 +1,8 @@
 //! Looking at containers from outside: which daemons there are, and what they answer.
 //!
-//! There is the one daemon of a user, and a supervisor for each `subuidless run`, which answers the same questions on a socket
-//! of its own: in the runtime directory (see `crate::rundir`), or under an abstract name. What they say is shown, so control
-//! characters in it are escaped.
+//! There is the one daemon of a user, and a supervisor for each `subuidless run`, which answers the
+//! same questions on a socket of its own: in the runtime directory (see `crate::rundir`), or under
+//! an abstract name. What they say is shown, so control characters in it are escaped.
 
 mod processes;
 pub(crate) mod status;
@@ -106,7 +106,8 @@ fn slow(error: io::Error) -> io::Error {
     }
 }
 
-/// The daemons that listen on `socket`, or wherever they do by default; those that cannot be asked are told to `complain`.
+/// The daemons that listen on `socket`, or wherever they do by default; those that cannot be asked
+/// are told to `complain`.
 fn daemons(socket: Option<&Path>, complain: &mut dyn FnMut(&Error)) -> Result<Vec<Daemon>, Error> {
     let places = match socket {
         Some(socket) => vec![socket.to_owned()],
@@ -133,7 +134,8 @@ fn daemons(socket: Option<&Path>, complain: &mut dyn FnMut(&Error)) -> Result<Ve
     Ok(found)
 }
 
-/// Those of commands that `subuidless run` has started, as proc_net_unix(5) lists them: `@` stands for the NUL byte.
+/// Those of commands that `subuidless run` has started, as proc_net_unix(5) lists them: `@` stands
+/// for the NUL byte.
 fn abstract_sockets() -> Vec<PathBuf> {
     let listed = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let wanted = format!("@{}", daemon::abstract_name(""));

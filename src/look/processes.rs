@@ -1,8 +1,9 @@
 //! Which processes are in a container.
 //!
-//! No file tells which ones run under a certain seccomp filter. But a worker notes down the namespaces that it has joined: what
-//! is in the same mount namespace belongs to the container, and so do its descendants, who may have gone elsewhere from there
-//! and, left alone, fall to the container's own init. Where there is no mount namespace, the pid namespace decides; where there
+//! No file tells which ones run under a certain seccomp filter. But a worker notes down the
+//! namespaces that it has joined: what is in the same mount namespace belongs to the container, and
+//! so do its descendants, who may have gone elsewhere from there and, left alone, fall to the
+//! container's own init. Where there is no mount namespace, the pid namespace decides; where there
 //! is neither, the user namespace does.
 
 use std::collections::{BTreeSet, HashMap};

@@ -1,4 +1,5 @@
-//! Tables of text: columns as wide as what is in them, the first one cut where the terminal ends. Pure.
+//! Tables of text: columns as wide as what is in them, the first one cut where the terminal ends.
+//! Pure.
 
 /// One column's heading; numbers stand to the right.
 #[derive(Debug, Clone, Copy)]

@@ -34,7 +34,8 @@ pub(crate) fn is_traceable(syscall: &str) -> bool {
     TABLE.iter().any(|row| row.name == syscall)
 }
 
-/// Shows calls until all daemons and their containers have ended, or nobody reads any more. `tell` is for what is no call.
+/// Shows calls until all daemons and their containers have ended, or nobody reads any more. `tell`
+/// is for what is no call.
 pub(crate) fn trace(
     socket: Option<&Path>,
     container: Option<&str>,

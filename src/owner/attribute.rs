@@ -1,7 +1,7 @@
 //! Which extended attributes a target does not see, and which are kept under another name. Pure.
 //!
-//! What the container's root may set and the kernel refuses, since it takes privileges outside of the container, is kept
-//! in a user attribute of the same file: `user.subuidless.` and the name.
+//! What the container's root may set and the kernel refuses, since it takes privileges outside of
+//! the container, is kept in a user attribute of the same file: `user.subuidless.` and the name.
 
 use std::ffi::CStr;
 
@@ -59,7 +59,8 @@ pub(crate) fn kept_name(original: &[u8]) -> Vec<u8> {
     [PREFIX, original, b"\0"].concat()
 }
 
-/// What listxattr(2) shows of the attributes that a file really has; `None`: all of them, as they are.
+/// What listxattr(2) shows of the attributes that a file really has; `None`: all of them, as they
+/// are.
 pub(crate) fn shown(list: &[u8], shows_trusted: bool) -> Option<Vec<u8>> {
     let names = || list.split_inclusive(|byte| *byte == 0);
     let is_ours = |name: &[u8]| name.starts_with(PREFIX) || name == XATTR.to_bytes_with_nul();

@@ -1,9 +1,10 @@
 //! Owners that need no look-up, because the inode has not changed since the last one.
 //!
-//! Setting or removing an extended attribute moves the inode's ctime, so (device, inode, ctime) names one version of the
-//! owner. That lets one stat tell which inode a path leads to *and* its owner, in one piece: a rename between a stat
-//! and a getxattr cannot mix two files. Only settled times count, since two changes within one tick of the clock may
-//! share a ctime, and only file systems that are known to keep it.
+//! Setting or removing an extended attribute moves the inode's ctime, so (device, inode, ctime)
+//! names one version of the owner. That lets one stat tell which inode a path leads to *and* its
+//! owner, in one piece: a rename between a stat and a getxattr cannot mix two files. Only settled
+//! times count, since two changes within one tick of the clock may share a ctime, and only file
+//! systems that are known to keep it.
 
 use nix::errno::Errno;
 use nix::sys::statfs::FsType;
@@ -83,7 +84,8 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(SECOND).saturating_add(nanoseconds)
 }
 
-/// A direct-mapped cache, one for each service thread: no lock, and a collision only costs a look-up.
+/// A direct-mapped cache, one for each service thread: no lock, and a collision only costs a
+/// look-up.
 #[derive(Debug, Default)]
 pub(crate) struct OwnerCache {
     entries: Vec<Option<(Version, Owner)>>,

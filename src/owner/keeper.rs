@@ -1,5 +1,5 @@
-//! Attributes that the kernel does not take of a container's root: beside the others where the inode carries `user.*`
-//! (see `attribute`), otherwise in the side store.
+//! Attributes that the kernel does not take of a container's root: beside the others where the
+//! inode carries `user.*` (see `attribute`), otherwise in the side store.
 
 use std::os::fd::BorrowedFd;
 

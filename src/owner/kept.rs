@@ -1,5 +1,6 @@
-//! The attributes of a file that no copy by the host user carries along: those that are kept under another name, access
-//! control lists, file capabilities. By the names that the container knows them by.
+//! The attributes of a file that no copy by the host user carries along: those that are kept under
+//! another name, access control lists, file capabilities. By the names that the container knows
+//! them by.
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
@@ -20,7 +21,8 @@ const CAPABILITY: &[u8] = b"security.capability";
 /// A name and a value.
 pub(crate) type Named = (Vec<u8>, Vec<u8>);
 
-/// All of them, by name. `mode` is the file's: chmod(2) may have changed an access control list since it was kept.
+/// All of them, by name. `mode` is the file's: chmod(2) may have changed an access control list
+/// since it was kept.
 pub(crate) fn attributes(owners: &Owners, fd: BorrowedFd, mode: u32) -> Result<Vec<Named>, Errno> {
     let path = procfs::own_fd(fd);
     let names = match whole(|buffer| sys::listxattr(path.as_c_str(), buffer, true)) {
@@ -37,7 +39,8 @@ pub(crate) fn attributes(owners: &Owners, fd: BorrowedFd, mode: u32) -> Result<V
         let real = Name::new(name.to_vec());
         let value = whole(|buffer| sys::getxattr(path.as_c_str(), real.as_c_str(), buffer, true));
         let mut value = match value {
-            // Removed meanwhile, or another user's; capabilities for another root of another namespace.
+            // Removed meanwhile, or another user's; capabilities for another root of another
+            // namespace.
             Err(Errno::ENODATA | Errno::EACCES | Errno::EOVERFLOW) => continue,
             value => value?,
         };
@@ -82,8 +85,8 @@ fn add_beside(kept: &Kept, mode: u32, found: &mut Vec<Named>) -> Result<(), Errn
     Ok(())
 }
 
-/// Sets one of them; EINVAL for a name that is none of theirs, and for a list that is none. `is_mapped`: an id that the
-/// kernel knows.
+/// Sets one of them; EINVAL for a name that is none of theirs, and for a list that is none.
+/// `is_mapped`: an id that the kernel knows.
 pub(crate) fn set_attribute(
     owners: &Owners,
     (fd, mode): (BorrowedFd, u32),
@@ -151,7 +154,8 @@ fn attribute(name: &[u8]) -> Attribute {
     Attribute::of(Name::new(name.to_vec()).as_c_str())
 }
 
-/// Reads into a buffer that is made large enough: XATTR_SIZE_MAX and XATTR_LIST_MAX are both 64 KiB.
+/// Reads into a buffer that is made large enough: XATTR_SIZE_MAX and XATTR_LIST_MAX are both 64
+/// KiB.
 fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut value = vec![0; 1024];
     loop {

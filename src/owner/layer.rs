@@ -1,7 +1,8 @@
 //! The inode behind one that is seen through an overlay.
 //!
-//! What has been copied up keeps its inode number for as long as the overlay is mounted. Then it has that of its copy in the
-//! upper layer, since only regular files and directories carry what would tell of their origin (`user.overlay.origin`).
+//! What has been copied up keeps its inode number for as long as the overlay is mounted. Then it
+//! has that of its copy in the upper layer, since only regular files and directories carry what
+//! would tell of their origin (`user.overlay.origin`).
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -71,7 +72,8 @@ impl Layers {
                 .find(|line| line.split(' ').next() == Some(mount))
                 .map(str::to_owned)
         };
-        // Below `run --keep-id` a container's mounts are its own, and layers have the names that they have out here.
+        // Below `run --keep-id` a container's mounts are its own, and layers have the names that
+        // they have out here.
         let line = find(&mounts).or_else(|| {
             let pid = TARGET.get();
             find(&procfs::read(&procfs::target(pid, "mountinfo")).ok()?)

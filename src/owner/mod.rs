@@ -1,8 +1,9 @@
 //! Fake owners of files: load, store, remove.
 //!
-//! An owner lives in the extended attribute [`XATTR`] where the inode can carry one, otherwise in the side store. All
-//! functions work on an open file, usually an O_PATH fd: what was resolved once is what is read and changed.
-//! The caller's working directory must be the host's procfs (see [`crate::procfs`]).
+//! An owner lives in the extended attribute [`XATTR`] where the inode can carry one, otherwise in
+//! the side store. All functions work on an open file, usually an O_PATH fd: what was resolved once
+//! is what is read and changed. The caller's working directory must be the host's procfs (see
+//! [`crate::procfs`]).
 
 mod attribute;
 mod cache;
@@ -124,8 +125,8 @@ impl Owners {
         })
     }
 
-    /// The attribute of the file that `path` leads to, without opening it: one system call. EOPNOTSUPP where files have no
-    /// such attributes.
+    /// The attribute of the file that `path` leads to, without opening it: one system call.
+    /// EOPNOTSUPP where files have no such attributes.
     pub(crate) fn glance(&self, path: &CStr, follow: bool) -> Result<Option<Owner>, Errno> {
         let mut value = [0; 64];
         let length = sys::getxattr(path, XATTR, &mut value, follow);
@@ -174,8 +175,8 @@ impl Owners {
         }
     }
 
-    /// Makes `owner` the owner of the file behind `fd`, or removes it where nothing is set, with all that chown(2) does
-    /// beside; `known` is what [`Owners::load`] found.
+    /// Makes `owner` the owner of the file behind `fd`, or removes it where nothing is set, with
+    /// all that chown(2) does beside; `known` is what [`Owners::load`] found.
     pub(crate) fn store(
         &self,
         fd: BorrowedFd,
@@ -190,7 +191,8 @@ impl Owners {
         if carried == Carried::Yes {
             return touch(fd, stat, false);
         }
-        // First, since it may fail: on a read-only mount, or on an inode that takes no chown at all.
+        // First, since it may fail: on a read-only mount, or on an inode that takes no chown at
+        // all.
         let before = Key::in_overlay(fd)?;
         touch(fd, stat, true)?;
         self.store_beside(fd, owner, (before.as_ref(), carried))
@@ -233,8 +235,9 @@ impl Owners {
             .map_err(store_failed)
     }
 
-    /// Copies the file up, if it is a special one in a lower layer of an overlay and something is kept of it: what is kept
-    /// goes along. To be done before the kernel does it for whatever reason.
+    /// Copies the file up, if it is a special one in a lower layer of an overlay and something is
+    /// kept of it: what is kept goes along. To be done before the kernel does it for whatever
+    /// reason.
     pub(crate) fn bring_up(&self, fd: BorrowedFd, stat: &FileStat) -> Result<(), Errno> {
         let kind = file_type(stat.st_mode);
         let Some(side) = self.side.as_ref().ok().filter(|side| !side.is_empty()) else {
@@ -274,8 +277,8 @@ impl Owners {
         self.put(fd, stat, owner)
     }
 
-    /// Makes `owner` the owner of a file, or removes it where nothing is set, and does nothing beside: what chown(2) clears
-    /// stays.
+    /// Makes `owner` the owner of a file, or removes it where nothing is set, and does nothing
+    /// beside: what chown(2) clears stays.
     pub(crate) fn put(&self, fd: BorrowedFd, stat: &FileStat, owner: Owner) -> Result<(), Errno> {
         let carried = self.carry(fd, file_type(stat.st_mode), owner)?;
         if carried == Carried::Yes {
@@ -356,7 +359,8 @@ impl Owners {
         Ok(())
     }
 
-    /// Notes whether there is a default access control list that is kept for what is created in a directory.
+    /// Notes whether there is a default access control list that is kept for what is created in a
+    /// directory.
     pub(crate) fn note_list(&self, directory: BorrowedFd, is_kept: bool) -> Result<(), Errno> {
         let known = self.load(directory, SFlag::S_IFDIR)?.unwrap_or_default();
         let owner = Owner {
@@ -369,7 +373,8 @@ impl Owners {
         self.put(directory, &fstat(directory)?, owner)
     }
 
-    /// A record that cannot be read is reported once and then as good as none: it must not make a file unusable.
+    /// A record that cannot be read is reported once and then as good as none: it must not make a
+    /// file unusable.
     fn decode(&self, value: Result<&[u8], Errno>) -> Result<Option<Owner>, Errno> {
         let problem = match value {
             Ok(bytes) => match Owner::decode(bytes) {
@@ -394,8 +399,9 @@ impl Owners {
 
 /// chown(2) to the ids that the file has: everything that chown does beside changing ids.
 ///
-/// Clears S_ISUID, S_ISGID and security.capability as chown(2) says, moves ctime, fails on a read-only mount. With
-/// `notify` inotify's IN_ATTRIB is fired, too; setting an extended attribute has fired one already.
+/// Clears S_ISUID, S_ISGID and security.capability as chown(2) says, moves ctime, fails on a
+/// read-only mount. With `notify` inotify's IN_ATTRIB is fired, too; setting an extended attribute
+/// has fired one already.
 pub(crate) fn touch(fd: BorrowedFd, stat: &FileStat, notify: bool) -> Result<(), Errno> {
     let uid = notify.then(|| Uid::from_raw(stat.st_uid));
     nix::unistd::fchownat(fd, c"", uid, None, AtFlags::AT_EMPTY_PATH)

@@ -1,7 +1,8 @@
 //! `user.rootlesscontainers`: the bytes of the extended attribute to an [`Owner`] and back. Pure.
 //!
-//! The format is shared with umoci and runROOTLESS: a protobuf message `Resource { uint32 uid = 1; uint32 gid = 2; }`
-//! (github.com/rootless-containers/proto). A missing field is zero, 0xFFFFFFFF is "not set: show the real one".
+//! The format is shared with umoci and runROOTLESS: a protobuf message `Resource { uint32 uid = 1;
+//! uint32 gid = 2; }` (github.com/rootless-containers/proto). A missing field is zero, 0xFFFFFFFF
+//! is "not set: show the real one".
 
 use nix::sys::stat::{FileStat, SFlag};
 use prost::Message;
@@ -71,8 +72,8 @@ pub(crate) struct Device {
 pub(crate) struct Unreadable(prost::DecodeError);
 
 impl Owner {
-    /// What makes a file of `stat` show `uid` and `gid`. An id that it shows anyway is not recorded: umoci's form, and what
-    /// belongs to root leaves no trace.
+    /// What makes a file of `stat` show `uid` and `gid`. An id that it shows anyway is not
+    /// recorded: umoci's form, and what belongs to root leaves no trace.
     pub(crate) fn shown_as(uid: EmulatedUid, gid: EmulatedGid, stat: &FileStat) -> Self {
         Self {
             uid: Some(uid).filter(|uid| uid.as_raw() != stat.st_uid),

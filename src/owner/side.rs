@@ -1,11 +1,12 @@
 //! The side store: what inodes cannot carry in an extended attribute.
 //!
-//! `user.*` attributes exist on regular files and directories only (xattr(7)), and not on every file system. Everything
-//! else lives in two LMDB environments that all workers of a user share: reads take no lock, a killed writer leaves
-//! nothing half done. The *recent* one lies in memory (tmpfs) and runs without fsync: a write costs
-//! microseconds. What is in there is moved to the *lasting* one on disk, with fsync, every second;
-//! so after a power cut as much is there as of an extended attribute, which nobody syncs either.
-//! What is in the recent one counts, a removal included.
+//! `user.*` attributes exist on regular files and directories only (xattr(7)), and not on every
+//! file system. Everything else lives in two LMDB environments that all workers of a user share:
+//! reads take no lock, a killed writer leaves nothing half done. The *recent* one lies in memory
+//! (tmpfs) and runs without fsync: a write costs microseconds. What is in there is moved to the
+//! *lasting* one on disk, with fsync, every second; so after a power cut as much is there as of an
+//! extended attribute, which nobody syncs either. What is in the recent one counts, a removal
+//! included.
 //!
 //! The life of an entry, who brings it on, and what is left if that one is killed:
 //!
@@ -20,9 +21,10 @@
 //! - *gone*, of an inode that is no more: `owners gc`, all keys in one transaction, if their values
 //!   are unchanged. Killed: all of them, or none.
 //!
-//! The key is the file system and the file handle, which carries the inode's generation, so that a recycled inode number
-//! inherits nothing. An overlay gives no such handle, and another file system id with every mount: through it an inode is
-//! known by its number and its time of birth in nanoseconds, by which it is entered, too, when it is seen without.
+//! The key is the file system and the file handle, which carries the inode's generation, so that a
+//! recycled inode number inherits nothing. An overlay gives no such handle, and another file system
+//! id with every mount: through it an inode is known by its number and its time of birth in
+//! nanoseconds, by which it is entered, too, when it is seen without.
 
 use std::fs::File;
 use std::io;
@@ -116,7 +118,8 @@ impl SideStore {
         Ok(())
     }
 
-    /// Reads all that lasts. LMDB trusts its pages: where they are damaged, this may end the process.
+    /// Reads all that lasts. LMDB trusts its pages: where they are damaged, this may end the
+    /// process.
     pub(crate) fn read_lasting(directory: &Path) -> Result<(), Unusable> {
         open_lasting(directory)?.read_through(directory)
     }
@@ -174,7 +177,8 @@ impl SideStore {
     /// Replaces what is stored by what `change` makes of it, and under which keys; empty: nothing
     /// is.
     ///
-    /// That nothing is has an entry that says so, since there may be one below that counts otherwise.
+    /// That nothing is has an entry that says so, since there may be one below that counts
+    /// otherwise.
     pub(crate) fn update(
         &self,
         key: &Key,
@@ -206,7 +210,8 @@ impl SideStore {
         let Some(lasting) = &self.lasting else {
             return Ok(0);
         };
-        // One at a time, of the daemon and the commands that do it, too: two could put an older value over a newer one.
+        // One at a time, of the daemon and the commands that do it, too: two could put an older
+        // value over a newer one.
         let _alone = Flock::lock(File::open(&self.directory)?, FlockArg::LockExclusive)
             .map_err(|(_, errno)| io::Error::from(errno))?;
         let moved = self
@@ -360,8 +365,8 @@ impl Environment {
             return *holds;
         }
         let _patience = Patience::begin();
-        // The snapshot may be older than what the environment tells: a writer that has to wait for the disk shows its
-        // transaction there before anybody can read it.
+        // The snapshot may be older than what the environment tells: a writer that has to wait for
+        // the disk shows its transaction there before anybody can read it.
         let Ok(snapshot) = self.environment.read_txn() else {
             return Holds::FullOnes;
         };
@@ -440,7 +445,8 @@ fn page_size() -> u64 {
         .unwrap_or(4096)
 }
 
-/// LMDB writes to its table of readers through memory: where the disk has no room for it, that would be SIGBUS.
+/// LMDB writes to its table of readers through memory: where the disk has no room for it, that
+/// would be SIGBUS.
 fn reserve_lock_file(directory: &Path) -> io::Result<()> {
     /// The reader slots of `sys::open_lmdb`, of a cache line each, and what comes before them.
     const SIZE: i64 = 1024 * 64 + 4096;
@@ -542,7 +548,8 @@ mod tests {
     #[test]
     fn two_that_settle_at_the_same_time_leave_the_newest() {
         let [recent, lasting] = [0; 2].map(|_| tempfile::tempdir().unwrap());
-        // LMDB takes no second environment of a directory in a process; what is locked is an open file, once for each of them.
+        // LMDB takes no second environment of a directory in a process; what is locked is an open
+        // file, once for each of them.
         let store = opened(recent.path(), lasting.path());
         let key = lasting_key(1);
         for round in 0..400u32 {

@@ -13,7 +13,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::{Comparison, IO_URING, comparisons};
 use crate::syscalls::{Row, TABLE, Trap};
 
-/// Everything is allowed, the table's calls are notified: `struct sock_filter`s, as seccomp(2) takes them.
+/// Everything is allowed, the table's calls are notified: `struct sock_filter`s, as seccomp(2)
+/// takes them.
 pub(crate) fn program() -> std::io::Result<Vec<u8>> {
     let filter = build().map_err(std::io::Error::other)?;
     // Loaded by hand, since libseccomp before 2.6 knows no WAIT_KILLABLE_RECV.
@@ -25,8 +26,8 @@ pub(crate) fn program() -> std::io::Result<Vec<u8>> {
     Ok(program)
 }
 
-/// To be loaded beside a runtime's filter, which goes by names: calls of the table that the library has no names for do not exist,
-/// as to an older kernel. `None` where it knows all.
+/// To be loaded beside a runtime's filter, which goes by names: calls of the table that the library
+/// has no names for do not exist, as to an older kernel. `None` where it knows all.
 pub(crate) fn denial() -> Option<Vec<u8>> {
     let errno = libc::ENOSYS.unsigned_abs();
     let mut program = on_unnamed(libc::SECCOMP_RET_ERRNO | errno);

@@ -1,9 +1,10 @@
 //! From the syscall table to the runtime's `linux.seccomp` object.
 //!
-//! A profile is woven out of a base (another profile, or "everything is allowed"): a call that the base allows and the
-//! table names becomes a notification, under the base's own conditions; a call that the base forbids stays forbidden.
-//! Runtimes let the first matching rule win, so the names are taken out of the base's rules, and conditional notifications
-//! get a complementary allowing rule.
+//! A profile is woven out of a base (another profile, or "everything is allowed"): a call that the
+//! base allows and the table names becomes a notification, under the base's own conditions; a call
+//! that the base forbids stays forbidden. Runtimes let the first matching rule win, so the names
+//! are taken out of the base's rules, and conditional notifications get a complementary allowing
+//! rule.
 
 mod filter;
 
@@ -76,9 +77,10 @@ pub(crate) fn allow_all() -> Map<String, Value> {
     base
 }
 
-/// A profile whose default is to allow, with that default for calls that have names only. What cannot be named cannot be notified
-/// either, and does not exist, as to an older kernel: it could be a call that changes what we emulate (setxattrat(2), in libseccomp
-/// before 2.6). Runtimes take some 50 ms to load such a profile.
+/// A profile whose default is to allow, with that default for calls that have names only. What
+/// cannot be named cannot be notified either, and does not exist, as to an older kernel: it could
+/// be a call that changes what we emulate (setxattrat(2), in libseccomp before 2.6). Runtimes take
+/// some 50 ms to load such a profile.
 ///
 /// One that looks at arguments stays as it is: libseccomp has no "otherwise" but the default.
 fn closed(base: &Map<String, Value>, rules: &[Value]) -> Option<(Map<String, Value>, Vec<Value>)> {
@@ -111,7 +113,8 @@ pub(crate) fn is_open(profile: &Map<String, Value>) -> bool {
 ///
 /// # Errors
 ///
-/// In words, if `base` is no seccomp profile, or notifies another agent already: the kernel takes one listener only.
+/// In words, if `base` is no seccomp profile, or notifies another agent already: the kernel takes
+/// one listener only.
 pub(crate) fn weave(
     base: &Map<String, Value>,
     request: &Request,
@@ -211,8 +214,8 @@ fn add_flags(profile: &mut Map<String, Value>, request: &Request) {
     }
 }
 
-/// A rule in the wanted format. podman's rules may hold for some capabilities and architectures only; in the OCI form these
-/// conditions are decided here.
+/// A rule in the wanted format. podman's rules may hold for some capabilities and architectures
+/// only; in the OCI form these conditions are decided here.
 fn for_format(rule: &Map<String, Value>, request: &Request) -> Option<Map<String, Value>> {
     let mut rule = rule.clone();
     if request.format == Format::Podman {
@@ -271,7 +274,8 @@ fn row(name: &str) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.name == name)
 }
 
-/// A rule as it was before a profile of ours was woven into it, so that weaving twice is weaving once.
+/// A rule as it was before a profile of ours was woven into it, so that weaving twice is weaving
+/// once.
 fn unwoven(
     rule: &Map<String, Value>,
     default_action: &str,
@@ -322,8 +326,8 @@ fn split(rule: &Map<String, Value>, names: &[String]) -> (Vec<&'static Row>, Vec
     (ours, others)
 }
 
-/// A filter cannot compare one argument twice: a rule that looks at ours already (clone without CLONE_NEW* flags) is
-/// left alone, since what it allows is not what we wait for.
+/// A filter cannot compare one argument twice: a rule that looks at ours already (clone without
+/// CLONE_NEW* flags) is left alone, since what it allows is not what we wait for.
 fn conflicts(row: &Row, rule: &Map<String, Value>) -> bool {
     let args = rule.get("args").and_then(Value::as_array);
     args.is_some_and(|args| !args.is_empty()) && row.trap != Trap::Always
@@ -364,7 +368,8 @@ fn notifications(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
 /// What a filter compares an argument with.
 #[derive(Debug, Clone, Copy)]
 enum Comparison {
-    /// Filters compare 64 bits: a −1 that was sign-extended into the upper half traps, too, and is handled like any other.
+    /// Filters compare 64 bits: a −1 that was sign-extended into the upper half traps, too, and is
+    /// handled like any other.
     IsNotMinusOne {
         arg: u32,
     },

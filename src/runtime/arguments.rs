@@ -1,7 +1,9 @@
-//! A runtime's command line, as far as it has to be understood: the subcommand, the container, a few files. Pure.
+//! A runtime's command line, as far as it has to be understood: the subcommand, the container, a
+//! few files. Pure.
 //!
-//! crun parses as argp(3) does, runc as Go's flag package: `-b DIR`, `-bDIR`, `--bundle DIR`, `--bundle=DIR` and `-bundle DIR` are all
-//! in use. Both stop at the first word that is no option. Whatever is not known here goes on to the runtime as it is.
+//! crun parses as argp(3) does, runc as Go's flag package: `-b DIR`, `-bDIR`, `--bundle DIR`,
+//! `--bundle=DIR` and `-bundle DIR` are all in use. Both stop at the first word that is no option.
+//! Whatever is not known here goes on to the runtime as it is.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -141,7 +143,8 @@ impl CommandLine {
         }
     }
 
-    /// Takes all occurrences of the subcommand's option `name` away, and adds others right behind the subcommand.
+    /// Takes all occurrences of the subcommand's option `name` away, and adds others right behind
+    /// the subcommand.
     pub(super) fn into_words(self, without: &str, added: &[OsString]) -> Vec<OsString> {
         let gone = |index: usize| {
             self.own

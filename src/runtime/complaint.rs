@@ -1,4 +1,5 @@
-//! What goes wrong here, told where the runtime would have told it: podman shows its user what stands in `--log FILE`.
+//! What goes wrong here, told where the runtime would have told it: podman shows its user what
+//! stands in `--log FILE`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -10,8 +11,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::error::Error;
 
-/// Adds a line to the runtime's log, in the runtimes' own form of JSON. It is told on standard error as well, so nothing is lost where
-/// there can be no log.
+/// Adds a line to the runtime's log, in the runtimes' own form of JSON. It is told on standard
+/// error as well, so nothing is lost where there can be no log.
 pub(super) fn write(log: &Path, as_json: bool, error: &Error) {
     let Ok(mut file) = OpenOptions::new().append(true).create(true).open(log) else {
         return;

@@ -20,7 +20,8 @@ pub(super) fn names(asked: &OsStr) -> [&'static str; 2] {
     }
 }
 
-/// The first of `names` that is a program and not this one, under whatever name this one stands there.
+/// The first of `names` that is a program and not this one, under whatever name this one stands
+/// there.
 pub(super) fn find(names: [&'static str; 2]) -> Result<PathBuf, Error> {
     let own = fs::metadata("/proc/self/exe").map(|own| (own.dev(), own.ino()));
     let path = env::var_os("PATH").unwrap_or_default();
@@ -66,7 +67,8 @@ pub(super) fn named(runtime: &Path) -> Result<PathBuf, Error> {
         })
 }
 
-/// What a runtime takes, by its file's name: flags of any kind are an error for runc, and unknown ones may be like it.
+/// What a runtime takes, by its file's name: flags of any kind are an error for runc, and unknown
+/// ones may be like it.
 pub(crate) fn kind(runtime: &Path) -> Runtime {
     let name = runtime.file_name().unwrap_or_default().to_string_lossy();
     if name.contains("crun") || name.contains("krun") {

@@ -1,8 +1,10 @@
 //! The runtime front, `subuidless-crun`: what podman and its like call instead of crun or runc.
 //!
-//! Where a process is to be started in a container, it sees to a daemon, puts the rules into what the runtime is going to read, and tells the
-//! daemon whom the process is to be. Then it becomes the runtime, in the same process and with the same arguments. Everything else goes on to the
-//! runtime untouched, and so does everything below `subuidless run`, where somebody answers already.
+//! Where a process is to be started in a container, it sees to a daemon, puts the rules into what
+//! the runtime is going to read, and tells the daemon whom the process is to be. Then it becomes
+//! the runtime, in the same process and with the same arguments. Everything else goes on to the
+//! runtime untouched, and so does everything below `subuidless run`, where somebody answers
+//! already.
 
 mod arguments;
 mod complaint;
@@ -38,7 +40,8 @@ use arguments::{CommandLine, Task};
 use state::State;
 use user::MappedIds;
 
-/// The process that becomes the runtime: in its environment, so that it is not found to be the front once more.
+/// The process that becomes the runtime: in its environment, so that it is not found to be the
+/// front once more.
 const BECOMES_RUNTIME: &str = "SUBUIDLESS_BECOMES_RUNTIME";
 
 /// How the front was called.
@@ -62,7 +65,8 @@ pub(crate) fn is_front(name: &OsStr) -> bool {
     )
 }
 
-/// Becomes the runtime; comes back only with an error, which has been told to who reads the runtime's log, too.
+/// Becomes the runtime; comes back only with an error, which has been told to who reads the
+/// runtime's log, too.
 pub(crate) fn run(options: Options) -> Error {
     let line = CommandLine::parse(options.arguments);
     let log = line.global("log").map(PathBuf::from);
@@ -155,7 +159,8 @@ fn create(
     hand_over(line, kind, path, &config)
 }
 
-/// A limit of locks means nothing to the kernel, and would be in the way of the identities that are kept in it.
+/// A limit of locks means nothing to the kernel, and would be in the way of the identities that are
+/// kept in it.
 fn drop_lock_limit(config: &mut Map<String, Value>) {
     let limits = config
         .get_mut("process")
@@ -165,8 +170,9 @@ fn drop_lock_limit(config: &mut Map<String, Value>) {
     }
 }
 
-/// Denies the runtime, and the container with it, the calls that its profile has no names for. It takes a capability, or a process
-/// that can gain none; `false` where that is missing, as where the runtime is to make the user namespace.
+/// Denies the runtime, and the container with it, the calls that its profile has no names for. It
+/// takes a capability, or a process that can gain none; `false` where that is missing, as where the
+/// runtime is to make the user namespace.
 fn deny_unnamed() -> bool {
     profile::denial().is_none_or(|filter| sys::seccomp_restrict(&filter).is_ok())
 }
@@ -303,7 +309,8 @@ fn utf8(path: &Path) -> Result<&str, Error> {
     })
 }
 
-/// A file for the runtime alone, as the name of an open descriptor: what the user wrote stays as it is.
+/// A file for the runtime alone, as the name of an open descriptor: what the user wrote stays as it
+/// is.
 pub(crate) fn passed_on(json: &Map<String, Value>) -> Result<OsString, Error> {
     /// Above what `--preserve-fds` and LISTEN_FDS would hand on to the container.
     const ABOVE_THOSE_OF_OTHERS: i32 = 512;

@@ -1,5 +1,6 @@
-//! Whether somebody answers for this process already, as everywhere below `subuidless run`: the kernel takes one listener
-//! for a tree of processes, so a container in there must do without rules of its own, and has no need of them.
+//! Whether somebody answers for this process already, as everywhere below `subuidless run`: the
+//! kernel takes one listener for a tree of processes, so a container in there must do without rules
+//! of its own, and has no need of them.
 
 use std::fs;
 

@@ -1,8 +1,9 @@
 //! Which daemon a container's listener goes to, and how there comes to be one.
 //!
-//! podman runs its runtime as root of a user namespace of its own. A daemon that listens at the usual place lives outside, and
-//! can serve every container of the user. Where there is none, each container gets a daemon of its own, which ends with it: whoever
-//! starts a process here is the container's monitor in the end, to which the kernel gives what its descendants leave behind, and
+//! podman runs its runtime as root of a user namespace of its own. A daemon that listens at the
+//! usual place lives outside, and can serve every container of the user. Where there is none, each
+//! container gets a daemon of its own, which ends with it: whoever starts a process here is the
+//! container's monitor in the end, to which the kernel gives what its descendants leave behind, and
 //! conmon waits for all of that. A daemon of several containers would keep the first one's monitor.
 
 use std::fs::{self, File};
@@ -31,7 +32,8 @@ const IDLE: &str = "60";
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Tells a daemon of the container that comes next, starting one if there is none. The result is the daemon's socket.
+/// Tells a daemon of the container that comes next, starting one if there is none. The result is
+/// the daemon's socket.
 pub(super) fn announce(
     asked: Option<PathBuf>,
     announcement: &Announcement,

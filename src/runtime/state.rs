@@ -31,8 +31,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// `None` for a container that the runtime does not know, and for one whose processes notify nobody: it was not started by
-    /// the front.
+    /// `None` for a container that the runtime does not know, and for one whose processes notify
+    /// nobody: it was not started by the front.
     pub(super) fn find(id: &OsStr, root: Option<&OsStr>, kind: Runtime) -> Option<Self> {
         let name = match kind {
             Runtime::Crun => "crun",

@@ -1,8 +1,9 @@
 //! Whom a process is to be, taken out of its JSON.
 //!
-//! A runtime changes ids before the emulation can help it in all cases (noNewPrivileges, crun's chown of a terminal), so it is told to
-//! change none: an id that the container's user namespace does not map is replaced by one that it does, and the daemon
-//! is told of the real wish. noNewPrivileges and capabilities stay as they are: the kernel holds the process to them.
+//! A runtime changes ids before the emulation can help it in all cases (noNewPrivileges, crun's
+//! chown of a terminal), so it is told to change none: an id that the container's user namespace
+//! does not map is replaced by one that it does, and the daemon is told of the real wish.
+//! noNewPrivileges and capabilities stay as they are: the kernel holds the process to them.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,8 +17,8 @@ use serde_json::{Map, Value, json};
 use crate::handover::{NextUser, ProcessUser};
 use crate::profile::Runtime;
 
-/// In what the runtime keeps of config.json: the wish, for processes that are started later; and where config.json itself is changed,
-/// for the next time.
+/// In what the runtime keeps of config.json: the wish, for processes that are started later; and
+/// where config.json itself is changed, for the next time.
 pub(super) const ANNOTATION: &str = "io.subuidless.process.user";
 
 /// The ids that a user namespace maps.
@@ -145,9 +146,10 @@ pub(super) fn take(process: &mut Map<String, Value>, mapped: &MappedIds) -> Next
     NextUser::User(wish)
 }
 
-/// A process that gains capabilities by execve(2) is no longer dumpable (kernel/cred.c, commit_creds), and its own files in /proc
-/// are closed to it. To the kernel the stand-in is root, and gains the whole bounding set; unless it has that before. What the
-/// program has of it is the emulation's business.
+/// A process that gains capabilities by execve(2) is no longer dumpable (kernel/cred.c,
+/// commit_creds), and its own files in /proc are closed to it. To the kernel the stand-in is root,
+/// and gains the whole bounding set; unless it has that before. What the program has of it is the
+/// emulation's business.
 fn keep_dumpable(process: &mut Map<String, Value>) {
     let is_true = |value: &Value| value.as_bool() == Some(true);
     if process.get("noNewPrivileges").is_some_and(is_true) {
@@ -214,7 +216,8 @@ fn user(value: &Value) -> ProcessUser {
     }
 }
 
-/// Of `exec --user UID[:GID]`: the wish, and what the runtime is told instead; `None` for what is no such thing.
+/// Of `exec --user UID[:GID]`: the wish, and what the runtime is told instead; `None` for what is
+/// no such thing.
 pub(super) fn of_option(
     option: &OsStr,
     additional_gids: Vec<u32>,
@@ -236,8 +239,8 @@ pub(super) fn of_option(
     })
 }
 
-/// Gives the process a HOME where it has none, and where `kind` of runtime would take an empty one for none: it would give it the
-/// stand-in's.
+/// Gives the process a HOME where it has none, and where `kind` of runtime would take an empty one
+/// for none: it would give it the stand-in's.
 pub(super) fn add_home(
     process: &mut Map<String, Value>,
     rootfs: &Path,
@@ -279,7 +282,8 @@ fn home(rootfs: &Path, uid: u32) -> Option<String> {
 /// Far above any table of users that is a file.
 const MAX_FILE: u64 = 16 << 20;
 
-/// The lines of a file of a root file system, whose links lead nowhere else, and which may be made of anything. None without it.
+/// The lines of a file of a root file system, whose links lead nowhere else, and which may be made
+/// of anything. None without it.
 pub(crate) fn lines_in(rootfs: &Path, file: &str) -> Vec<String> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)

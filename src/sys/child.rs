@@ -1,8 +1,8 @@
 //! One call made by a process of its own, which has nothing of this one's but its root directory.
 //!
-//! The kernel never closes a process's links in procfs to itself (kernel/ptrace.c, __ptrace_may_access).
-//! Where a path may lead to them, this process must not walk it; a child without files of this one's,
-//! and in another working directory, may.
+//! The kernel never closes a process's links in procfs to itself (kernel/ptrace.c,
+//! __ptrace_may_access). Where a path may lead to them, this process must not walk it; a child
+//! without files of this one's, and in another working directory, may.
 
 use std::ffi::CStr;
 use std::io::IoSliceMut;
@@ -44,8 +44,9 @@ impl Child<'_> {
             .map(drop)
     }
 
-    /// The result is a file of the child's that is handed over, if it has one. `work` runs after fork(2) in a process of
-    /// many threads: it may only do what is async-signal-safe (signal-safety(7)), above all not allocate.
+    /// The result is a file of the child's that is handed over, if it has one. `work` runs after
+    /// fork(2) in a process of many threads: it may only do what is async-signal-safe
+    /// (signal-safety(7)), above all not allocate.
     fn run(
         &self,
         work: impl FnOnce() -> Result<Option<RawFd>, Errno>,
@@ -60,7 +61,8 @@ impl Child<'_> {
             // SAFETY: ends at once, without anything of the parent's being run.
             unsafe { libc::_exit(0) };
         }
-        // EAGAIN or ENOMEM: for a child there is as little room as for a descriptor where ENFILE is said.
+        // EAGAIN or ENOMEM: for a child there is as little room as for a descriptor where ENFILE is
+        // said.
         let pid = Errno::result(pid).map_err(|_| Errno::ENFILE)?;
         drop(theirs);
         let answer = receive_result(ours.as_raw_fd());
@@ -137,7 +139,8 @@ fn send_result(channel: RawFd, result: Result<Option<RawFd>, Errno>) {
         // SAFETY: the control buffer has room for one descriptor behind the header.
         unsafe { data.cast::<RawFd>().write_unaligned(file) };
     }
-    // SAFETY: the message points to what lives to the end of this function. Nobody else could be told of a failure.
+    // SAFETY: the message points to what lives to the end of this function. Nobody else could be
+    // told of a failure.
     unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) };
 }
 

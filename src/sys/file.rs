@@ -88,7 +88,8 @@ pub(crate) fn getxattrat(
         flags: 0,
     };
     let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
-    // SAFETY: both strings end in NUL; the kernel writes at most `size` bytes to `value`, which has as many.
+    // SAFETY: both strings end in NUL; the kernel writes at most `size` bytes to `value`, which has
+    // as many.
     let length = unsafe {
         libc::syscall(
             SYS_GETXATTRAT,
@@ -156,15 +157,18 @@ pub(crate) fn null_path_is_empty() -> bool {
     result == 0
 }
 
-/// The bytes of `struct stat` as newfstatat(2) writes them: on 64-bit Linux libc's layout is the kernel's.
+/// The bytes of `struct stat` as newfstatat(2) writes them: on 64-bit Linux libc's layout is the
+/// kernel's.
 pub(crate) fn stat_bytes(stat: &FileStat) -> &[u8] {
-    // SAFETY: `FileStat` is a C struct that the kernel has filled in completely, its padding is named fields.
+    // SAFETY: `FileStat` is a C struct that the kernel has filled in completely, its padding is
+    // named fields.
     unsafe { std::slice::from_raw_parts((&raw const *stat).cast(), size_of::<FileStat>()) }
 }
 
 /// The bytes of `struct statx`.
 pub(crate) fn statx_bytes(statx: &libc::statx) -> &[u8] {
-    // SAFETY: `struct statx` was zeroed before the kernel filled it in, so every byte is initialised.
+    // SAFETY: `struct statx` was zeroed before the kernel filled it in, so every byte is
+    // initialised.
     unsafe { std::slice::from_raw_parts((&raw const *statx).cast(), size_of::<libc::statx>()) }
 }
 
@@ -184,8 +188,8 @@ impl FileHandle {
     }
 }
 
-/// name_to_handle_at(2) of the file behind `fd`; `AT_HANDLE_FID` (Linux 6.5) is for file systems that cannot open
-/// by handle, overlay among them.
+/// name_to_handle_at(2) of the file behind `fd`; `AT_HANDLE_FID` (Linux 6.5) is for file systems
+/// that cannot open by handle, overlay among them.
 pub(crate) fn file_handle(fd: BorrowedFd, identity_only: bool) -> Result<FileHandle, Errno> {
     const AT_HANDLE_FID: c_int = 0x200;
     let flags = libc::AT_EMPTY_PATH | if identity_only { AT_HANDLE_FID } else { 0 };
@@ -195,7 +199,8 @@ pub(crate) fn file_handle(fd: BorrowedFd, identity_only: bool) -> Result<FileHan
         handle: [0; libc::MAX_HANDLE_SZ as usize],
     };
     let mut mount_id: c_int = 0;
-    // SAFETY: `handle` has room for `handle_bytes` bytes after its header, the mount id for one int.
+    // SAFETY: `handle` has room for `handle_bytes` bytes after its header, the mount id for one
+    // int.
     let result = unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,

@@ -22,7 +22,8 @@ unsafe impl Send for SharedWords {}
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
-    /// Maps `words` words of `memfd`, whose size must be sealed: a shrinking file would mean SIGBUS.
+    /// Maps `words` words of `memfd`, whose size must be sealed: a shrinking file would mean
+    /// SIGBUS.
     pub(crate) fn map(memfd: BorrowedFd, words: usize) -> Result<Self, Errno> {
         // SAFETY: the kernel chooses the address, so no other mapping is touched.
         let address = unsafe {
@@ -43,7 +44,8 @@ impl SharedWords {
     }
 
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping has this many words, is page-aligned and lives as long as `self`; only atomics see it.
+        // SAFETY: the mapping has this many words, is page-aligned and lives as long as `self`;
+        // only atomics see it.
         unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.words) }
     }
 }
@@ -51,7 +53,8 @@ impl SharedWords {
 impl Drop for SharedWords {
     fn drop(&mut self) {
         let length = self.words * size_of::<AtomicU64>();
-        // SAFETY: exactly the mapping made in `map`; `words` lends it out no longer than `self` lives.
+        // SAFETY: exactly the mapping made in `map`; `words` lends it out no longer than `self`
+        // lives.
         unsafe { libc::munmap(self.address.as_ptr().cast::<c_void>(), length) };
     }
 }
@@ -76,14 +79,15 @@ pub(crate) fn open_lmdb(
     let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_size).max_readers(1024);
     if durability == Durability::None {
-        // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by a directory for each
-        // boot; it never makes memory unsound.
+        // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by
+        // a directory for each boot; it never makes memory unsound.
         unsafe { options.flags(heed::EnvFlags::NO_SYNC) };
     }
     if durability == Durability::ReadOnly {
         // SAFETY: without locks nobody may write, and on a read-only file system nobody can.
         unsafe { options.flags(heed::EnvFlags::READ_ONLY | heed::EnvFlags::NO_LOCK) };
     }
-    // SAFETY: LMDB's map must not be changed but through LMDB; the directory is private to the user (0700).
+    // SAFETY: LMDB's map must not be changed but through LMDB; the directory is private to the user
+    // (0700).
     unsafe { options.open(directory) }
 }

@@ -1,7 +1,7 @@
 //! The only unsafe room: one kernel call per function, no policy.
 //!
-//! What nix wraps safely is called from there; this file holds the rest. Functions return the kernel's own
-//! errno and never interpret it. Paths are C strings: bytes, as the kernel sees them.
+//! What nix wraps safely is called from there; this file holds the rest. Functions return the
+//! kernel's own errno and never interpret it. Paths are C strings: bytes, as the kernel sees them.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 

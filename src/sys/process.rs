@@ -20,8 +20,8 @@ pub(crate) fn pidfd_open(tid: u32) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// A pidfd of the process `pid`: it hangs up when the last thread has ended. One of a thread does so when that thread ends or
-/// executes a program (Linux 6.9 to 6.14).
+/// A pidfd of the process `pid`: it hangs up when the last thread has ended. One of a thread does
+/// so when that thread ends or executes a program (Linux 6.9 to 6.14).
 pub(crate) fn process_pidfd(pid: u32) -> Result<OwnedFd, Errno> {
     pidfd_open_flags(pid, 0)
 }
@@ -107,7 +107,8 @@ pub(crate) fn capabilities(tid: u32) -> Result<Capabilities, Errno> {
     })
 }
 
-/// Gives this thread these of its permitted capabilities; what is no longer permitted is gone for good.
+/// Gives this thread these of its permitted capabilities; what is no longer permitted is gone for
+/// good.
 pub(crate) fn set_capabilities(effective: u64, permitted: u64) -> Result<(), Errno> {
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     let mut header = [LINUX_CAPABILITY_VERSION_3, 0];
@@ -142,7 +143,8 @@ pub(crate) fn parent_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
     owned_fd(c_long::from(result))
 }
 
-/// The id that the process `pid` of our own pid namespace has in the pid namespace `fd` (ioctl_ns(2), Linux 6.11).
+/// The id that the process `pid` of our own pid namespace has in the pid namespace `fd`
+/// (ioctl_ns(2), Linux 6.11).
 pub(crate) fn process_id_in(fd: BorrowedFd, pid: u32) -> Result<u32, Errno> {
     const NS_GET_TGID_IN_PIDNS: libc::Ioctl = 0x8004_b709;
     // SAFETY: the ioctl takes its argument by value.
@@ -156,8 +158,8 @@ pub(crate) fn ignore_file_size_signal() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-/// Lets the allocator hand nothing over to per-thread arenas: a worker has few, short-lived allocations, and each
-/// arena costs resident memory.
+/// Lets the allocator hand nothing over to per-thread arenas: a worker has few, short-lived
+/// allocations, and each arena costs resident memory.
 pub(crate) fn use_one_malloc_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets a parameter.
@@ -196,11 +198,12 @@ pub(crate) fn window_size(fd: BorrowedFd) -> Result<(u16, u16), Errno> {
     Ok((size.ws_row, size.ws_col))
 }
 
-/// Starts `command` as nobody's child: in a session of its own, deaf to SIGTERM, with no file of this process but its
-/// standard ones. This process must have one thread.
+/// Starts `command` as nobody's child: in a session of its own, deaf to SIGTERM, with no file of
+/// this process but its standard ones. This process must have one thread.
 pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {
     let leave = || {
-        // SAFETY: this child has one thread, and goes on with calls that are async-signal-safe, as after the first fork.
+        // SAFETY: this child has one thread, and goes on with calls that are async-signal-safe, as
+        // after the first fork.
         match Errno::result(unsafe { libc::fork() })? {
             0 => {}
             // SAFETY: ends at once, without anything of the parent's being run.
@@ -209,7 +212,8 @@ pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {
         nix::unistd::setsid()?;
         // SAFETY: ignoring a signal runs no code.
         unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
-        // SAFETY: closes nothing before the program is executed, and nothing then that has an owner.
+        // SAFETY: closes nothing before the program is executed, and nothing then that has an
+        // owner.
         let marked =
             unsafe { libc::close_range(3, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
         Errno::result(marked)?;

@@ -9,18 +9,20 @@ use nix::errno::Errno;
 
 use super::owned_fd;
 
-/// `struct seccomp_notif` in 64-bit words: 80 bytes since Linux 5.0, checked by SECCOMP_GET_NOTIF_SIZES at start.
+/// `struct seccomp_notif` in 64-bit words: 80 bytes since Linux 5.0, checked by
+/// SECCOMP_GET_NOTIF_SIZES at start.
 pub(crate) const NOTIFICATION_WORDS: usize = 10;
 
 const _: () = assert!(size_of::<libc::seccomp_notif>() == NOTIFICATION_WORDS * 8);
 
-/// Receives one notification into `words`, which must be zero (seccomp_unotify(2)). The memory may be shared with
-/// another process: atomics are the only view of it that Rust code has.
+/// Receives one notification into `words`, which must be zero (seccomp_unotify(2)). The memory may
+/// be shared with another process: atomics are the only view of it that Rust code has.
 pub(crate) fn notification_receive(
     listener: BorrowedFd,
     words: &[AtomicU64; NOTIFICATION_WORDS],
 ) -> Result<(), Errno> {
-    // SAFETY: the ioctl writes 80 bytes, the length of `words`; atomics may be written through a shared reference.
+    // SAFETY: the ioctl writes 80 bytes, the length of `words`; atomics may be written through a
+    // shared reference.
     let result = unsafe {
         libc::ioctl(
             listener.as_raw_fd(),
@@ -34,7 +36,8 @@ pub(crate) fn notification_receive(
 /// Reads one packet into `words`, which may be shared as above; the result is its length in bytes.
 pub(crate) fn read_words(fd: BorrowedFd, words: &[AtomicU64]) -> Result<usize, Errno> {
     let length = size_of_val(words);
-    // SAFETY: the kernel writes at most the length of `words`; atomics may be written through a shared reference.
+    // SAFETY: the kernel writes at most the length of `words`; atomics may be written through a
+    // shared reference.
     let length = unsafe { libc::read(fd.as_raw_fd(), words.as_ptr().cast_mut().cast(), length) };
     usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
 }
@@ -62,7 +65,8 @@ pub(crate) fn notification_send(
     Errno::result(result).map(drop)
 }
 
-/// Whether the notification `id` still waits for its reply; ENOENT if not, ENOTTY or EINVAL if `fd` is no listener.
+/// Whether the notification `id` still waits for its reply; ENOENT if not, ENOTTY or EINVAL if `fd`
+/// is no listener.
 pub(crate) fn notification_id_valid(fd: BorrowedFd, id: u64) -> Result<(), Errno> {
     // SAFETY: the ioctl reads one u64.
     let result = unsafe {
@@ -75,8 +79,8 @@ pub(crate) fn notification_id_valid(fd: BorrowedFd, id: u64) -> Result<(), Errno
     Errno::result(result).map(drop)
 }
 
-/// Puts `file` into the target of the notification `id` and replies with its number there (SECCOMP_ADDFD_FLAG_SEND,
-/// Linux 5.14).
+/// Puts `file` into the target of the notification `id` and replies with its number there
+/// (SECCOMP_ADDFD_FLAG_SEND, Linux 5.14).
 pub(crate) fn notification_send_file(
     listener: BorrowedFd,
     id: u64,
@@ -136,8 +140,8 @@ pub(crate) fn notification_size() -> Result<u16, Errno> {
     Ok(sizes.seccomp_notif)
 }
 
-/// Whether the kernel knows SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19). Loads nothing: the null filter is
-/// EFAULT for known flags, EINVAL for unknown ones.
+/// Whether the kernel knows SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19). Loads nothing: the
+/// null filter is EFAULT for known flags, EINVAL for unknown ones.
 pub(crate) fn seccomp_knows_wait_killable() -> bool {
     const NEW_LISTENER: c_uint = 1 << 3;
     const WAIT_KILLABLE_RECV: c_uint = 1 << 5;
@@ -153,7 +157,8 @@ pub(crate) fn seccomp_knows_wait_killable() -> bool {
     result == -1 && Errno::last() == Errno::EFAULT
 }
 
-/// Loads a filter of `struct sock_filter`s for this thread; the result is its listener (seccomp_unotify(2)).
+/// Loads a filter of `struct sock_filter`s for this thread; the result is its listener
+/// (seccomp_unotify(2)).
 pub(crate) fn seccomp_load(program: &[u8], wait_killable: bool) -> Result<OwnedFd, Errno> {
     let mut flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
     if wait_killable {
@@ -185,7 +190,8 @@ fn seccomp_set_filter(program: &[u8], flags: libc::c_ulong) -> Result<libc::c_lo
     Errno::result(result)
 }
 
-/// How io_uring_setup(2) refuses to set up a ring without a place to describe it: EFAULT where it could be had.
+/// How io_uring_setup(2) refuses to set up a ring without a place to describe it: EFAULT where it
+/// could be had.
 pub(crate) fn io_uring_setup() -> Errno {
     // SAFETY: the kernel refuses the null pointer before it does anything.
     unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<c_void>()) };

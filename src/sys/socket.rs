@@ -19,7 +19,8 @@ pub(crate) fn adopt_received_fds(fds: &[RawFd]) -> Vec<OwnedFd> {
         .collect()
 }
 
-/// Takes over the fds that systemd passed (sd_listen_fds(3)); to be called once, before anything opens files.
+/// Takes over the fds that systemd passed (sd_listen_fds(3)); to be called once, before anything
+/// opens files.
 pub(crate) fn adopt_activation_fd(fd: RawFd) -> OwnedFd {
     // SAFETY: sd_listen_fds(3): the fds from 3 on belong to this process, and the caller asks once.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -28,13 +29,14 @@ pub(crate) fn adopt_activation_fd(fd: RawFd) -> OwnedFd {
 /// bind(2) to an address as it is.
 pub(crate) fn bind(socket: BorrowedFd, address: &[u8]) -> Result<(), Errno> {
     let length = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the kernel reads `length` bytes of `address`, which has as many, and asks for no alignment.
+    // SAFETY: the kernel reads `length` bytes of `address`, which has as many, and asks for no
+    // alignment.
     let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) };
     Errno::result(result).map(drop)
 }
 
-/// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full. A path that begins with `@` is
-/// an abstract name (unix(7)).
+/// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full. A path
+/// that begins with `@` is an abstract name (unix(7)).
 pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
     let address = match path.as_os_str().as_bytes() {
@@ -47,8 +49,8 @@ pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
     Ok(UnixStream::from(connection))
 }
 
-/// Whether the Unix socket file at `path` belongs to a socket that still exists, without its owner noticing: to a stream socket no
-/// datagram can be sent (EPROTOTYPE).
+/// Whether the Unix socket file at `path` belongs to a socket that still exists, without its owner
+/// noticing: to a stream socket no datagram can be sent (EPROTOTYPE).
 pub(crate) fn is_bound(path: &Path) -> Result<bool, Errno> {
     let probe = |path| UnixDatagram::unbound()?.connect(path);
     let error = match probe(path) {

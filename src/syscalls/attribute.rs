@@ -76,8 +76,8 @@ fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errn
     })
 }
 
-/// What is kept of a special file in a lower layer of an overlay goes along when the kernel copies it up; whatever is wrong
-/// with the call, the kernel says.
+/// What is kept of a special file in a lower layer of an overlay goes along when the kernel copies
+/// it up; whatever is wrong with the call, the kernel says.
 fn bring_up(call: &Call, named: Named) {
     if !call.container.owners.side_store_is_used() || !call.container.has_overlays() {
         // Nearly always.

@@ -1,7 +1,7 @@
 //! capget(2), capset(2), and what prctl(2) does to credentials.
 //!
-//! What a target gives up, the kernel's own sets give up, too: emulated sets are never larger than those, so what is
-//! allowed here goes on to the kernel, which allows it as well.
+//! What a target gives up, the kernel's own sets give up, too: emulated sets are never larger than
+//! those, so what is allowed here goes on to the kernel, which allows it as well.
 
 use nix::errno::Errno;
 
@@ -56,7 +56,8 @@ pub(super) fn capget(call: &mut Call) -> Result<Reply, Errno> {
     };
     let own = credentials.and_then(|credentials| credentials.capabilities);
     let Some(sets) = own.filter(|_| call.register(1) != 0) else {
-        // CONTINUE: the kernel's own sets are in force, a question for the version, or a pid that is none.
+        // CONTINUE: the kernel's own sets are in force, a question for the version, or a pid that
+        // is none.
         return Ok(Reply::Continue);
     };
     // Lower halves first.
@@ -76,7 +77,8 @@ pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {
     }
     let (parts, pid) = match header(call) {
         Ok((Some(parts), pid)) => (parts, pid),
-        // A runtime on its way into the container keeps its memory to itself. What it is left with, the kernel knows.
+        // A runtime on its way into the container keeps its memory to itself. What it is left with,
+        // the kernel knows.
         Err(Errno::EPERM) => return leave_to_kernel(call),
         // CONTINUE: an unknown version, whose header the kernel mends, or a bad pointer.
         _ => return Ok(Reply::Continue),

@@ -102,7 +102,8 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     Ok(Reply::Value(0))
 }
 
-/// A file of another host user: not even the container's root may change it. The kernel says how it refuses.
+/// A file of another host user: not even the container's root may change it. The kernel says how it
+/// refuses.
 fn natively(file: BorrowedFd, change: OwnerChange) -> Result<Reply, Errno> {
     let uid = change.uid.map(|uid| Uid::from_raw(uid.as_raw()));
     let gid = change.gid.map(|gid| Gid::from_raw(gid.as_raw()));

@@ -1,6 +1,7 @@
 //! What a call says, for people: strace(1)'s notation, for `subuidless trace`.
 //!
-//! Everything that comes from a target's memory is quoted and escaped: it goes to a terminal. Only called while somebody looks.
+//! Everything that comes from a target's memory is quoted and escaped: it goes to a terminal. Only
+//! called while somebody looks.
 
 use std::mem::offset_of;
 
@@ -242,7 +243,8 @@ fn result(call: &Call, row: &Row, index: usize, kind: Argument) -> Option<String
                 offset_of!(libc::stat, st_uid),
                 offset_of!(libc::stat, st_gid),
             ),
-            // arch/x86/include/asm/compat.h; the old structure has ids of 16 bits, one behind the other.
+            // arch/x86/include/asm/compat.h; the old structure has ids of 16 bits, one behind the
+            // other.
             _ if row.name.ends_with("64") => owner("st", 24, 28),
             _ => {
                 let both = word(call, index, 12)?;

@@ -1,7 +1,9 @@
-//! execve(2), execveat(2): set-user-ID and set-group-ID files, and what becomes of saved ids and capabilities.
+//! execve(2), execveat(2): set-user-ID and set-group-ID files, and what becomes of saved ids and
+//! capabilities.
 //!
-//! The kernel runs the program. Whether it succeeds is not known here, so what it makes of the credentials is noted down as
-//! pending, and counts from the moment when the target's memory is another program's.
+//! The kernel runs the program. Whether it succeeds is not known here, so what it makes of the
+//! credentials is noted down as pending, and counts from the moment when the target's memory is
+//! another program's.
 
 use std::os::fd::AsFd;
 

@@ -34,7 +34,8 @@ pub(super) fn getresgid(call: &mut Call) -> Result<Reply, Errno> {
 
 pub(super) fn getgroups(call: &mut Call) -> Result<Reply, Errno> {
     if call.is_nested() || !call.container.is_joined() {
-        // CONTINUE: another user namespace, whose ids are the kernel's, or a runtime, whose memory is closed.
+        // CONTINUE: another user namespace, whose ids are the kernel's, or a runtime, whose memory
+        // is closed.
         return Ok(Reply::Continue);
     }
     let identities = &call.container.identities;

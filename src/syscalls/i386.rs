@@ -1,4 +1,5 @@
-//! The structures of i386 programs: arch/x86/include/asm/compat.h, arch/x86/kernel/sys_ia32.c. Pure.
+//! The structures of i386 programs: arch/x86/include/asm/compat.h, arch/x86/kernel/sys_ia32.c.
+//! Pure.
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
@@ -6,7 +7,8 @@ use nix::sys::stat::FileStat;
 /// linux/highuid.h: what an id of more than 16 bits is shown as.
 const OVERFLOW_ID: u16 = 65534;
 
-/// `struct compat_stat`, of stat, lstat and fstat; EOVERFLOW for what does not fit (fs/stat.c, cp_compat_stat).
+/// `struct compat_stat`, of stat, lstat and fstat; EOVERFLOW for what does not fit (fs/stat.c,
+/// cp_compat_stat).
 pub(super) fn stat(stat: &FileStat) -> Result<Vec<u8>, Errno> {
     const MAX_SIZE: i64 = i32::MAX as i64;
     if stat.st_size > MAX_SIZE {

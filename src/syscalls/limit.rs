@@ -1,6 +1,8 @@
-//! getrlimit(2), setrlimit(2), prlimit(2) of RLIMIT_LOCKS, in which the identity of a process lives.
+//! getrlimit(2), setrlimit(2), prlimit(2) of RLIMIT_LOCKS, in which the identity of a process
+//! lives.
 //!
-//! The limit means nothing since Linux 2.4.25. It shows its hard value, and setting it succeeds and does nothing.
+//! The limit means nothing since Linux 2.4.25. It shows its hard value, and setting it succeeds and
+//! does nothing.
 
 use nix::errno::Errno;
 

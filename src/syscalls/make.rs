@@ -75,8 +75,9 @@ fn make_node(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<
     }
 }
 
-/// A placeholder: a socket, which open(2) refuses with ENXIO, as it does a device without a driver. What it stands for is
-/// recorded in the side store, where no other reader of `user.rootlesscontainers` looks.
+/// A placeholder: a socket, which open(2) refuses with ENXIO, as it does a device without a driver.
+/// What it stands for is recorded in the side store, where no other reader of
+/// `user.rootlesscontainers` looks.
 fn make_device(
     call: &mut Call,
     dirfd: Dirfd,
@@ -164,8 +165,8 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
     }
     site.make(call, SFlag::S_IFSOCK, |_, _| {
         let bound = call.bind_as_target(socket.as_fd(), &address);
-        // CONTINUE, as where somebody was faster: the kernel says why, or does it by a link that leads there for the target
-        // only. The socket belongs to the container's root then.
+        // CONTINUE, as where somebody was faster: the kernel says why, or does it by a link that
+        // leads there for the target only. The socket belongs to the container's root then.
         bound.map_err(|_| Errno::EEXIST)
     })
 }

@@ -1,12 +1,15 @@
 //! What targets ask for: [`TABLE`], one row per syscall. START HERE.
 //!
-//! The table is the only source: the filter (`crate::profile`), the dispatch, the list in docs/syscalls.md and the tests read it. To add
-//! a syscall:
+//! The table is the only source: the filter (`crate::profile`), the dispatch, the list in
+//! docs/syscalls.md and the tests read it. To add a syscall:
 //!
-//! 1. add a row: its name as libseccomp spells it (its number as well, if that may be older), when it traps, and its handler;
-//! 2. write the handler, named like the syscall, in the file of its man-page family; arguments are taken where the
-//!    man page has them, `?` passes the kernel's own errno on, and `Reply::Continue` stands under a `// CONTINUE:` line;
-//! 3. name it in docs/syscalls.md (a test compares) and give the probe in tests/programs/probe a call of it.
+//! 1. add a row: its name as libseccomp spells it (its number as well, if that may be older), when
+//!    it traps, and its handler;
+//! 2. write the handler, named like the syscall, in the file of its man-page family; arguments are
+//!    taken where the man page has them, `?` passes the kernel's own errno on, and
+//!    `Reply::Continue` stands under a `// CONTINUE:` line;
+//! 3. name it in docs/syscalls.md (a test compares) and give the probe in tests/programs/probe a
+//!    call of it.
 
 mod attribute;
 mod capability;
@@ -66,9 +69,11 @@ pub(crate) enum Trap {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Emulate,
-    /// As `Emulate`, also before the container has been joined: its runtime takes the ids of the container's user.
+    /// As `Emulate`, also before the container has been joined: its runtime takes the ids of the
+    /// container's user.
     EmulateEarly,
-    /// As `EmulateEarly`, and nothing is asked about files: which root directory the target sees does not matter.
+    /// As `EmulateEarly`, and nothing is asked about files: which root directory the target sees
+    /// does not matter.
     EmulateIds,
     /// Only noticed, also before the container has been joined.
     Watch,
@@ -81,7 +86,8 @@ pub(crate) struct Row {
     pub(crate) trap: Trap,
     pub(crate) purpose: Purpose,
     pub(crate) handle: Handler,
-    /// For libraries that are older than the syscall: since Linux 5.1 it has one number on all architectures.
+    /// For libraries that are older than the syscall: since Linux 5.1 it has one number on all
+    /// architectures.
     number: Option<u32>,
 }
 
@@ -171,8 +177,9 @@ const fn of_locks(resource: u32) -> Trap {
     }
 }
 
-/// PR_SET_KEEPCAPS is 8, PR_CAPBSET_DROP 24, PR_SET_SECUREBITS 28, PR_SET_TIMERSLACK 29, PR_CAP_AMBIENT 47: bit 3 is what
-/// they have in common. Of the frequent ones only PR_SET_NAME has it, too.
+/// PR_SET_KEEPCAPS is 8, PR_CAPBSET_DROP 24, PR_SET_SECUREBITS 28, PR_SET_TIMERSLACK 29,
+/// PR_CAP_AMBIENT 47: bit 3 is what they have in common. Of the frequent ones only PR_SET_NAME has
+/// it, too.
 const ABOUT_CREDENTIALS: Trap = Trap::Masked {
     arg: 0,
     mask: 0b1000,
@@ -248,7 +255,8 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("symlink", Trap::Always, make::symlink),
     emulated("symlinkat", Trap::Always, make::symlinkat),
     emulated("bind", Trap::Always, make::bind),
-    // chmod(2), utime(2), utimensat(2), access(2), getxattr(2), listxattr(2), setxattr(2), removexattr(2)
+    // chmod(2), utime(2), utimensat(2), access(2), getxattr(2), listxattr(2), setxattr(2),
+    // removexattr(2)
     emulated("chmod", Trap::Always, attribute::chmod),
     emulated("fchmod", Trap::Always, attribute::fchmod),
     emulated("fchmodat", Trap::Always, attribute::fchmodat),
@@ -310,8 +318,8 @@ pub(crate) static TABLE: &[Row] = &[
         Trap::Always,
         attribute::utimensat_time64,
     ),
-    // Calls after which a target may see another root directory, or live in another user namespace: left to the kernel, but
-    // noticed.
+    // Calls after which a target may see another root directory, or live in another user namespace:
+    // left to the kernel, but noticed.
     watched("chroot", Trap::Always, view::chroot),
     watched("pivot_root", Trap::Always, view::pivot_root),
     watched("fsopen", Trap::Always, view::fsopen),
@@ -326,7 +334,8 @@ pub(crate) static TABLE: &[Row] = &[
     ),
 ];
 
-/// Tells this table from that of another version, whose rows are in other places (FNV-1a of the names).
+/// Tells this table from that of another version, whose rows are in other places (FNV-1a of the
+/// names).
 pub(crate) fn fingerprint() -> u64 {
     TABLE
         .iter()
@@ -336,12 +345,13 @@ pub(crate) fn fingerprint() -> u64 {
         })
 }
 
-/// The architectures whose calls are answered, as a notification names them and as libseccomp does. Calls of others (32-bit
-/// ARM) are left to the kernel.
+/// The architectures whose calls are answered, as a notification names them and as libseccomp does.
+/// Calls of others (32-bit ARM) are left to the kernel.
 const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
     (AUDIT_ARCH_X86_64, ScmpArch::X8664, Abi::Native),
     (AUDIT_ARCH_AARCH64, ScmpArch::Aarch64, Abi::Native),
-    // x32 calls bear the x86-64 architecture, and a bit in their number; their structures are those of x86-64.
+    // x32 calls bear the x86-64 architecture, and a bit in their number; their structures are those
+    // of x86-64.
     (AUDIT_ARCH_X86_64 | X32, ScmpArch::X32, Abi::Native),
     (AUDIT_ARCH_I386, ScmpArch::X86, Abi::I386),
 ];
@@ -399,7 +409,8 @@ impl Dispatch {
     }
 }
 
-/// The number of `row` on `arch`; libseccomp has negative pseudo-numbers for what an architecture lacks.
+/// The number of `row` on `arch`; libseccomp has negative pseudo-numbers for what an architecture
+/// lacks.
 fn number(row: &Row, arch: ScmpArch) -> Option<usize> {
     match ScmpSyscall::from_name_by_arch(row.name, arch) {
         Ok(syscall) => usize::try_from(i32::from(syscall)).ok(),

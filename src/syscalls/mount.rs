@@ -1,8 +1,9 @@
 //! mount(2) of devpts and tmpfs with `uid=` or `gid=` of ids that the kernel does not know.
 //!
-//! The kernel calls such options invalid, and what a target hands to it cannot be changed. So the file system is made here,
-//! without them, and put where the target wants it; the root directory of a tmpfs has its owner recorded, and new
-//! terminals belong to the container's root. All other mounts are the kernel's business.
+//! The kernel calls such options invalid, and what a target hands to it cannot be changed. So the
+//! file system is made here, without them, and put where the target wants it; the root directory of
+//! a tmpfs has its owner recorded, and new terminals belong to the container's root. All other
+//! mounts are the kernel's business.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

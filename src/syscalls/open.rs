@@ -1,6 +1,7 @@
 //! open(2), openat2(2) and creat(2), as far as they create files.
 //!
-//! BPF sees the flags, so that only calls with O_CREAT or O_TMPFILE come here, and every openat2(2).
+//! BPF sees the flags, so that only calls with O_CREAT or O_TMPFILE come here, and every
+//! openat2(2).
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -1,7 +1,7 @@
 //! Who may do what to a file.
 //!
-//! To the kernel everybody owns everything. So whoever has other ids than the container's root is checked here, and what
-//! is allowed goes on to the kernel.
+//! To the kernel everybody owns everything. So whoever has other ids than the container's root is
+//! checked here, and what is allowed goes on to the kernel.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -54,8 +54,8 @@ const OVER_FILES: u64 = capability::DAC_OVERRIDE | capability::FOWNER | capabili
 
 /// Lets the call go on, if `decide` allows it to the target.
 ///
-/// The file is looked at by its name: it may be another one by the time the kernel gets there, as between two calls of the
-/// target's own.
+/// The file is looked at by its name: it may be another one by the time the kernel gets there, as
+/// between two calls of the target's own.
 pub(super) fn check(
     call: &mut Call,
     named: Named,
@@ -107,7 +107,8 @@ pub(super) fn check_as(
     }
 }
 
-/// As [`check`], for what changes the file: that its mount is read-only is noticed first (mnt_want_write).
+/// As [`check`], for what changes the file: that its mount is read-only is noticed first
+/// (mnt_want_write).
 pub(super) fn check_change(
     call: &mut Call,
     named: Named,

@@ -1,6 +1,7 @@
 //! Access control lists that name ids which the kernel does not know: acl(5).
 //!
-//! The kernel gets such a list as far as it takes it, which keeps the file's mode right; the whole list is kept beside.
+//! The kernel gets such a list as far as it takes it, which keeps the file's mode right; the whole
+//! list is kept beside.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -119,8 +120,8 @@ pub(super) fn handed_down(call: &Call, directory: BorrowedFd) -> Result<Option<V
     kept.get(&kept_name(DEFAULT))
 }
 
-/// Keeps `list` of a new file, which the kernel has given what it knows of it: fs/posix_acl.c, posix_acl_create. The new
-/// file's mode says the rest.
+/// Keeps `list` of a new file, which the kernel has given what it knows of it: fs/posix_acl.c,
+/// posix_acl_create. The new file's mode says the rest.
 pub(super) fn inherit(
     call: &Call,
     file: BorrowedFd,

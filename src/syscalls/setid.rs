@@ -1,4 +1,5 @@
-//! setuid(2), setgid(2), setreuid(2), setresuid(2), setfsuid(2), setfsgid(2), setgroups(2), and their relatives.
+//! setuid(2), setgid(2), setreuid(2), setresuid(2), setfsuid(2), setfsgid(2), setgroups(2), and
+//! their relatives.
 //!
 //! Of the kernel's own ids nothing changes: there is only one that the target could have.
 

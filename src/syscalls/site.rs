@@ -1,9 +1,10 @@
 //! Where something is to be created, and who owns it then.
 //!
-//! To the kernel all new files are the host user's. For the container's root that is right, and the kernel creates,
-//! unless the directory hands down a fake group, or an access control list with ids that the kernel does not know. Else a
-//! [`Site`] is found, the file is created there with the target's umask, and gets its owner. Whatever cannot succeed goes
-//! on to the kernel, which knows the errno.
+//! To the kernel all new files are the host user's. For the container's root that is right, and the
+//! kernel creates, unless the directory hands down a fake group, or an access control list with ids
+//! that the kernel does not know. Else a [`Site`] is found, the file is created there with the
+//! target's umask, and gets its owner. Whatever cannot succeed goes on to the kernel, which knows
+//! the errno.
 
 use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hasher};
@@ -57,7 +58,8 @@ fn split(path: &CStr) -> Option<(Name, Name, bool)> {
 }
 
 impl Site {
-    /// Where `path` is to be created, if that has to happen here; `None`: the kernel does it as well.
+    /// Where `path` is to be created, if that has to happen here; `None`: the kernel does it as
+    /// well.
     pub(super) fn find(
         call: &mut Call,
         dirfd: Dirfd,
@@ -157,7 +159,8 @@ impl Site {
         }
     }
 
-    /// Whether the target may create here, and is still there to see it; then its umask is this thread's.
+    /// Whether the target may create here, and is still there to see it; then its umask is this
+    /// thread's.
     pub(super) fn prepare(&self, call: &Call) -> Result<(), Errno> {
         if !self.subject.may(Access::EXECUTE, self.shown) {
             return Err(Errno::EACCES);
@@ -199,9 +202,9 @@ impl Site {
         Ok((directory.st_dev, directory.st_ino, name.finish()))
     }
 
-    /// What stands here, if a worker that was killed in the middle of this call has made it: something of the type
-    /// `kind`, born in this place since then. The path was read anew from the target's memory, and may by now name
-    /// anything.
+    /// What stands here, if a worker that was killed in the middle of this call has made it:
+    /// something of the type `kind`, born in this place since then. The path was read anew from the
+    /// target's memory, and may by now name anything.
     pub(super) fn left_over(&self, call: &Call, kind: SFlag) -> Result<Option<OwnedFd>, Errno> {
         let Some(Step::Creating(noted)) = call.journal.noted() else {
             return Ok(None);
@@ -234,7 +237,8 @@ impl Site {
         }
     }
 
-    /// Removes `made`, which has just been made here, unless somebody has put something else in its place.
+    /// Removes `made`, which has just been made here, unless somebody has put something else in its
+    /// place.
     ///
     /// What fails now leaves it behind, as a crash would.
     pub(super) fn remove(&self, made: BorrowedFd) {
@@ -276,7 +280,8 @@ impl Site {
             // CONTINUE: the kernel says why it cannot be looked up.
             Err(_) => return Ok(Reply::Continue),
         };
-        // A target that was interrupted meanwhile calls again, and must not find what it has not been told of.
+        // A target that was interrupted meanwhile calls again, and must not find what it has not
+        // been told of.
         let done = self
             .own(call, made.as_fd())
             .and_then(|()| call.ensure_waiting());
@@ -320,8 +325,8 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> u64 {
     whole * 1_000_000_000 + u64::try_from(nanoseconds).unwrap_or_default()
 }
 
-/// Whether nothing can be created for the target: it lives in another user namespace, or has restricted itself in a way
-/// that a worker would get round.
+/// Whether nothing can be created for the target: it lives in another user namespace, or has
+/// restricted itself in a way that a worker would get round.
 pub(super) fn is_out_of_reach(call: &Call) -> Result<bool, Errno> {
     let anyone_confined = call.container.identities.anyone_confined();
     Ok(call.is_nested() || (anyone_confined && Identities::is_confined(call.pid())?))
@@ -341,8 +346,8 @@ fn directory_of(dirfd: Dirfd, prefix: &Name) -> Location<'_> {
     }
 }
 
-/// Whether a file that the container's root creates may belong to another group, or take an access control list that the
-/// kernel does not know. Nearly always one getxattr(2) denies it.
+/// Whether a file that the container's root creates may belong to another group, or take an access
+/// control list that the kernel does not know. Nearly always one getxattr(2) denies it.
 pub(super) fn may_inherit(
     call: &mut Call,
     directory: &Location,

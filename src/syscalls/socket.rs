@@ -1,6 +1,7 @@
 //! getsockopt(2): SO_PEERCRED and SO_PEERGROUPS of unix(7).
 //!
-//! The kernel says which process the peer is. Its ids are those that it has *now*, not at the time of its connect(2).
+//! The kernel says which process the peer is. Its ids are those that it has *now*, not at the time
+//! of its connect(2).
 
 use std::os::fd::AsFd;
 

@@ -1,7 +1,8 @@
 //! stat(2): stat, lstat, fstat, newfstatat; statx(2).
 //!
-//! Most files have no fake owner: then one getxattr(2) finds that out, and the kernel answers the call itself. That is
-//! also how everything odd is answered: unknown flags, bad pointers and paths that lead nowhere get the kernel's own errno.
+//! Most files have no fake owner: then one getxattr(2) finds that out, and the kernel answers the
+//! call itself. That is also how everything odd is answered: unknown flags, bad pointers and paths
+//! that lead nowhere get the kernel's own errno.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -114,7 +115,8 @@ impl Form {
             Self::Statx {
                 flags: asked, mask, ..
             } => {
-                // AT_STATX_FORCE_SYNC and its like are the target's wish, the look-up flags are ours.
+                // AT_STATX_FORCE_SYNC and its like are the target's wish, the look-up flags are
+                // ours.
                 let lookup = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
                 let flags = asked & !lookup.bits() | flags.bits();
                 sys::statx(dirfd, path, flags, *mask).map(|statx| Filled::Statx(Box::new(statx)))
@@ -278,7 +280,8 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
     }
 }
 
-/// One stat that says which version of which inode it is: if its owner is known, that is the whole answer.
+/// One stat that says which version of which inode it is: if its owner is known, that is the whole
+/// answer.
 fn answer_remembered(
     call: &mut Call,
     name: &CStr,
@@ -333,8 +336,8 @@ pub(super) fn beside(call: &Call, location: &Location) -> Option<(OwnedFd, FileS
     (!carries_xattrs(file_type(stat.st_mode))).then_some((file, stat))
 }
 
-/// A path that does not exist for us may lead through `/proc/self`: if it ends in a link, as /dev/stdout does, or if its
-/// directory does not exist for us either.
+/// A path that does not exist for us may lead through `/proc/self`: if it ends in a link, as
+/// /dev/stdout does, or if its directory does not exist for us either.
 fn may_exist_for_target(name: &CStr, location: &Location) -> bool {
     if location.follow && readlink(name).is_ok() {
         return true;

@@ -1,7 +1,9 @@
-//! Calls after which a target may see another root directory or an overlay, live in another user namespace, or be restricted: chroot(2),
-//! pivot_root(2), fsopen(2), setns(2), unshare(2), clone(2), landlock_restrict_self(2).
+//! Calls after which a target may see another root directory or an overlay, live in another user
+//! namespace, or be restricted: chroot(2), pivot_root(2), fsopen(2), setns(2), unshare(2),
+//! clone(2), landlock_restrict_self(2).
 //!
-//! The kernel runs them. They are rare, and knowing that one has happened keeps every other call from having to ask.
+//! The kernel runs them. They are rare, and knowing that one has happened keeps every other call
+//! from having to ask.
 
 use nix::errno::Errno;
 
@@ -41,8 +43,8 @@ pub(super) fn fsopen(call: &mut Call) -> Result<Reply, Errno> {
     Ok(Reply::Continue)
 }
 
-/// landlock_restrict_self(2): from now on the kernel creates files for the target, since a worker would do it in spite of
-/// the rules.
+/// landlock_restrict_self(2): from now on the kernel creates files for the target, since a worker
+/// would do it in spite of the rules.
 pub(super) fn landlock_restrict_self(call: &mut Call) -> Result<Reply, Errno> {
     let identities = &call.container.identities;
     identities.confine(&identities.turn(), call.pid())?;

@@ -1,7 +1,8 @@
 //! getxattr(2), listxattr(2), setxattr(2), removexattr(2), and their relatives.
 //!
-//! The attributes in which fake owners live do not exist for a target. What the container's root may set and the kernel
-//! refuses is kept beside (`owner::Attribute`); everything else goes on to the kernel, once it is clear who asks.
+//! The attributes in which fake owners live do not exist for a target. What the container's root
+//! may set and the kernel refuses is kept beside (`owner::Attribute`); everything else goes on to
+//! the kernel, once it is clear who asks.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -68,7 +69,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// With the value in the argument `value`, its size behind it, and behind that flags, if it takes any.
+    /// With the value in the argument `value`, its size behind it, and behind that flags, if it
+    /// takes any.
     fn of(call: &Call, named: Named, value: usize) -> Self {
         Self {
             named,
@@ -94,7 +96,8 @@ fn deliver(call: &Call, asked: &Asked, value: &[u8]) -> Result<Reply, Errno> {
 
 /// Asks something of the file that is named, by its name first: mostly there is nothing to be had.
 ///
-/// What is had is read again from the file itself. By a name alone a worker could be led through links of its own in procfs.
+/// What is had is read again from the file itself. By a name alone a worker could be led through
+/// links of its own in procfs.
 fn read_carefully(
     call: &mut Call,
     location: &Location,
@@ -217,7 +220,8 @@ fn nameless(call: &mut Call, location: &Location) -> Result<Reply, Errno> {
     }
 }
 
-/// The kernel says ENODATA to whoever is not its root, even where there are no such attributes at all.
+/// The kernel says ENODATA to whoever is not its root, even where there are no such attributes at
+/// all.
 fn without_trusted(call: &Call, location: &Location) -> Result<Reply, Errno> {
     match call.resolve(location) {
         Ok(file) if !takes_attributes(file.as_fd()) => Err(Errno::EOPNOTSUPP),
@@ -315,7 +319,8 @@ pub(super) fn change(call: &mut Call, asked: &Asked, change: Change) -> Result<R
     };
     let attribute = Attribute::of(name.as_c_str());
     if attribute == Attribute::Hidden {
-        // To a program that would keep owners there itself: xattr(7) for a file system that has no such attributes.
+        // To a program that would keep owners there itself: xattr(7) for a file system that has no
+        // such attributes.
         let errno = match change {
             Change::Set => Errno::EOPNOTSUPP,
             Change::Remove => Errno::ENODATA,

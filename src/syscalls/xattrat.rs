@@ -1,4 +1,5 @@
-//! getxattrat(2), listxattrat(2), setxattrat(2), removexattrat(2) (Linux 6.13): what xattr(7) has with a directory to start at.
+//! getxattrat(2), listxattrat(2), setxattrat(2), removexattrat(2) (Linux 6.13): what xattr(7) has
+//! with a directory to start at.
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;

@@ -27,13 +27,16 @@ pub(crate) struct Container {
     pub(crate) user_namespace: Option<(u64, u64)>,
     /// The root directory that was joined.
     pub(crate) root: Option<OwnedFd>,
-    /// The procfs that targets see shows this process, so that `/proc/self` exists and means the wrong one.
+    /// The procfs that targets see shows this process, so that `/proc/self` exists and means the
+    /// wrong one.
     pub(crate) procfs_shows_worker: bool,
-    /// The mounts are those that this process was born with: a command of the host, under `subuidless run`.
+    /// The mounts are those that this process was born with: a command of the host, under
+    /// `subuidless run`.
     pub(crate) shares_mounts: bool,
     /// The ids that the container's user namespace maps.
     pub(crate) mapped_uids: Vec<MappedRange>,
-    /// Whom the runtime's process is to be from its first execve(2) on; its capabilities are its own.
+    /// Whom the runtime's process is to be from its first execve(2) on; its capabilities are its
+    /// own.
     user: Option<Credentials>,
     /// What has been done for that.
     user_steps: AtomicU64,
@@ -98,7 +101,8 @@ impl Container {
         self.user_steps.load(Ordering::Relaxed)
     }
 
-    /// Whether pipes and sockets that a process has got from its runtime are those of a user who is not root.
+    /// Whether pipes and sockets that a process has got from its runtime are those of a user who is
+    /// not root.
     pub(crate) fn starts_as_user(&self) -> bool {
         let user = self.user.as_ref();
         user.is_some_and(|user| user.uid.effective != EmulatedUid::ROOT)
@@ -109,18 +113,21 @@ impl Container {
         self.user_namespace.is_some()
     }
 
-    /// Whether a file that shows `uid` belongs to the host user. Others show the overflow uid, which is not mapped.
+    /// Whether a file that shows `uid` belongs to the host user. Others show the overflow uid,
+    /// which is not mapped.
     pub(crate) fn is_mapped(&self, uid: u32) -> bool {
         self.mapped_uids.iter().any(|range| range.contains(uid))
     }
 
-    /// Whether this process must not walk a target's path through links of its own in procfs, which could lead it to where the target
-    /// cannot go. Where there is no such place, what a glance misses through such a link is the owner of a file behind it.
+    /// Whether this process must not walk a target's path through links of its own in procfs, which
+    /// could lead it to where the target cannot go. Where there is no such place, what a glance
+    /// misses through such a link is the owner of a file behind it.
     pub(crate) fn shows_worker(&self) -> bool {
         self.procfs_shows_worker && (!self.shares_mounts || self.views_differ())
     }
 
-    /// From now on every call is asked which root it sees (chroot, pivot_root, a new mount namespace).
+    /// From now on every call is asked which root it sees (chroot, pivot_root, a new mount
+    /// namespace).
     pub(crate) fn expect_other_views(&self) {
         self.views_differ.store(true, Ordering::Relaxed);
     }

@@ -22,13 +22,15 @@ use crate::procfs::{self, Status};
 use crate::sys;
 
 impl Call<'_> {
-    /// Whether nothing of a container's identities applies, because the target lives in a user namespace below.
+    /// Whether nothing of a container's identities applies, because the target lives in a user
+    /// namespace below.
     pub(crate) fn is_nested(&self) -> bool {
         self.container.identities.anyone_nested() && self.is_in_namespace() == Ok(false)
     }
 
-    /// Whether the target lives in the very user namespace that was joined, as it is now. What clone3(2) was noticed to ask for
-    /// is in memory that may have changed before the kernel read it, so [`Call::is_nested`] is not for lending capabilities.
+    /// Whether the target lives in the very user namespace that was joined, as it is now. What
+    /// clone3(2) was noticed to ask for is in memory that may have changed before the kernel read
+    /// it, so [`Call::is_nested`] is not for lending capabilities.
     pub(crate) fn is_in_namespace(&self) -> Result<bool, Errno> {
         let path = procfs::target(self.pid(), "ns/user");
         let stat = fstatat(PROCFS, &path, AtFlags::empty())?;
@@ -92,7 +94,8 @@ impl Call<'_> {
         Ok(self.circumstances()?.kernel)
     }
 
-    /// Runs `change` on the target's credentials, and records what has become of them. The result is the call's value.
+    /// Runs `change` on the target's credentials, and records what has become of them. The result
+    /// is the call's value.
     pub(crate) fn change_credentials(
         &self,
         change: impl FnOnce(&mut Change) -> Result<u32, Errno>,
@@ -121,8 +124,9 @@ impl Call<'_> {
         Ok(value)
     }
 
-    /// Makes the runtime's process, about to execute the container's program, whom that program is to be; the runtime itself
-    /// has been told to leave the ids alone. `false`: there is nothing to do, or it is done.
+    /// Makes the runtime's process, about to execute the container's program, whom that program is
+    /// to be; the runtime itself has been told to leave the ids alone. `false`: there is nothing to
+    /// do, or it is done.
     pub(crate) fn become_user(&self) -> Result<bool, Errno> {
         let container = self.container;
         let Some(user) = container.expected_user() else {
@@ -132,7 +136,8 @@ impl Call<'_> {
         let before = container.identities.get(self.who_in(&turn)?);
         let capabilities = match user.uid.effective {
             EmulatedUid::ROOT => before.capabilities,
-            // As the runtime has set them: what of them is left after execve(2) is for its rules to say.
+            // As the runtime has set them: what of them is left after execve(2) is for its rules to
+            // say.
             _ => Some(
                 before
                     .capabilities
@@ -207,8 +212,8 @@ impl Call<'_> {
         Ok((mode, owner))
     }
 
-    /// The same of a file that is only named. It costs two system calls, mostly, and the two may see different files where
-    /// somebody exchanges them.
+    /// The same of a file that is only named. It costs two system calls, mostly, and the two may
+    /// see different files where somebody exchanges them.
     pub(crate) fn mode_of(&mut self, location: &Location) -> Result<FileMode, Errno> {
         match self.glance_at_mode(location) {
             Some(mode) => Ok(mode),
@@ -253,8 +258,8 @@ impl Call<'_> {
         record_in(directory.as_bytes()).map(|index| self.container.identities.get(index))
     }
 
-    /// The owner of a file that has no other one because it belongs to a process, in whose directory of procfs it lies:
-    /// the process's effective ids (proc_pid(5)).
+    /// The owner of a file that has no other one because it belongs to a process, in whose
+    /// directory of procfs it lies: the process's effective ids (proc_pid(5)).
     pub(crate) fn process_owner(&self, file: BorrowedFd) -> Result<Option<Owner>, Errno> {
         if !self.container.identities.anyone_changed()
             || fstatfs(file)?.filesystem_type() != PROC_SUPER_MAGIC
@@ -274,8 +279,8 @@ impl Call<'_> {
 
 /// The record of a process that has a directory in a procfs.
 ///
-/// It may be the container's, whose numbers mean nothing here: what is written in the directory itself says it all. The path
-/// is only a guess, and anything may have been mounted on it.
+/// It may be the container's, whose numbers mean nothing here: what is written in the directory
+/// itself says it all. The path is only a guess, and anything may have been mounted on it.
 fn record_in(directory: &[u8]) -> Option<Index> {
     /// The text has some 1,500 bytes.
     const LARGEST: usize = 8192;

@@ -1,7 +1,8 @@
 //! A target's memory: C strings in, structures out.
 //!
-//! process_vm_readv(2) names the target by its thread id, so what is written is written only while the notification is
-//! known to wait: then the thread is blocked in its call and the id cannot have been recycled.
+//! process_vm_readv(2) names the target by its thread id, so what is written is written only while
+//! the notification is known to wait: then the thread is blocked in its call and the id cannot have
+//! been recycled.
 
 use std::io::{IoSlice, IoSliceMut};
 
@@ -17,14 +18,16 @@ const PAGE: usize = 4096;
 /// Most paths end within this; the rest costs a second read.
 const FIRST_READ: usize = 256;
 
-/// Reads a path as getname(9) does: EFAULT for memory that cannot be read, ENAMETOOLONG without a NUL in 4096 bytes.
+/// Reads a path as getname(9) does: EFAULT for memory that cannot be read, ENAMETOOLONG without a
+/// NUL in 4096 bytes.
 pub(crate) fn read_path(pid: u32, address: u64) -> Result<Name, Errno> {
     let start = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     let mut bytes = Vec::with_capacity(FIRST_READ);
     let mut wanted = FIRST_READ;
     while bytes.len() < PATH_MAX {
         let from = start.checked_add(bytes.len()).ok_or(Errno::EFAULT)?;
-        // Never across a page end: the page behind it may be missing although the string ends before it.
+        // Never across a page end: the page behind it may be missing although the string ends
+        // before it.
         let length = wanted.min(PAGE - from % PAGE).min(PATH_MAX - bytes.len());
         let known = bytes.len();
         bytes.resize(known + length, 0);
@@ -67,8 +70,8 @@ fn read(pid: u32, base: usize, bytes: &mut [u8]) -> Result<usize, Errno> {
     }
 }
 
-/// Writes all of each; EFAULT when a part of the memory is not writable, though what comes before may have been
-/// written, as with copy_to_user(9).
+/// Writes all of each; EFAULT when a part of the memory is not writable, though what comes before
+/// may have been written, as with copy_to_user(9).
 pub(crate) fn write_each<const N: usize>(pid: u32, parts: [(u64, &[u8]); N]) -> Result<(), Errno> {
     let local = parts.map(|(_, bytes)| IoSlice::new(bytes));
     let mut remote = [RemoteIoVec { base: 0, len: 0 }; N];

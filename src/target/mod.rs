@@ -1,7 +1,8 @@
 //! What is taken from, or handed to, a target: [`Call`].
 //!
-//! A call's registers are fixed, the target's memory is not: each string is read once, and what was read is what
-//! counts. Everything that is looked up by the target's pid is checked against the notification before it is acted on.
+//! A call's registers are fixed, the target's memory is not: each string is read once, and what was
+//! read is what counts. Everything that is looked up by the target's pid is checked against the
+//! notification before it is acted on.
 
 mod container;
 mod identity;
@@ -182,9 +183,10 @@ impl Call<'_> {
 
     /// Writes a structure where register `index` points.
     ///
-    /// The target's thread is named by its pid, which must not have been recycled. Pids are given out in turn, and no
-    /// machine makes even the 300 processes of the smallest pid namespace within the time that is allowed here without
-    /// asking; asking costs half a microsecond. A notification that came by way of a feed may have waited for long.
+    /// The target's thread is named by its pid, which must not have been recycled. Pids are given
+    /// out in turn, and no machine makes even the 300 processes of the smallest pid namespace
+    /// within the time that is allowed here without asking; asking costs half a microsecond. A
+    /// notification that came by way of a feed may have waited for long.
     pub(crate) fn write(&self, index: usize, bytes: &[u8]) -> Result<(), Errno> {
         self.write_each([(index, bytes)])
     }
@@ -206,7 +208,8 @@ impl Call<'_> {
         memory::write_each(self.pid(), parts)
     }
 
-    /// ESRCH once the target no longer waits: then its pid may name somebody else, and nobody gets the errno.
+    /// ESRCH once the target no longer waits: then its pid may name somebody else, and nobody gets
+    /// the errno.
     pub(crate) fn ensure_waiting(&self) -> Result<(), Errno> {
         if self.listener.is_waiting(self.notification.id) {
             Ok(())
@@ -218,15 +221,17 @@ impl Call<'_> {
     /// A duplicate of the target's open file `fd`.
     pub(crate) fn duplicate(&self, fd: i32) -> Result<OwnedFd, Errno> {
         let pidfd = match sys::pidfd_open(self.pid()) {
-            // Before Linux 6.9 only a process's first thread has a pidfd; the others nearly always share its files.
+            // Before Linux 6.9 only a process's first thread has a pidfd; the others nearly always
+            // share its files.
             Err(Errno::EINVAL) => sys::pidfd_open(self.host_tgid()?)?,
             result => result?,
         };
         sys::pidfd_getfd(pidfd.as_fd(), fd)
     }
 
-    /// Whether only the kernel can tell whose the open file `dirfd` is: one without a name (pipes, sockets, memfds) belongs to
-    /// whoever has made it, and one that was opened with O_PATH is none to fchmod(2) and its like.
+    /// Whether only the kernel can tell whose the open file `dirfd` is: one without a name (pipes,
+    /// sockets, memfds) belongs to whoever has made it, and one that was opened with O_PATH is none
+    /// to fchmod(2) and its like.
     pub(crate) fn is_beyond_us(&self, dirfd: Dirfd) -> bool {
         let Dirfd::Fd(fd) = dirfd else {
             return false;
@@ -245,8 +250,9 @@ impl Call<'_> {
 
     /// The fake owner of what `reached` leads to, without opening it.
     ///
-    /// From a directory that stays open, `PID/fd` of the host's procfs, the way is shorter by two look-ups and their checks.
-    /// Once the target has ended nothing exists in there any more, whoever bears its pid.
+    /// From a directory that stays open, `PID/fd` of the host's procfs, the way is shorter by two
+    /// look-ups and their checks. Once the target has ended nothing exists in there any more,
+    /// whoever bears its pid.
     pub(crate) fn glance(
         &mut self,
         reached: &Reached,

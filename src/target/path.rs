@@ -1,10 +1,12 @@
 //! (dirfd, path, follow) to an O_PATH fd, as the target itself would resolve it.
 //!
-//! Absolute paths start at this thread's root, which is the target's (see `view`). Relative ones start behind a magic
-//! link of the host's procfs, `PID/cwd` or `PID/fd/N`, which the kernel resolves to the target's own directory. `/proc/self`
-//! and `/proc/thread-self` would mean this program. As a rule it has no pid in the container's procfs: for the kernel they do
-//! not exist here (ENOENT). With the host's pid namespace it has one, and may be led to itself by magic links only, which
-//! the kernel is not let follow (ELOOP). In both cases, and when they are named outright, the path is walked (`walk`).
+//! Absolute paths start at this thread's root, which is the target's (see `view`). Relative ones
+//! start behind a magic link of the host's procfs, `PID/cwd` or `PID/fd/N`, which the kernel
+//! resolves to the target's own directory. `/proc/self` and `/proc/thread-self` would mean this
+//! program. As a rule it has no pid in the container's procfs: for the kernel they do not exist
+//! here (ENOENT). With the host's pid namespace it has one, and may be led to itself by magic links
+//! only, which the kernel is not let follow (ELOOP). In both cases, and when they are named
+//! outright, the path is walked (`walk`).
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -49,7 +51,8 @@ pub(crate) struct Location<'a> {
     pub(crate) path: &'a CStr,
     /// Follow a symbolic link in the last component.
     pub(crate) follow: bool,
-    /// AT_EMPTY_PATH: an empty path means `dirfd` itself; links are followed, since it is reached through one.
+    /// AT_EMPTY_PATH: an empty path means `dirfd` itself; links are followed, since it is reached
+    /// through one.
     pub(crate) empty_path: bool,
 }
 
@@ -106,8 +109,8 @@ fn names_the_target(path: &CStr) -> bool {
 }
 
 impl Call<'_> {
-    /// A name by which this thread reaches the file in one system call, following links as the location says; `None` if it
-    /// takes [`Call::resolve`].
+    /// A name by which this thread reaches the file in one system call, following links as the
+    /// location says; `None` if it takes [`Call::resolve`].
     pub(crate) fn name<'a>(&self, location: &Location<'a>) -> Option<Reached<'a>> {
         if location.is_empty() {
             return self.base_name(location.dirfd).map(Reached::Behind);
@@ -135,8 +138,9 @@ impl Call<'_> {
         self.patiently(|| self.resolve_at_once(location))
     }
 
-    /// Tries again as long as this process lacks descriptors, or another process, and the target waits: what is missing here
-    /// says nothing about its call. ENOMEM and EAGAIN may be a file system's own words.
+    /// Tries again as long as this process lacks descriptors, or another process, and the target
+    /// waits: what is missing here says nothing about its call. ENOMEM and EAGAIN may be a file
+    /// system's own words.
     pub(crate) fn patiently<T>(&self, look: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         const PAUSE: Duration = Duration::from_millis(10);
         loop {
@@ -172,7 +176,8 @@ impl Call<'_> {
         path: &CStr,
         follow: bool,
     ) -> Result<OwnedFd, Errno> {
-        // Where the worker is seen, `/proc/self` behind any link would be its own directory to the kernel.
+        // Where the worker is seen, `/proc/self` behind any link would be its own directory to the
+        // kernel.
         if !names_the_target(path) && !self.container.shows_worker() {
             match open(base.as_ref(), path, follow) {
                 // ELOOP: a magic link, or too many links.
@@ -212,8 +217,8 @@ fn open(base: Option<&OwnedFd>, path: &CStr, follow: bool) -> Result<OwnedFd, Er
         true => O_PATH,
         false => O_PATH | OFlag::O_NOFOLLOW,
     };
-    // Where the container's procfs shows this process, a link to `/proc/self/cwd` would lead the kernel to the host's
-    // procfs and on: magic links are followed by `walk` only.
+    // Where the container's procfs shows this process, a link to `/proc/self/cwd` would lead the
+    // kernel to the host's procfs and on: magic links are followed by `walk` only.
     let how = OpenHow::new()
         .flags(flags)
         .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);

@@ -64,7 +64,8 @@ impl Call<'_> {
         if !set_uid && !set_gid && program.capabilities.is_none() {
             return Ok(program);
         }
-        // Files of other host users are root's at most outside of this namespace: the kernel does not take them over either.
+        // Files of other host users are root's at most outside of this namespace: the kernel does
+        // not take them over either.
         if fstatvfs(file)?.flags().contains(FsFlags::ST_NOSUID)
             || !self.container.is_mapped(stat.st_uid)
         {

@@ -1,11 +1,12 @@
 //! A target's own rights, for what its words name in procfs.
 //!
 //! A worker holds CAP_SYS_PTRACE, without which it could not look into its targets, and more
-//! capabilities over files than many of them; and to its own links in procfs nothing is closed. So a
-//! link of procfs is followed by a child, which has no files, the target's root and the target's
+//! capabilities over files than many of them; and to its own links in procfs nothing is closed. So
+//! a link of procfs is followed by a child, which has no files, the target's root and the target's
 //! capabilities in the target's user namespace: then the kernel decides about `root`, `cwd`, `exe`,
-//! `fd/N`, `ns/*` and `map_files` as it would for the target (kernel/ptrace.c, __ptrace_may_access).
-//! A target can mount anything on what would tell whose a link is, so nobody asks that.
+//! `fd/N`, `ns/*` and `map_files` as it would for the target (kernel/ptrace.c,
+//! __ptrace_may_access). A target can mount anything on what would tell whose a link is, so nobody
+//! asks that.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

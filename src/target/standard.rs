@@ -1,4 +1,5 @@
-//! What a runtime does to a process's standard input, output and error for its user: fchown(2), with ids that it has been told to leave alone.
+//! What a runtime does to a process's standard input, output and error for its user: fchown(2),
+//! with ids that it has been told to leave alone.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -18,8 +19,8 @@ const TERMINALS: &str = "/dev/pts";
 impl Container {
     /// Gives the terminal of the process `pid` to the user whom the process has become, once.
     ///
-    /// In a new container, and at every exec, a terminal bears the number of one that was there before: what that one's owner was must not
-    /// count any more, either.
+    /// In a new container, and at every exec, a terminal bears the number of one that was there
+    /// before: what that one's owner was must not count any more, either.
     pub(crate) fn give_terminal(&self, pid: u32) {
         let Some(user) = self.user_of_terminal() else {
             return;

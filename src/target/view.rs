@@ -1,9 +1,10 @@
 //! Which root directory a target sees, and how a service thread comes to see the same one.
 //!
-//! A service thread has its own root (unshare(2), CLONE_FS) and keeps the host's procfs as its working directory. As
-//! long as no target has called chroot(2) or the like, all see the root that the worker joined, and nobody is asked.
-//! Afterwards a look at PID/root costs 2-3 µs a call, and chroot(2) moves the thread when the answer differs. The root may
-//! lie in another mount namespace: path walks follow mounts, not namespaces.
+//! A service thread has its own root (unshare(2), CLONE_FS) and keeps the host's procfs as its
+//! working directory. As long as no target has called chroot(2) or the like, all see the root that
+//! the worker joined, and nobody is asked. Afterwards a look at PID/root costs 2-3 µs a call, and
+//! chroot(2) moves the thread when the answer differs. The root may lie in another mount namespace:
+//! path walks follow mounts, not namespaces.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -13,7 +14,8 @@ use nix::errno::Errno;
 use super::{Call, PROCFS};
 use crate::{procfs, sys};
 
-/// STATX_MNT_ID_UNIQUE (Linux 6.8): a mount's id that is never used again. Older kernels clear the bit.
+/// STATX_MNT_ID_UNIQUE (Linux 6.8): a mount's id that is never used again. Older kernels clear the
+/// bit.
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
 /// A root directory: a mount, which belongs to one mount namespace, and an inode on it.
@@ -55,7 +57,8 @@ impl Call<'_> {
         }
         nix::unistd::chroot(&root)?;
         self.thread.away = true;
-        // What was entered counts, not what was seen before: the target's other threads may have moved on.
+        // What was entered counts, not what was seen before: the target's other threads may have
+        // moved on.
         self.thread.view = View::current()?;
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! A walk along a path, component by component, with the target in the place of `/proc/self`.
 //!
-//! The slow way, for paths that the kernel cannot resolve for us (see `path`). Links are followed here, forty at the most,
-//! magic ones among them: those of other processes with the target's own rights (`rights`). Nothing is ever looked up in the
-//! worker's own working directory, the host's procfs, by bytes that a target chose.
+//! The slow way, for paths that the kernel cannot resolve for us (see `path`). Links are followed
+//! here, forty at the most, magic ones among them: those of other processes with the target's own
+//! rights (`rights`). Nothing is ever looked up in the worker's own working directory, the host's
+//! procfs, by bytes that a target chose.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -92,7 +93,8 @@ impl Call<'_> {
         Ok(here.file)
     }
 
-    /// Follows the link `component` of `here`; `None`: its text now stands in front of what is left to walk.
+    /// Follows the link `component` of `here`; `None`: its text now stands in front of what is left
+    /// to walk.
     fn follow(
         &self,
         here: &Here,
@@ -122,7 +124,8 @@ impl Call<'_> {
         if absolute { root().map(Some) } else { Ok(None) }
     }
 
-    /// The text of the link `name` of `directory`, if it is one that is text, and that may be followed.
+    /// The text of the link `name` of `directory`, if it is one that is text, and that may be
+    /// followed.
     pub(crate) fn link_text(
         &self,
         directory: &OwnedFd,
@@ -138,9 +141,9 @@ impl Call<'_> {
 
     /// What `/proc/self` means to the target.
     ///
-    /// Files behind it are reached through magic links of the *host's* procfs, and only those: its directories hold the
-    /// host's processes, so no component that the target chose is ever looked up in one. Everything else is found
-    /// by the target's own number in the container's procfs.
+    /// Files behind it are reached through magic links of the *host's* procfs, and only those: its
+    /// directories hold the host's processes, so no component that the target chose is ever looked
+    /// up in one. Everything else is found by the target's own number in the container's procfs.
     fn enter_own_directory(
         &self,
         procfs_root: &OwnedFd,
@@ -151,14 +154,16 @@ impl Call<'_> {
             let follows = !walk.stops_at_link();
             if follows {
                 walk.count_link()?;
-                // A thread may have a directory and files of its own: `self` means the process's first thread.
+                // A thread may have a directory and files of its own: `self` means the process's
+                // first thread.
                 let whose = match name {
                     b"self" => self.host_tgid()?,
                     _ => self.pid(),
                 };
                 let name = procfs::target(whose, &link);
                 return match openat(PROCFS, &name, O_PATH, Mode::empty()) {
-                    // The first thread has ended: no file is its own any more. To itself a target is never closed.
+                    // The first thread has ended: no file is its own any more. To itself a target
+                    // is never closed.
                     Err(Errno::EACCES) => Err(Errno::ENOENT),
                     result => result,
                 };
@@ -177,7 +182,8 @@ impl Call<'_> {
         openat(procfs_root, own.as_str(), O_PATH, Mode::empty())
     }
 
-    /// The number of the target's process in the pid namespace of a procfs, which may be any above its own.
+    /// The number of the target's process in the pid namespace of a procfs, which may be any above
+    /// its own.
     fn own_directory(&self, procfs_root: &OwnedFd) -> Result<u32, Errno> {
         let is_own = |number: &u32| {
             let name = Name::format(format_args!("{number}"));
@@ -189,8 +195,8 @@ impl Call<'_> {
         found.ok_or(Errno::ENOENT)
     }
 
-    /// Whether the directory `process` of some procfs is that of the target's process: it has the same number in the same pid
-    /// namespace. Nothing that is mounted there counts.
+    /// Whether the directory `process` of some procfs is that of the target's process: it has the
+    /// same number in the same pid namespace. Nothing that is mounted there counts.
     fn is_own_process(&self, process: &OwnedFd) -> Result<bool, Errno> {
         let namespaces = open_unmounted(process, c"ns")?;
         let link = open_unmounted(&namespaces, c"pid")?;
@@ -236,7 +242,8 @@ pub(super) fn is_procfs_root(directory: &OwnedFd) -> Result<bool, Errno> {
     Ok(fstat(directory.as_fd())?.st_ino == PROCFS_ROOT_INODE && is_procfs(directory)?)
 }
 
-/// Opens what stands in a directory of procfs itself, not what may be mounted there (EXDEV), and follows nothing.
+/// Opens what stands in a directory of procfs itself, not what may be mounted there (EXDEV), and
+/// follows nothing.
 fn open_unmounted<P: NixPath + ?Sized>(directory: &OwnedFd, name: &P) -> Result<OwnedFd, Errno> {
     let how = OpenHow::new()
         .flags(O_PATH | OFlag::O_NOFOLLOW)

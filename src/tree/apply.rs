@@ -62,8 +62,8 @@ impl Outside {
         self.apply(top.as_fd(), entry, false)
     }
 
-    /// Makes the file of the `entry` below `top` what it says. Once more makes no difference. `is_replaceable`: an empty
-    /// regular file may stand for what an unprivileged user cannot make.
+    /// Makes the file of the `entry` below `top` what it says. Once more makes no difference.
+    /// `is_replaceable`: an empty regular file may stand for what an unprivileged user cannot make.
     pub(super) fn apply(
         &self,
         top: BorrowedFd,
@@ -89,7 +89,8 @@ impl Outside {
         self.apply_to(file.map_err(reason)?.as_fd(), entry)
     }
 
-    /// In one step, for whoever looks at the same time and for a run that is killed: what is replaced is all that says what it was.
+    /// In one step, for whoever looks at the same time and for a run that is killed: what is
+    /// replaced is all that says what it was.
     fn replace(&self, directory: BorrowedFd, name: &[u8], entry: &Entry) -> Result<(), Reason> {
         const BESIDE: &str = ".subuidless-replacement";
         // Of a run that was killed.
@@ -216,7 +217,8 @@ fn stands_for_another(file: &OwnedFd, entry: &Entry) -> bool {
         })
 }
 
-/// A placeholder (see `syscalls::make`), or the fifo or socket itself; a whiteout of overlayfs is nobody's to refuse.
+/// A placeholder (see `syscalls::make`), or the fifo or socket itself; a whiteout of overlayfs is
+/// nobody's to refuse.
 fn make(directory: BorrowedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
     let kind = match (entry.kind, entry.device) {
         (Some(Kind::Character), Some(0)) => SFlag::S_IFCHR,

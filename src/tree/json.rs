@@ -7,8 +7,9 @@
 //! {"path":"x\\xff","type":"file","mode":"0644","uid":0,"gid":0,"attributes":{"trusted.overlay.opaque":"79"}}
 //! ```
 //!
-//! In `path` and in names of attributes a byte that is not UTF-8 is `\xHH` and a backslash is `\\`, each once more escaped by
-//! JSON; values of attributes are hexadecimal. Everything but `path` may be left out, and stays as it is then.
+//! In `path` and in names of attributes a byte that is not UTF-8 is `\xHH` and a backslash is `\\`,
+//! each once more escaped by JSON; values of attributes are hexadecimal. Everything but `path` may
+//! be left out, and stays as it is then.
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,8 @@ use std::io::{self, BufRead, Read};
 /// Enough for a path and a file's largest attributes in hexadecimal.
 const LONGEST: usize = 4 << 20;
 
-/// The lines of `input` with their numbers, without their ends. What is longer than any line of ours is not kept in memory.
+/// The lines of `input` with their numbers, without their ends. What is longer than any line of
+/// ours is not kept in memory.
 pub(super) struct Lines<R> {
     input: R,
     number: usize,

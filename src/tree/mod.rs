@@ -1,8 +1,10 @@
-//! The owners in a tree of files, seen and changed from outside of any container: `owners ls`, `set`, `export`, `import`.
+//! The owners in a tree of files, seen and changed from outside of any container: `owners ls`,
+//! `set`, `export`, `import`.
 //!
-//! A tree is looked at from a user namespace of one's own with one mapped id, as every container of ours has one: there the
-//! user's files are root's, all of them can be read, and nobody else's become writable. `walk` goes through it, `apply`
-//! changes one file; an [`Entry`] is what is known of one, and each format has a file for how it is written.
+//! A tree is looked at from a user namespace of one's own with one mapped id, as every container of
+//! ours has one: there the user's files are root's, all of them can be read, and nobody else's
+//! become writable. `walk` goes through it, `apply` changes one file; an [`Entry`] is what is known
+//! of one, and each format has a file for how it is written.
 
 mod apply;
 mod entry;
@@ -59,8 +61,9 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    /// Opens the side store and moves this process, which must have one thread only, into a user namespace of its own. What it
-    /// has to open by other paths than through [`Outside::open`] it opens before.
+    /// Opens the side store and moves this process, which must have one thread only, into a user
+    /// namespace of its own. What it has to open by other paths than through [`Outside::open`] it
+    /// opens before.
     pub(crate) fn new(store: Option<PathBuf>) -> Result<Self, Error> {
         let places = Places::prepare(store);
         let side = places.open()?;

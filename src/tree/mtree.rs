@@ -1,6 +1,8 @@
-//! mtree(5), as bsdtar and the BSDs' mtree write it: one file a line, keywords behind its name. Pure.
+//! mtree(5), as bsdtar and the BSDs' mtree write it: one file a line, keywords behind its name.
+//! Pure.
 //!
-//! A name with a slash is a path from the top; one without lies in the directory that was named last, which `..` leaves.
+//! A name with a slash is a path from the top; one without lies in the directory that was named
+//! last, which `..` leaves.
 
 use std::collections::BTreeMap;
 

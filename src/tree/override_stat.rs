@@ -1,7 +1,9 @@
-//! `user.containers.override_stat`: how containers/storage (with `force_mask`) and fuse-overlayfs keep owners. Pure.
+//! `user.containers.override_stat`: how containers/storage (with `force_mask`) and fuse-overlayfs
+//! keep owners. Pure.
 //!
-//! `UID:GID:MODE`, decimal and octal, sometimes with the type's bits, and in newer versions the type behind it: `file`, `dir`,
-//! `symlink`, `pipe`, `socket`, `block-MAJOR-MINOR`, `char-MAJOR-MINOR`. What is no directory may be a regular file in their trees.
+//! `UID:GID:MODE`, decimal and octal, sometimes with the type's bits, and in newer versions the
+//! type behind it: `file`, `dir`, `symlink`, `pipe`, `socket`, `block-MAJOR-MINOR`,
+//! `char-MAJOR-MINOR`. What is no directory may be a regular file in their trees.
 
 use std::ffi::CStr;
 

@@ -16,7 +16,8 @@ use crate::owner::{carries_xattrs, file_type, foreign_attribute, set_foreign_att
 pub(crate) enum Format {
     /// One JSON object a line: everything
     Json,
-    /// The attribute user.containers.override_stat of the files themselves (containers/storage, fuse-overlayfs)
+    /// The attribute user.containers.override_stat of the files themselves (containers/storage,
+    /// fuse-overlayfs)
     OverrideStat,
     /// The file that `fakeroot -s` saves, of this very tree: it knows files by their inodes
     Fakeroot,
@@ -94,8 +95,8 @@ fn write_override(found: Found, entry: &Entry) -> Result<(), String> {
     }
 }
 
-/// Makes the tree below `top` what `input`, or the files' attributes, say. What cannot be done is told to `progress`, and the
-/// rest is done.
+/// Makes the tree below `top` what `input`, or the files' attributes, say. What cannot be done is
+/// told to `progress`, and the rest is done.
 pub(crate) fn import(
     outside: &Outside,
     top: OwnedFd,

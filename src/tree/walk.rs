@@ -1,4 +1,5 @@
-//! A tree from its top down, by open directories: it never follows a symbolic link, and no rename leads it elsewhere.
+//! A tree from its top down, by open directories: it never follows a symbolic link, and no rename
+//! leads it elsewhere.
 
 use std::ffi::OsString;
 use std::fs;
@@ -44,8 +45,8 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Calls `visit` for `top` and everything below; a path and an error for what cannot be looked at. Ends with the first
-    /// error of `visit`.
+    /// Calls `visit` for `top` and everything below; a path and an error for what cannot be looked
+    /// at. Ends with the first error of `visit`.
     pub(crate) fn run<E>(
         mut self,
         top: OwnedFd,

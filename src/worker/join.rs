@@ -1,7 +1,8 @@
 //! How a worker joins its container: user namespace, mount namespace, root directory.
 //!
-//! Only inside the container's user namespace does a worker hold CAP_DAC_OVERRIDE over the user's own files, and only
-//! inside its mount namespace do absolute paths mean what they mean to the targets.
+//! Only inside the container's user namespace does a worker hold CAP_DAC_OVERRIDE over the user's
+//! own files, and only inside its mount namespace do absolute paths mean what they mean to the
+//! targets.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -23,9 +24,9 @@ use crate::seccomp::Notification;
 use crate::sys;
 use crate::target::{PROCFS, View, uid_map};
 
-/// What a worker uses of its capabilities in the container's user namespace. The others stay permitted
-/// and idle: a mount(2) wants CAP_SYS_ADMIN, and what a target finds in procfs is looked up with the
-/// target's own.
+/// What a worker uses of its capabilities in the container's user namespace. The others stay
+/// permitted and idle: a mount(2) wants CAP_SYS_ADMIN, and what a target finds in procfs is looked
+/// up with the target's own.
 const EFFECTIVE: u64 = capability::CHOWN
     | capability::DAC_OVERRIDE
     | capability::DAC_READ_SEARCH
@@ -67,7 +68,8 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     if !server.listener.is_waiting(notification.id) {
         return Join::NotYet;
     }
-    // The real root's runtime may map many ids, and gives up the host's uid 0 by setuid(2): faked, the container would keep it.
+    // The real root's runtime may map many ids, and gives up the host's uid 0 by setuid(2): faked,
+    // the container would keep it.
     if Uid::effective().is_root() && !has_one_id {
         return Join::Never;
     }
@@ -78,7 +80,8 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         Err(errno) if is_shortage(errno) => return Join::Short(errno),
         Err(errno) => debug!(pid = notification.pid, %errno, "cannot look at the maps of ids"),
     }
-    // In our own user namespace nothing is emulated, but where it is one that a runtime front was called in.
+    // In our own user namespace nothing is emulated, but where it is one that a runtime front was
+    // called in.
     if doors.leads_elsewhere() == Ok(false) && !rules_one_id() {
         return Join::Never;
     }
@@ -153,8 +156,8 @@ impl Doors {
         }
     }
 
-    /// The user namespace that is entered, if it is not the target's own: a target may be in one below the one that its mounts
-    /// belong to, which rules both.
+    /// The user namespace that is entered, if it is not the target's own: a target may be in one
+    /// below the one that its mounts belong to, which rules both.
     fn upper(&self) -> Result<Option<OwnedFd>, Errno> {
         match is_own_namespace(self.mount.as_fd(), "ns/mnt")? {
             true => Ok(None),
@@ -162,7 +165,8 @@ impl Doors {
         }
     }
 
-    /// Whether ids are mapped in the namespace that is entered: uid_map and gid_map are each written once.
+    /// Whether ids are mapped in the namespace that is entered: uid_map and gid_map are each
+    /// written once.
     fn lead_to_mapped_ids(&self, pid: u32) -> Result<bool, Errno> {
         let identity = |fd: BorrowedFd| fstat(fd).map(|found| (found.st_dev, found.st_ino));
         if let Some(upper) = self.upper()?
@@ -204,8 +208,9 @@ fn enter_user_namespace(namespace: BorrowedFd) -> Result<(), Errno> {
     setns(namespace, CloneFlags::CLONE_NEWUSER)
 }
 
-/// Whether this process is root of a user namespace with one mapped id, as podman makes one for all containers of a user
-/// without a range: a daemon that was started in there serves containers that live in there, too.
+/// Whether this process is root of a user namespace with one mapped id, as podman makes one for all
+/// containers of a user without a range: a daemon that was started in there serves containers that
+/// live in there, too.
 pub(super) fn rules_one_id() -> bool {
     Uid::effective().is_root() && maps_one_id(&procfs::own("uid_map"))
 }
@@ -230,10 +235,11 @@ fn own_id<T: Id>(id: u32) -> Result<T, Errno> {
     T::new(id).ok_or(Errno::EOVERFLOW)
 }
 
-/// Whether any procfs that is mounted in the container may show this process, which must then not be
-/// led through its own links: unless it is seen not to. What covers one may be taken away later.
+/// Whether any procfs that is mounted in the container may show this process, which must then not
+/// be led through its own links: unless it is seen not to. What covers one may be taken away later.
 fn shows_worker(mounts: &str) -> bool {
-    // proc_pid_mountinfo(5): the mount's id comes first, its point fifth; behind a lone dash comes the type.
+    // proc_pid_mountinfo(5): the mount's id comes first, its point fifth; behind a lone dash comes
+    // the type.
     let mut procfs = mounts.lines().filter_map(|line| {
         let (fields, kind) = line.split_once(" - ")?;
         kind.starts_with("proc ").then_some(())?;

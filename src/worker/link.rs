@@ -1,7 +1,8 @@
 //! A worker's link to its daemon: takes over from it, notices its end, and finds the next one.
 //!
-//! The daemon may be restarted while containers run. A worker without a daemon serves as before, but nobody would replace it;
-//! so it looks for a new daemon on the same socket and hands its container over, to be watched again.
+//! The daemon may be restarted while containers run. A worker without a daemon serves as before,
+//! but nobody would replace it; so it looks for a new daemon on the same socket and hands its
+//! container over, to be watched again.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -60,13 +61,14 @@ pub(super) struct Link {
     pub(super) container: String,
     /// The daemon's own words, to be said to the next one.
     message: Vec<u8>,
-    /// The container's shared memory as it came: nothing is ever locked through this open file description, which
-    /// outlives us in the daemon.
+    /// The container's shared memory as it came: nothing is ever locked through this open file
+    /// description, which outlives us in the daemon.
     shared: OwnedFd,
     searched: Option<Instant>,
     /// When the last one ended.
     lost: Option<Instant>,
-    /// Where the next one will listen; the directory is held open, since the container's root will be ours.
+    /// Where the next one will listen; the directory is held open, since the container's root will
+    /// be ours.
     socket: Option<(OwnedFd, OsString)>,
 }
 
@@ -185,8 +187,8 @@ impl Link {
     }
 }
 
-/// The daemon's message, what it says and what came with it. One that is not understood is an error: without it nobody could
-/// say whose the container's process is to be.
+/// The daemon's message, what it says and what came with it. One that is not understood is an
+/// error: without it nobody could say whose the container's process is to be.
 fn receive(daemon: &UnixStream) -> io::Result<(Vec<u8>, Handover, Vec<OwnedFd>)> {
     let mut message = Vec::new();
     let mut received = Vec::new();
@@ -222,7 +224,8 @@ fn hand_over(
     let directory = procfs::own_fd(directory.as_fd());
     let path = Path::new(std::ffi::OsStr::from_bytes(directory.as_c_str().to_bytes())).join(name);
     let daemon = sys::connect_unix(&path)?;
-    // In a directory that others may write to, it could be anybody: the fds are for our own user only.
+    // In a directory that others may write to, it could be anybody: the fds are for our own user
+    // only.
     if getsockopt(&daemon, PeerCredentials)?.uid() != Uid::effective().as_raw() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
@@ -242,7 +245,8 @@ fn hold(socket: &Path) -> Option<(OwnedFd, OsString)> {
     Some((directory.ok()?, socket.file_name()?.to_owned()))
 }
 
-/// An open file description of its own: locks belong to the description, and the one received is every worker's.
+/// An open file description of its own: locks belong to the description, and the one received is
+/// every worker's.
 fn reopened(memfd: &OwnedFd) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
     let file = File::options().read(true).write(true).open(path)?;

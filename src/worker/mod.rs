@@ -1,9 +1,11 @@
 //! The worker: serves the calls of one seccomp listener.
 //!
-//! A process of its own, because joining a user namespace takes a single-threaded caller, and so that one container's
-//! hang or crash stays its own. It is started by the daemon with a socket as its standard input, on which the
-//! listener, the [board](crate::board) and the memory that its container's workers share arrive. Once it has joined a container, the file system around it belongs to that
-//! container: it never executes a program, loads a library, uses NSS or reads configuration again.
+//! A process of its own, because joining a user namespace takes a single-threaded caller, and so
+//! that one container's hang or crash stays its own. It is started by the daemon with a socket as
+//! its standard input, on which the listener, the [board](crate::board) and the memory that its
+//! container's workers share arrive. Once it has joined a container, the file system around it
+//! belongs to that container: it never executes a program, loads a library, uses NSS or reads
+//! configuration again.
 
 mod join;
 mod link;
@@ -94,8 +96,8 @@ enum Charge {
 }
 
 impl Charge {
-    /// Sees to it that the lock is this process's in the end. To be called when no namespace is joined any more: until then there
-    /// must be no other thread.
+    /// Sees to it that the lock is this process's in the end. To be called when no namespace is
+    /// joined any more: until then there must be no other thread.
     fn take_later(self) {
         const PAUSE: Duration = Duration::from_secs(1);
         let hold = |claim| std::mem::forget::<Claim>(claim);
@@ -115,7 +117,8 @@ impl Charge {
     }
 }
 
-/// Makes sure that no other worker serves the container; `None`: one does, which is not the daemon's.
+/// Makes sure that no other worker serves the container; `None`: one does, which is not the
+/// daemon's.
 fn take_charge(board: &Board, link: &Link) -> Result<Option<Charge>, Error> {
     const ATTEMPTS: u32 = 200;
     let failed = |errno| Error::System {
@@ -152,7 +155,8 @@ fn credentials(user: &ProcessUser) -> Option<Credentials> {
     ))
 }
 
-/// Out of the daemon's session, so that a Ctrl-C there does not end containers, and out of reach of ptrace(2).
+/// Out of the daemon's session, so that a Ctrl-C there does not end containers, and out of reach of
+/// ptrace(2).
 fn isolate() -> Result<(), Error> {
     // EPERM: leads a group already, as when it was started by hand.
     let _ = nix::unistd::setsid();
@@ -167,7 +171,8 @@ fn isolate() -> Result<(), Error> {
     })
 }
 
-/// The procfs in which notifications' pids mean their targets becomes the working directory (see `crate::procfs`).
+/// The procfs in which notifications' pids mean their targets becomes the working directory (see
+/// `crate::procfs`).
 fn enter_procfs() -> Result<OwnedFd, Error> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let procfs = open(c"/proc", flags, Mode::empty())
@@ -180,7 +185,8 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
 
 /// Serves alone, one call after the other, until a target is one of a container that can be joined.
 ///
-/// The result is the slot of the call that is still to be answered, and what was joined; `None` when all targets have ended.
+/// The result is the slot of the call that is still to be answered, and what was joined; `None`
+/// when all targets have ended.
 fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, Error> {
     let mut left_over: Vec<usize> = server
         .board

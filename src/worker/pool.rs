@@ -1,14 +1,17 @@
 //! The service threads of a worker.
 //!
-//! Parking several threads in RECV is the wrong way: each notification wakes them all. So one *sticky* thread receives, and
-//! the main thread watches it every few milliseconds while there is work, asleep otherwise: when calls keep waiting, it
-//! starts a helper, which leaves again once it finds nothing pending; when the sticky thread is stuck in a call (FUSE,
-//! a slow disk), another one takes over its role. The main thread also ends the worker when the last target has ended.
+//! Parking several threads in RECV is the wrong way: each notification wakes them all. So one
+//! *sticky* thread receives, and the main thread watches it every few milliseconds while there is
+//! work, asleep otherwise: when calls keep waiting, it starts a helper, which leaves again once it
+//! finds nothing pending; when the sticky thread is stuck in a call (FUSE, a slow disk), another
+//! one takes over its role. The main thread also ends the worker when the last target has ended.
 //!
-//! The loop blocks in RECV; tokio does not drive it. Measured on the built product in one run (Linux 6.18, 2 cores, least of
-//! four rounds of 8,000 calls): statx of an absolute path 10.4 µs so and 13.1 µs with tokio's `AsyncFd`, fstat of an fd 10.9
-//! and 14.7 µs, where a supervisor that does nothing takes 6.7 and 5.2 µs. RECV has no non-blocking form and tokio's epoll
-//! is edge-triggered, so each call pays for an epoll_wait and a poll(2) more: 25 to 35 %, where 10 % would have been fine.
+//! The loop blocks in RECV; tokio does not drive it. Measured on the built product in one run
+//! (Linux 6.18, 2 cores, least of four rounds of 8,000 calls): statx of an absolute path 10.4 µs so
+//! and 13.1 µs with tokio's `AsyncFd`, fstat of an fd 10.9 and 14.7 µs, where a supervisor that
+//! does nothing takes 6.7 and 5.2 µs. RECV has no non-blocking form and tokio's epoll is
+//! edge-triggered, so each call pays for an epoll_wait and a poll(2) more: 25 to 35 %, where 10 %
+//! would have been fine.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -36,7 +39,8 @@ use crate::target::{ThreadState, View};
 const PERIOD: u16 = 4;
 /// Looks without any call after which the watch goes to sleep.
 const IDLE_LOOKS: u32 = 8;
-/// For how many calls between two looks the receiving thread checks whether they were waiting while it served another one.
+/// For how many calls between two looks the receiving thread checks whether they were waiting while
+/// it served another one.
 const SAMPLES: u32 = 16;
 /// So many that were call for a helper.
 const PRESSED_SAMPLES: u32 = 8;
@@ -44,7 +48,8 @@ const PRESSED_SAMPLES: u32 = 8;
 const PATIENCE: u32 = 32;
 /// Handlers keep nothing large on the stack; LMDB needs some tens of KiB.
 const STACK: usize = 256 * 1024;
-/// Descriptors that a thread may have open while it serves a call; what it takes to join and to be watched comes before.
+/// Descriptors that a thread may have open while it serves a call; what it takes to join and to be
+/// watched comes before.
 const FDS_PER_CALL: u64 = 4;
 const OTHER_FDS: u64 = 256;
 
@@ -101,7 +106,8 @@ impl Beats {
     }
 }
 
-/// Slots without a thread, the lower ones first: what is high up was never used, and takes no memory.
+/// Slots without a thread, the lower ones first: what is high up was never used, and takes no
+/// memory.
 #[derive(Debug)]
 struct FreeSlots {
     returned: Vec<usize>,
@@ -130,7 +136,8 @@ impl FreeSlots {
     }
 }
 
-/// As many calls at a time as there are slots and descriptors for: a handler must not run out of these.
+/// As many calls at a time as there are slots and descriptors for: a handler must not run out of
+/// these.
 fn most_at_once() -> usize {
     let fds = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let calls = fds.saturating_sub(OTHER_FDS) / FDS_PER_CALL;
@@ -216,7 +223,8 @@ impl Pool {
             };
             self.advance(slot);
             self.wake_watch();
-            // The target just answered may have run and called again before we got here; any other one has waited.
+            // The target just answered may have run and called again before we got here; any other
+            // one has waited.
             let has_waited = pending && call.pid != last_pid;
             last_pid = call.pid;
             if is_sticky {
@@ -240,7 +248,8 @@ impl Pool {
     fn watch(self: &Arc<Self>, mut left_over: Vec<usize>, mut link: Link) -> Result<(), Error> {
         let mut look = Look::default();
         loop {
-            // Calls of a dead worker's other threads, each in a thread of its own: one of them may be stuck.
+            // Calls of a dead worker's other threads, each in a thread of its own: one of them may
+            // be stuck.
             if let Some(slot) = left_over.pop()
                 && !self.start(slot, true)
             {
@@ -248,7 +257,8 @@ impl Pool {
             }
             let asleep = look.idle >= IDLE_LOOKS && left_over.is_empty();
             self.watch_sleeps.store(asleep, Ordering::SeqCst);
-            // Against the service threads' order: first the beat, then a look whether the watch sleeps.
+            // Against the service threads' order: first the beat, then a look whether the watch
+            // sleeps.
             fence(Ordering::SeqCst);
             let timeout = match asleep && self.beats_now() == look.beats {
                 true => {
@@ -266,7 +276,8 @@ impl Pool {
                 self.server.take_orders(&link);
             }
             if ended.daemon && self.server.listener.is_fed() {
-                // It was the one who received. Without us the calls that wait fail instead of waiting for ever.
+                // It was the one who received. Without us the calls that wait fail instead of
+                // waiting for ever.
                 return Ok(());
             }
             if ended.daemon {
@@ -287,10 +298,11 @@ impl Pool {
 
     /// Sleeps for `timeout`, or until a target, the daemon or the service ends, or work begins.
     ///
-    /// Asks for no events of the listener, so that notifications do not wake it, only the hang-up; unless the receiving
-    /// thread is in a call: then nobody else hears them.
+    /// Asks for no events of the listener, so that notifications do not wake it, only the hang-up;
+    /// unless the receiving thread is in a call: then nobody else hears them.
     fn sleep(&self, timeout: PollTimeout, daemon: Option<BorrowedFd>) -> Result<Ended, Errno> {
-        /// Among what is waited for, behind the listener, the wake-up and the queue; the daemon comes last.
+        /// Among what is waited for, behind the listener, the wake-up and the queue; the daemon
+        /// comes last.
         const FIRST_TRACER: usize = 3;
         let is_busy = self.beat(self.sticky.load(Ordering::Relaxed)) % 2 == 1;
         let events = match is_busy && timeout != PollTimeout::from(PERIOD) {
@@ -353,7 +365,8 @@ impl Pool {
         if is_stuck(self.sticky.load(Ordering::Relaxed)) && self.server.listener.has_pending() {
             debug!("the receiving thread is stuck in a call: another one takes over");
             self.start_another(true);
-            // Where many calls hang already, the next ones are likely to: who waits behind them must not wait long.
+            // Where many calls hang already, the next ones are likely to: who waits behind them
+            // must not wait long.
             let stuck = (0..beats.len()).filter(|slot| is_stuck(*slot)).count();
             for _ in 0..stuck / 16 {
                 self.start_another(false);
@@ -379,7 +392,8 @@ impl Pool {
         }
     }
 
-    /// Starts the thread of `slot`; `take_up`: there is a call in the slot already. `false`: to be tried again.
+    /// Starts the thread of `slot`; `take_up`: there is a call in the slot already. `false`: to be
+    /// tried again.
     fn start(self: &Arc<Self>, slot: usize, take_up: bool) -> bool {
         let pool = Arc::clone(self);
         let body = move || {

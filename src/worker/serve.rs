@@ -53,7 +53,8 @@ impl Server {
         let id = Notification::read(self.board.slot(slot)).id;
         let waits = id != 0 && self.listener.is_waiting(id);
         if !waits {
-            // Answered already, or killed half-way through clearing it: RECV takes nothing but zeroes (EINVAL).
+            // Answered already, or killed half-way through clearing it: RECV takes nothing but
+            // zeroes (EINVAL).
             self.board.finish(slot);
         }
         waits
@@ -90,7 +91,8 @@ impl Server {
         self.reply(&taken, reply);
     }
 
-    /// Answers a call of a target whose container has not been joined; `emulates`: it may turn out to be one.
+    /// Answers a call of a target whose container has not been joined; `emulates`: it may turn out
+    /// to be one.
     pub(super) fn serve_unjoined(
         &self,
         slot: usize,
@@ -152,7 +154,8 @@ impl Server {
         }
     }
 
-    /// What fails because we have no descriptors left is tried again, as a successor would: the target may have some.
+    /// What fails because we have no descriptors left is tried again, as a successor would: the
+    /// target may have some.
     fn handle_in_time(
         &self,
         taken: &Taken,

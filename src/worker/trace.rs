@@ -1,7 +1,8 @@
 //! Lines for those who watch calls go by: `subuidless trace`.
 //!
-//! Nobody who watches can hold up a target. A line is written to a pipe without waiting, in one piece, and when the pipe is full
-//! it is left out, which is said as soon as there is room again. While nobody watches, a call costs one relaxed load.
+//! Nobody who watches can hold up a target. A line is written to a pipe without waiting, in one
+//! piece, and when the pipe is full it is left out, which is said as soon as there is room again.
+//! While nobody watches, a call costs one relaxed load.
 
 use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -62,7 +63,8 @@ impl Tracers {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody begins to watch. `pipe` must be one that nobody waits at: what it does when it is full is its maker's choice.
+    /// Somebody begins to watch. `pipe` must be one that nobody waits at: what it does when it is
+    /// full is its maker's choice.
     pub(super) fn add(&self, filter: Filter, pipe: OwnedFd) {
         let waits = fcntl(&pipe, FcntlArg::F_GETFL)
             .is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);

@@ -62,7 +62,8 @@ impl<'a> Bundle<'a> {
         bundle
     }
 
-    /// The same as [`Bundle::new`], but real: root's, in a user namespace with all ids mapped, without a filter.
+    /// The same as [`Bundle::new`], but real: root's, in a user namespace with all ids mapped,
+    /// without a filter.
     pub(crate) fn oracle(place: &'a Place) -> Self {
         let bundle = Self::empty(place, Owned::ByRoot);
         rootfs::small(place, &bundle.rootfs(), bundle.owned);
@@ -84,8 +85,8 @@ impl<'a> Bundle<'a> {
         bundle
     }
 
-    /// The same as [`Bundle::debian`], but real and in no user namespace: devices, `trusted.*` and `security.*` take more
-    /// than the root of a user namespace has.
+    /// The same as [`Bundle::debian`], but real and in no user namespace: devices, `trusted.*` and
+    /// `security.*` take more than the root of a user namespace has.
     pub(crate) fn debian_real(place: &'a Place) -> Self {
         Self::debian_oracle(place).with_config(|config| {
             let linux = config["linux"].as_object_mut().expect("an object");
@@ -222,7 +223,8 @@ impl<'a> Bundle<'a> {
         (self.runtime.run(self, &id, &[]), id)
     }
 
-    /// Runs a shell script to its end in a container of the user namespace of `process`; its output.
+    /// Runs a shell script to its end in a container of the user namespace of `process`; its
+    /// output.
     #[track_caller]
     pub(crate) fn sh_beside(&self, process: Pid, script: &str) -> String {
         self.write(&["/bin/sh", "-euc", script]);

@@ -11,8 +11,9 @@ use super::place::Place;
 use super::run::{Ran, run, until};
 use super::runtime::{IN_UNIFIED, has_cgroup2};
 
-/// systemd wants a cgroup that it may write to, cgroup2 at its usual place, and to believe that systemd has booted this host.
-/// All of that is in a mount namespace; the socket by which systemctl finds it lies in the user's runtime directory.
+/// systemd wants a cgroup that it may write to, cgroup2 at its usual place, and to believe that
+/// systemd has booted this host. All of that is in a mount namespace; the socket by which systemctl
+/// finds it lies in the user's runtime directory.
 const START: &str = "mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system
 echo $$ > \"$CGROUP/cgroup.procs\"

@@ -1,7 +1,9 @@
-//! What all tests stand on: an unprivileged user, a directory of its own for each test, the daemon, bundles, runtimes.
+//! What all tests stand on: an unprivileged user, a directory of its own for each test, the daemon,
+//! bundles, runtimes.
 //!
-//! Tests run as root, because the kernel with all ids mapped is what the product is compared with. Everything that a
-//! test starts carries the name of its [`Place`] in its environment, and [`Place`]'s drop ends what is left of it.
+//! Tests run as root, because the kernel with all ids mapped is what the product is compared with.
+//! Everything that a test starts carries the name of its [`Place`] in its environment, and
+//! [`Place`]'s drop ends what is left of it.
 
 #![allow(
     dead_code,
@@ -44,8 +46,8 @@ pub(crate) use started::Started;
 pub(crate) use terminal::Terminal;
 pub(crate) use user::{User, lock};
 
-/// How often something is done at random: so often that it fits into CI, and the number that the promise is about where
-/// SUBUIDLESS_TEST_MANY is set.
+/// How often something is done at random: so often that it fits into CI, and the number that the
+/// promise is about where SUBUIDLESS_TEST_MANY is set.
 pub(crate) fn many(usual: u32, all: u32) -> u32 {
     match std::env::var_os("SUBUIDLESS_TEST_MANY") {
         Some(_) => all,

@@ -48,7 +48,8 @@ impl Packages {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A script that installs `names` as anybody would in a container, where no init runs and nothing outlives it.
+    /// A script that installs `names` as anybody would in a container, where no init runs and
+    /// nothing outlives it.
     pub(crate) fn install(&self, names: &str) -> String {
         format!(
             r#"printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d

@@ -6,7 +6,8 @@ use super::daemon::Daemon;
 use super::place::Place;
 use super::runtime::Runtime;
 
-/// With this set, a second oracle stands in for subuidless: shows that a script is right and prints the same each time.
+/// With this set, a second oracle stands in for subuidless: shows that a script is right and prints
+/// the same each time.
 pub(crate) fn oracle_twice() -> bool {
     std::env::var_os("SUBUIDLESS_TEST_ORACLE_TWICE").is_some()
 }
@@ -61,7 +62,8 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// What both print; the tests look into it, so that two containers in which nothing works do not pass.
+    /// What both print; the tests look into it, so that two containers in which nothing works do
+    /// not pass.
     #[track_caller]
     pub(crate) fn compare(&self, print: impl Fn(&Bundle) -> String) -> String {
         let expected = print(&self.oracle);

@@ -1,4 +1,5 @@
-//! Hand-made peers of the daemon: [`Peer`] is a runtime's end of a connection, [`Target`] a process under a filter.
+//! Hand-made peers of the daemon: [`Peer`] is a runtime's end of a connection, [`Target`] a process
+//! under a filter.
 
 use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

@@ -20,9 +20,9 @@ const MARK: &str = "SUBUIDLESS_TEST_PLACE";
 
 const PARENT: &str = "/var/tmp/subuidless";
 
-/// The directory of all places. Ext4 looks long at each inode that was freed a minute ago before it passes it over, and a
-/// place has tens of thousands of them; in a directory marked so, each subdirectory gets another part of the disk.
-/// podman wants short paths.
+/// The directory of all places. Ext4 looks long at each inode that was freed a minute ago before it
+/// passes it over, and a place has tens of thousands of them; in a directory marked so, each
+/// subdirectory gets another part of the disk. podman wants short paths.
 fn parent() -> &'static Path {
     static MADE: Once = Once::new();
     MADE.call_once(|| {

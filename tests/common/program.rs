@@ -32,7 +32,8 @@ pub(crate) fn compile(place: &Place, compiler: &[&str], name: &str, source: &str
     program
 }
 
-/// The program of tests/programs of that name, up to date: `cargo test --test ...` does not build it by itself.
+/// The program of tests/programs of that name, up to date: `cargo test --test ...` does not build
+/// it by itself.
 pub(crate) fn example(name: &str) -> PathBuf {
     static BUILT: Mutex<Vec<String>> = Mutex::new(Vec::new());
     // target/PROFILE/deps/TEST-HASH

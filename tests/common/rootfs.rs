@@ -10,7 +10,8 @@ use super::place::{Place, set_mode};
 use super::program::tool;
 use super::run::{run, run_with_input};
 
-/// Names the tar of a Debian root file system (minbase with rsync, attr, acl, libcap2-bin); `scripts/test` sets it.
+/// Names the tar of a Debian root file system (minbase with rsync, attr, acl, libcap2-bin);
+/// `scripts/test` sets it.
 pub(crate) const DEBIAN: &str = "SUBUIDLESS_TEST_ROOTFS";
 
 /// Whose files a root file system consists of.
@@ -102,8 +103,8 @@ pub(crate) fn debian_tar() -> PathBuf {
     path
 }
 
-/// A script for a Debian that the user has unpacked: gives files the owners that they have in the tar, and does nothing to
-/// those of the oracle.
+/// A script for a Debian that the user has unpacked: gives files the owners that they have in the
+/// tar, and does nothing to those of the oracle.
 pub(crate) fn debian_owners() -> String {
     static SCRIPT: OnceLock<String> = OnceLock::new();
     let make = || {

@@ -1,4 +1,5 @@
-//! Commands that end, and conditions that come true: both within a bound that is far from any time that they take.
+//! Commands that end, and conditions that come true: both within a bound that is far from any time
+//! that they take.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -65,7 +66,8 @@ impl Ran {
     }
 }
 
-/// Runs a command to its end; its output goes through files, since what it leaves running may keep them open.
+/// Runs a command to its end; its output goes through files, since what it leaves running may keep
+/// them open.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Ran {
     run_with_input(command, Stdio::null())

@@ -19,7 +19,8 @@ pub(crate) enum Runtime {
     Runc,
 }
 
-/// crun and podman want a cgroup2 file system at /sys/fs/cgroup; on a hybrid host it lies below, and a mount namespace helps.
+/// crun and podman want a cgroup2 file system at /sys/fs/cgroup; on a hybrid host it lies below,
+/// and a mount namespace helps.
 pub(super) const IN_UNIFIED: &str =
     "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup && exec \"$@\"";
 

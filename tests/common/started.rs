@@ -10,8 +10,8 @@ use nix::unistd::Pid;
 
 use super::place::Place;
 
-/// Ends what podman and the front have started for a place: conmon hands on nothing of the environment, but all of them have been
-/// given a path in it.
+/// Ends what podman and the front have started for a place: conmon hands on nothing of the
+/// environment, but all of them have been given a path in it.
 #[derive(Debug)]
 pub(crate) struct Started<'a>(pub(crate) &'a Place);
 

@@ -1,4 +1,5 @@
-//! What the pages take for granted: some files by the names that they use, podman on a host like this, and a shell.
+//! What the pages take for granted: some files by the names that they use, podman on a host like
+//! this, and a shell.
 
 use std::fs;
 use std::process::Command;
@@ -59,7 +60,8 @@ fn image(place: &Place) {
     run(place.as_user("sh").args(["-euc", script])).ok();
 }
 
-/// What podman is told here and need not be told elsewhere: that there is neither a cgroup2 file system nor a tun device.
+/// What podman is told here and need not be told elsewhere: that there is neither a cgroup2 file
+/// system nor a tun device.
 fn settings(place: &Place) {
     let path = place.path("home/.config/containers/containers.conf");
     let engine = fs::read_to_string(&path).unwrap();
@@ -68,7 +70,8 @@ fn settings(place: &Place) {
     fs::write(&path, text).unwrap();
 }
 
-/// bash, in the user's home, with the built binary on PATH, and with a cgroup2 file system as most hosts have it.
+/// bash, in the user's home, with the built binary on PATH, and with a cgroup2 file system as most
+/// hosts have it.
 pub(crate) fn shell(place: &Place) -> Command {
     place.front("crun");
     let inner = place.as_user(tool("bash"));
@@ -87,8 +90,8 @@ pub(crate) fn shell(place: &Place) -> Command {
     shell
 }
 
-/// Ends what podman and the front have started for a place: conmon hands on nothing of the environment, but all of them have been
-/// given a path in it.
+/// Ends what podman and the front have started for a place: conmon hands on nothing of the
+/// environment, but all of them have been given a path in it.
 #[derive(Debug)]
 pub(crate) struct Ended<'a>(pub(crate) &'a Place);
 

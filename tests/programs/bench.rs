@@ -1,4 +1,5 @@
-//! What `scripts/bench` measures with: a supervisor that does nothing, and a loop over one system call.
+//! What `scripts/bench` measures with: a supervisor that does nothing, and a loop over one system
+//! call.
 //!
 //! ```text
 //! bench null-supervisor PROFILE CMD...   runs CMD; the calls that PROFILE notifies are received and continued, as fast
@@ -6,9 +7,10 @@
 //! bench loop KIND[,KIND...] N [PATH...]  for each kind and path: N calls; prints `kind path nanoseconds-per-call`
 //! ```
 //!
-//! The null supervisor notifies what `subuidless profile` says and is the floor that nothing which answers by notification
-//! can pass under. The loop makes raw calls, because libc would choose another one; the figure is the median of eleven
-//! rounds, and a call that fails ends it. Kinds: see [`KINDS`]; those that create leave what they make beside the path.
+//! The null supervisor notifies what `subuidless profile` says and is the floor that nothing which
+//! answers by notification can pass under. The loop makes raw calls, because libc would choose
+//! another one; the figure is the median of eleven rounds, and a call that fails ends it. Kinds:
+//! see [`KINDS`]; those that create leave what they make beside the path.
 
 #![allow(
     clippy::print_stdout,
@@ -66,7 +68,8 @@ const SECCOMP_IOCTL_NOTIF_SET_FLAGS: c_ulong = 0x4008_2104;
 const SECCOMP_IOCTL_NOTIF_RECV: c_ulong = 0xc050_2100;
 const SECCOMP_IOCTL_NOTIF_SEND: c_ulong = 0xc018_2101;
 
-/// Only the thread that starts the command gets the filter, so this thread can serve it with no fd sent anywhere.
+/// Only the thread that starts the command gets the filter, so this thread can serve it with no fd
+/// sent anywhere.
 fn null_supervisor(profile: &Path, command: &[OsString]) -> Result<ExitCode, AnyError> {
     let profile: Profile = serde_json::from_reader(File::open(profile)?)?;
     let (send_fd, listener) = mpsc::channel();
@@ -208,7 +211,8 @@ fn target_gone(error: Error) -> io::Result<()> {
 
 // ---- loop
 
-/// What the kinds call with: one file, reached in every way, and where the kernel writes its answers.
+/// What the kinds call with: one file, reached in every way, and where the kernel writes its
+/// answers.
 struct Subject {
     path: CString,
     name: CString,
@@ -488,7 +492,8 @@ impl Subject {
         unsafe { libc::syscall(libc::SYS_mknodat, directory, name, libc::S_IFIFO | 0o644, 0) }
     }
 
-    /// A program that works on what it reads: three calls and 32 KiB of arithmetic, none of them hooked.
+    /// A program that works on what it reads: three calls and 32 KiB of arithmetic, none of them
+    /// hooked.
     fn spin(&mut self) -> c_long {
         let buffer = self.answer.as_mut_ptr();
         let size = size_of_val(&self.answer);

@@ -1,7 +1,9 @@
-//! Paths that change while they are used: what the kernel guarantees about chown and stat must hold all the same.
+//! Paths that change while they are used: what the kernel guarantees about chown and stat must hold
+//! all the same.
 //!
-//! `race DIR ROUNDS SCENE...`: in each scene one thread swaps what a name leads to, as fast as it can, and another one
-//! works through that name. A line for each scene that held; the first that did not ends the program with exit code 1.
+//! `race DIR ROUNDS SCENE...`: in each scene one thread swaps what a name leads to, as fast as it
+//! can, and another one works through that name. A line for each scene that held; the first that
+//! did not ends the program with exit code 1.
 
 #![allow(
     clippy::print_stdout,
@@ -109,7 +111,8 @@ fn holds(condition: bool, what: impl FnOnce() -> String) -> Outcome {
     }
 }
 
-/// A link leads now to one file, now to another one. Exactly one of them gets each owner; a third never does.
+/// A link leads now to one file, now to another one. Exactly one of them gets each owner; a third
+/// never does.
 fn chown_through_a_link(place: &Path, rounds: u32) -> Outcome {
     let [a, b, outsider, link, spare] =
         ["a", "b", "outsider", "link", "spare"].map(|name| place.join(name));
@@ -146,7 +149,8 @@ fn chown_through_a_link(place: &Path, rounds: u32) -> Outcome {
     })
 }
 
-/// A name is now a regular file, now a link to a file of others. lchown changes what the name is, never what it leads to.
+/// A name is now a regular file, now a link to a file of others. lchown changes what the name is,
+/// never what it leads to.
 fn lchown_of_what_may_be_a_link(place: &Path, rounds: u32) -> Outcome {
     let [name, spare, outsider] = ["name", "spare", "outsider"].map(|name| place.join(name));
     file(&name, 1, 1000)?;
@@ -170,7 +174,8 @@ fn lchown_of_what_may_be_a_link(place: &Path, rounds: u32) -> Outcome {
     })
 }
 
-/// Two files with different sizes and owners change places. No stat shows the size of one and the owner of the other.
+/// Two files with different sizes and owners change places. No stat shows the size of one and the
+/// owner of the other.
 fn stat_of_a_swapped_name(place: &Path, rounds: u32) -> Outcome {
     let [name, spare, link] = ["name", "spare", "link"].map(|name| place.join(name));
     file(&name, 1000, 1000)?;
@@ -233,7 +238,8 @@ fn descriptors_keep_their_file(place: &Path, rounds: u32) -> Outcome {
     })
 }
 
-/// A directory on the way changes place with a link to another one. A descriptor of a directory keeps meaning it.
+/// A directory on the way changes place with a link to another one. A descriptor of a directory
+/// keeps meaning it.
 fn a_directory_on_the_way(place: &Path, rounds: u32) -> Outcome {
     let [way, spare, other] = ["way", "spare", "other"].map(|name| place.join(name));
     fs::create_dir(&way)?;

@@ -167,7 +167,8 @@ fn create_as(file: &Path, user: u32) -> Outcome {
     Err(format!("as {user}: {before}, then {between}, and a file of {owner}").into())
 }
 
-/// In a new namespace nobody is mapped at first, and what is asked meanwhile must not be remembered.
+/// In a new namespace nobody is mapped at first, and what is asked meanwhile must not be
+/// remembered.
 fn unmapped(file: &Path) -> Outcome {
     let (uid, gid) = (getresuid()?.effective, getresgid()?.effective);
     unshare(CloneFlags::CLONE_NEWUSER)?;

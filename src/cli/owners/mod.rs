@@ -44,7 +44,8 @@ impl Command {
 
 pub(super) fn run(command: Command) -> Result<(), Error> {
     super::warn_plainly();
-    // Every directory on the way down a tree is open. Where the limit stays as it is, very deep trees end in EMFILE.
+    // Every directory on the way down a tree is open. Where the limit stays as it is, very deep
+    // trees end in EMFILE.
     limits::raise();
     if !job::is_one() {
         return job::run(command.store());

@@ -30,8 +30,8 @@ pub(in crate::cli) struct Arguments {
     #[arg(short = 'h', long)]
     no_dereference: bool,
 
-    /// Make the file stand for a device, as mknod in a container does: c:MAJOR:MINOR or b:MAJOR:MINOR. It is made if it is
-    /// missing, and must be a socket if it is not
+    /// Make the file stand for a device, as mknod in a container does: c:MAJOR:MINOR or
+    /// b:MAJOR:MINOR. It is made if it is missing, and must be a socket if it is not
     #[arg(long, value_name = "TYPE:MAJOR:MINOR", value_parser = device, conflicts_with_all = ["recursive", "one_file_system"])]
     device: Option<(Kind, u32)>,
 

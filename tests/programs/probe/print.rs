@@ -1,5 +1,6 @@
-//! Everything as text: arguments, results and the fields of a file. Nothing here may print what differs between two runs
-//! that behave alike: inode, device and process numbers, times, the working directory's own path, a new fd's number.
+//! Everything as text: arguments, results and the fields of a file. Nothing here may print what
+//! differs between two runs that behave alike: inode, device and process numbers, times, the
+//! working directory's own path, a new fd's number.
 
 use crate::sys::{Answer, Arg, Place};
 
@@ -165,8 +166,8 @@ pub(crate) struct Printer {
 }
 
 impl Printer {
-    /// A path with `$DIR` for the working directory, `$PID` and `$TID` for the caller's ids, and its middle left out if
-    /// it is long.
+    /// A path with `$DIR` for the working directory, `$PID` and `$TID` for the caller's ids, and
+    /// its middle left out if it is long.
     pub(crate) fn path(&self, path: &[u8]) -> String {
         let pid = format!("/proc/{}/", crate::sys::process_id());
         let tid = format!("/task/{}/", crate::sys::thread_id());
@@ -176,7 +177,8 @@ impl Printer {
         if shown.len() <= 120 {
             return format!("\"{}\"", escape(&shown));
         }
-        // A path made to have an exact length is told by that length, any other one by what is printed of it.
+        // A path made to have an exact length is told by that length, any other one by what is
+        // printed of it.
         let length = if path.len() >= 4000 {
             path.len()
         } else {
@@ -281,7 +283,8 @@ pub(crate) fn stat(stat: &libc::stat) -> String {
     fields
 }
 
-/// As [`stat`], but only what `mask` asks for: the kernel may fill in other fields or not, as it likes.
+/// As [`stat`], but only what `mask` asks for: the kernel may fill in other fields or not, as it
+/// likes.
 pub(crate) fn statx(statx: &libc::statx, mask: u32) -> String {
     let mode = u32::from(statx.stx_mode);
     let mut fields = vec![
@@ -291,7 +294,8 @@ pub(crate) fn statx(statx: &libc::statx, mask: u32) -> String {
             statx.stx_attributes, statx.stx_attributes_mask
         ),
     ];
-    // The kernel fills in more than was asked for, and says so. Times are of those that were asked for: they differ.
+    // The kernel fills in more than was asked for, and says so. Times are of those that were asked
+    // for: they differ.
     const TIMES: u32 =
         libc::STATX_ATIME | libc::STATX_MTIME | libc::STATX_CTIME | libc::STATX_BTIME;
     let shown = mask | statx.stx_mask & !TIMES;

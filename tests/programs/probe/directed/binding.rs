@@ -1,4 +1,5 @@
-//! Unix sockets in the file system: bind(2) makes a file, and the socket answers under its name from then on.
+//! Unix sockets in the file system: bind(2) makes a file, and the socket answers under its name
+//! from then on.
 
 use std::os::unix::ffi::OsStringExt;
 

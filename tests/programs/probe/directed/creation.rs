@@ -1,5 +1,5 @@
-//! Whose new files are, and with which mode: every call that makes one, in every sort of directory, by every sort of
-//! caller, under several umasks.
+//! Whose new files are, and with which mode: every call that makes one, in every sort of directory,
+//! by every sort of caller, under several umasks.
 
 use crate::probe::*;
 use crate::sys::{Arg, Birth, Place, calls};
@@ -157,7 +157,8 @@ fn modes(p: &mut Probe) {
     }
 }
 
-/// The value of `system.posix_acl_default` or `_access` with entries for the owner, the group, a mask and all others.
+/// The value of `system.posix_acl_default` or `_access` with entries for the owner, the group, a
+/// mask and all others.
 pub(super) fn acl(owner: u16, group: u16, mask: Option<u16>, other: u16) -> Vec<u8> {
     let entry = |tag: u16, permissions: u16| {
         let [tag, permissions] = [tag, permissions].map(u16::to_le_bytes);
@@ -226,7 +227,8 @@ fn default_acl(p: &mut Probe) {
     p.list(b".");
 }
 
-/// A new file is a file like any other: to its maker, to others, and to who renames, links or removes it.
+/// A new file is a file like any other: to its maker, to others, and to who renames, links or
+/// removes it.
 fn after(p: &mut Probe) {
     homes(p);
     for (who, prepare) in CALLERS {

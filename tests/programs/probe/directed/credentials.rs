@@ -1,4 +1,5 @@
-//! Which changes of ids are allowed, and what each leaves behind: the machine of credentials(7), a step at a time.
+//! Which changes of ids are allowed, and what each leaves behind: the machine of credentials(7), a
+//! step at a time.
 
 use crate::probe::{KEEP, PR_SET_KEEPCAPS, Probe};
 use crate::sys::{Arg, Birth, Place, Syscall, calls};

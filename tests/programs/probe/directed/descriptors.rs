@@ -1,4 +1,5 @@
-//! Files by descriptor: plain ones, O_PATH ones, the magic links of proc(5), and what has no path at all.
+//! Files by descriptor: plain ones, O_PATH ones, the magic links of proc(5), and what has no path
+//! at all.
 
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Probe, fd};
 use crate::sys::{Arg, Place, calls, process_id, thread_id};
@@ -65,7 +66,8 @@ fn descriptors(p: &mut Probe) {
     p.list(b".");
 }
 
-/// `/proc/self/fd/N` and its kin lead to the file itself, even if that is a symlink, and mean the one who asks.
+/// `/proc/self/fd/N` and its kin lead to the file itself, even if that is a symlink, and mean the
+/// one who asks.
 fn magic(p: &mut Probe) {
     open_all(p);
     p.symlink(b"/proc/self/fd/200", "to-fd");
@@ -248,8 +250,8 @@ fn anonymous(p: &mut Probe) {
     p.stat("named");
 }
 
-/// An eventfd and its kin share one inode, which belongs to the host's root: without a mapping for it, fstat(2) tells the
-/// overflow id, and no emulator of ours would know better.
+/// An eventfd and its kin share one inode, which belongs to the host's root: without a mapping for
+/// it, fstat(2) tells the overflow id, and no emulator of ours would know better.
 fn shared_inode(p: &mut Probe) {
     let event = p.quiet(calls::EVENTFD2, &[Arg::Number(0), Arg::Number(0)]);
     p.keep(fd(event.result.unwrap_or(-1)), 200);

@@ -1,5 +1,5 @@
-//! Makers of files that meet something on their way: a name that is taken, a link, a directory that is not there, a pointer
-//! that is no good, another mount or root.
+//! Makers of files that meet something on their way: a name that is taken, a link, a directory that
+//! is not there, a pointer that is no good, another mount or root.
 
 use super::creation::{CALLERS, HOMES, homes};
 use super::mounts::{mount, own_mounts};
@@ -271,7 +271,8 @@ fn pointers(p: &mut Probe) {
     });
 }
 
-/// Read-only mounts, other file systems, other roots, threads with a directory and a umask of their own.
+/// Read-only mounts, other file systems, other roots, threads with a directory and a umask of their
+/// own.
 fn elsewhere(p: &mut Probe) {
     p.chmod(".", 0o777);
     homes(p);

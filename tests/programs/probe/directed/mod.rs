@@ -1,5 +1,5 @@
-//! The tricky cases, each written down by hand. One file per question; each group works in a directory of its own and
-//! can be left out by name.
+//! The tricky cases, each written down by hand. One file per question; each group works in a
+//! directory of its own and can be left out by name.
 
 mod binding;
 mod capabilities;

@@ -1,4 +1,5 @@
-//! Mount namespaces and file systems of the target's own: bind mounts, tmpfs, overlayfs, a procfs in another place.
+//! Mount namespaces and file systems of the target's own: bind mounts, tmpfs, overlayfs, a procfs
+//! in another place.
 
 use super::descriptors::by_descriptor;
 use super::processes::enter_root;
@@ -288,7 +289,8 @@ fn thread_mounts(p: &mut Probe) {
         p.thread("a thread with mounts of its own", |p| {
             own_mounts(p);
             mount(p, "tmpfs", "t", "tmpfs", 0, "mode=0755");
-            // Held open, for with the last member of the namespace its mounts go, and at no certain time.
+            // Held open, for with the last member of the namespace its mounts go, and at no certain
+            // time.
             p.open("/proc/thread-self/ns/mnt", libc::O_RDONLY, 0, Some(205));
             p.create(b"t/f", 0o600, 2);
             p.open("t/f", libc::O_RDONLY, 0, Some(200));

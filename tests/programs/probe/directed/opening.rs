@@ -1,4 +1,5 @@
-//! open(2) and its kin as makers of files: their flags, what is there already, and the limit of descriptors.
+//! open(2) and its kin as makers of files: their flags, what is there already, and the limit of
+//! descriptors.
 
 use super::creation::CALLERS;
 use super::making::three;

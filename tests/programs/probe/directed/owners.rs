@@ -129,7 +129,8 @@ fn listed() -> Vec<String> {
         .collect()
 }
 
-/// chown(2) clears the bits of a regular file, even when nothing else changes; a directory keeps them.
+/// chown(2) clears the bits of a regular file, even when nothing else changes; a directory keeps
+/// them.
 fn setid(p: &mut Probe) {
     for mode in [0o4755, 0o2755, 0o6755, 0o6711, 0o2644, 0o6644, 0o7777] {
         let name = format!("f{mode:o}");
@@ -165,7 +166,8 @@ fn setid(p: &mut Probe) {
     p.bind(b"socket");
     p.chmod("socket", 0o6755);
     p.chown("socket", KEEP, KEEP);
-    // In a user namespace a write clears the bits too, and chmod to a mode that is the same brings them back.
+    // In a user namespace a write clears the bits too, and chmod to a mode that is the same brings
+    // them back.
     p.chmod("f4755", 0o4755);
     p.open("f4755", libc::O_WRONLY, 0, Some(201));
     p.call(
@@ -212,7 +214,8 @@ fn links(p: &mut Probe) {
     p.list(b".");
 }
 
-/// A name is not a file: who comes after another under its name, or with its inode number, inherits nothing.
+/// A name is not a file: who comes after another under its name, or with its inode number, inherits
+/// nothing.
 fn successors(p: &mut Probe) {
     p.mkdir("d", 0o755);
     for round in 0..3 {
@@ -313,7 +316,8 @@ fn events(p: &mut Probe) {
     p.watch_events(b"f", |p| p.statx(CWD, "f", 0, libc::STATX_BASIC_STATS));
 }
 
-/// A change of owner takes the capabilities of a program away (`security.capability`, see capabilities(7)).
+/// A change of owner takes the capabilities of a program away (`security.capability`, see
+/// capabilities(7)).
 fn capability(p: &mut Probe) {
     // VFS_CAP_REVISION_2 with the effective bit, and cap_chown permitted.
     let value: Vec<u8> = [0x0200_0001_u32, 1, 0, 0, 0]
@@ -384,7 +388,8 @@ fn setgid_create(p: &mut Probe) {
     p.list(b".");
 }
 
-/// A world-writable sticky directory: the sysctls fs.protected_* look at the owners of what lies in it.
+/// A world-writable sticky directory: the sysctls fs.protected_* look at the owners of what lies in
+/// it.
 fn sticky(p: &mut Probe) {
     p.mkdir("t", 0o755);
     p.create(b"f", 0o644, 0);

@@ -129,8 +129,9 @@ fn walks(p: &mut Probe) {
     p.list(b".");
 }
 
-/// `directory` (empty, or with a slash at its end) and `name` with so many `./` between them that the whole has exactly
-/// `length` bytes. An odd one is made up for by a second slash in the middle, which the output leaves out.
+/// `directory` (empty, or with a slash at its end) and `name` with so many `./` between them that
+/// the whole has exactly `length` bytes. An odd one is made up for by a second slash in the middle,
+/// which the output leaves out.
 pub(crate) fn padded(directory: &[u8], name: &[u8], length: usize) -> Vec<u8> {
     let room = length.saturating_sub(directory.len() + name.len());
     let (first, rest) = (8.min(room / 2), room / 2 - 8.min(room / 2));
@@ -166,8 +167,9 @@ fn lengths(p: &mut Probe) {
     p.list(b".");
 }
 
-/// The kernel follows forty links and no more. Chains of 21 to 40 are left out: a walk that has raced with somebody's rename
-/// is begun anew, the links of the first try still count (fs/namei.c, total_link_count), and so they fail now and then.
+/// The kernel follows forty links and no more. Chains of 21 to 40 are left out: a walk that has
+/// raced with somebody's rename is begun anew, the links of the first try still count (fs/namei.c,
+/// total_link_count), and so they fail now and then.
 fn loops(p: &mut Probe) {
     p.create(b"f", 0o644, 0);
     p.symlink(b"f", "c1");

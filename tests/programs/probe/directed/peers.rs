@@ -1,4 +1,5 @@
-//! Who is at the other end: the ids that a Unix socket tells of its peer, and those that proc(5) tells of a process.
+//! Who is at the other end: the ids that a Unix socket tells of its peer, and those that proc(5)
+//! tells of a process.
 
 use std::io::Read;
 

@@ -1,5 +1,5 @@
-//! Who may change what, and what access(2) says. The directories on the way are open to everybody, and nothing is asked that
-//! only a walk along a path could answer.
+//! Who may change what, and what access(2) says. The directories on the way are open to everybody,
+//! and nothing is asked that only a walk along a path could answer.
 
 use super::creation::{CALLERS, Caller};
 use crate::probe::*;
@@ -244,7 +244,8 @@ fn access(p: &mut Probe) {
     }
 }
 
-/// The set-user-ID and set-group-ID bits under chmod and chown, for members of the group and for others.
+/// The set-user-ID and set-group-ID bits under chmod and chown, for members of the group and for
+/// others.
 fn bits(p: &mut Probe) {
     p.chmod(".", 0o777);
     for (who, prepare) in CALLERS {

@@ -1,4 +1,5 @@
-//! Who asks: threads with a working directory or descriptors of their own, children of every sort, other roots.
+//! Who asks: threads with a working directory or descriptors of their own, children of every sort,
+//! other roots.
 
 use std::time::Duration;
 

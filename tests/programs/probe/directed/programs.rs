@@ -1,5 +1,5 @@
-//! To which programs set-user-ID bits apply and to which not, however they are named, and what an exec that fails leaves
-//! alone.
+//! To which programs set-user-ID bits apply and to which not, however they are named, and what an
+//! exec that fails leaves alone.
 
 use super::exec::{CALLERS, give, install};
 use super::mounts::{mount, own_mounts};

@@ -1,4 +1,5 @@
-//! What prctl(2) has to say about capabilities: which a change of ids takes away, and which an exec leaves.
+//! What prctl(2) has to say about capabilities: which a change of ids takes away, and which an exec
+//! leaves.
 
 use crate::probe::*;
 use crate::sys::{Birth, calls};

@@ -1,5 +1,6 @@
-//! Ids belong to a thread, not to a process: the kernel changes the caller's, and libc makes every thread call.
-//! The threads stand still but for the one that was told to go on, so that every run is alike.
+//! Ids belong to a thread, not to a process: the kernel changes the caller's, and libc makes every
+//! thread call. The threads stand still but for the one that was told to go on, so that every run
+//! is alike.
 
 use std::sync::Barrier;
 use std::thread::ScopedJoinHandle;
@@ -165,7 +166,8 @@ fn swaps(p: &mut Probe) {
         p.everywhere(&Everywhere::Setreuid(1, 0));
         p.everywhere(&Everywhere::Setregid(5, 6));
         everybody(p, &workers);
-        // Relative to what each has: real and effective id change places, and the saved one follows.
+        // Relative to what each has: real and effective id change places, and the saved one
+        // follows.
         let swap = if round % 2 == 0 {
             Everywhere::Setreuid(0, 1)
         } else {
@@ -241,7 +243,8 @@ fn come_and_go(p: &mut Probe) {
     }
 }
 
-/// The thread that calls exec becomes the process, with its number and its ids; the others are no more.
+/// The thread that calls exec becomes the process, with its number and its ids; the others are no
+/// more.
 fn exec(p: &mut Probe) {
     let program = p.program();
     for ids in [[4, 5, 6], [4, 0, 6]] {
@@ -307,7 +310,8 @@ fn storm(p: &mut Probe) {
     }
 }
 
-/// Goes round three ids of which one is 0: with that as effective id new ones are allowed, without it the old ones are.
+/// Goes round three ids of which one is 0: with that as effective id new ones are allowed, without
+/// it the old ones are.
 fn uid_storm(first: u32) -> u32 {
     let memory = Memory::new();
     let mut wrong = 0;

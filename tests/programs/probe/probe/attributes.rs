@@ -1,5 +1,5 @@
-//! The calls that change a file's attributes or ask what the caller may do with it. A change is shown with the file as it is
-//! then.
+//! The calls that change a file's attributes or ask what the caller may do with it. A change is
+//! shown with the file as it is then.
 
 use super::{CWD, Path, Probe, at, path};
 use crate::print;
@@ -43,7 +43,8 @@ impl Probe {
         self.made(calls::FCHMODAT, &args, fd, file);
     }
 
-    /// Sets the times of `file`, and says whether they are old then; without times, it sets them to now.
+    /// Sets the times of `file`, and says whether they are old then; without times, it sets them to
+    /// now.
     pub(crate) fn times(&mut self, file: impl Into<Path>, times: Option<[Time; 2]>, flags: u32) {
         let file = path(file);
         let buffer = match times {
@@ -84,7 +85,8 @@ impl Probe {
         ));
     }
 
-    /// What access(2), which asks for the real ids, and faccessat2(2) for the effective ones say to each of the modes.
+    /// What access(2), which asks for the real ids, and faccessat2(2) for the effective ones say to
+    /// each of the modes.
     pub(crate) fn access(&mut self, file: impl Into<Path>) {
         let file = path(file);
         let name = self.printer.arg(&file);

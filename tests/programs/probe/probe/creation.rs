@@ -1,5 +1,5 @@
-//! The calls that make files. Each line shows what was made, looked up again, and for an opened file what its descriptor
-//! tells.
+//! The calls that make files. Each line shows what was made, looked up again, and for an opened
+//! file what its descriptor tells.
 
 use super::{CWD, Path, Probe, at, fd, path};
 use crate::print::{self, OPEN_FLAGS};
@@ -88,8 +88,9 @@ impl Probe {
     fn opened_as(&mut self, text: &str, syscall: Syscall, args: &[Arg]) {
         let free = self.lowest_free();
         let mut answer = self.quiet(syscall, args);
-        // Somebody's rename or mount, anywhere, may have disturbed a walk that is not to leave its root; openat2(2) asks
-        // to try again then. It is also the answer to RESOLVE_CACHED, and stays so.
+        // Somebody's rename or mount, anywhere, may have disturbed a walk that is not to leave its
+        // root; openat2(2) asks to try again then. It is also the answer to RESOLVE_CACHED, and
+        // stays so.
         for _ in 0..100 {
             if answer.result == Err(libc::EAGAIN) {
                 answer = self.quiet(syscall, args);

@@ -1,4 +1,5 @@
-//! What a change of owner does beside the change: the ctime, inotify's events, and the whole tree as it stands after.
+//! What a change of owner does beside the change: the ctime, inotify's events, and the whole tree
+//! as it stands after.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,4 +1,5 @@
-//! Another program instead of this one: mostly the probe itself, which then prints who it has become.
+//! Another program instead of this one: mostly the probe itself, which then prints who it has
+//! become.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -6,7 +7,8 @@ use super::{KEEP, Path, Probe, path};
 use crate::print;
 use crate::sys::{Answer, Arg, calls};
 
-/// The first argument of a probe that is to print who it is, and nothing else; the last one is the line it came from.
+/// The first argument of a probe that is to print who it is, and nothing else; the last one is the
+/// line it came from.
 pub(crate) const SHOW: &[u8] = b"--state";
 
 impl Probe {

@@ -1,5 +1,6 @@
-//! The probe's hand: one method per system call, each of which makes the call, prints it as one line, and says what came
-//! of it. After a successful change of owner the line also shows the file, looked up in the same way.
+//! The probe's hand: one method per system call, each of which makes the call, prints it as one
+//! line, and says what came of it. After a successful change of owner the line also shows the file,
+//! looked up in the same way.
 
 mod attributes;
 mod creation;

@@ -29,7 +29,8 @@ impl Probe {
         self.say(what);
         let through = &AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // Once the spawning thread is through with it: a fork in between would copy locks that it holds.
+            // Once the spawning thread is through with it: a fork in between would copy locks that
+            // it holds.
             scope.spawn(move || {
                 while !through.load(Ordering::Acquire) {
                     std::thread::yield_now();
@@ -40,8 +41,8 @@ impl Probe {
         });
     }
 
-    /// Lets a child process make the calls of `there`, and while it stands still afterwards, makes those of `here`, which
-    /// learn its process id.
+    /// Lets a child process make the calls of `there`, and while it stands still afterwards, makes
+    /// those of `here`, which learn its process id.
     pub(crate) fn beside(
         &mut self,
         what: &str,

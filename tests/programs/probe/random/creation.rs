@@ -1,6 +1,7 @@
-//! New files at random: everybody makes files of every sort in directories whose owners and modes change, and tries to
-//! change what others have made. All directories may be searched by everybody, and nothing is done with what only a walk
-//! along a path, an open without O_CREAT or a removal would have to be allowed for; only root removes.
+//! New files at random: everybody makes files of every sort in directories whose owners and modes
+//! change, and tries to change what others have made. All directories may be searched by everybody,
+//! and nothing is done with what only a walk along a path, an open without O_CREAT or a removal
+//! would have to be allowed for; only root removes.
 
 use super::draw::Dice;
 use crate::probe::*;

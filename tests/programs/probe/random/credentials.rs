@@ -1,4 +1,5 @@
-//! Random walks through the ids. Each starts as root, and what becomes of it depends on what was allowed before.
+//! Random walks through the ids. Each starts as root, and what becomes of it depends on what was
+//! allowed before.
 
 use super::draw::Dice;
 use crate::probe::*;
@@ -86,7 +87,8 @@ impl Walk<'_> {
             4 | 5 => self.0.prctl(PR_CAP_AMBIENT, &[AMBIENT_RAISE, capability]),
             6 => self.0.prctl(PR_CAP_AMBIENT, &[AMBIENT_LOWER, capability]),
             _ => {
-                // NO_SETUID_FIXUP, KEEP_CAPS and none; the bits that change exec belong to another group.
+                // NO_SETUID_FIXUP, KEEP_CAPS and none; the bits that change exec belong to another
+                // group.
                 let bits = self.1.pick(&[0, 4, 16, 20]);
                 self.0.prctl(PR_SET_SECUREBITS, &[bits]);
             }

@@ -1,4 +1,5 @@
-//! What the series draws: numbers, ids, descriptors, and above all paths, each spelled in one of many ways.
+//! What the series draws: numbers, ids, descriptors, and above all paths, each spelled in one of
+//! many ways.
 
 use super::Series;
 use crate::directed::{IDS, padded};
@@ -30,8 +31,8 @@ impl Dice {
     }
 }
 
-/// The top of the tree. A path may climb above it by three steps (a descriptor of the directory above it and a path that
-/// is meant for `d0/sub/`), and must not leave the group's directory then.
+/// The top of the tree. A path may climb above it by three steps (a descriptor of the directory
+/// above it and a path that is meant for `d0/sub/`), and must not leave the group's directory then.
 pub(super) const TOP: &str = "random/1/2/3/";
 /// The directories in which files come and go. They stay, but for an exchange of `d0` and `d1`.
 pub(super) const HOMES: [&str; 4] = ["", "d0/", "d1/", "d0/sub/"];
@@ -136,7 +137,8 @@ impl Series<'_> {
         Path(bytes, Place::Heap)
     }
 
-    /// A magic link itself is nobody's file: what its owner does is told by the group `magic-itself` alone.
+    /// A magic link itself is nobody's file: what its owner does is told by the group
+    /// `magic-itself` alone.
     pub(super) fn path_not_followed(&mut self) -> Path {
         loop {
             let path = self.path();

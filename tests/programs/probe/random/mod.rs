@@ -1,5 +1,5 @@
-//! The long seeded series. It keeps no model of the files: whatever the calls made of the tree, the next call meets it,
-//! and the errors are as much of the comparison as the successes.
+//! The long seeded series. It keeps no model of the files: whatever the calls made of the tree, the
+//! next call meets it, and the errors are as much of the comparison as the successes.
 
 mod creation;
 mod credentials;
@@ -191,7 +191,8 @@ impl Series<'_> {
         }
     }
 
-    /// Makes a file in one of the homes, nowhere else: so with `--skip setgid-create` nothing inherits a group.
+    /// Makes a file in one of the homes, nowhere else: so with `--skip setgid-create` nothing
+    /// inherits a group.
     fn make(&mut self) {
         let (file, fancy) = (self.plain(), self.path_of_file());
         match self.dice.below(10) {

@@ -1,4 +1,5 @@
-//! The calls of the probe. An architecture without one of them answers ENOSYS, in the oracle as well.
+//! The calls of the probe. An architecture without one of them answers ENOSYS, in the oracle as
+//! well.
 
 use super::Syscall;
 

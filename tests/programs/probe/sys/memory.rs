@@ -6,7 +6,8 @@ const PAGE: usize = 4096;
 /// Per argument: two pages to read and write, one PROT_NONE, one read-only.
 const REGION: usize = 4 * PAGE;
 
-/// Mapped pages with holes, a region for each of the six arguments. Never unmapped, so the address stays good.
+/// Mapped pages with holes, a region for each of the six arguments. Never unmapped, so the address
+/// stays good.
 #[derive(Clone, Copy)]
 pub(crate) struct Memory {
     base: usize,
@@ -60,8 +61,8 @@ impl Memory {
         let inside = &contents[..contents.len().min(hole - start)];
         assert!(inside.len() <= 2 * PAGE);
         let target = std::ptr::with_exposed_provenance_mut::<u8>(start);
-        // SAFETY: `start` and `inside.len()` bytes after it lie in the region's two writable pages, which only `invoke`
-        // uses, and its callers hold the Probe exclusively.
+        // SAFETY: `start` and `inside.len()` bytes after it lie in the region's two writable pages,
+        // which only `invoke` uses, and its callers hold the Probe exclusively.
         unsafe { std::ptr::copy_nonoverlapping(inside.as_ptr(), target, inside.len()) };
         start
     }
@@ -69,7 +70,8 @@ impl Memory {
     pub(super) fn copy_of_page_end(self, index: usize, length: usize) -> Vec<u8> {
         let start =
             std::ptr::with_exposed_provenance::<u8>(self.base + index * REGION + 2 * PAGE - length);
-        // SAFETY: the bytes lie in the region's two writable pages, and no reference to them outlives this line.
+        // SAFETY: the bytes lie in the region's two writable pages, and no reference to them
+        // outlives this line.
         unsafe { std::slice::from_raw_parts(start, length) }.to_vec()
     }
 }

@@ -1,6 +1,6 @@
-//! The probe's only unsafe room: a system call with typed arguments, made raw, so that no libc wrapper checks, follows
-//! or rewrites anything on the way. Good and bad memory is laid out here (see [`Place`]); what a call means, and how it
-//! is printed, is the business of the other rooms.
+//! The probe's only unsafe room: a system call with typed arguments, made raw, so that no libc
+//! wrapper checks, follows or rewrites anything on the way. Good and bad memory is laid out here
+//! (see [`Place`]); what a call means, and how it is printed, is the business of the other rooms.
 
 pub(crate) mod calls;
 mod memory;
@@ -14,8 +14,8 @@ pub(crate) use tasks::{
     thread_id, wait,
 };
 
-/// A system call that [`invoke`] may make. Only this room can make one up: `invoke` is sound for the calls listed in
-/// [`calls`], which touch no memory but what their arguments name.
+/// A system call that [`invoke`] may make. Only this room can make one up: `invoke` is sound for
+/// the calls listed in [`calls`], which touch no memory but what their arguments name.
 #[derive(Clone, Copy)]
 pub(crate) struct Syscall {
     pub(crate) name: &'static str,
@@ -173,9 +173,9 @@ pub(crate) fn invoke(memory: Memory, syscall: Syscall, args: &[Arg]) -> Answer {
         };
     }
     let [a, b, c, d, e, f] = words;
-    // SAFETY: each pointer among the words leads to the matching `heap` buffer, to `strings` or to the pages of
-    // `memory`, all of which outlive the call and are as long as the kernel is told, or to an address that no Rust
-    // object has.
+    // SAFETY: each pointer among the words leads to the matching `heap` buffer, to `strings` or to
+    // the pages of `memory`, all of which outlive the call and are as long as the kernel is told,
+    // or to an address that no Rust object has.
     let value = unsafe { libc::syscall(syscall.number, a, b, c, d, e, f) };
     let result = if value == -1 { Err(errno()) } else { Ok(value) };
     let mut written: [Vec<u8>; 6] = Default::default();
@@ -205,7 +205,8 @@ fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// Writes a line to standard output at once: children and threads share no buffer, and a crash loses nothing.
+/// Writes a line to standard output at once: children and threads share no buffer, and a crash
+/// loses nothing.
 pub(crate) fn write_line(line: &[u8]) {
     let mut rest = line;
     while !rest.is_empty() {

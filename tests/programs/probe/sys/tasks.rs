@@ -10,12 +10,14 @@ use super::errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Birth {
     Fork,
-    /// `clone(CLONE_VM | CLONE_VFORK)`: the parent stands still until the child has ended, and shares its memory.
+    /// `clone(CLONE_VM | CLONE_VFORK)`: the parent stands still until the child has ended, and
+    /// shares its memory.
     Vfork,
     /// clone(2) made raw, as a program without a libc makes it.
     Clone,
     Clone3,
-    /// fork(2) twice, as a daemon starts: the child's parent has ended before the child does anything.
+    /// fork(2) twice, as a daemon starts: the child's parent has ended before the child does
+    /// anything.
     Orphan,
 }
 
@@ -27,8 +29,8 @@ pub(crate) fn in_child(birth: Birth, mut work: impl FnMut()) -> c_int {
             let mut stack = vec![0_u128; 1 << 16];
             let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
             let top = stack.as_mut_ptr_range().end;
-            // SAFETY: the stack and `work` outlive the child, since CLONE_VFORK holds us here until it has ended;
-            // nothing else runs in this memory meanwhile.
+            // SAFETY: the stack and `work` outlive the child, since CLONE_VFORK holds us here until
+            // it has ended; nothing else runs in this memory meanwhile.
             let pid =
                 unsafe { libc::clone(run_and_exit, top.cast(), flags, (&raw mut work).cast()) };
             wait(pid)
@@ -63,11 +65,12 @@ fn until_end(mut reader: PipeReader) -> Vec<u8> {
 pub(crate) fn spawn(birth: Birth, mut work: impl FnMut()) -> c_int {
     let mut work: &mut dyn FnMut() = &mut work;
     let pid = match birth {
-        // SAFETY: other threads of the probe, if there are any, stand still and hold no lock while it forks, and libc
-        // makes its allocator fit for use in the child.
+        // SAFETY: other threads of the probe, if there are any, stand still and hold no lock while
+        // it forks, and libc makes its allocator fit for use in the child.
         Birth::Fork => unsafe { libc::fork() },
         Birth::Clone => {
-            // SAFETY: as above, and no thread of the probe's allocates meanwhile; the arguments are no addresses.
+            // SAFETY: as above, and no thread of the probe's allocates meanwhile; the arguments are
+            // no addresses.
             let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
             narrow(pid)
         }
@@ -98,7 +101,8 @@ pub(crate) fn wait(pid: c_int) -> c_int {
 
 /// The child's side of [`spawn`]; `work` points to a `&mut dyn FnMut()`.
 extern "C" fn run_and_exit(work: *mut libc::c_void) -> c_int {
-    // SAFETY: the caller passes the address of such a reference, which lives until the child has ended.
+    // SAFETY: the caller passes the address of such a reference, which lives until the child has
+    // ended.
     let work = unsafe { &mut *work.cast::<&mut dyn FnMut()>() };
     let ended_well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok();
     exit(if ended_well { 0 } else { 101 })
@@ -113,8 +117,8 @@ pub(crate) fn exit(status: c_int) -> ! {
 /// Ends the calling thread alone, as `pthread_exit` of a process's first thread does.
 pub(crate) fn exit_thread() -> ! {
     loop {
-        // SAFETY: the thread never comes back, so nothing sees its stack half done; other threads of this process hold
-        // no reference into it.
+        // SAFETY: the thread never comes back, so nothing sees its stack half done; other threads
+        // of this process hold no reference into it.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     }
 }
