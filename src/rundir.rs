@@ -9,7 +9,7 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -175,6 +175,49 @@ pub(crate) fn own(directory: &Path) -> io::Result<OwnedFd> {
         )));
     }
     Ok(file.into())
+}
+
+/// Opens a file of ours, made if `options` say so. Our directories may be mounted in a container, which
+/// puts there what it likes: a link would lead us to a file of the host, a fifo would hold us up. So
+/// anything but a plain file of this user's, with one name, is an error.
+pub(crate) fn open_own(path: &Path, options: &mut fs::OpenOptions) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = options.mode(0o600).custom_flags(flags).open(path)?;
+    refuse_strange(&file.metadata()?).map(|()| file)
+}
+
+/// The same for a file that is opened by its name only, if it is there at all.
+pub(crate) fn examine_own(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => refuse_strange(&found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn refuse_strange(found: &fs::Metadata) -> io::Result<()> {
+    let is_ours = found.uid() == Uid::effective().as_raw();
+    match found.is_file() && found.nlink() <= 1 && is_ours {
+        true => Ok(()),
+        false => Err(io::Error::other(
+            "it is no plain file of this user's alone: something else was put there, which can be removed",
+        )),
+    }
+}
+
+/// The text of a file of ours.
+pub(crate) fn read_own(path: &Path) -> io::Result<String> {
+    /// None of them is larger.
+    const LARGEST: u64 = 1 << 20;
+    let file = open_own(path, File::options().read(true))?;
+    io::read_to_string(file.take(LARGEST))
+}
+
+/// Replaces the text of a file of ours.
+pub(crate) fn write_own(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = open_own(path, File::options().write(true).create(true))?;
+    file.set_len(0)?;
+    file.write_all(text)
 }
 
 fn open_directory(directory: &Path, flags: libc::c_int) -> io::Result<File> {

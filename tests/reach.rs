@@ -230,15 +230,21 @@ fn nothing_that_is_mounted_in_procfs_makes_the_workers_own_links_lead_anywhere()
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let host = Host::new(&place);
+    // The program that the worker is.
+    let program = host.directory.join("program");
+    fs::hard_link(place.binary(), &program).unwrap();
+    place.give_to_user(&program);
     let before = files_of(&host.directory);
     // With another group than the kernel's a worker creates for the container; with its own a
     // user namespace can be mapped.
     for (gid, script) in [
         (5, "mount --bind $worker /proc/tty; tried /proc/tty"),
+        (0, "/reach mounted links of text"),
         (5, "forge"),
         (0, "unshare -r -m sh -euc \"$TRY worker=$worker; forge\""),
     ] {
         let bundle = Bundle::new(&place, &daemon)
+            .with_program(&host.reach)
             .with_mount(Path::new("/proc"), "/hpm", &["rbind"])
             .with_config(|config| config["process"]["user"]["gid"] = gid.into());
         let script = format!(

@@ -206,10 +206,11 @@ fn elsewhere(arguments: &[&OsStr]) -> Result<(), Failure> {
 fn result_of(ended: &Output) -> Result<(), Failure> {
     let reason = match ended.status {
         status if status.success() => return Ok(()),
-        status if status.signal().is_some() => format!(
+        status if status.signal().is_some() && ended_by_damage(status) => format!(
             "it is damaged (moving the directory away begins a new one): reading it ends with \
              {status}"
         ),
+        status if status.signal().is_some() => format!("what reads it has ended with {status}"),
         _ => String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
     };
     Err(Failure {
@@ -296,9 +297,9 @@ impl Marker {
 
     /// The state of the database in `directory`, and for how long it has not changed.
     fn now(self, directory: &Path) -> Option<(String, Duration)> {
-        let data = fs::metadata(directory.join(DATA)).ok()?;
+        let data = fs::symlink_metadata(directory.join(DATA)).ok()?;
         // Only the lasting one has a format.
-        let format = fs::read_to_string(directory.join("format")).unwrap_or_default();
+        let format = rundir::read_own(&directory.join("format")).unwrap_or_default();
         let state = format!(
             "{} {} {:o} {} {} {} {format}",
             data.dev(),
@@ -312,14 +313,14 @@ impl Marker {
     }
 
     fn fits(self, recent: &Path, directory: &Path) -> bool {
-        let known = fs::read_to_string(self.file(recent));
+        let known = rundir::read_own(&self.file(recent));
         known.is_ok_and(|known| self.now(directory).is_some_and(|(now, _)| now == known))
     }
 
     fn set(self, recent: &Path, directory: &Path) {
         // Without it the work is done once more.
         match self.now(directory) {
-            Some((now, _)) => drop(fs::write(self.file(recent), now)),
+            Some((now, _)) => drop(rundir::write_own(&self.file(recent), now.as_bytes())),
             None => drop(fs::remove_file(self.file(recent))),
         }
     }

@@ -114,11 +114,7 @@ impl Place {
     fn lock_name_as(&self, how: FlockArg) -> io::Result<Flock<File>> {
         let path = self.beside(LOCKS);
         loop {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)?;
+            let file = rundir::open_own(&path, File::options().create(true).write(true))?;
             let lock = Flock::lock(file, how).map_err(|(_, errno)| errno)?;
             // Whoever had it before may have removed the file.
             let own = lock.metadata()?;
@@ -179,12 +175,12 @@ impl Place {
     pub(crate) fn write_about(&self, about: &About) -> Result<(), Error> {
         let path = self.directory.join("about.json");
         let text = serde_json::to_vec_pretty(about).unwrap_or_default();
-        fs::write(&path, text).map_err(|source| Error::File { path, source })
+        rundir::write_own(&path, &text).map_err(|source| Error::File { path, source })
     }
 
     pub(crate) fn about(&self) -> Option<About> {
-        let text = fs::read(self.directory.join("about.json")).ok()?;
-        serde_json::from_slice(&text).ok()
+        let text = rundir::read_own(&self.directory.join("about.json")).ok()?;
+        serde_json::from_str(&text).ok()
     }
 
     /// The container's first process, while it lives.

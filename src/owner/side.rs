@@ -29,7 +29,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,6 +42,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use super::key::Key;
 use super::patience::Patience;
 use super::stored::StoredEntry;
+use crate::rundir;
 use crate::sys::{self, Durability};
 
 /// Address space only; the file grows as entries come. The smaller ones are for who is limited
@@ -273,12 +274,13 @@ impl SideStore {
 
 fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
     let file = directory.join("format");
-    match std::fs::read_to_string(&file) {
+    let make = || rundir::write_own(&file, FORMAT.as_bytes());
+    match rundir::read_own(&file) {
         Ok(format) if format == FORMAT => {}
         // The disk was full when it was made.
-        Ok(format) if format.is_empty() => std::fs::write(&file, FORMAT)?,
+        Ok(format) if format.is_empty() => make()?,
         Ok(format) => return Err(Unusable::Newer(format.trim().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::write(&file, FORMAT)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make()?,
         Err(error) => return Err(error.into()),
     }
     match Environment::open(directory, Durability::Full) {
@@ -300,6 +302,8 @@ struct Environment {
 
 impl Environment {
     fn open(directory: &Path, durability: Durability) -> heed::Result<Self> {
+        // LMDB opens them by name.
+        rundir::examine_own(&directory.join(DATA))?;
         if durability != Durability::ReadOnly {
             reserve_lock_file(directory)?;
         }
@@ -451,15 +455,12 @@ fn reserve_lock_file(directory: &Path) -> io::Result<()> {
     /// The reader slots of `sys::open_lmdb`, of a cache line each, and what comes before them.
     const SIZE: i64 = 1024 * 64 + 4096;
     let path = directory.join(LOCK);
-    if std::fs::metadata(&path).is_ok_and(|file| file.blocks() * 512 >= SIZE.unsigned_abs()) {
+    rundir::examine_own(&path)?;
+    if std::fs::symlink_metadata(&path).is_ok_and(|file| file.blocks() * 512 >= SIZE.unsigned_abs())
+    {
         return Ok(());
     }
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
+    let file = rundir::open_own(&path, File::options().write(true).create(true))?;
     match posix_fallocate(&file, 0, SIZE) {
         // A file system that cannot say so beforehand.
         Err(Errno::EOPNOTSUPP) => Ok(()),

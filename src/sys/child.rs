@@ -144,7 +144,7 @@ fn send_result(channel: RawFd, result: Result<Option<RawFd>, Errno>) {
     unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) };
 }
 
-/// EACCES where the child was ended by somebody else.
+/// ENFILE where the child could not answer: it was ended by somebody else, or too many files are on their way (unix(7)).
 fn receive_result(channel: RawFd) -> Result<Option<OwnedFd>, Errno> {
     let mut bytes = [0; size_of::<c_int>()];
     let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -166,7 +166,7 @@ fn receive_result(channel: RawFd) -> Result<Option<OwnedFd>, Errno> {
         }
     };
     match (length == size_of::<c_int>()).then(|| c_int::from_ne_bytes(bytes)) {
-        None => Err(Errno::EACCES),
+        None => Err(Errno::ENFILE),
         Some(0) => Ok(file),
         Some(errno) => Err(Errno::from_raw(errno)),
     }

@@ -163,12 +163,19 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: the kernel says what is wrong.
         return Ok(Reply::Continue);
     }
-    site.make(call, SFlag::S_IFSOCK, |_, _| {
-        let bound = call.bind_as_target(socket.as_fd(), &address);
+    let mut is_bound = false;
+    let made = site.make(call, SFlag::S_IFSOCK, |_, _| {
+        let bound = call.patiently(|| call.bind_as_target(socket.as_fd(), &address));
+        is_bound = bound.is_ok();
         // CONTINUE, as where somebody was faster: the kernel says why, or does it by a link that
         // leads there for the target only. The socket belongs to the container's root then.
         bound.map_err(|_| Errno::EEXIST)
-    })
+    });
+    match made {
+        // By a link of procfs it lies somewhere else for the child than for the target: it is root's there.
+        Err(Errno::ENOENT) if is_bound => Ok(Reply::Value(0)),
+        made => made,
+    }
 }
 
 /// The bytes of an address with a path, and the path.

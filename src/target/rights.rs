@@ -12,8 +12,8 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, fstatat};
 
 use super::path::Dirfd;
 use super::{Call, PROCFS};
@@ -78,7 +78,14 @@ impl Call<'_> {
             return Err(Errno::EACCES);
         }
         let root = super::walk::root()?;
-        self.with_child(directory.as_fd(), root.as_fd(), |child| child.open(link))
+        let found = self.with_child(directory.as_fd(), root.as_fd(), |child| child.open(link))?;
+        // All that the child has of its own: whatever stands in the link's place by now may lead to it.
+        let program = fstatat(PROCFS, c"self/exe", AtFlags::empty())?;
+        let stat = fstat(&found)?;
+        match (stat.st_dev, stat.st_ino) == (program.st_dev, program.st_ino) {
+            true => Err(Errno::EACCES),
+            false => Ok(found),
+        }
     }
 
     /// bind(2) of the target's `socket`, with a path of its words.

@@ -103,7 +103,8 @@ impl Call<'_> {
         walk: &mut Walk,
     ) -> Result<Option<OwnedFd>, Errno> {
         let directory = &here.file;
-        if here.is_procfs {
+        // A link of text may be mounted on a file of procfs.
+        if is_procfs(link)? {
             match component.to_bytes() {
                 name @ (b"self" | b"thread-self") if is_procfs_root(directory)? => {
                     return self.enter_own_directory(directory, name, walk).map(Some);

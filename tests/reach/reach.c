@@ -4,6 +4,7 @@
  *   reach victim NAME CAPABILITIES DIRECTORY [MARK]   waits to be looked at: comm NAME; "all" or "none" of its
  *                                              capabilities; working directory, fd 5 and fd 6 (a file) in DIRECTORY
  *   reach hidden NAME CAPABILITIES DIRECTORY   the same, not dumpable
+ *   reach mounted LINKS OF TEXT                changes what such links lead to, mounted in /hpm
  *   reach PROCFS OUTSIDE WHO COMM...           tries every call through every link of every process in PROCFS that
  *                                              bears one of the names COMM; prints `COMM LINK CALL RESULT`
  *
@@ -265,11 +266,33 @@ static int restrict_self(void)
 	return ruleset < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_landlock_restrict_self, ruleset, 0);
 }
 
+/*
+ * Mounts links of text on a file of procfs, and goes through them. To whoever follows for us they mean himself.
+ */
+static int mounted(void)
+{
+	static const char *const TEXTS[] = {"/hpm/self/exe", "/hpm/thread-self/exe", "/proc/self/exe"};
+	for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++) {
+		unlink("/tmp/text");
+		if (symlink(TEXTS[i], "/tmp/text")) return perror("symlink"), 1;
+		int tree = syscall(SYS_open_tree, AT_FDCWD, "/tmp/text", 1 | O_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+		if (tree < 0) return perror("open_tree"), 1;
+		/* From an empty path; onto the file itself. */
+		if (syscall(SYS_move_mount, tree, "", AT_FDCWD, "/hpm/uptime", 4)) return perror("move_mount"), 1;
+		if (chown("/hpm/uptime", 7, 8)) {}
+		if (chmod("/hpm/uptime", 0777)) {}
+		if (setxattr("/hpm/uptime", "trusted.t", "x", 1, 0)) {}
+		umount2("/hpm/uptime", MNT_DETACH | UMOUNT_NOFOLLOW);
+	}
+	return 0;
+}
+
 int main(int count, char **arguments)
 {
 	if (count < 5) return 99;
 	if (!strcmp(arguments[1], "victim")) return victim(0, arguments[2], arguments[3], arguments[4]);
 	if (!strcmp(arguments[1], "hidden")) return victim(1, arguments[2], arguments[3], arguments[4]);
+	if (!strcmp(arguments[1], "mounted")) return mounted();
 	const char *procfs = arguments[1], *outside = arguments[2];
 	umask(0);
 	closed(open("/tmp/plain", O_CREAT | O_WRONLY, 0600));
