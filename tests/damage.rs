@@ -419,3 +419,49 @@ fn without_a_daemon_a_damaged_store_is_done_without() {
     assert!(status.success(), "{seen}");
     assert!(seen.ends_with("5:6\nsymbolic link\n"), "{seen}");
 }
+
+/// A container puts a link or a fifo in the place of one of the files: nobody of us follows it or
+/// waits for it.
+#[test]
+fn what_a_container_puts_in_the_place_of_the_store_s_files_leads_nowhere() {
+    const RECENT: [&str; 5] = ["data.mdb", "lock.mdb", "settled", "read", "locks"];
+    const LASTING: [&str; 3] = ["data.mdb", "lock.mdb", "format"];
+    let files = RECENT.map(|name| ("/recent", name)).into_iter();
+    let files = files.chain(LASTING.map(|name| ("/lasting", name)));
+    for (directory, name) in files {
+        let place = Place::new();
+        let daemon = Daemon::start(&place);
+        for directory in [recent(&place), lasting(&place)] {
+            until("a store", || directory.exists().then_some(()));
+        }
+        let victim = place.path("home/victim");
+        std::fs::write(&victim, "kept").expect("a file");
+        place.give_to_user(&victim);
+        let bundle = || {
+            Bundle::new(&place, &daemon)
+                .with_mount(&recent(&place), "/recent", &["bind", "rw"])
+                .with_mount(&lasting(&place), "/lasting", &["bind", "rw"])
+        };
+        let work = "cd /work; touch f; chown 5:6 f; stat -c %u:%g f; ln -sfn x l; chown -h 7:8 l 2>/dev/null ||:";
+        let (first, second) = (bundle(), bundle());
+        let first = first.start(&["/bin/sleep", "1000000"]);
+        assert_eq!(first.sh(work), "5:6\n");
+        for way in [
+            format!("ln -sfn {} $file", victim.display()),
+            format!("ln -sfn {} $file", place.path("home/missing").display()),
+            "mkfifo $file".to_owned(),
+        ] {
+            first.sh(&format!("file={directory}/{name}; rm -rf $file; {way}"));
+            assert_eq!(first.sh(work), "5:6\n", "{name}, {way}: {}", daemon.log());
+            assert_eq!(second.sh(work), "5:6\n", "{name}, {way}: {}", daemon.log());
+            let script = "touch g; chown 5:6 g; stat -c %u:%g g; ln -sfn x m; chown -h 7:8 m 2>/dev/null ||:";
+            let ran = run(&mut place.subuidless(["run", "--", "sh", "-euc", script]));
+            assert_eq!(ran.ok(), "5:6\n", "{name}, {way}");
+            run(&mut place.subuidless(["status"])).ok();
+            assert_eq!(std::fs::read(&victim).expect("a file"), b"kept", "{name}");
+            assert!(!place.path("home/missing").exists(), "{name}, {way}");
+        }
+        first.stop();
+        daemon.terminate();
+    }
+}
