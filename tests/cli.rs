@@ -467,7 +467,7 @@ fn a_command_line_that_is_wrong_says_what_is_right() {
     // A word that is neither a command nor a path starts no daemon, and an option is no command.
     let rootfs = place.path("home");
     let rootfs = rootfs.to_str().unwrap();
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["stauts"], "a similar subcommand exists: 'status'"),
         (&["version"], "unrecognized subcommand 'version'"),
         (&["--idle", "1", "sock"], "unrecognized subcommand 'sock'"),
@@ -487,6 +487,12 @@ fn a_command_line_that_is_wrong_says_what_is_right() {
             "add --log-file FILE",
         ),
         (&["owners", "import", "-x", "."], "-x: "),
+        (&["owners", "set", ":", "."], "a user, a group or both"),
+        (&["run", "-e", "=x", "true"], "needs a name"),
+        (
+            &["run", "--rootfs", rootfs, "--hostname", "", "true"],
+            "1 to 64 bytes",
+        ),
     ];
     for (arguments, answer) in cases {
         let ran = run(&mut place.subuidless(arguments));

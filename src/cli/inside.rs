@@ -17,7 +17,7 @@ pub(super) struct ExecArguments {
     user: Option<String>,
 
     /// Set an environment variable; NAME alone passes it on. May be given several times
-    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = super::variable)]
     env: Vec<String>,
 
     /// Where the command runs, in the container

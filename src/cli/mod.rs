@@ -263,6 +263,7 @@ fn warn_plainly() {
         .with_max_level(LevelFilter::WARN)
         .log_internal_errors(false)
         .with_writer(std::io::stderr)
+        .with_ansi(false)
         .event_format(Plain)
         .init();
 }
@@ -352,6 +353,13 @@ impl Weaving {
             listener_path: self.listener_path.as_deref(),
             is_denied: false,
         }
+    }
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.starts_with('=') {
+        true => Err("a variable needs a name".to_owned()),
+        false => Ok(text.to_owned()),
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 
     /// Set an environment variable; NAME alone removes it, or passes it on to a container. May be
     /// given several times
-    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = super::variable)]
     env: Vec<String>,
 
     /// Where the command runs [default: here; / in a container]
@@ -102,7 +102,7 @@ struct Container {
     copy_up: Vec<String>,
 
     /// Its host name [default: its name]
-    #[arg(long, requires = ROOT, value_name = "NAME")]
+    #[arg(long, requires = ROOT, value_name = "NAME", value_parser = host_name)]
     hostname: Option<String>,
 
     /// A capability that its root has beside the usual ones, as CAP_SYS_ADMIN; may be given several
@@ -140,6 +140,14 @@ impl Log {
             super::wrong_usage("run", ErrorKind::MissingRequiredArgument, reason);
         }
         log
+    }
+}
+
+/// sethostname(2)
+fn host_name(name: &str) -> Result<String, String> {
+    match (1..=64).contains(&name.len()) {
+        true => Ok(name.to_owned()),
+        false => Err("a host name has 1 to 64 bytes".to_owned()),
     }
 }
 

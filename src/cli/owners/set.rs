@@ -51,6 +51,9 @@ struct Ids {
 
 fn owner(text: &str) -> Result<Ids, String> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, ""));
+    if uid.is_empty() && gid.is_empty() {
+        return Err("a user, a group or both are wanted".to_owned());
+    }
     let id = |text: &str| match text {
         "" => Ok(None),
         text => parse_id(text).map(Some),
