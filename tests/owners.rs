@@ -419,3 +419,25 @@ fn without_what_it_takes_it_says_what_is_missing() {
     // There is another place.
     run(command.env("XDG_RUNTIME_DIR", "/proc/nowhere")).ok();
 }
+
+#[test]
+fn an_export_that_fails_leaves_the_file_that_was_there() {
+    let place = Place::new();
+    let script = "mkdir tree; touch tree/f; \"$S\" owners set 5:6 tree/f
+        \"$S\" owners export tree -o owners.json; cp owners.json before
+        ! \"$S\" owners export tere -o owners.json 2>said; cmp owners.json before; cat said
+        chmod 604 owners.json; ln -s owners.json link; \"$S\" owners export tree -o link
+        cmp owners.json before; readlink link; ls -A | wc -l";
+    let mut command = place.as_user("bash");
+    let ran = run(command
+        .args(["-euc", script])
+        .env("S", place.binary())
+        .current_dir(place.path("home")));
+    let printed = ran.ok();
+    assert!(
+        printed.contains("tere: No such file or directory"),
+        "{printed}"
+    );
+    // .local, tree, owners.json, before, said, link
+    assert!(printed.ends_with("owners.json\n6\n"), "{printed}");
+}

@@ -95,11 +95,21 @@ pub(crate) enum Unusable {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0} (moving the directory away begins a new one)")]
-    Database(#[from] heed::Error),
+    Database(heed::Error),
     #[error("it has been cut off (moving the directory away begins a new one)")]
     CutOff,
     #[error("it was written by a newer version of subuidless: format {0}")]
     Newer(String),
+}
+
+impl From<heed::Error> for Unusable {
+    fn from(error: heed::Error) -> Self {
+        match error {
+            // Of the machine, and not of what lies there.
+            heed::Error::Io(error) => Self::Io(error),
+            error => Self::Database(error),
+        }
+    }
 }
 
 impl SideStore {

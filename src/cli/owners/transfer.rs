@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, IsTerminal, Read, Write, empty, sink, stdin, stdout};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::error::ErrorKind;
+use tempfile::NamedTempFile;
 
 use super::Looking;
 use super::console::Console;
@@ -68,8 +70,9 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {
     }
     let mut is_terminal = false;
     // Before the working directory is another one.
-    let output: Box<dyn Write> = match &arguments.output {
-        Some(path) => Box::new(File::create(path).map_err(of(path))?),
+    let replaced = arguments.output.as_deref().map(Replaced::new).transpose()?;
+    let output: Box<dyn Write> = match &replaced {
+        Some(replaced) => Box::new(replaced.writer()?),
         None if arguments.format == Format::OverrideStat => Box::new(sink()),
         None => {
             is_terminal = stdout().is_terminal();
@@ -87,7 +90,49 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {
         &mut BufWriter::new(output),
         &mut console,
     )?;
+    replaced.map_or(Ok(()), Replaced::done)?;
     console.end()
+}
+
+/// A file that is replaced once all is written: it may hold the only copy of the owners.
+struct Replaced {
+    path: PathBuf,
+    /// `None` of what is no plain file: that is written to.
+    new: Option<NamedTempFile>,
+}
+
+impl Replaced {
+    fn new(path: &Path) -> Result<Self, Error> {
+        let path = std::path::absolute(path).map_err(of(path))?;
+        let path = path.canonicalize().unwrap_or(path);
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let is_plain = std::fs::metadata(&path).map_or(true, |found| found.is_file());
+        let new = is_plain.then(|| {
+            // As open(2) makes it: with the umask.
+            let mode = std::fs::Permissions::from_mode(0o666);
+            tempfile::Builder::new()
+                .permissions(mode)
+                .tempfile_in(directory)
+        });
+        let new = new.transpose().map_err(of(&path))?;
+        Ok(Self { path, new })
+    }
+
+    fn writer(&self) -> Result<File, Error> {
+        let file = match &self.new {
+            Some(new) => new.as_file().try_clone(),
+            None => File::create(&self.path),
+        };
+        file.map_err(of(&self.path))
+    }
+
+    fn done(self) -> Result<(), Error> {
+        let path = self.path;
+        match self.new.map(|new| new.persist(&path)) {
+            Some(Err(error)) => Err(of(&path)(error.error)),
+            _ => Ok(()),
+        }
+    }
 }
 
 pub(super) fn import(arguments: &ImportArguments) -> Result<(), Error> {
