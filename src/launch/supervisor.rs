@@ -1,10 +1,10 @@
 //! The daemon for one command, told of its listener as a runtime would tell, or for one container.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -125,6 +125,13 @@ fn start(
     }
     if let Some(store) = store {
         let store = std::path::absolute(store).map_err(failed)?;
+        // What was asked for by name and cannot be had is an error, before the command runs.
+        let mut directory = DirBuilder::new();
+        let made = directory.mode(0o700).recursive(true).create(&store);
+        made.map_err(|source| Error::File {
+            path: store.clone(),
+            source,
+        })?;
         command.arg("--store").arg(store);
     }
     command
