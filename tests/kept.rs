@@ -233,6 +233,7 @@ fn a_store_that_cannot_be_used_is_told_of_and_the_container_goes_on() {
         place.give_to_user(directory);
     }
     fs::write(newer.join("format"), "2\n").expect("another format");
+    place.give_to_user(&newer.join("format"));
     fs::write(damaged.join("data.mdb"), [0x55; 9000]).expect("no database");
     place.give_to_user(&damaged.join("data.mdb"));
     let nowhere = place.path("home/missing/deep");
