@@ -8,14 +8,15 @@ me='id -u; id -g; (id -u; id -g); grep NoNewPrivs /proc/self/status; echo HOME=$
     echo to standard error >/dev/stderr; echo to standard output >/dev/stdout; cat /etc/secret 2>&1 >>/etc/passwd
     if terminal=$(tty); then stat -c "%u %F" $terminal; echo to the terminal >$terminal; fi'
 
-# Now and then podman loses the output of a container that ends at once.
+# Now and then podman loses the output of a container that ends at once, or mixes up the ends of lines.
 said() {
-    local try out=
+    local try out= lines=
     for try in 1 2 3 4 5; do
         out=$("$@" 2>&1) || out="$out
 status $?"
-        case $out in *"to standard output"*) break ;; esac
-        echo "podman said nothing ($try)" >&2
+        lines=$(echo "$out" | tr -d '\r' | grep -cxE 'to standard (output|error)') ||:
+        [ "$lines" != 2 ] || break
+        echo "podman said nothing, or not in lines ($try)" >&2
     done
     # An empty HOME, as podman gives to unknown users, is / to runc.
     echo "$out" | tr -d '\r' | grep -Ev 'level=warning|^HOME=/?$' | sort
