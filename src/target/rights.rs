@@ -22,20 +22,6 @@ use crate::identity::Identities;
 use crate::procfs;
 use crate::sys;
 
-/// The effective capabilities of a target, as far as the container's user namespace knows them.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rights(u64);
-
-impl Rights {
-    /// Runs `work` with these capabilities and no others.
-    pub(super) fn lend<T>(self, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-        let own = sys::capabilities(0)?;
-        sys::set_capabilities(self.0 & own.permitted, own.permitted)?;
-        let _back = Back(own);
-        work()
-    }
-}
-
 /// The capabilities that this thread gets back at the end.
 struct Back(Capabilities);
 
@@ -47,22 +33,21 @@ impl Drop for Back {
 }
 
 impl Call<'_> {
-    /// The rights of the target. One that lives in a user namespace below the container's has none.
-    pub(super) fn rights(&self) -> Result<Rights, Errno> {
+    /// Runs `work`, which looks something up, with the target's capabilities and no others. One that
+    /// lives in a user namespace below the container's has none.
+    pub(super) fn with_own_rights<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
         let effective = match self.is_in_namespace()? {
             true => sys::capabilities(self.pid())?.effective,
             false => 0,
         };
         self.ensure_waiting()?;
-        Ok(Rights(effective))
-    }
-
-    /// Runs `work`, which looks something up, with the target's rights.
-    pub(super) fn with_own_rights<T>(
-        &self,
-        work: impl FnOnce() -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        self.rights()?.lend(work)
+        let own = sys::capabilities(0)?;
+        sys::set_capabilities(effective & own.permitted, own.permitted)?;
+        let _back = Back(own);
+        work()
     }
 
     /// Follows the link `link` of procfs's `directory`, as far as the kernel lets the target.
