@@ -6,8 +6,8 @@ use clap::Args;
 use tracing::warn;
 
 use super::Weaving;
-use crate::bundle;
 use crate::error::Error;
+use crate::front::bundle;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

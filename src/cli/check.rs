@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::print;
-use crate::check;
 use crate::error::Error;
+use crate::host::check;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

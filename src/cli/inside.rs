@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::print;
 use super::run::{is_interactive, only_error};
 use crate::error::Error;
-use crate::launch::{self, ExecOptions, Row};
+use crate::run::{self, ExecOptions, Row};
 
 #[derive(Debug, Args)]
 pub(super) struct ExecArguments {
@@ -34,7 +34,7 @@ pub(super) struct ExecArguments {
 
 /// Never returns if all goes well.
 pub(super) fn exec(arguments: ExecArguments) -> Error {
-    only_error(launch::exec(&ExecOptions {
+    only_error(run::exec(&ExecOptions {
         name: arguments.name,
         command: arguments.command,
         user: arguments.user,
@@ -52,7 +52,7 @@ pub(super) struct PsArguments {
 }
 
 pub(super) fn ps(arguments: &PsArguments) -> Result<(), Error> {
-    let rows = launch::list();
+    let rows = run::list();
     let text = match arguments.json {
         true => serde_json::to_string_pretty(&rows).unwrap_or_default() + "\n",
         false => table(&rows),
@@ -97,5 +97,5 @@ fn signal(text: &str) -> Result<Signal, String> {
 }
 
 pub(super) fn kill(arguments: &KillArguments) -> Result<(), Error> {
-    launch::signal(&arguments.name, arguments.signal)
+    run::signal(&arguments.name, arguments.signal)
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use crate::error::Error;
-use crate::install::{self, Options};
+use crate::host::install::{self, Options};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

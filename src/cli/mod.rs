@@ -30,9 +30,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::Error;
-use crate::handover::Setup;
-use crate::launch;
-use crate::sparing::{self, Sparing};
+use crate::log::{self, Sparing};
+use crate::wire::handover::Setup;
 
 /// Runs OCI containers whose user has no range in /etc/subuid.
 ///
@@ -243,11 +242,11 @@ fn wrong_usage(command: &str, kind: ErrorKind, reason: &str) -> ! {
 /// Of what would have become another program.
 fn failure_of(failure: &Error) -> ExitCode {
     report(failure);
-    ExitCode::from(launch::exit_code(failure))
+    ExitCode::from(crate::run::exit_code(failure))
 }
 
 fn exit_code(result: Result<(), Error>) -> ExitCode {
-    sparing::say_all();
+    log::say_all();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -333,11 +332,11 @@ struct Asking {
 struct Weaving {
     /// What the rules are added to
     #[arg(long, value_enum)]
-    base: Option<crate::bundle::Base>,
+    base: Option<crate::front::bundle::Base>,
 
     /// The runtime that loads the profile: runc takes no filter flags
-    #[arg(long, value_enum, default_value_t = crate::profile::Runtime::Crun)]
-    runtime: crate::profile::Runtime,
+    #[arg(long, value_enum, default_value_t = crate::syscalls::profile::Runtime::Crun)]
+    runtime: crate::syscalls::profile::Runtime,
 
     /// The daemon's socket, as an absolute path: runtimes that know no RUN_OCI_SECCOMP_RECEIVER
     /// need it
@@ -346,8 +345,8 @@ struct Weaving {
 }
 
 impl Weaving {
-    fn wish(&self) -> crate::bundle::Wish<'_> {
-        crate::bundle::Wish {
+    fn wish(&self) -> crate::front::bundle::Wish<'_> {
+        crate::front::bundle::Wish {
             base: self.base,
             runtime: self.runtime,
             listener_path: self.listener_path.as_deref(),

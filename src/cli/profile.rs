@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::{Weaving, print};
-use crate::bundle;
 use crate::error::Error;
-use crate::profile::Format;
+use crate::front::bundle;
+use crate::syscalls::profile::Format;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -12,8 +12,8 @@ use super::Logging;
 use crate::credentials::CAPABILITY_NAMES;
 use crate::daemon;
 use crate::error::Error;
-use crate::launch::{self, Bind, ContainerOptions, Holder, Network, Root};
-use crate::limits::{self, Loss};
+use crate::linux::limits::{self, Loss};
+use crate::run::{self, Bind, ContainerOptions, Holder, Network, Root};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -129,8 +129,8 @@ struct Log {
 }
 
 impl Log {
-    fn wish(self) -> launch::Log {
-        let log = launch::Log {
+    fn wish(self) -> run::Log {
+        let log = run::Log {
             file: self.log_file,
             options: vec!["--log-level".into(), self.log_level.to_string().into()],
         };
@@ -180,7 +180,7 @@ pub(super) fn run(arguments: Arguments) -> Error {
         (Some(rootfs), _) => Root::Rootfs(rootfs),
         (None, Some(bundle)) => Root::Bundle(bundle),
         (None, None) => {
-            let result = launch::run(launch::Options {
+            let result = run::run(run::Options {
                 command: arguments.command,
                 user: arguments.user,
                 keep_id: arguments.keep_id,
@@ -192,7 +192,7 @@ pub(super) fn run(arguments: Arguments) -> Error {
             return only_error(result);
         }
     };
-    only_error(launch::run_container(ContainerOptions {
+    only_error(run::run_container(ContainerOptions {
         root,
         name: container.name,
         runtime: container.runtime,
@@ -248,7 +248,7 @@ pub(super) struct Supervise {
 }
 
 pub(super) fn supervise(arguments: Supervise) -> Result<(), Error> {
-    let lent = arguments.stderr_until.and_then(launch::lend_stderr);
+    let lent = arguments.stderr_until.and_then(run::lend_stderr);
     arguments.logging.start();
     let result = supervise_alone(arguments);
     if let Some(lent) = lent {
@@ -315,8 +315,8 @@ pub(super) struct NetworkArguments {
 
 pub(super) fn network(arguments: &NetworkArguments) -> Result<(), Error> {
     match arguments.holder {
-        Some(pid) => launch::keep_network(&arguments.path, pid),
-        None => launch::network_hook(&arguments.path),
+        Some(pid) => run::keep_network(&arguments.path, pid),
+        None => run::network_hook(&arguments.path),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::error::Error;
-use crate::runtime::{self, Options};
+use crate::front::{self, Options};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Error {
-    runtime::run(Options {
+    front::run(Options {
         name: "subuidless".into(),
         runtime: arguments.runtime,
         socket: arguments.socket.map(PathBuf::from),
@@ -43,7 +43,7 @@ pub(super) fn called_by_name() -> Option<Options> {
     let mut arguments = env::args_os();
     let program = arguments.next()?;
     let name = Path::new(&program).file_name().map(OsStr::to_owned)?;
-    runtime::is_front(&name).then(|| Options {
+    front::is_front(&name).then(|| Options {
         name,
         runtime: None,
         socket: None,
@@ -52,5 +52,5 @@ pub(super) fn called_by_name() -> Option<Options> {
 }
 
 pub(super) fn run_by_name(options: Options) -> Error {
-    runtime::run(options)
+    front::run(options)
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Asking, print, report};
 use crate::error::Error;
-use crate::look::status;
+use crate::host::look::status;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

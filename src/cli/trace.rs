@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::Asking;
-use crate::ask::Filter;
 use crate::error::Error;
-use crate::look::trace;
+use crate::host::look::trace;
+use crate::wire::ask::Filter;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 
 use super::Logging;
+use crate::daemon::guard;
 use crate::error::Error;
-use crate::guard;
-use crate::handover::Setup;
+use crate::wire::handover::Setup;
 use crate::worker;
 
 /// The set-up, if this process was started as a worker.

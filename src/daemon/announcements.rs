@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::debug;
 
-use crate::handover::Announcement;
-use crate::sys;
+use crate::linux::sys;
+use crate::wire::handover::Announcement;
 
 /// A front announces once, and its runtime comes within the second.
 const MOST: usize = 1024;
@@ -143,7 +143,7 @@ fn parent(pid: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handover::{NextUser, ProcessUser};
+    use crate::wire::handover::{NextUser, ProcessUser};
 
     fn of(id: &str) -> Announcement {
         Announcement::new(id.to_owned(), NextUser::AsIs)

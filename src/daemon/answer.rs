@@ -1,4 +1,4 @@
-//! Answers to those who ask on the control socket (see `crate::ask`).
+//! Answers to those who ask on the control socket (see `crate::wire::ask`).
 //!
 //! They are of the daemon's own user, and may still be slow or gone: nobody waits for them but the
 //! task of their connection.
@@ -11,9 +11,9 @@ use tracing::debug;
 
 use super::tracers;
 use super::workers::{Container, Workers};
-use crate::ask::{Ask, Listener, Report, What};
 use crate::syscalls::{TABLE, fingerprint};
-use crate::tally::Count;
+use crate::wire::ask::{Ask, Listener, Report, What};
+use crate::wire::tally::Count;
 
 /// For the whole answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::Uid;
 
 use crate::error::Error;
-use crate::rundir;
-use crate::sys;
+use crate::linux::sys;
+use crate::wire::rundir;
 
 /// What a daemon of its own has nothing to do with: conmon's pipes, and somebody else's service
 /// manager.

@@ -10,9 +10,9 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::net::UnixStream;
 
 use super::receive::{self, Received};
-use crate::ask::{Ask, Filter, What};
-use crate::handover::{Announcement, Handover, NextUser, ProcessUser};
-use crate::oci;
+use crate::wire::ask::{Ask, Filter, What};
+use crate::wire::handover::{Announcement, Handover, NextUser, ProcessUser};
+use crate::wire::oci;
 
 /// xorshift64*
 struct Random(u64);

@@ -5,7 +5,7 @@ mod announcements;
 mod answer;
 pub(crate) mod background;
 mod groups;
-mod guard;
+pub(crate) mod guard;
 #[cfg(test)]
 mod hostile;
 mod receive;
@@ -33,12 +33,12 @@ use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 
 use crate::error::{Error, is_shortage};
-use crate::handover::{HEARD, Setup};
-use crate::limits::{self, Loss};
-use crate::oci::ContainerProcessState;
-use crate::seccomp::ListenerFd;
-use crate::sparing;
-use crate::sys;
+use crate::linux::limits::{self, Loss};
+use crate::linux::seccomp::ListenerFd;
+use crate::linux::sys;
+use crate::log;
+use crate::wire::handover::{HEARD, Setup};
+use crate::wire::oci::ContainerProcessState;
 use announcements::{Announcements, Claim, Refusal};
 use receive::{Audience, ReceiveError, Received};
 use socket::ControlSocket;
@@ -114,8 +114,8 @@ fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Erro
     let tasks = LocalSet::new();
     tasks.spawn_local(async {
         loop {
-            tokio::time::sleep(sparing::PERIOD).await;
-            sparing::say_what_is_due(Instant::now());
+            tokio::time::sleep(log::PERIOD).await;
+            log::say_what_is_due(Instant::now());
         }
     });
     tasks.block_on(&runtime, service)
@@ -160,7 +160,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let mut hangup = watch(SignalKind::hangup())?;
     let guarded = Rc::clone(&daemon.workers);
     // Later than whoever waits for us is told.
-    tokio::task::spawn_local(async move { guard::start(guarded) });
+    tokio::task::spawn_local(async move { guard::link::start(guarded) });
     info!(socket = %socket.display(), "listening");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -238,7 +238,7 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
             tokio::task::spawn_local(async move {
                 // Most commands have ended by then.
                 tokio::time::sleep(UNGUARDED).await;
-                guard::start(guarded);
+                guard::link::start(guarded);
             });
             workers.supervise(state, listener, None).await;
         }

@@ -22,12 +22,12 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use super::patiently;
-use crate::ask::Ask;
-use crate::board::Board;
-use crate::handover::{Announcement, FDS, Handover};
-use crate::oci::{self, ContainerProcessState, ProtocolError};
-use crate::seccomp::ListenerFd;
-use crate::sys;
+use crate::linux::seccomp::ListenerFd;
+use crate::linux::sys;
+use crate::wire::ask::Ask;
+use crate::wire::board::Board;
+use crate::wire::handover::{Announcement, FDS, Handover};
+use crate::wire::oci::{self, ContainerProcessState, ProtocolError};
 
 /// Annotations easily pass 4 KiB; nobody needs more than this.
 const MAX_PAYLOAD: usize = 1 << 20;

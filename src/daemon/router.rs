@@ -21,8 +21,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
 
 use crate::error::is_shortage;
-use crate::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot, clear};
-use crate::sys::{self, NOTIFICATION_WORDS};
+use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot, clear};
+use crate::linux::sys::{self, NOTIFICATION_WORDS};
 
 /// A user namespace that has been seen for the first time.
 #[derive(Debug)]

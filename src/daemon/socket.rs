@@ -19,8 +19,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
 use crate::error::Error;
-use crate::rundir;
-use crate::sys;
+use crate::linux::sys;
+use crate::wire::rundir;
 
 /// sun_path of unix(7), without the NUL.
 const MAX_PATH: usize = 107;

@@ -1,6 +1,6 @@
 //! Where the side store of owners lies (see `crate::owner`), and how what is recent comes to last.
 //!
-//! The recent part is in the runtime directory (see `crate::rundir`), or in /dev/shm for users
+//! The recent part is in the runtime directory (see `crate::wire::rundir`), or in /dev/shm for users
 //! without one that can be used: both are on this node and gone after a boot, as a store that runs
 //! without fsync has to be. The lasting part is in
 //! `$XDG_STATE_HOME/subuidless`, or wherever `--store` says, which must be on a disk of this node.
@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::error::Error;
 use crate::owner::{DATA, LOCK, SideStore, ended_by_damage};
-use crate::rundir;
+use crate::wire::rundir;
 
 /// So much may be lost with the power; extended attributes wait longer for the disk.
 const PERIOD: Duration = Duration::from_secs(1);

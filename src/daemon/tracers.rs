@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tracing::{debug, info, warn};
 
 use super::workers::{Container, Workers};
-use crate::ask::{Filter, Orders, Tracing};
+use crate::wire::ask::{Filter, Orders, Tracing};
 
 /// Each costs an fd in every worker that it watches.
 const MAX: usize = 16;

@@ -18,20 +18,20 @@ use tokio::process::Command;
 use tracing::{error, info, warn};
 
 use super::groups;
-use super::guard::Guard;
+use super::guard::link::Guard;
 use super::patiently;
 use super::receive::Orphan;
 use super::store::Keeper;
 use super::tracers::Tracers;
-use crate::board::{Board, Role};
 use crate::credentials::EmulatedGid;
-use crate::handover::{Announcement, Handover, NextUser, Setup};
 use crate::identity::Table;
-use crate::lock::Claim;
-use crate::oci::{ContainerProcessState, UNKNOWN};
-use crate::procfs;
-use crate::seccomp::ListenerFd;
+use crate::linux::lock::Claim;
+use crate::linux::procfs;
+use crate::linux::seccomp::ListenerFd;
 use crate::syscalls::fingerprint;
+use crate::wire::board::{Board, Role};
+use crate::wire::handover::{Announcement, Handover, NextUser, Setup};
+use crate::wire::oci::{ContainerProcessState, UNKNOWN};
 
 /// Between two attempts to start a worker for the same container, the first one excepted.
 const PAUSE: Duration = Duration::from_millis(200);

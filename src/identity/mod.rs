@@ -4,7 +4,7 @@
 //! exec inherit, and the cookie names a record in the container's [table]. So nothing has to trap
 //! clone(2), no worker has to remember a process, and none has to be told of its end.
 //!
-//! The caller's working directory must be the host's procfs (see [`crate::procfs`]). A process is
+//! The caller's working directory must be the host's procfs (see [`crate::linux::procfs`]). A process is
 //! named by a thread's id, so what changes one is called only while that thread is known to wait.
 
 mod cookie;
@@ -23,8 +23,9 @@ pub(crate) use cookie::Index;
 pub(crate) use table::Table;
 
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Ids};
-use crate::lock::Locks;
-use crate::{procfs, sys};
+use crate::linux::lock::Locks;
+use crate::linux::procfs;
+use crate::linux::sys;
 use cookie::{Cookie, Fingerprint, PendingExec, Tag, USUAL_SLACK};
 
 /// The identities of a container's processes.
@@ -344,7 +345,7 @@ fn fingerprint(tid: u32) -> Result<Fingerprint, Errno> {
     ))
 }
 
-fn slack_file(tid: u32) -> crate::name::Name {
+fn slack_file(tid: u32) -> crate::linux::name::Name {
     procfs::target(tid, "timerslack_ns")
 }
 

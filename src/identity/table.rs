@@ -19,8 +19,8 @@ use nix::unistd::ftruncate;
 use super::cookie::{Index, MAX_RECORDS};
 use super::record;
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Ids};
-use crate::lock::Locks;
-use crate::sys::SharedWords;
+use crate::linux::lock::Locks;
+use crate::linux::sys::SharedWords;
 
 const COUNT: usize = 0;
 const USED: usize = 1;

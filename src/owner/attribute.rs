@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 
 use super::XATTR;
-use crate::name::Name;
+use crate::linux::name::Name;
 
 pub(super) const PREFIX: &[u8] = b"user.subuidless.";
 

@@ -9,8 +9,9 @@ use super::attribute::original;
 use super::kept::Named;
 use super::record::{KeptAttribute, Record};
 use super::{Key, Owners, carries_xattrs, file_type, store_failed};
-use crate::name::Name;
-use crate::{procfs, sys};
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::sys;
 
 /// XATTR_SIZE_MAX, and the most that the side store takes of one inode.
 const LARGEST: usize = 65_536;

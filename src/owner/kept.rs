@@ -10,9 +10,10 @@ use nix::errno::Errno;
 use super::Owners;
 use super::attribute::{Attribute, PREFIX};
 use super::keeper::Kept;
-use crate::acl::Acl;
-use crate::name::Name;
-use crate::{procfs, sys};
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::sys;
+use crate::owner::acl::Acl;
 
 const ACCESS: &[u8] = b"system.posix_acl_access";
 const DEFAULT: &[u8] = b"system.posix_acl_default";

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::statfs::{self, FsType, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 
-use crate::sys;
+use crate::linux::sys;
 
 /// What identifies an inode for as long as it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

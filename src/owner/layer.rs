@@ -15,8 +15,9 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2, readlink}
 use nix::sys::stat::Mode;
 
 use super::Key;
-use crate::name::Name;
-use crate::{procfs, sys};
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::sys;
 
 /// Where upper layers are that cannot be reached from inside the container.
 #[derive(Debug, Default)]

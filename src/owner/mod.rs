@@ -3,8 +3,9 @@
 //! An owner lives in the extended attribute [`XATTR`] where the inode can carry one, otherwise in
 //! the side store. All functions work on an open file, usually an O_PATH fd: what was resolved once
 //! is what is read and changed. The caller's working directory must be the host's procfs (see
-//! [`crate::procfs`]).
+//! [`crate::linux::procfs`]).
 
+pub(crate) mod acl;
 mod attribute;
 mod cache;
 mod keeper;
@@ -49,7 +50,8 @@ pub(crate) use side::{DATA, LOCK, SideStore};
 use side::{FULL_ONES, Unusable};
 pub(crate) use stored::StoredEntry;
 
-use crate::{procfs, sys};
+use crate::linux::procfs;
+use crate::linux::sys;
 
 /// Opens the side store, as far as it can be opened; a log line says what cannot. An error is what
 /// those get who want to keep something in it.

@@ -42,8 +42,8 @@ use nix::unistd::{SysconfVar, sysconf};
 use super::key::Key;
 use super::patience::Patience;
 use super::stored::StoredEntry;
-use crate::rundir;
-use crate::sys::{self, Durability};
+use crate::linux::sys::{self, Durability};
+use crate::wire::rundir;
 
 /// Address space only; the file grows as entries come. The smaller ones are for who is limited
 /// (`ulimit -v`).

@@ -11,10 +11,10 @@ use nix::sys::stat::{
 use super::permission::{Named, allow, check_as, check_change};
 use super::stat::beside;
 use crate::credentials::Access;
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::seccomp::Reply;
 use crate::owner::file_type;
-use crate::procfs;
-use crate::seccomp::Reply;
 use crate::target::{Abi, Call, Location, PROCFS};
 
 // ---- chmod(2)

@@ -7,8 +7,8 @@ use nix::errno::Errno;
 
 use crate::credentials::{Capabilities, Credentials, capability};
 use crate::identity::Identities;
-use crate::procfs::Status;
-use crate::seccomp::Reply;
+use crate::linux::procfs::Status;
+use crate::linux::seccomp::Reply;
 use crate::target::Call;
 
 /// linux/capability.h

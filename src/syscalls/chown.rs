@@ -8,9 +8,9 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::unistd::{Gid, Uid};
 
 use crate::credentials::{FileMode, Id, OwnerChange};
+use crate::linux::procfs;
+use crate::linux::seccomp::Reply;
 use crate::owner::{Owner, file_type};
-use crate::procfs;
-use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location, PROCFS};
 
 pub(super) fn chown(call: &mut Call) -> Result<Reply, Errno> {

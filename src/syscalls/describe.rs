@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::Row;
 use crate::credentials::Id as _;
-use crate::procfs;
-use crate::seccomp::Reply;
+use crate::linux::procfs;
+use crate::linux::seccomp::Reply;
 use crate::target::{Abi, Call};
 
 /// What an argument is.

@@ -12,7 +12,7 @@ use nix::fcntl::AtFlags;
 
 use crate::credentials::{Access, Program};
 use crate::identity::{Identities, Index};
-use crate::seccomp::Reply;
+use crate::linux::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
 
 pub(super) fn execve(call: &mut Call) -> Result<Reply, Errno> {

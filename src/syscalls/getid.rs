@@ -5,7 +5,7 @@
 use nix::errno::Errno;
 
 use crate::credentials::{EmulatedGid, EmulatedUid, Id, Ids};
-use crate::seccomp::Reply;
+use crate::linux::seccomp::Reply;
 use crate::target::Call;
 
 pub(super) fn getuid(call: &mut Call) -> Result<Reply, Errno> {

@@ -6,8 +6,8 @@
 
 use nix::errno::Errno;
 
-use crate::seccomp::Reply;
-use crate::sys;
+use crate::linux::seccomp::Reply;
+use crate::linux::sys;
 use crate::target::{Abi, Call};
 
 pub(super) fn getrlimit(call: &mut Call) -> Result<Reply, Errno> {

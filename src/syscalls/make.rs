@@ -10,9 +10,9 @@ use nix::unistd::symlinkat as make_link_at;
 
 use super::site::{Site, is_out_of_reach};
 use crate::credentials::capability;
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::seccomp::Reply;
 use crate::owner::{Device, file_type};
-use crate::seccomp::Reply;
 use crate::target::{Call, Dirfd};
 
 /// `path` is an argument number.

@@ -1,6 +1,6 @@
 //! What targets ask for: [`TABLE`], one row per syscall. START HERE.
 //!
-//! The table is the only source: the filter (`crate::profile`), the dispatch, the list in
+//! The table is the only source: the filter (`crate::syscalls::profile`), the dispatch, the list in
 //! docs/syscalls.md and the tests read it. To add a syscall:
 //!
 //! 1. add a row: its name as libseccomp spells it (its number as well, if that may be older), when
@@ -24,6 +24,7 @@ mod mount;
 mod open;
 mod permission;
 mod posix_acl;
+pub(crate) mod profile;
 mod setid;
 mod site;
 mod socket;
@@ -37,7 +38,7 @@ use nix::errno::Errno;
 
 pub(crate) use describe::{describe, describe_reply, describe_results, escaped};
 
-use crate::seccomp::{Notification, Reply};
+use crate::linux::seccomp::{Notification, Reply};
 use crate::target::{Abi, Call};
 
 /// Answers one call. `Err` is the errno that the target gets.
@@ -469,7 +470,7 @@ mod tests {
             assert!(TABLE[..index].iter().all(|other| other.name != row.name));
         }
         // The last row of the counters is for what is in no row.
-        assert!(TABLE.len() < crate::tally::ROWS);
+        assert!(TABLE.len() < crate::wire::tally::ROWS);
     }
 
     fn name(dispatch: &Dispatch, arch: u32, syscall: i32) -> Option<(&'static str, Abi)> {

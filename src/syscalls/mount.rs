@@ -16,14 +16,14 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, TMPFS_MAGIC, fstatfs};
 
 use super::site::is_out_of_reach;
-use crate::board::Step;
 use crate::credentials::{EmulatedGid, EmulatedUid, Id, capability};
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::seccomp::Reply;
+use crate::linux::sys;
 use crate::owner::{Owner, file_type};
-use crate::procfs;
-use crate::seccomp::Reply;
-use crate::sys;
 use crate::target::{Call, Dirfd, Location, PROCFS};
+use crate::wire::board::Step;
 
 /// Calls with one of these make no new file system.
 pub(super) const OTHER_BUSINESS: u64 = libc::MS_REMOUNT

@@ -11,9 +11,9 @@ use nix::sys::stat::{Mode, SFlag};
 
 use super::site::{Site, is_out_of_reach, may_inherit};
 use crate::credentials::Access;
-use crate::name::Name;
-use crate::procfs;
-use crate::seccomp::Reply;
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location, PROCFS, is_nameless};
 
 /// What open(2) is asked for.

@@ -10,8 +10,8 @@ use nix::fcntl::AtFlags;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::credentials::{FileMode, Subject, capability};
-use crate::name::Name;
-use crate::seccomp::Reply;
+use crate::linux::name::Name;
+use crate::linux::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
 
 /// Where a call names its file; numbers are those of arguments.

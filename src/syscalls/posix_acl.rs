@@ -10,14 +10,14 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use super::xattr::{Asked, Change, given, stored};
-use crate::acl::Acl;
-use crate::board::Step;
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::seccomp::Reply;
+use crate::linux::sys;
+use crate::owner::acl::Acl;
 use crate::owner::{Attribute, file_type};
-use crate::procfs;
-use crate::seccomp::Reply;
-use crate::sys;
 use crate::target::{Call, Location};
+use crate::wire::board::Step;
 
 const ACCESS: &CStr = c"system.posix_acl_access";
 const DEFAULT: &CStr = c"system.posix_acl_default";

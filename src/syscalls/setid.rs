@@ -6,7 +6,7 @@
 use nix::errno::Errno;
 
 use crate::credentials::{Change, EmulatedGid, Id, MAX_GROUPS};
-use crate::seccomp::Reply;
+use crate::linux::seccomp::Reply;
 use crate::target::Call;
 
 pub(super) fn setuid(call: &mut Call) -> Result<Reply, Errno> {

@@ -18,14 +18,14 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::permission::is_read_only;
 use super::posix_acl;
-use crate::board::{Creation, Step};
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
 use crate::identity::{Identities, Index};
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::seccomp::Reply;
+use crate::linux::sys;
 use crate::owner::{Device, Owner, file_type};
-use crate::seccomp::Reply;
-use crate::sys;
 use crate::target::{Call, Dirfd, Location};
+use crate::wire::board::{Creation, Step};
 
 /// A place where something is to be created.
 pub(super) struct Site {

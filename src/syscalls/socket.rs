@@ -12,9 +12,9 @@ use nix::sys::stat::{Mode, fstatat};
 
 use crate::credentials::{Credentials, Id};
 use crate::identity::Identities;
-use crate::procfs::{self, Status};
-use crate::seccomp::Reply;
-use crate::sys;
+use crate::linux::procfs::{self, Status};
+use crate::linux::seccomp::Reply;
+use crate::linux::sys;
 use crate::target::{Call, PROCFS};
 
 /// asm-generic/socket.h

@@ -15,10 +15,10 @@ use nix::unistd::{AccessFlags, access};
 
 use super::i386;
 use crate::credentials::Id;
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::seccomp::Reply;
+use crate::linux::sys;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
-use crate::seccomp::Reply;
-use crate::sys;
 use crate::target::{Abi, Call, Dirfd, Location, PROCFS};
 
 pub(super) fn stat(call: &mut Call) -> Result<Reply, Errno> {

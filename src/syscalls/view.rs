@@ -7,7 +7,7 @@
 
 use nix::errno::Errno;
 
-use crate::seccomp::Reply;
+use crate::linux::seccomp::Reply;
 use crate::target::Call;
 
 pub(super) fn chroot(call: &mut Call) -> Result<Reply, Errno> {

@@ -14,14 +14,14 @@ use nix::sys::stat::fstat;
 use super::permission::{self, Named, allow};
 use super::posix_acl;
 use super::stat::beside;
-use crate::board::Step;
 use crate::credentials::{Access, capability};
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::seccomp::Reply;
+use crate::linux::sys;
 use crate::owner::{Attribute, carries_xattrs, file_type, kept_name, shown, takes_attributes};
-use crate::procfs;
-use crate::seccomp::Reply;
-use crate::sys;
 use crate::target::{Call, Location};
+use crate::wire::board::Step;
 
 /// XATTR_SIZE_MAX, XATTR_LIST_MAX
 const LARGEST: usize = 65_536;

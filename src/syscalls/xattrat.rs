@@ -6,7 +6,7 @@ use nix::fcntl::AtFlags;
 
 use super::permission::Named;
 use super::xattr::{self, Asked, Change};
-use crate::seccomp::Reply;
+use crate::linux::seccomp::Reply;
 use crate::target::Call;
 
 /// The file that the first three arguments name; `None` for flags that there are none of.

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use crate::credentials::{Credentials, EmulatedUid};
 use crate::identity::Identities;
-use crate::lock::Locks;
+use crate::linux::lock::Locks;
 use crate::owner::Owners;
 
 /// Steps of the runtime's process on its way to its user: it has the ids, and so has its terminal.

@@ -10,16 +10,16 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::walk::is_procfs_root;
 use super::{Call, Location, PROCFS};
-use crate::board::Step;
 use crate::credentials::{
     Capabilities, Change, Circumstances, Credentials, EmulatedGid, EmulatedUid, FileMode, Ids,
     Subject,
 };
 use crate::identity::{Found, Identities, Index, Turn};
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::procfs::{self, Status};
+use crate::linux::sys;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
-use crate::procfs::{self, Status};
-use crate::sys;
+use crate::wire::board::Step;
 
 impl Call<'_> {
     /// Whether nothing of a container's identities applies, because the target lives in a user

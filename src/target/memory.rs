@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
-use crate::name::Name;
+use crate::linux::name::Name;
 
 /// PATH_MAX: the longest string that the kernel takes as a path, its NUL included.
 const PATH_MAX: usize = 4096;

@@ -27,13 +27,13 @@ pub(crate) use memory::read_path;
 pub(crate) use path::{Dirfd, Location, Reached};
 pub(crate) use view::View;
 
-use crate::board::Journal;
 use crate::credentials::{EmulatedGid, EmulatedUid, Id, OwnerChange};
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::seccomp::{ListenerFd, Notification};
+use crate::linux::sys;
 use crate::owner::{Owner, OwnerCache};
-use crate::procfs;
-use crate::seccomp::{ListenerFd, Notification};
-use crate::sys;
+use crate::wire::board::Journal;
 
 /// What a service thread keeps from call to call.
 #[derive(Debug, Default)]

@@ -18,8 +18,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 
 use super::{Call, PROCFS};
-use crate::name::Name;
-use crate::procfs;
+use crate::linux::name::Name;
+use crate::linux::procfs;
 
 /// A `dirfd` argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

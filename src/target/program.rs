@@ -9,9 +9,9 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::{Call, Location, PROCFS};
 use crate::credentials::{FileCapabilities, Program};
+use crate::linux::procfs;
+use crate::linux::sys;
 use crate::owner::file_type;
-use crate::procfs;
-use crate::sys;
 
 /// The kernel follows so many interpreters (fs/exec.c, exec_binprm).
 const MAX_INTERPRETERS: usize = 5;
@@ -79,7 +79,7 @@ impl Call<'_> {
 }
 
 /// The interpreter that the first line of a script names (execve(2)).
-fn interpreter(file: BorrowedFd) -> Result<Option<crate::name::Name>, Errno> {
+fn interpreter(file: BorrowedFd) -> Result<Option<crate::linux::name::Name>, Errno> {
     let name = procfs::own_fd(file);
     // Never waits: what is no regular file is none to execute.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -93,7 +93,7 @@ fn interpreter(file: BorrowedFd) -> Result<Option<crate::name::Name>, Errno> {
     };
     let mut bytes = [0; FIRST_BYTES];
     let length = nix::sys::uio::pread(&opened, &mut bytes, 0)?;
-    Ok(shebang(&bytes[..length]).map(|path| crate::name::Name::new(path.to_vec())))
+    Ok(shebang(&bytes[..length]).map(|path| crate::linux::name::Name::new(path.to_vec())))
 }
 
 fn shebang(bytes: &[u8]) -> Option<&[u8]> {

@@ -19,8 +19,8 @@ use super::path::Dirfd;
 use super::{Call, PROCFS};
 use crate::credentials::Capabilities;
 use crate::identity::Identities;
-use crate::procfs;
-use crate::sys;
+use crate::linux::procfs;
+use crate::linux::sys;
 
 /// The capabilities that this thread gets back at the end.
 struct Back(Capabilities);

@@ -10,8 +10,8 @@ use tracing::debug;
 
 use super::{Container, PROCFS};
 use crate::credentials::{EmulatedUid, Id};
+use crate::linux::procfs;
 use crate::owner::{Owner, file_type};
-use crate::procfs;
 
 /// Where the container's own terminals are.
 const TERMINALS: &str = "/dev/pts";

@@ -12,7 +12,8 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 
 use super::{Call, PROCFS};
-use crate::{procfs, sys};
+use crate::linux::procfs;
+use crate::linux::sys;
 
 /// STATX_MNT_ID_UNIQUE (Linux 6.8): a mount's id that is never used again. Older kernels clear the
 /// bit.

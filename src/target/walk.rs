@@ -17,10 +17,10 @@ use nix::unistd::Uid;
 
 use super::path::O_PATH;
 use super::{Call, PROCFS};
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::procfs::{self, Status};
+use crate::linux::sys;
 use crate::owner::file_type;
-use crate::procfs::{self, Status};
-use crate::sys;
 
 /// MAXSYMLINKS of the kernel.
 const MAX_LINKS: usize = 40;

@@ -14,15 +14,15 @@ use nix::unistd::{AccessFlags, Gid, Uid, faccessat};
 use tracing::{debug, warn};
 
 use super::serve::Server;
-use crate::ask::Namespaces;
 use crate::credentials::{Id, Ids, capability};
 use crate::error::is_shortage;
-use crate::name::Name;
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::seccomp::Notification;
+use crate::linux::sys;
 use crate::owner::Layers;
-use crate::procfs;
-use crate::seccomp::Notification;
-use crate::sys;
 use crate::target::{PROCFS, View, uid_map};
+use crate::wire::ask::Namespaces;
 
 /// What a worker uses of its capabilities in the container's user namespace. The others stay
 /// permitted and idle: a mount(2) wants CAP_SYS_ADMIN, and what a target finds in procfs is looked

@@ -24,15 +24,15 @@ use sendfd::{RecvWithFd, SendWithFd};
 use tracing::{debug, info};
 
 use super::serve::Server;
-use crate::ask::Orders;
-use crate::board::Board;
 use crate::error::Error;
-use crate::handover::{FDS, Handover, LONGEST, ProcessUser};
 use crate::identity::Table;
-use crate::lock::Locks;
-use crate::procfs;
-use crate::seccomp::ListenerFd;
-use crate::sys;
+use crate::linux::lock::Locks;
+use crate::linux::procfs;
+use crate::linux::seccomp::ListenerFd;
+use crate::linux::sys;
+use crate::wire::ask::Orders;
+use crate::wire::board::Board;
+use crate::wire::handover::{FDS, Handover, LONGEST, ProcessUser};
 
 /// Between two searches for a new daemon, at first and later.
 const FIRST_PERIOD: Duration = Duration::from_millis(50);

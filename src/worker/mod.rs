@@ -2,7 +2,7 @@
 //!
 //! A process of its own, because joining a user namespace takes a single-threaded caller, and so
 //! that one container's hang or crash stays its own. It is started by the daemon with a socket as
-//! its standard input, on which the listener, the [board](crate::board) and the memory that its
+//! its standard input, on which the listener, the [board](crate::wire::board) and the memory that its
 //! container's workers share arrive. Once it has joined a container, the file system around it
 //! belongs to that container: it never executes a program, loads a library, uses NSS or reads
 //! configuration again.
@@ -24,17 +24,17 @@ use nix::sys::stat::Mode;
 use nix::unistd::Uid;
 use tracing::{debug, warn};
 
-use crate::board::{Board, Role};
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Id};
 use crate::error::{Error, is_shortage};
-use crate::handover::{ProcessUser, Setup};
 use crate::identity::Identities;
-use crate::lock::Claim;
+use crate::linux::lock::Claim;
+use crate::linux::procfs;
+use crate::linux::seccomp::{Notification, ReceiveError};
+use crate::linux::sys;
 use crate::owner::{Owners, end_where_damaged, open_side_store};
-use crate::procfs;
-use crate::seccomp::{Notification, ReceiveError};
-use crate::sys;
 use crate::target::{Container, ThreadState, View};
+use crate::wire::board::{Board, Role};
+use crate::wire::handover::{ProcessUser, Setup};
 use join::{Join, join};
 use link::{Link, TakenOver};
 use serve::Server;
@@ -172,7 +172,7 @@ fn isolate() -> Result<(), Error> {
 }
 
 /// The procfs in which notifications' pids mean their targets becomes the working directory (see
-/// `crate::procfs`).
+/// `crate::linux::procfs`).
 fn enter_procfs() -> Result<OwnedFd, Error> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let procfs = open(c"/proc", flags, Mode::empty())

@@ -29,11 +29,11 @@ use tracing::{debug, error};
 use super::link::Link;
 use super::serve::Server;
 use super::{First, PAUSE, timeout};
-use crate::board::SLOTS;
 use crate::error::{Error, is_shortage};
-use crate::seccomp::ReceiveError;
-use crate::sparing;
+use crate::linux::seccomp::ReceiveError;
+use crate::log;
 use crate::target::{ThreadState, View};
+use crate::wire::board::SLOTS;
 
 /// Between two looks at the threads, in milliseconds.
 const PERIOD: u16 = 4;
@@ -262,12 +262,12 @@ impl Pool {
             fence(Ordering::SeqCst);
             let timeout = match asleep && self.beats_now() == look.beats {
                 true => {
-                    let owes = sparing::owes().then_some(sparing::PERIOD);
+                    let owes = log::owes().then_some(log::PERIOD);
                     timeout(link.search_period().or(owes))
                 }
                 false => PollTimeout::from(PERIOD),
             };
-            sparing::say_what_is_due(Instant::now());
+            log::say_what_is_due(Instant::now());
             let ended = self.sleep(timeout, link.daemon()).map_err(failed)?;
             if ended.targets {
                 return Ok(());

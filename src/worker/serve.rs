@@ -9,12 +9,12 @@ use tracing::{Level, debug, enabled, error, warn};
 use super::PAUSE;
 use super::link::Link;
 use super::trace::{Traced, Tracers};
-use crate::board::Board;
+use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
 use crate::owner::Layers;
-use crate::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
 use crate::syscalls::{Dispatch, Found, Purpose};
-use crate::tally::Outcome;
 use crate::target::{Call, Container, ThreadState};
+use crate::wire::board::Board;
+use crate::wire::tally::Outcome;
 
 /// A call that has killed this many workers is not tried again.
 const MAX_ATTEMPTS: u64 = 8;

@@ -13,11 +13,11 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tracing::debug;
 
-use crate::ask::Filter;
-use crate::procfs;
-use crate::seccomp::{Notification, Reply};
+use crate::linux::procfs;
+use crate::linux::seccomp::{Notification, Reply};
 use crate::syscalls::{Found, describe, describe_reply, describe_results, escaped};
 use crate::target::Call;
+use crate::wire::ask::Filter;
 
 /// So many bytes are written to a pipe all at once or not at all (pipe(7)).
 const PIPE_BUF: usize = 4096;

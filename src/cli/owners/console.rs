@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::tree::Progress;
+use crate::owners::Progress;
 
 /// A count that changes faster cannot be read.
 const PERIOD: Duration = Duration::from_millis(100);

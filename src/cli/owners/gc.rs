@@ -10,8 +10,8 @@ use crate::cli::not_written;
 use crate::credentials::Id;
 use crate::error::Error;
 use crate::owner::StoredEntry;
-use crate::sweep::{self, Fate, Swept, Wish};
-use crate::tree::Progress;
+use crate::owners::Progress;
+use crate::owners::gc::{self, Fate, Swept, Wish};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
         missing: arguments.missing,
         dry_run: arguments.dry_run,
     };
-    let swept = sweep::sweep(&wish)?;
+    let swept = gc::sweep(&wish)?;
     let mut console = Console::new();
     for error in &swept.unread {
         console.problem(&error.to_string());

@@ -10,7 +10,7 @@ use super::Looking;
 use super::console::Console;
 use crate::cli::not_written;
 use crate::error::Error;
-use crate::tree::{
+use crate::owners::{
     Entry, Found, Kind, Outside, Progress, escape_for_terminal, json_line, link_text, major_minor,
 };
 

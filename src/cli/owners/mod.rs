@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::error::Error;
-use crate::limits;
-use crate::tree::{Outside, Walk};
+use crate::linux::limits;
+use crate::owners::{Outside, Walk};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -8,7 +8,7 @@ use clap::{ArgAction, Args};
 use super::Looking;
 use super::console::Console;
 use crate::error::Error;
-use crate::tree::{Entry, Kind, Outside, OwnerChange, Progress, device_number, parse_id};
+use crate::owners::{Entry, Kind, Outside, OwnerChange, Progress, device_number, parse_id};
 
 // -h is chown(1)'s.
 #[derive(Debug, Args)]
@@ -118,7 +118,7 @@ fn set(
             Ok(()) => console.step(),
             Err(reason) => {
                 let path = super::list::join(path, below);
-                let path = crate::tree::escape_for_terminal(&path);
+                let path = crate::owners::escape_for_terminal(&path);
                 console.problem(&format!("{path}: {reason}"));
             }
         }

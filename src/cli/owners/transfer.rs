@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 use super::Looking;
 use super::console::Console;
 use crate::error::Error;
-use crate::tree::{self, Format};
+use crate::owners::{self, Format};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExportArguments {
@@ -82,7 +82,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {
     let outside = arguments.looking.outside()?;
     let top = outside.open_directory(&arguments.directory)?;
     let mut console = Console::beside(is_terminal);
-    tree::export(
+    owners::export(
         &outside,
         top,
         arguments.format,
@@ -152,7 +152,7 @@ pub(super) fn import(arguments: &ImportArguments) -> Result<(), Error> {
     let outside = arguments.looking.outside()?;
     let top = outside.open_directory(&arguments.directory)?;
     let mut console = Console::new();
-    let imported = tree::import(
+    let imported = owners::import(
         &outside,
         top,
         arguments.format,

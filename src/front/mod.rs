@@ -1,0 +1,332 @@
+//! The runtime front, `subuidless-crun`: what podman and its like call instead of crun or runc.
+//!
+//! Where a process is to be started in a container, it sees to a daemon, puts the rules into what
+//! the runtime is going to read, and tells the daemon whom the process is to be. Then it becomes
+//! the runtime, in the same process and with the same arguments. Everything else goes on to the
+//! runtime untouched, and so does everything below `subuidless run`, where somebody answers
+//! already.
+
+mod arguments;
+pub(crate) mod bundle;
+mod complaint;
+mod find;
+mod outer;
+mod receiver;
+mod state;
+mod user;
+
+pub(crate) use find::{is_on_path, kind};
+pub(crate) use state::FirstProcess;
+pub(crate) use user::lines_in;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::linux::limits::{self, Loss};
+use crate::linux::sys;
+use crate::syscalls::profile::{self, Runtime};
+use crate::wire::handover::{Announcement, NextUser};
+use arguments::{CommandLine, Task};
+use state::State;
+use user::MappedIds;
+
+/// The process that becomes the runtime: in its environment, so that it is not found to be the
+/// front once more.
+const BECOMES_RUNTIME: &str = "SUBUIDLESS_BECOMES_RUNTIME";
+
+/// How the front was called.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The name under which it was called, which says what runtime stands behind it.
+    pub(crate) name: OsString,
+    /// The runtime, where it was named.
+    pub(crate) runtime: Option<PathBuf>,
+    /// The daemon's socket, where it was named.
+    pub(crate) socket: Option<PathBuf>,
+    /// The runtime's arguments.
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// Whether a program of this name is the runtime front.
+pub(crate) fn is_front(name: &OsStr) -> bool {
+    matches!(
+        name.as_encoded_bytes(),
+        b"subuidless-crun" | b"subuidless-runc" | b"crun" | b"runc"
+    )
+}
+
+/// Becomes the runtime; comes back only with an error, which has been told to who reads the
+/// runtime's log, too.
+pub(crate) fn run(options: Options) -> Error {
+    let line = CommandLine::parse(options.arguments);
+    let log = line.global("log").map(PathBuf::from);
+    let as_json = line.global("log-format") == Some(OsStr::new("json"));
+    let error = match prepare(line, &options.name, options.runtime, options.socket) {
+        Ok((runtime, arguments)) => {
+            let source = Command::new(&runtime)
+                .args(arguments)
+                .env(BECOMES_RUNTIME, std::process::id().to_string())
+                .exec();
+            Error::File {
+                path: runtime,
+                source,
+            }
+        }
+        Err(error) => error,
+    };
+    if let Some(log) = log {
+        complaint::write(&log, as_json, &error);
+    }
+    error
+}
+
+/// The runtime, and what it is called with.
+fn prepare(
+    line: CommandLine,
+    name: &OsStr,
+    runtime: Option<PathBuf>,
+    socket: Option<PathBuf>,
+) -> Result<(PathBuf, Vec<OsString>), Error> {
+    let runtime = match runtime {
+        Some(runtime) => find::named(&runtime)?,
+        None => find::find(find::names(name))?,
+    };
+    // A copy of this program, or a script that calls it.
+    if std::env::var(BECOMES_RUNTIME).is_ok_and(|pid| pid == std::process::id().to_string()) {
+        return Err(Error::RuntimeIsFront {
+            name: name.to_owned(),
+        });
+    }
+    let kind = find::kind(&runtime);
+    let arguments = match (line.task, line.id().map(OsStr::to_owned)) {
+        // Without an id the runtime says what is wrong.
+        (Task::Other, _) | (_, None) => line.words().to_vec(),
+        _ if outer::emulates()? => line.words().to_vec(),
+        (Task::Create, Some(id)) => create(line, &id, kind, socket)?,
+        (Task::Exec, Some(id)) => exec(line, &id, kind)?,
+    };
+    Ok((runtime, arguments))
+}
+
+/// create, run
+fn create(
+    line: CommandLine,
+    id: &OsStr,
+    kind: Runtime,
+    socket: Option<PathBuf>,
+) -> Result<Vec<OsString>, Error> {
+    let bundle = PathBuf::from(line.own("bundle").unwrap_or(OsStr::new(".")));
+    let path = match line.own("config") {
+        // Relative to where the runtime is called, and not to the bundle.
+        Some(path) if path != "config.json" => PathBuf::from(path),
+        _ => bundle.join("config.json"),
+    };
+    let mut config = bundle::read_object(&path).map_err(hint)?;
+    let mapped = MappedIds::of_config(&config);
+    if mapped.are_all() && nix::unistd::Uid::effective().is_root() {
+        // The real root's container: the kernel knows all ids.
+        return Ok(line.words().to_vec());
+    }
+    limits::require(&[Loss::All, Loss::Ids], &mut |_| {})?;
+    drop_lock_limit(&mut config);
+    let next = user::take_and_note(&mut config, &mapped);
+    let root = config
+        .get("root")
+        .and_then(|root| root.get("path")?.as_str());
+    let rootfs = bundle.join(root.unwrap_or("rootfs"));
+    let process = config.get_mut("process").and_then(Value::as_object_mut);
+    if let Some(process) = process {
+        user::add_home(process, &rootfs, &next, kind);
+    }
+    let socket = receiver::announce(socket, &announcement(id, next))?;
+    let wish = bundle::Wish {
+        base: None,
+        runtime: kind,
+        listener_path: Some(utf8(&socket)?),
+        is_denied: deny_unnamed(),
+    };
+    bundle::weave_into(&mut config, &path, wish)?;
+    hand_over(line, kind, path, &config)
+}
+
+/// A limit of locks means nothing to the kernel, and would be in the way of the identities that are
+/// kept in it.
+fn drop_lock_limit(config: &mut Map<String, Value>) {
+    let limits = config
+        .get_mut("process")
+        .and_then(|process| process.get_mut("rlimits")?.as_array_mut());
+    if let Some(limits) = limits {
+        limits.retain(|limit| limit["type"] != "RLIMIT_LOCKS");
+    }
+}
+
+/// Denies the runtime, and the container with it, the calls that its profile has no names for. It
+/// takes a capability, or a process that can gain none; `false` where that is missing, as where the
+/// runtime is to make the user namespace.
+fn deny_unnamed() -> bool {
+    profile::denial().is_none_or(|filter| sys::seccomp_restrict(&filter).is_ok())
+}
+
+/// Gives the runtime a config.json to read.
+fn hand_over(
+    mut line: CommandLine,
+    kind: Runtime,
+    path: PathBuf,
+    config: &Map<String, Value>,
+) -> Result<Vec<OsString>, Error> {
+    if kind == Runtime::Runc {
+        // It reads the bundle's and no other. A symbolic link stays one.
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        bundle::replace(&path, config)?;
+        return Ok(line.words().to_vec());
+    }
+    let file = passed_on(config)?;
+    Ok(match line.own("config") {
+        Some(_) => {
+            line.set("config", &file);
+            line.words().to_vec()
+        }
+        None => line.into_words("", &["--config".into(), file]),
+    })
+}
+
+/// What the reader of "no such file" may have forgotten.
+fn hint(error: Error) -> Error {
+    match error {
+        Error::File { path, source } if source.kind() == ErrorKind::NotFound => Error::File {
+            path,
+            source: std::io::Error::new(
+                ErrorKind::NotFound,
+                "there is none: a bundle is a directory with a config.json, name it with --bundle",
+            ),
+        },
+        error => error,
+    }
+}
+
+fn announcement(id: &OsStr, next: NextUser) -> Announcement {
+    Announcement::new(id.to_string_lossy().into_owned(), next)
+}
+
+/// Of a process that is put into a container.
+fn announcement_to(state: State, id: &OsStr, next: NextUser) -> (PathBuf, Announcement) {
+    let mut announcement = announcement(id, next);
+    announcement.bundle = state.bundle;
+    (state.listener, announcement)
+}
+
+/// exec
+fn exec(line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, Error> {
+    let Some(state) = State::find(id, line.global("root"), kind) else {
+        return Ok(line.words().to_vec());
+    };
+    deny_unnamed();
+    let mapped = MappedIds::of_process(&state.pid().to_string()).unwrap_or_else(MappedIds::own);
+    match line.own("process").map(PathBuf::from) {
+        Some(path) => exec_file(line, id, kind, state, &mapped, &path),
+        None => exec_words(line, id, state, &mapped),
+    }
+}
+
+/// What is to be executed stands in a file.
+fn exec_file(
+    mut line: CommandLine,
+    id: &OsStr,
+    kind: Runtime,
+    state: State,
+    mapped: &MappedIds,
+    path: &Path,
+) -> Result<Vec<OsString>, Error> {
+    let mut process = bundle::read_object(path)?;
+    let next = user::take(&mut process, mapped);
+    if next != NextUser::AsIs {
+        let rootfs = PathBuf::from(format!("/proc/{}/root", state.pid()));
+        user::add_home(&mut process, &rootfs, &next, kind);
+        line.set("process", &passed_on(&process)?);
+    }
+    let (socket, announcement) = announcement_to(state, id, next);
+    receiver::announce(Some(socket), &announcement)?;
+    Ok(line.words().to_vec())
+}
+
+/// What is to be executed stands on the command line.
+fn exec_words(
+    mut line: CommandLine,
+    id: &OsStr,
+    state: State,
+    mapped: &MappedIds,
+) -> Result<Vec<OsString>, Error> {
+    let gids = line.all("additional-gids");
+    let gids = gids
+        .filter_map(|gid| gid.to_str()?.parse().ok())
+        .collect::<Vec<u32>>();
+    let next = match line.own("user").map(OsStr::to_owned) {
+        None => state.user.clone().map_or(NextUser::AsIs, NextUser::User),
+        Some(option) => match user::of_option(&option, gids, mapped) {
+            Some((next, instead)) => {
+                line.set("user", OsStr::new(&instead));
+                next
+            }
+            // The runtime says what is wrong with it.
+            None => return Ok(line.words().to_vec()),
+        },
+    };
+    let is_as_is = next == NextUser::AsIs;
+    let (socket, announcement) = announcement_to(state, id, next);
+    receiver::announce(Some(socket), &announcement)?;
+    Ok(match is_as_is {
+        true => line.words().to_vec(),
+        false => line.into_words("additional-gids", &[]),
+    })
+}
+
+/// The runtime that was asked for, or the one that is there, and what it takes.
+pub(crate) fn find_runtime(asked: Option<&Path>) -> Result<(PathBuf, Runtime), Error> {
+    let path = match asked {
+        Some(runtime) => find::named(runtime)?,
+        None => find::find(find::names(OsStr::new("crun")))?,
+    };
+    let kind = find::kind(&path);
+    Ok((path, kind))
+}
+
+fn utf8(path: &Path) -> Result<&str, Error> {
+    path.to_str().ok_or_else(|| Error::File {
+        path: path.to_owned(),
+        source: std::io::Error::other(
+            "the daemon's socket needs a path in UTF-8, to stand in JSON",
+        ),
+    })
+}
+
+/// A file for the runtime alone, as the name of an open descriptor: what the user wrote stays as it
+/// is.
+pub(crate) fn passed_on(json: &Map<String, Value>) -> Result<OsString, Error> {
+    /// Above what `--preserve-fds` and LISTEN_FDS would hand on to the container.
+    const ABOVE_THOSE_OF_OTHERS: i32 = 512;
+    let failed = |source| Error::Io {
+        what: "passing the changed JSON on to the runtime",
+        source,
+    };
+    let system = |errno: nix::errno::Errno| failed(errno.into());
+    let memfd = memfd_create(c"subuidless-json", MFdFlags::MFD_CLOEXEC).map_err(system)?;
+    let mut file = File::from(memfd);
+    serde_json::to_writer(&mut file, json).map_err(|error| failed(error.into()))?;
+    file.flush().map_err(failed)?;
+    let memfd = OwnedFd::from(file);
+    let number = [ABOVE_THOSE_OF_OTHERS, 64, 3]
+        .into_iter()
+        .find_map(|least| fcntl(&memfd, FcntlArg::F_DUPFD(least)).ok())
+        .ok_or_else(|| system(nix::errno::Errno::EMFILE))?;
+    Ok(format!("/proc/self/fd/{number}").into())
+}

@@ -1,0 +1,63 @@
+//! Whether somebody answers for this process already, as everywhere below `subuidless run`: the
+//! kernel takes one listener for a tree of processes, so a container in there must do without rules
+//! of its own, and has no need of them.
+
+use std::fs;
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{Uid, fchown};
+
+use crate::error::Error;
+use crate::linux::sys;
+
+/// A filter that allows everything: BPF_RET | BPF_K with SECCOMP_RET_ALLOW, a `struct sock_filter`.
+const ALLOW: (u16, [u8; 2], u32) = (0x06, [0; 2], libc::SECCOMP_RET_ALLOW);
+
+/// An id that is mapped only where all are.
+const FAR: Uid = Uid::from_raw(u32::MAX - 2);
+
+/// Whether what is started from here is emulated already.
+pub(super) fn emulates() -> Result<bool, Error> {
+    if !has_filters() || !has_listener()? {
+        return Ok(false);
+    }
+    match change_owner() {
+        Ok(()) => Ok(true),
+        Err(_) => Err(Error::ForeignListener),
+    }
+}
+
+/// proc_pid_status(5); before Linux 5.9 it did not tell.
+fn has_filters() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let filters = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp_filters:"));
+    filters.is_none_or(|count| count.trim() != "0")
+}
+
+/// The kernel tells only who wants to be another one. A filter is its thread's, and gone with it.
+fn has_listener() -> Result<bool, Error> {
+    let attempt = || -> Result<(), Errno> {
+        nix::sys::prctl::set_no_new_privs()?;
+        let (code, jumps, value) = ALLOW;
+        let mut filter = code.to_ne_bytes().to_vec();
+        filter.extend(jumps);
+        filter.extend(value.to_ne_bytes());
+        sys::seccomp_load(&filter, false).map(drop)
+    };
+    let tried = std::thread::Builder::new()
+        .spawn(attempt)
+        .map_err(|source| Error::Io {
+            what: "looking for a seccomp listener",
+            source,
+        })?;
+    Ok(matches!(tried.join(), Ok(Err(Errno::EBUSY))))
+}
+
+/// What fails where nothing is emulated.
+fn change_owner() -> Result<(), Errno> {
+    let file = memfd_create(c"subuidless-outer", MFdFlags::MFD_CLOEXEC)?;
+    fchown(&file, Some(FAR), None)
+}

@@ -1,0 +1,183 @@
+//! Which daemon a container's listener goes to, and how there comes to be one.
+//!
+//! podman runs its runtime as root of a user namespace of its own. A daemon that listens at the
+//! usual place lives outside, and can serve every container of the user. Where there is none, each
+//! container gets a daemon of its own, which ends with it: whoever starts a process here is the
+//! container's monitor in the end, to which the kernel gives what its descendants leave behind, and
+//! conmon waits for all of that. A daemon of several containers would keep the first one's monitor.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::Uid;
+
+use crate::error::Error;
+use crate::linux::sys;
+use crate::wire::handover::{Announcement, HEARD};
+use crate::wire::rundir;
+
+/// A daemon that the front has started ends after so many seconds without any container.
+const IDLE: &str = "60";
+/// For an answer, and for a new daemon.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Tells a daemon of the container that comes next, starting one if there is none. The result is
+/// the daemon's socket.
+pub(super) fn announce(
+    asked: Option<PathBuf>,
+    announcement: &Announcement,
+) -> Result<PathBuf, Error> {
+    let Some(own) = asked else {
+        let usual = rundir::control_socket()?;
+        return match tell(&usual, announcement)? {
+            true => Ok(usual),
+            false => start_for_one(&rundir::room()?, announcement),
+        };
+    };
+    // The runtime asks nobody whom it sends the listener to.
+    rundir::refuse_replaceable(&own).map_err(|source| Error::SocketPlace {
+        path: own.clone(),
+        source,
+    })?;
+    // A daemon may be about to end, having had nothing to do, or somebody else may be starting one.
+    let mut failure = None;
+    for _ in 0..3 {
+        if tell(&own, announcement)? {
+            return Ok(own);
+        }
+        failure = start(&own, &[]).err();
+    }
+    match tell(&own, announcement)? {
+        true => Ok(own),
+        false => Err(failure.unwrap_or_else(|| Error::NoDaemon {
+            path: own,
+            reason: "it ended at once".to_owned(),
+        })),
+    }
+}
+
+/// Starts a daemon for the container that is announced, and no other.
+fn start_for_one(directory: &Path, announcement: &Announcement) -> Result<PathBuf, Error> {
+    const ATTEMPTS: u32 = 3;
+    remove_left_over(directory);
+    let namespace = fs::metadata("/proc/self/ns/user").map_or(0, |namespace| namespace.ino());
+    let name = format!("userns-{namespace}-{}", std::process::id());
+    let mut failure = None;
+    for attempt in 0..ATTEMPTS {
+        // A container may live on that was started by a process of the same number.
+        let socket = directory.join(format!("{name}-{attempt}.sock"));
+        match start(&socket, &["--for-one"]) {
+            Ok(()) if tell(&socket, announcement)? => return Ok(socket),
+            Ok(()) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::NoDaemon {
+        path: directory.join(name),
+        reason: "it ended at once".to_owned(),
+    }))
+}
+
+/// Sockets of such daemons that were killed: nobody else would ever listen there.
+fn remove_left_over(directory: &Path) {
+    // A daemon that starts holds this lock until it listens.
+    let lock = File::open(directory)
+        .map(|directory| Flock::lock(directory, FlockArg::LockExclusiveNonblock));
+    let Ok(Ok(_lock)) = lock else {
+        return;
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_ours = name.starts_with("userns-") && name.ends_with(".sock");
+        if is_ours && sys::is_bound(&path) == Ok(false) {
+            // Or the next one does it.
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// `false`: nobody listens there.
+fn tell(socket: &Path, announcement: &Announcement) -> Result<bool, Error> {
+    let failed = |source| Error::Announce {
+        path: socket.to_owned(),
+        source,
+    };
+    let start = Instant::now();
+    let mut connection = loop {
+        match sys::connect_unix(socket) {
+            Ok(connection) => break connection,
+            Err(Errno::ENOENT | Errno::ECONNREFUSED) => return Ok(false),
+            // Its queue is full.
+            Err(Errno::EAGAIN) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(errno) => return Err(failed(errno.into())),
+        }
+    };
+    match converse(&mut connection, announcement) {
+        Ok(true) => Ok(true),
+        Ok(false) => Err(failed(io::Error::other(
+            "it refuses: it may be an older one than this program",
+        ))),
+        // It has ended in this moment.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn converse(connection: &mut UnixStream, announcement: &Announcement) -> io::Result<bool> {
+    if getsockopt(&*connection, PeerCredentials)?.uid() != Uid::effective().as_raw() {
+        return Err(io::Error::other("it belongs to another user"));
+    }
+    connection.set_nonblocking(false)?;
+    connection.set_read_timeout(Some(PATIENCE))?;
+    connection.set_write_timeout(Some(PATIENCE))?;
+    connection.write_all(&announcement.encode())?;
+    let mut answer = [0; HEARD.len()];
+    match connection.read_exact(&mut answer) {
+        Ok(()) => Ok(answer == HEARD),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Starts a daemon on `socket`, and waits until it listens.
+fn start(socket: &Path, options: &[&str]) -> Result<(), Error> {
+    let failed = |reason: String| Error::NoDaemon {
+        path: socket.to_owned(),
+        reason,
+    };
+    let output = Command::new("/proc/self/exe")
+        .arg0("subuidless")
+        .args(["serve", "--background", "--idle", IDLE])
+        .args(options)
+        .arg(socket)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().trim_start_matches("subuidless: ");
+    Err(failed(said.to_owned()))
+}

@@ -1,0 +1,113 @@
+//! Where owners are kept: attributes of files, the side store, the runtime directory.
+
+use std::env;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::Check;
+use crate::daemon::store;
+use crate::linux::sys;
+use crate::wire::rundir;
+
+/// Whether files can carry their owners: in `directory`, at home, and in memory.
+pub(super) fn attributes(directory: &Path) -> Vec<Check> {
+    let home = env::var_os("HOME").filter(|home| !home.is_empty());
+    let places = [
+        Some(directory.to_owned()),
+        home.map(PathBuf::from),
+        Some(PathBuf::from("/dev/shm")),
+    ];
+    let mut seen: Vec<PathBuf> = Vec::new();
+    for place in places.into_iter().flatten() {
+        let place = fs::canonicalize(&place).unwrap_or(place);
+        if !seen.contains(&place) {
+            seen.push(place);
+        }
+    }
+    seen.iter().map(|place| carries_attributes(place)).collect()
+}
+
+fn carries_attributes(directory: &Path) -> Check {
+    let name = format!("attributes in {}", directory.display());
+    let file = match tempfile::tempfile_in(directory) {
+        Ok(file) => file,
+        Err(error) => {
+            let change = "name a directory of yours: `subuidless check DIR`";
+            return Check::warn(name, format!("no file can be made there: {error}"), change);
+        }
+    };
+    let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+    match sys::setxattr(&path, c"user.subuidless.check", b"1", 0) {
+        Ok(()) => Check::ok(name, "files carry their owners"),
+        Err(errno) => Check::warn(
+            name,
+            format!(
+                "user.* attributes: {}: owners are kept in the side store, on this machine only",
+                errno.desc()
+            ),
+            match errno {
+                Errno::EOPNOTSUPP => {
+                    "keep containers on ext4, XFS, btrfs, or tmpfs of Linux 6.6 or newer; NFS wants 4.2 on both sides"
+                }
+                _ => "keep containers in a directory where they can be set",
+            },
+        ),
+    }
+}
+
+/// Whether owners that files cannot carry last.
+pub(super) fn side_store() -> Check {
+    const NAME: &str = "side store";
+    const CHANGE: &str = "`serve --store DIR`, or XDG_STATE_HOME: a directory on a disk of this machine; else the owners of \
+                          symbolic links, fifos, sockets and devices last until the next boot";
+    let Some(directory) = store::lasting_place(None) else {
+        return Check::warn(NAME, "neither XDG_STATE_HOME nor HOME is set", CHANGE);
+    };
+    let shown = directory.display();
+    let Some(existing) = directory.ancestors().find(|ancestor| ancestor.is_dir()) else {
+        return Check::warn(NAME, format!("{shown} cannot be made"), CHANGE);
+    };
+    if let Err(error) = store::refuse_shared(existing) {
+        return Check::warn(NAME, format!("{shown}: {error}"), CHANGE);
+    }
+    match try_store(existing) {
+        Ok(()) => Check::ok(NAME, format!("{shown}, on a disk of this machine")),
+        Err(error) => Check::warn(NAME, format!("{shown}: {error}"), CHANGE),
+    }
+}
+
+/// Makes one there, for a moment.
+fn try_store(directory: &Path) -> io::Result<()> {
+    let place = tempfile::Builder::new()
+        .prefix(".subuidless-check-")
+        .tempdir_in(directory)?;
+    let opened = sys::open_lmdb(place.path(), 1 << 16, sys::Durability::Full);
+    opened.map(drop).map_err(io::Error::other)
+}
+
+/// Where sockets, locks and logs lie.
+pub(super) fn runtime_directory() -> Check {
+    const NAME: &str = "XDG_RUNTIME_DIR";
+    const CHANGE: &str = "log in through PAM (ssh, machinectl shell, loginctl enable-linger), or: mkdir -m 700 /tmp/run-$USER; \
+                          export XDG_RUNTIME_DIR=/tmp/run-$USER";
+    match rundir::look() {
+        Err(error) => Check::fail(NAME, error.to_string(), CHANGE),
+        Ok(found) if found.passed_over.is_empty() => {
+            Check::ok(NAME, format!("{}, this user's alone", found.path.display()))
+        }
+        Ok(found) => Check::warn(
+            NAME,
+            format!(
+                "{}: {} is used instead",
+                found.passed_over.join("; "),
+                found.path.display()
+            ),
+            CHANGE,
+        ),
+    }
+}

@@ -1,0 +1,214 @@
+//! What the host gives this user: ids, /proc, filters, cgroups.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::{Uid, User};
+
+use super::Check;
+use super::proof::output;
+use crate::linux::limits::{self, Loss};
+use crate::linux::sys;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who asks.
+pub(super) fn user() -> Check {
+    const NAME: &str = "user";
+    let uid = Uid::effective();
+    if !uid.is_root() {
+        return Check::ok(NAME, format!("uid {uid}, not root"));
+    }
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let numbers: Vec<u64> = map
+        .split_ascii_whitespace()
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    match numbers[..] {
+        [0, 0, 4_294_967_295] => Check::warn(
+            NAME,
+            "root: the kernel knows all ids, so containers need no emulation",
+            "ask as the user who is to run containers",
+        ),
+        _ => Check::ok(NAME, "root of a user namespace"),
+    }
+}
+
+/// Whether this user could have more ids than one natively.
+pub(super) fn range() -> Check {
+    const NAME: &str = "subuid range";
+    let uid = Uid::effective();
+    let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
+    let name = name.unwrap_or_else(|| uid.to_string());
+    let file = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let Some(range) = range_in(&file, &name, uid.as_raw()).or_else(|| asked_range(&name)) else {
+        return Check::ok(
+            NAME,
+            format!("none for {name}: that is what subuidless is for"),
+        );
+    };
+    let maps = on_usual_path("newuidmap");
+    let reason = format!("{name} has {range}");
+    if maps {
+        Check::warn(
+            NAME,
+            reason,
+            "native mapping is faster, and a real boundary between ids: prefer it where the range is large enough for the image",
+        )
+    } else {
+        Check::ok(
+            NAME,
+            format!("{reason}, but newuidmap is missing, without which nobody can use it"),
+        )
+    }
+}
+
+/// subuid(5)
+fn range_in(file: &str, name: &str, uid: u32) -> Option<String> {
+    let uid = uid.to_string();
+    file.lines().find_map(|line| {
+        let (owner, range) = line.trim().split_once(':')?;
+        let (start, count) = range.split_once(':')?;
+        (owner == name || owner == uid).then(|| format!("{count} ids from {start} on"))
+    })
+}
+
+/// From LDAP and the like, through the `subid:` line of nsswitch.conf; getsubids(1): `0: NAME START
+/// COUNT`.
+fn asked_range(name: &str) -> Option<String> {
+    let mut command = Command::new("getsubids");
+    let (status, text) = output(command.arg(name), PATIENCE).ok()?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let [start, count] = text
+        .lines()
+        .next()?
+        .split_ascii_whitespace()
+        .skip(2)
+        .collect::<Vec<_>>()
+        .try_into()
+        .ok()?;
+    status
+        .success()
+        .then(|| format!("{count} ids from {start} on"))
+}
+
+fn on_usual_path(program: &str) -> bool {
+    ["/usr/bin", "/bin", "/usr/local/bin"]
+        .iter()
+        .any(|directory| fs::metadata(format!("{directory}/{program}")).is_ok())
+}
+
+/// What this user's processes may have.
+pub(super) fn limits() -> Check {
+    const NAME: &str = "limits";
+    const CHANGE: &str = "raise that where it was lowered: ulimit(1), limits.conf(5), LimitNOFILE= and its like of a unit";
+    let short = limits::shortfalls();
+    let words = short
+        .iter()
+        .map(|(loss, words)| format!("{words}: {}", loss.words()));
+    let words = words.collect::<Vec<_>>().join("; ");
+    if short.is_empty() {
+        Check::ok(NAME, "high enough")
+    } else if short.iter().any(|(loss, _)| *loss == Loss::All) {
+        Check::fail(NAME, words, CHANGE)
+    } else {
+        Check::warn(NAME, words, CHANGE)
+    }
+}
+
+/// Whether workers can see their targets.
+pub(super) fn procfs() -> Check {
+    const NAME: &str = "/proc";
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // proc_pid_mountinfo(5): the fifth field is where, behind a lone dash come type, source and
+    // options.
+    let mut mounted = mounts.lines().filter_map(|line| {
+        let (fields, file_system) = line.split_once(" - ")?;
+        let at_proc = fields.split(' ').nth(4)? == "/proc";
+        at_proc.then(|| file_system.split(' ').next_back().unwrap_or_default())
+    });
+    let Some(options) = mounted.next_back() else {
+        return Check::fail(NAME, "not mounted", "mount -t proc proc /proc, as root");
+    };
+    match options
+        .split(',')
+        .find(|option| option.starts_with("hidepid="))
+    {
+        None => Check::ok(NAME, "shows all processes"),
+        Some("hidepid=0" | "hidepid=off") => Check::ok(NAME, "shows all processes"),
+        Some(option) => Check::ok(
+            NAME,
+            format!("{option}: shows this user's processes, which is all that workers look at"),
+        ),
+    }
+}
+
+/// Whether this process is confined already.
+pub(super) fn filters() -> Check {
+    const NAME: &str = "filters";
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let count = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp_filters:")?.trim().parse().ok())
+        .unwrap_or(0_u32);
+    match count {
+        0 => Check::ok(NAME, "no seccomp filter is on this process"),
+        count => Check::warn(
+            NAME,
+            format!("{count} on this process: what they forbid, containers cannot do either"),
+            "call it outside of containers and sandboxes, if something above fails",
+        ),
+    }
+}
+
+/// It passes by every filter.
+pub(super) fn io_uring() -> Check {
+    const NAME: &str = "io_uring";
+    let inside = "inside of containers it answers ENOSYS, since it would pass by the filter";
+    match sys::io_uring_setup() {
+        Errno::ENOSYS | Errno::EPERM | Errno::EACCES => Check::ok(NAME, "not to be had here"),
+        _ => Check::ok(NAME, format!("there; {inside}")),
+    }
+}
+
+/// What runtimes make of them.
+pub(super) fn cgroups() -> Check {
+    const NAME: &str = "cgroups";
+    let is_v2 =
+        |path| statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    if is_v2("/sys/fs/cgroup") {
+        return Check::ok(NAME, "pure v2: runtimes need nothing");
+    }
+    let bind = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup";
+    if is_v2("/sys/fs/cgroup/unified") {
+        return Check::warn(
+            NAME,
+            "hybrid: runc and `subuidless run` need nothing, crun and podman refuse it",
+            format!(
+                "unshare -r -m sh -c '{bind} && exec \"$@\"' -- crun --cgroup-manager=disabled run ...; once for podman: podman unshare {bind}"
+            ),
+        );
+    }
+    Check::warn(
+        NAME,
+        "v1 only, or none: crun and podman refuse it",
+        "boot with systemd.unified_cgroup_hierarchy=1, or use runc or `subuidless run`",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_found_by_name_and_by_number() {
+        let file = "# comment\nbob:1:2\nalice:100000:65536\n1003:300000:1000\n";
+        let of = |name, uid| range_in(file, name, uid);
+        assert_eq!(of("alice", 1).as_deref(), Some("65536 ids from 100000 on"));
+        assert_eq!(of("x", 1003).as_deref(), Some("1000 ids from 300000 on"));
+        assert_eq!(of("ali", 100), None);
+    }
+}

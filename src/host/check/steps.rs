@@ -1,0 +1,224 @@
+//! What is tried in processes of their own: a user namespace cannot be left, nor a filter be taken
+//! off.
+//!
+//! Two of them are a target and its supervisor, as in a container: neither descends from the other
+//! one. Each prints what it has seen as one JSON object.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{Gid, Uid, chown, getegid, geteuid};
+use sendfd::{RecvWithFd, SendWithFd};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot};
+use crate::linux::sys;
+use crate::syscalls::Dispatch;
+use crate::syscalls::profile;
+use crate::target::read_path;
+
+/// A file that nobody has: what succeeds with it was answered by the supervisor.
+const MARK: &str = "/subuidless-check/no-such-file";
+const CONTENT: &[u8] = b"from the supervisor\n";
+
+/// A result of the kernel's.
+pub(super) type Tried = Result<(), i32>;
+
+/// What the first process of a container would see.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Target {
+    /// The step of making a user namespace that failed, and its errno.
+    pub(super) namespace: Option<(String, i32)>,
+    pub(super) filter: Option<Tried>,
+    pub(super) chown: Option<Tried>,
+    /// Opens a file that the supervisor puts there.
+    pub(super) open: Option<Tried>,
+    pub(super) content_arrived: bool,
+}
+
+/// What a worker would see.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Supervisor {
+    pub(super) sync_wake_up: bool,
+    /// The target's directory in /proc.
+    pub(super) procfs: Option<Tried>,
+    /// Joins the target's user namespace.
+    pub(super) join: Option<Tried>,
+    pub(super) memory: Option<Tried>,
+    pub(super) send_file: Option<Tried>,
+}
+
+/// Makes a user namespace with the host user as its root, and one of mounts, which takes a
+/// capability there.
+fn enter_namespace() -> Result<(), (String, Errno)> {
+    let at = |stage: &str| {
+        let stage = stage.to_owned();
+        move |errno| (stage, errno)
+    };
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(at("unshare(CLONE_NEWUSER)"))?;
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("0 {uid} 1\n")),
+        ("gid_map", format!("0 {gid} 1\n")),
+    ] {
+        let name = format!("/proc/self/{file}");
+        std::fs::write(&name, text)
+            .map_err(|error| (format!("writing {name}"), errno_of(&error)))?;
+    }
+    unshare(CloneFlags::CLONE_NEWNS).map_err(at("unshare(CLONE_NEWNS) as its root"))
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn tried<T>(result: Result<T, Errno>) -> Option<Tried> {
+    Some(result.map(drop).map_err(|errno| errno as i32))
+}
+
+/// Enters a user namespace, loads the filter, and makes calls that only a supervisor can answer
+/// well.
+pub(crate) fn target() -> Result<(), Error> {
+    let mut seen = Target::default();
+    try_as_target(&mut seen);
+    say(&seen)
+}
+
+fn try_as_target(seen: &mut Target) {
+    if let Err((stage, errno)) = enter_namespace() {
+        seen.namespace = Some((stage, errno as i32));
+        return;
+    }
+    let Ok(link) = io::stdin().as_fd().try_clone_to_owned() else {
+        return;
+    };
+    let loaded = profile::program()
+        .map_err(|error| errno_of(&error))
+        .and_then(|program| sys::seccomp_load(&program, sys::seccomp_knows_wait_killable()));
+    seen.filter = tried(loaded.as_ref().map_err(|errno| *errno));
+    let Ok(listener) = loaded else {
+        return;
+    };
+    if UnixStream::from(link)
+        .send_with_fd(b"+", &[listener.as_raw_fd()])
+        .is_err()
+    {
+        return;
+    }
+    // Else, without a supervisor, nobody would say ENOSYS.
+    drop(listener);
+    let ids = (Some(Uid::from_raw(42)), Some(Gid::from_raw(43)));
+    seen.chown = tried(chown(MARK, ids.0, ids.1));
+    let opened = File::options()
+        .create(true)
+        .append(true)
+        .read(true)
+        .open(MARK);
+    seen.open = tried(opened.as_ref().map_err(errno_of));
+    if let Ok(mut file) = opened {
+        let mut content = Vec::new();
+        seen.content_arrived = file.read_to_end(&mut content).is_ok() && content == CONTENT;
+    }
+}
+
+/// Answers those calls, as a worker does.
+pub(crate) fn supervisor() -> Result<(), Error> {
+    let mut seen = Supervisor::default();
+    // A target that comes no further says so itself.
+    let _ = try_as_supervisor(&mut seen);
+    say(&seen)
+}
+
+fn try_as_supervisor(seen: &mut Supervisor) -> io::Result<()> {
+    let link = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut fds: [RawFd; 1] = [-1];
+    let (_, count) = link.recv_with_fd(&mut [0], &mut fds)?;
+    let Some(fd) = sys::adopt_received_fds(&fds[..count]).pop() else {
+        return Ok(());
+    };
+    let listener = ListenerFd::new(fd)?;
+    seen.sync_wake_up = listener.enable_sync_wake_up();
+    let file = marked_file()?;
+    let dispatch = Dispatch::new();
+    loop {
+        // Before Linux 6.11 only a hang-up tells that the target has ended.
+        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::NONE)?;
+        if !listener.has_pending() {
+            return Ok(());
+        }
+        let slot: Slot = Slot::default();
+        let call = match listener.receive(&slot) {
+            Ok(call) => call,
+            Err(ReceiveError::Again) => continue,
+            Err(_) => return Ok(()),
+        };
+        if seen.join.is_none() {
+            join(seen, call.pid);
+        }
+        let reply = answer(seen, &dispatch, &listener, &call, file.as_fd());
+        // ENOENT: it has ended meanwhile.
+        let _ = listener.reply(call.id, reply);
+    }
+}
+
+fn marked_file() -> io::Result<OwnedFd> {
+    let memfd = memfd_create(c"subuidless-check", MFdFlags::MFD_CLOEXEC)?;
+    let mut file = File::from(memfd);
+    file.write_all(CONTENT)?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}
+
+fn join(seen: &mut Supervisor, pid: u32) {
+    let namespace = File::open(format!("/proc/{pid}/ns/user"));
+    seen.procfs = tried(namespace.as_ref().map_err(errno_of));
+    seen.join = match namespace {
+        Ok(namespace) => tried(setns(namespace, CloneFlags::CLONE_NEWUSER)),
+        Err(error) => tried::<()>(Err(errno_of(&error))),
+    };
+}
+
+fn answer(
+    seen: &mut Supervisor,
+    dispatch: &Dispatch,
+    listener: &ListenerFd,
+    call: &Notification,
+    file: BorrowedFd,
+) -> Result<Reply, Errno> {
+    let name = dispatch.find(call).map_or("", |found| found.row.name);
+    let path = match name {
+        "chown" | "open" => call.args[0],
+        "fchownat" | "openat" => call.args[1],
+        // CONTINUE: not one of those that are tried.
+        _ => return Ok(Reply::Continue),
+    };
+    let read = read_path(call.pid, path);
+    seen.memory = tried(read.as_ref().map_err(|errno| *errno));
+    if !read.is_ok_and(|path| path.as_c_str().to_bytes() == MARK.as_bytes()) {
+        // CONTINUE: nor is this.
+        return Ok(Reply::Continue);
+    }
+    if name.contains("chown") {
+        return Ok(Reply::Value(0));
+    }
+    let sent = listener.reply_with_file(call.id, file, true);
+    seen.send_file = tried(sent);
+    sent
+}
+
+fn say(seen: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string(seen).unwrap_or_default();
+    writeln!(io::stdout(), "{text}").map_err(|source| Error::Io {
+        what: "writing to standard output",
+        source,
+    })
+}

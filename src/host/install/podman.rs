@@ -1,0 +1,162 @@
+//! podman's and buildah's settings: the runtime front in the place of crun and runc.
+//!
+//! The names stay `crun` and `runc`: podman asks by name what a runtime can do, and writes the name
+//! down with each container, which must still be startable when the settings are gone.
+
+use std::path::PathBuf;
+
+use super::file::{self, Present};
+use super::link::{self, Made};
+use super::{Places, Report};
+use crate::error::Error;
+use crate::front;
+
+/// The runtimes as podman calls them, and the names of the fronts.
+const FRONTS: [(&str, &str); 2] = [("crun", "subuidless-crun"), ("runc", "subuidless-runc")];
+const LINKS: &str = "# Links made for it: ";
+
+/// The drop-in that podman reads after the user's own containers.conf.
+pub(super) fn settings(places: &Places) -> PathBuf {
+    let names = ["containers", "containers.conf.d", "50-subuidless.conf"];
+    file::below(&places.settings, &names)
+}
+
+pub(super) fn is_installed() -> bool {
+    front::is_on_path("podman")
+}
+
+pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error> {
+    let path = settings(places);
+    let before = match file::look(&path)? {
+        Present::Mine(mine) => links(&mine.body),
+        Present::Nothing => Vec::new(),
+        present => {
+            report.leave_alone(&path, file::reason(&present));
+            return Ok(());
+        }
+    };
+    if std::env::var_os("CONTAINERS_CONF").is_some_and(|file| !file.is_empty()) {
+        report.say("podman: where CONTAINERS_CONF is set, as it is here, podman reads that file and no other");
+    }
+    let Some(names) = names(places, &before, report) else {
+        return Ok(());
+    };
+    let made = make(places, &names, &before, report)?;
+    let written = body(&names, &made).and_then(|body| file::write(&path, body, report));
+    if written.is_err() {
+        // Nobody would know of them.
+        for link in made.iter().filter(|link| !before.contains(link)) {
+            link.remove(report)?;
+        }
+    }
+    written.map(|_| ())
+}
+
+/// Where the fronts are, or are to be: beside the program, where a package has put them, or where
+/// users have theirs. `None` if something else is there.
+fn names(places: &Places, before: &[Made], report: &mut Report) -> Option<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for (_, name) in FRONTS {
+        let beside = places.binary.with_file_name(name);
+        if link::leads_to(&beside, &places.binary) && before.iter().all(|made| made.path != beside)
+        {
+            found.push(beside);
+            continue;
+        }
+        let path = file::below(&places.home, &[".local", "bin", name]);
+        let is_ours = before
+            .iter()
+            .any(|made| made.path == path && made.is_present());
+        let is_free = path.symlink_metadata().is_err();
+        if !is_ours && !is_free && !link::leads_to(&path, &places.binary) {
+            report.leave_alone(
+                &path,
+                "it is not this program, and so podman is left as it is; remove it, and do this again",
+            );
+            return None;
+        }
+        found.push(path);
+    }
+    Some(found)
+}
+
+/// The links that are missing, and those of ours.
+fn make(
+    places: &Places,
+    names: &[PathBuf],
+    before: &[Made],
+    report: &mut Report,
+) -> Result<Vec<Made>, Error> {
+    let mut made = Vec::new();
+    for path in names {
+        let ours = before.iter().find(|made| made.path == *path);
+        if ours.is_none() && link::leads_to(path, &places.binary) {
+            continue;
+        }
+        made.push(Made::make(path, &places.binary, ours, report)?);
+    }
+    // Those of before that are not needed any more, as after a package has brought its own.
+    for link in before.iter().filter(|link| !names.contains(&link.path)) {
+        link.remove(report)?;
+    }
+    Ok(made)
+}
+
+fn body(names: &[PathBuf], made: &[Made]) -> Result<String, Error> {
+    let mut body = String::from(
+        "\n# podman and buildah call these in the place of crun and runc. Each finds the real one on PATH, and\n\
+         # `podman --runtime /usr/bin/crun` still is crun itself.\n[engine.runtimes]\n",
+    );
+    for ((runtime, _), path) in FRONTS.iter().zip(names) {
+        body += &format!("{runtime} = [{}]\n", file::quoted(path)?);
+    }
+    let links = serde_json::to_string(made).map_err(|error| Error::Io {
+        what: "noting down what was made",
+        source: error.into(),
+    })?;
+    Ok(format!("{LINKS}{links}\n{body}"))
+}
+
+/// What was noted down.
+fn links(body: &str) -> Vec<Made> {
+    let line = body.lines().find_map(|line| line.strip_prefix(LINKS));
+    line.and_then(|line| serde_json::from_str(line).ok())
+        .unwrap_or_default()
+}
+
+pub(super) fn uninstall(places: &Places, report: &mut Report) -> Result<(), Error> {
+    let path = settings(places);
+    let links = match file::look(&path)? {
+        Present::Mine(mine) => links(&mine.body),
+        _ => Vec::new(),
+    };
+    // The settings first: they must not name what is not there.
+    file::remove(&path, report)?;
+    for link in links.iter().rev() {
+        link.remove(report)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn links_that_were_made_are_found_in_the_settings_again() {
+        let made = vec![Made {
+            path: "/home/a b/.local/bin/subuidless-crun".into(),
+            target: "/opt/\"x\"/subuidless".into(),
+            directories: 2,
+        }];
+        let names = [Path::new("/x/subuidless-crun").to_owned(), "/y".into()];
+        let body = body(&names, &made).unwrap();
+        assert_eq!(links(&body), made);
+        assert!(
+            body.ends_with("\ncrun = [\"/x/subuidless-crun\"]\nrunc = [\"/y\"]\n"),
+            "{body}"
+        );
+    }
+}

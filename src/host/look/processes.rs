@@ -1,0 +1,147 @@
+//! Which processes are in a container.
+//!
+//! No file tells which ones run under a certain seccomp filter. But a worker notes down the
+//! namespaces that it has joined: what is in the same mount namespace belongs to the container, and
+//! so do its descendants, who may have gone elsewhere from there and, left alone, fall to the
+//! container's own init. Where there is no mount namespace, the pid namespace decides; where there
+//! is neither, the user namespace does.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt;
+
+use crate::wire::ask::Namespaces;
+
+/// The processes that this one can see.
+#[derive(Debug)]
+pub(super) struct Processes {
+    own: Namespaces,
+    all: HashMap<u32, Process>,
+}
+
+#[derive(Debug)]
+struct Process {
+    parent: u32,
+    namespaces: Namespaces,
+}
+
+impl Processes {
+    pub(super) fn read() -> Self {
+        let all = std::fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| {
+                let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+                let parent = parent(pid)?;
+                let namespaces = namespaces(&pid.to_string());
+                Some((pid, Process { parent, namespaces }))
+            })
+            .collect();
+        Self {
+            own: namespaces("self"),
+            all,
+        }
+    }
+
+    /// The processes of the container whose worker has joined `joined`, but for `workers`.
+    pub(super) fn of(&self, joined: Namespaces, workers: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let Some(is_inside) = self.rule(joined) else {
+            return BTreeSet::new();
+        };
+        let mut found: BTreeSet<u32> = self
+            .all
+            .iter()
+            .filter(|(pid, process)| !workers.contains(pid) && is_inside(process.namespaces))
+            .map(|(pid, _)| *pid)
+            .collect();
+        loop {
+            let more: Vec<u32> = self
+                .all
+                .iter()
+                .filter(|(pid, process)| !found.contains(pid) && found.contains(&process.parent))
+                .map(|(pid, _)| *pid)
+                .collect();
+            if more.is_empty() {
+                return found;
+            }
+            found.extend(more);
+        }
+    }
+
+    /// What tells the container's processes from all others; `None` where nothing does.
+    fn rule(&self, joined: Namespaces) -> Option<impl Fn(Namespaces) -> bool> {
+        let kinds: [fn(Namespaces) -> u64; 3] = [|all| all.mount, |all| all.pid, |all| all.user];
+        let tells =
+            |kind: &fn(Namespaces) -> u64| kind(joined) != 0 && kind(joined) != kind(self.own);
+        let kind = kinds.into_iter().find(tells)?;
+        Some(move |namespaces| kind(namespaces) == kind(joined))
+    }
+}
+
+/// proc_pid_stat(5): behind the last parenthesis come the state and the parent.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Those of a process that may be looked at.
+fn namespaces(process: &str) -> Namespaces {
+    let inode = |kind: &str| {
+        let found = std::fs::metadata(format!("/proc/{process}/ns/{kind}"));
+        found.map_or(0, |found| found.ino())
+    };
+    Namespaces {
+        pid: inode("pid"),
+        mount: inode("mnt"),
+        user: inode("user"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(parent: u32, mount: u64, pid: u64) -> Process {
+        let namespaces = Namespaces {
+            pid,
+            mount,
+            user: 9,
+        };
+        Process { parent, namespaces }
+    }
+
+    #[test]
+    fn descendants_belong_to_the_container_wherever_they_went_and_the_worker_does_not() {
+        let all = [
+            (1, process(0, 1, 1)),
+            (10, process(1, 2, 2)),
+            (11, process(10, 3, 2)),
+            (12, process(11, 4, 4)),
+            (20, process(1, 2, 1)),
+            (30, process(1, 7, 7)),
+        ];
+        let processes = Processes {
+            own: Namespaces {
+                pid: 1,
+                mount: 1,
+                user: 1,
+            },
+            all: HashMap::from(all),
+        };
+        let of = |joined| -> Vec<u32> {
+            let workers = BTreeSet::from([20]);
+            processes.of(joined, &workers).into_iter().collect()
+        };
+        let mut joined = Namespaces {
+            pid: 2,
+            mount: 2,
+            user: 9,
+        };
+        assert_eq!(of(joined), [10, 11, 12]);
+        // Without a mount namespace of its own.
+        joined.mount = 1;
+        assert_eq!(of(joined), [10, 11, 12]);
+        // Not joined yet.
+        assert!(of(Namespaces::default()).is_empty());
+    }
+}

@@ -1,0 +1,180 @@
+//! `subuidless trace`: calls as they are answered, a line each.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use sendfd::RecvWithFd;
+
+use super::{Daemon, OLDER, ask_failed, daemons, shown, slow};
+use crate::error::Error;
+use crate::linux::sys;
+use crate::syscalls::TABLE;
+use crate::wire::ask::{Filter, Tracing, What};
+
+/// The lines of one daemon's containers.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    /// None once the daemon has ended.
+    connection: Option<UnixStream>,
+    pipe: File,
+    listeners: usize,
+    /// What has come of a line that has not ended yet.
+    rest: Vec<u8>,
+}
+
+/// Whether calls of this name can be seen.
+pub(crate) fn is_traceable(syscall: &str) -> bool {
+    TABLE.iter().any(|row| row.name == syscall)
+}
+
+/// Shows calls until all daemons and their containers have ended, or nobody reads any more. `tell`
+/// is for what is no call.
+pub(crate) fn trace(
+    socket: Option<&Path>,
+    container: Option<&str>,
+    filter: &Filter,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), Error> {
+    let mut failures = Vec::new();
+    let mut sources = Vec::new();
+    for daemon in daemons(socket, &mut |error| tell(&error.to_string()))? {
+        match Source::open(daemon, container, filter) {
+            Ok(source) => sources.push(source),
+            Err(error) => failures.push(error),
+        }
+    }
+    if sources.is_empty()
+        && let Some(error) = failures.pop()
+    {
+        return Err(error);
+    }
+    failures.iter().for_each(|error| tell(&error.to_string()));
+    if let Some(container) = container
+        && sources.iter().all(|source| source.listeners == 0)
+    {
+        let container = shown(container);
+        tell(&format!(
+            "no container {container} is served: waiting for it"
+        ));
+    }
+    match show(sources, tell) {
+        // `trace | head`
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|source| Error::Io {
+            what: "showing calls",
+            source,
+        }),
+    }
+}
+
+impl Source {
+    fn open(mut daemon: Daemon, container: Option<&str>, filter: &Filter) -> Result<Self, Error> {
+        daemon.ask(What::Trace {
+            container: container.map(str::to_owned),
+            filter: filter.clone(),
+        })?;
+        let failed = |error| ask_failed(&daemon.path, slow(error));
+        let mut answer = vec![0; 4096];
+        let mut fds: [RawFd; 1] = [-1];
+        let (length, count) = daemon
+            .connection
+            .recv_with_fd(&mut answer, &mut fds)
+            .map_err(failed)?;
+        let received = sys::adopt_received_fds(&fds[..count]).into_iter().next();
+        if length == 0 {
+            return Err(ask_failed(&daemon.path, OLDER));
+        }
+        let answer: Tracing = serde_json::from_slice(&answer[..length])
+            .map_err(|error| ask_failed(&daemon.path, error))?;
+        match (received, answer.refusal) {
+            (Some(pipe), None) => Ok(Self {
+                pipe: prepare(pipe).map_err(failed)?,
+                path: daemon.path,
+                connection: Some(daemon.connection),
+                listeners: answer.listeners,
+                rest: Vec::new(),
+            }),
+            (_, refusal) => Err(ask_failed(
+                &daemon.path,
+                shown(&refusal.unwrap_or_else(|| "it gave no pipe".to_owned())),
+            )),
+        }
+    }
+
+    /// Shows the whole lines among what there is; `false` at the end.
+    fn show(&mut self, output: &mut impl Write) -> io::Result<bool> {
+        let mut chunk = [0; 64 * 1024];
+        let length = match self.pipe.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            result => result?,
+        };
+        self.rest.extend_from_slice(&chunk[..length]);
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+            return Ok(length > 0);
+        };
+        let lines: Vec<u8> = self.rest.drain(..=end).collect();
+        // They are escaped where they are made; a terminal is worth a second look.
+        for line in String::from_utf8_lossy(&lines).lines() {
+            writeln!(output, "{}", shown(line))?;
+        }
+        output.flush()?;
+        Ok(length > 0)
+    }
+}
+
+fn prepare(pipe: OwnedFd) -> io::Result<File> {
+    fcntl(&pipe, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(File::from(pipe))
+}
+
+/// Whether the last who could write a line ends together with the daemon.
+fn hangs_up_soon(pipe: &File) -> bool {
+    const SOON: u8 = 200;
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+    poll(&mut fds, SOON).is_ok_and(|hung_up| hung_up > 0)
+}
+
+fn show(mut sources: Vec<Source>, tell: &mut dyn FnMut(&str)) -> io::Result<()> {
+    let mut output = io::BufWriter::new(io::stdout().lock());
+    while !sources.is_empty() {
+        // One that nobody reads any more hangs up.
+        let stdout = PollFd::new(output.get_ref().as_fd(), PollFlags::empty());
+        let mut fds = vec![stdout.clone()];
+        for source in &sources {
+            let connection = source.connection.as_ref();
+            fds.push(PollFd::new(source.pipe.as_fd(), PollFlags::POLLIN));
+            fds.push(connection.map_or(stdout.clone(), |connection| {
+                PollFd::new(connection.as_fd(), PollFlags::empty())
+            }));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let happened: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
+        if happened[0] {
+            return Ok(());
+        }
+        let mut kept = Vec::new();
+        for (mut source, happened) in sources.into_iter().zip(happened[1..].chunks_exact(2)) {
+            if happened[1] && source.connection.take().is_some() && !hangs_up_soon(&source.pipe) {
+                tell(&format!(
+                    "{}: the daemon has ended: containers that start from now on are not shown",
+                    source.path.display()
+                ));
+            }
+            if !happened[0] || source.show(&mut output)? {
+                kept.push(source);
+            }
+        }
+        sources = kept;
+    }
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! The kernel as we use it: system calls, seccomp's notifications, procfs, names, locks between
+//! processes, resource limits.
+//!
+//! Unsafe code is in `sys` only: one kernel call per function, without policy.
+
+pub(crate) mod limits;
+pub(crate) mod lock;
+pub(crate) mod name;
+pub(crate) mod procfs;
+pub(crate) mod seccomp;
+#[expect(
+    unsafe_code,
+    reason = "the only unsafe room: the system calls that no crate wraps"
+)]
+pub(crate) mod sys;

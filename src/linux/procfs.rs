@@ -1,0 +1,217 @@
+//! The host's procfs: names of files in it, and what some of them say.
+//!
+//! A worker keeps the procfs of the pid namespace that it was born in as the working directory of
+//! every service thread, so these names are relative: in the container's own procfs a worker has no
+//! pid. A name never goes on *through* a directory of the host's procfs with bytes that a target
+//! chose: only behind a magic link, which has left it.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::NixPath;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+
+use crate::credentials::Capabilities;
+use crate::linux::name::Name;
+
+/// `self/fd/N`: one of our own files, as a path for calls that refuse O_PATH fds.
+pub(crate) fn own_fd(fd: BorrowedFd) -> Name {
+    Name::format(format_args!("self/fd/{}", fd.as_raw_fd()))
+}
+
+/// `self/WHAT`
+pub(crate) fn own(what: &str) -> Name {
+    Name::format(format_args!("self/{what}"))
+}
+
+/// `PID/fd/N`: a file of the target.
+pub(crate) fn target_fd(pid: u32, fd: i32) -> Name {
+    Name::format(format_args!("{pid}/fd/{fd}"))
+}
+
+/// `PID/WHAT`
+pub(crate) fn target(pid: u32, what: &str) -> Name {
+    Name::format(format_args!("{pid}/{what}"))
+}
+
+/// The text of a file.
+pub(crate) fn read(name: &Name) -> Result<String, Errno> {
+    read_at(AT_FDCWD, name)
+}
+
+/// The text of a file of any procfs.
+pub(crate) fn read_at<P: NixPath + ?Sized>(
+    directory: impl AsFd,
+    name: &P,
+) -> Result<String, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let file = openat(directory, name, flags, Mode::empty())?;
+    std::io::read_to_string(File::from(file)).map_err(errno_of)
+}
+
+pub(crate) fn write(name: &Name, text: &[u8]) -> Result<(), Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = openat(AT_FDCWD, name, flags, Mode::empty())?;
+    File::from(file).write_all(text).map_err(errno_of)
+}
+
+/// Whether the main thread of the process `pid` has ended while others have not: then it cannot be
+/// waited for. A killed worker with a thread in an uninterruptible call (FUSE that has read the
+/// request, a dead NFS server) stays so. To be called while /proc is the host's.
+pub(crate) fn is_dying(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" Z"))
+    })
+}
+
+/// The names in a directory that are text.
+pub(crate) fn list(name: &CStr) -> Result<Vec<String>, Errno> {
+    let entries = std::fs::read_dir(OsStr::from_bytes(name.to_bytes())).map_err(errno_of)?;
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect())
+}
+
+/// When a process was started, in clock ticks since the boot: proc_pid_stat(5), field 22.
+pub(crate) fn start_time(stat: &str) -> Option<u64> {
+    // The program's name, the second field, may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Blanks and the like are octal in mountinfo.
+pub(crate) fn unescaped(point: &str) -> String {
+    [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ]
+    .into_iter()
+    .fold(point.to_owned(), |point, (escaped, plain)| {
+        point.replace(escaped, plain)
+    })
+}
+
+fn errno_of(error: std::io::Error) -> Errno {
+    Errno::try_from(error).unwrap_or(Errno::EIO)
+}
+
+/// PID/status: proc_pid_status(5).
+#[derive(Debug)]
+pub(crate) struct Status(String);
+
+impl Status {
+    pub(crate) fn of(tid: u32) -> Result<Self, Errno> {
+        read(&target(tid, "status")).map(Self)
+    }
+
+    /// From the opened file, of any procfs.
+    pub(crate) fn of_file(file: BorrowedFd) -> Result<Self, Errno> {
+        read(&own_fd(file)).map(Self)
+    }
+
+    /// From the directory of a process in any procfs.
+    pub(crate) fn in_directory(process: impl AsFd) -> Result<Self, Errno> {
+        read_at(process, c"status").map(Self)
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.0
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    }
+
+    /// The process's id in the pid namespace of the procfs that this was read in.
+    pub(crate) fn tgid(&self) -> Option<u32> {
+        self.field("Tgid")?.trim().parse().ok()
+    }
+
+    /// The process's id in its own pid namespace.
+    pub(crate) fn own_tgid(&self) -> Option<u32> {
+        Self::last(self.field("NStgid")?)
+    }
+
+    /// The thread's id in its own pid namespace.
+    pub(crate) fn own_tid(&self) -> Option<u32> {
+        Self::last(self.field("NSpid")?)
+    }
+
+    /// The process's ids, from the procfs's pid namespace down to its own.
+    pub(crate) fn tgids(&self) -> Vec<u32> {
+        let ids = self.field("NStgid").unwrap_or_default();
+        ids.split_ascii_whitespace()
+            .filter_map(|id| id.parse().ok())
+            .collect()
+    }
+
+    /// The thread's ids, likewise.
+    pub(crate) fn tids(&self) -> Vec<u32> {
+        let ids = self.field("NSpid").unwrap_or_default();
+        ids.split_ascii_whitespace()
+            .filter_map(|id| id.parse().ok())
+            .collect()
+    }
+
+    fn last(ids: &str) -> Option<u32> {
+        ids.split_ascii_whitespace().next_back()?.parse().ok()
+    }
+
+    fn set(&self, name: &str) -> Option<u64> {
+        u64::from_str_radix(self.field(name)?.trim(), 16).ok()
+    }
+
+    /// The capabilities that the kernel has for the thread.
+    pub(crate) fn capabilities(&self) -> Option<Capabilities> {
+        Some(Capabilities {
+            permitted: self.set("CapPrm")?,
+            effective: self.set("CapEff")?,
+            inheritable: self.set("CapInh")?,
+            ambient: self.set("CapAmb")?,
+        })
+    }
+
+    pub(crate) fn bounding(&self) -> Option<u64> {
+        self.set("CapBnd")
+    }
+
+    pub(crate) fn no_new_privs(&self) -> bool {
+        self.field("NoNewPrivs")
+            .is_some_and(|bit| bit.trim() == "1")
+    }
+
+    /// umask(2)
+    pub(crate) fn umask(&self) -> Option<u32> {
+        u32::from_str_radix(self.field("Umask")?.trim(), 8).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_field_by_field() {
+        let text = "Name:\tx\nUmask:\t0027\nTgid:\t812\nNStgid:\t812\t7\t1\nNSpid:\t813\t8\t2\n\
+            CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t0000000000000001\n\
+            CapBnd:\t000001ffffffffff\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\n";
+        let status = Status(text.to_owned());
+        assert_eq!(status.tgid(), Some(812));
+        assert_eq!(status.own_tgid(), Some(1));
+        assert_eq!(status.own_tid(), Some(2));
+        assert_eq!(status.tgids(), [812, 7, 1]);
+        assert_eq!(status.umask(), Some(0o27));
+        assert_eq!(status.bounding(), Some(0x1ff_ffff_ffff));
+        assert!(status.no_new_privs());
+        let sets = status.capabilities().unwrap();
+        assert_eq!((sets.permitted, sets.effective), (0xa804_25fb, 1));
+        assert_eq!(Status(String::new()).tgid(), None);
+    }
+}

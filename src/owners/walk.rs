@@ -1,0 +1,132 @@
+//! A tree from its top down, by open directories: it never follows a symbolic link, and no rename
+//! leads it elsewhere.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::owner::file_type;
+
+/// An open file of the tree.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found<'a> {
+    /// From the top on; `.` is the top.
+    pub(crate) path: &'a [u8],
+    pub(crate) file: BorrowedFd<'a>,
+    pub(crate) stat: &'a FileStat,
+}
+
+#[derive(Debug)]
+struct Level {
+    directory: OwnedFd,
+    /// What is still to come, the next one last.
+    names: Vec<OsString>,
+    /// Of the directory's own path.
+    length: usize,
+}
+
+/// A walk through a tree, each directory in the order of its names' bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Walk {
+    /// Leaves out what is on another file system than the top.
+    pub(crate) one_file_system: bool,
+    /// Only visits the top.
+    pub(crate) top_only: bool,
+    levels: Vec<Level>,
+    path: Vec<u8>,
+}
+
+impl Walk {
+    /// Calls `visit` for `top` and everything below; a path and an error for what cannot be looked
+    /// at. Ends with the first error of `visit`.
+    pub(crate) fn run<E>(
+        mut self,
+        top: OwnedFd,
+        mut visit: impl FnMut(Result<Found, (&[u8], Errno)>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let device = match fstat(&top) {
+            Ok(stat) => stat.st_dev,
+            Err(errno) => return visit(Err((b".", errno))),
+        };
+        self.enter(top, device, &mut visit)?;
+        while let Some(level) = self.levels.last_mut() {
+            self.path.truncate(level.length);
+            let Some(name) = level.names.pop() else {
+                self.levels.pop();
+                continue;
+            };
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend(name.as_bytes());
+            let name = Name::new(name.into_vec());
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            match openat(&level.directory, &name, flags, Mode::empty()) {
+                Ok(file) => self.enter(file, device, &mut visit)?,
+                // Removed meanwhile.
+                Err(Errno::ENOENT) => {}
+                Err(errno) => visit(Err((&self.path, errno)))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits a file, and lists it if it is a directory.
+    fn enter<E>(
+        &mut self,
+        file: OwnedFd,
+        device: u64,
+        visit: &mut impl FnMut(Result<Found, (&[u8], Errno)>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let path = match self.path.as_slice() {
+            b"" => b".",
+            path => path,
+        };
+        let stat = match fstat(&file) {
+            Ok(stat) => stat,
+            Err(errno) => return visit(Err((path, errno))),
+        };
+        if self.one_file_system && stat.st_dev != device {
+            return Ok(());
+        }
+        visit(Ok(Found {
+            path,
+            file: file.as_fd(),
+            stat: &stat,
+        }))?;
+        if self.top_only || file_type(stat.st_mode) != SFlag::S_IFDIR {
+            return Ok(());
+        }
+        match names(file.as_fd()) {
+            Ok(names) => self.levels.push(Level {
+                directory: file,
+                names,
+                length: self.path.len(),
+            }),
+            Err(errno) => visit(Err((path, errno)))?,
+        }
+        Ok(())
+    }
+}
+
+/// The names in a directory, the first one last.
+fn names(directory: BorrowedFd) -> Result<Vec<OsString>, Errno> {
+    let list = || {
+        let path = procfs::own_fd(directory);
+        let path = Path::new(std::ffi::OsStr::from_bytes(path.as_c_str().to_bytes()));
+        fs::read_dir(path)?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect::<std::io::Result<Vec<_>>>()
+    };
+    let mut names = list().map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO))?;
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(names)
+}

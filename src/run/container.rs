@@ -1,0 +1,317 @@
+//! `subuidless run --rootfs` and `--bundle`: a container that crun or runc makes, with a supervisor
+//! of its own.
+//!
+//! The process that was called makes a bundle and a user namespace, starts the supervisor, and
+//! becomes the runtime (see `crate::front`). The supervisor ends with the container, and removes
+//! what was made for it.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
+use serde_json::{Map, Value};
+
+use super::namespace;
+use super::network::{self, Network};
+use super::place::{self, About, Place, free_name};
+use super::program;
+use super::spec::{self, Bind, Wishes, text};
+use super::supervisor::{Log, Supervisor};
+use super::user::{Login, Names};
+use crate::error::Error;
+use crate::front;
+use crate::front::bundle;
+use crate::syscalls::profile::Runtime;
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct ContainerOptions {
+    pub(crate) root: Root,
+    pub(crate) name: Option<String>,
+    /// crun or runc: a path, or a name on PATH.
+    pub(crate) runtime: Option<PathBuf>,
+    pub(crate) detach: bool,
+    pub(crate) command: Vec<OsString>,
+    /// `UID[:GID]`, or names that the root file system knows.
+    pub(crate) user: Option<String>,
+    pub(crate) environment: Vec<String>,
+    pub(crate) directory: Option<String>,
+    pub(crate) terminal: bool,
+    pub(crate) binds: Vec<Bind>,
+    pub(crate) read_only: bool,
+    pub(crate) copy_up: Vec<String>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) network: Option<Network>,
+    pub(crate) capabilities: Vec<String>,
+    pub(crate) store: Option<PathBuf>,
+    pub(crate) log: Log,
+}
+
+/// Where a container's files come from.
+#[derive(Debug)]
+pub(crate) enum Root {
+    Rootfs(PathBuf),
+    Bundle(PathBuf),
+}
+
+/// Becomes the runtime. Returns only if that cannot be done.
+pub(crate) fn run(options: ContainerOptions) -> Result<Infallible, Error> {
+    let (path, kind) = front::find_runtime(options.runtime.as_deref())?;
+    let place = Place::of(&options.name.clone().unwrap_or_else(free_name))?;
+    let mut config = match &options.root {
+        Root::Rootfs(rootfs) => spec::of_rootfs(&directory(rootfs)?)?,
+        Root::Bundle(bundle) => {
+            let bundle = directory(bundle)?;
+            let config = bundle::read_object(&bundle.join("config.json"))?;
+            spec::moved_from(&bundle, config)?
+        }
+    };
+    let rootfs = directory(&root_of(&config))?;
+    place::tidy_up();
+    let claimed = place.claim()?;
+    let prepared = prepare(&options, &place, &rootfs, &mut config)
+        .and_then(|()| find_program(&options, &rootfs, &config))
+        .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, options.detach)))
+        .and_then(|()| start_supervisor(&options, &place));
+    if let Err(error) = prepared {
+        place.remove_all(claimed);
+        return Err(error);
+    }
+    drop(claimed);
+    // From here on the supervisor removes what is left, when this process has ended.
+    namespace::enter(&[CloneFlags::CLONE_NEWNS])?;
+    if kind == Runtime::Crun {
+        namespace::unify_cgroups()?;
+    }
+    for directory in &options.copy_up {
+        copy_up(&place, &rootfs, directory)?;
+    }
+    let mut arguments = runtime_arguments(&place, kind);
+    arguments.push("run".into());
+    if options.detach {
+        arguments.push("--detach".into());
+    }
+    arguments.extend(["--bundle".into(), place.directory.clone().into()]);
+    arguments.push(place.name.clone().into());
+    Err(front::run(front::Options {
+        name: "subuidless".into(),
+        runtime: Some(path),
+        socket: Some(place.socket()),
+        arguments,
+    }))
+}
+
+fn find_program(
+    options: &ContainerOptions,
+    rootfs: &Path,
+    config: &Map<String, Value>,
+) -> Result<(), Error> {
+    let mounts = config.get("mounts").and_then(Value::as_array);
+    let destinations = mounts
+        .into_iter()
+        .flatten()
+        .filter_map(|mount| mount.get("destination")?.as_str())
+        // What is copied up is there already.
+        .filter(|destination| !options.copy_up.iter().any(|copied| copied == destination));
+    let root = program::Root {
+        directory: rootfs.to_owned(),
+        mounts: destinations.map(PathBuf::from).collect(),
+    };
+    let process = config.get("process").and_then(Value::as_object);
+    process.map_or(Ok(()), |process| program::require(&root, process))
+}
+
+/// The runtime's own options.
+pub(super) fn runtime_arguments(place: &Place, kind: Runtime) -> Vec<OsString> {
+    let mut arguments = vec!["--root".into(), place.state().into()];
+    if kind == Runtime::Crun {
+        // There are none that this user could write to without a session manager's help.
+        arguments.push("--cgroup-manager=disabled".into());
+    }
+    arguments
+}
+
+fn root_of(config: &Map<String, Value>) -> PathBuf {
+    let path = config
+        .get("root")
+        .and_then(|root| root.get("path")?.as_str());
+    PathBuf::from(path.unwrap_or_default())
+}
+
+/// The absolute path of a directory that is there.
+fn directory(path: &Path) -> Result<PathBuf, Error> {
+    let failed = |source| Error::File {
+        path: path.to_owned(),
+        source,
+    };
+    let absolute = fs::canonicalize(path).map_err(failed)?;
+    match fs::metadata(&absolute).map_err(failed)?.is_dir() {
+        true => Ok(absolute),
+        false => Err(failed(io::ErrorKind::NotADirectory.into())),
+    }
+}
+
+/// The bundle: what the options wish, in config.json, and in process.json what `exec` begins with.
+fn prepare(
+    options: &ContainerOptions,
+    place: &Place,
+    rootfs: &Path,
+    config: &mut Map<String, Value>,
+) -> Result<(), Error> {
+    let is_new = matches!(options.root, Root::Rootfs(_));
+    let network = options.network.or(is_new.then_some(Network::Host));
+    let mut binds = options.binds.clone();
+    if let Some(network) = network
+        && let Some(source) = network.resolver(&place.directory)?
+    {
+        binds.extend(resolver(rootfs, source, options.read_only));
+    }
+    for directory in &options.copy_up {
+        binds.push(Bind {
+            source: copied(place, directory),
+            destination: directory.clone(),
+            read_only: false,
+        });
+    }
+    let find = |user: &String| Login::find(user, &Names::Rootfs(rootfs));
+    let user = options.user.as_ref().map(find).transpose()?;
+    let wishes = Wishes {
+        command: spec::words(&options.command)?,
+        user: user.map(|login| login.to_process_user()),
+        environment: options.environment.clone(),
+        directory: options.directory.clone(),
+        terminal: options.terminal && !options.detach,
+        binds,
+        read_only: options.read_only,
+        hostname: options
+            .hostname
+            .clone()
+            .or_else(|| is_new.then(|| place.name.clone())),
+        network,
+        capabilities: options.capabilities.clone(),
+    };
+    wishes.apply(config, &place.directory)?;
+    write(&place.directory.join("config.json"), config)?;
+    write(
+        &place.directory.join("process.json"),
+        spec::object(config, "process"),
+    )
+}
+
+fn write(path: &Path, json: &Map<String, Value>) -> Result<(), Error> {
+    let text = serde_json::to_vec_pretty(json).unwrap_or_default();
+    fs::write(path, text).map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The host's name servers, where there is a file to put over, or can be one.
+fn resolver(rootfs: &Path, source: PathBuf, read_only: bool) -> Option<Bind> {
+    let file = rootfs.join("etc/resolv.conf");
+    let has_room = match fs::symlink_metadata(&file) {
+        Ok(found) => found.is_file(),
+        Err(_) => !read_only && rootfs.join("etc").is_dir(),
+    };
+    has_room.then(|| Bind {
+        source,
+        destination: "/etc/resolv.conf".to_owned(),
+        read_only: true,
+    })
+}
+
+fn about(runtime: &Path, rootfs: PathBuf, config: &Map<String, Value>, detach: bool) -> About {
+    let command = config
+        .get("process")
+        .and_then(|process| process.get("args")?.as_array());
+    let words = command.into_iter().flatten().filter_map(Value::as_str);
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    About {
+        runtime: runtime.to_owned(),
+        command: words.map(str::to_owned).collect(),
+        rootfs,
+        started: since_1970.map_or(0, |time| time.as_secs()),
+        foreground: !detach,
+    }
+}
+
+fn start_supervisor(options: &ContainerOptions, place: &Place) -> Result<(), Error> {
+    let failed = |source| Error::File {
+        path: place.directory.clone(),
+        source,
+    };
+    // Until the supervisor has one of its own.
+    let _lock = place.lock().map_err(failed)?;
+    Supervisor::start_for(place, options.store.as_deref(), &options.log)?;
+    match options.network {
+        Some(network) => network::start_keeper(network, &place.directory),
+        None => Ok(()),
+    }
+}
+
+/// Where the writable view of a directory lies, in a tmpfs that only this process and the container
+/// see.
+fn copied(place: &Place, directory: &str) -> PathBuf {
+    let name = directory.trim_matches('/').replace('/', "-");
+    place.directory.join("up").join(name).join("merged")
+}
+
+/// A tmpfs over the directory, into which a file is copied, with its owner, once it is changed.
+fn copy_up(place: &Place, rootfs: &Path, directory: &str) -> Result<(), Error> {
+    let lower = directory_in(rootfs, directory)?;
+    let merged = copied(place, directory);
+    let base = merged.parent().unwrap_or(Path::new("/")).to_owned();
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| Error::File { path, source }
+    };
+    let mount_at = |kind: &str, at: &Path, data: Option<&str>| {
+        mount(Some(kind), at, Some(kind), MsFlags::MS_NODEV, data)
+            .map_err(|errno| failed(at)(errno.into()))
+    };
+    fs::create_dir_all(&base).map_err(failed(&base))?;
+    mount_at("tmpfs", &base, None)?;
+    for name in ["upper", "work", "merged"] {
+        let path = base.join(name);
+        fs::create_dir(&path).map_err(failed(&path))?;
+    }
+    let data = format!(
+        "userxattr,lowerdir={},upperdir={},workdir={}",
+        procfs_name(&lower),
+        escaped(text(&base.join("upper"))?),
+        escaped(text(&base.join("work"))?)
+    );
+    mount_at("overlay", &merged, Some(&data))
+}
+
+/// A directory of the root file system, on the way to which there is no link that could lead out of
+/// it.
+fn directory_in(rootfs: &Path, directory: &str) -> Result<OwnedFd, Error> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let inside = directory.trim_start_matches('/');
+    let open = || -> io::Result<OwnedFd> { Ok(openat2(File::open(rootfs)?, inside, how)?) };
+    open().map_err(|_| Error::Rootfs {
+        path: rootfs.join(inside),
+        reason: "--copy-up wants a directory of the root file system, with no link on the way",
+    })
+}
+
+fn procfs_name(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Characters that mean something in overlay's options.
+fn escaped(path: &str) -> String {
+    path.replace('\\', "\\\\")
+        .replace(':', "\\:")
+        .replace(',', "\\,")
+}

@@ -1,0 +1,116 @@
+//! `subuidless exec`, `ps`, `kill`: for containers that `run` has started.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+
+use nix::sys::signal::Signal;
+use serde::Serialize;
+
+use super::container::runtime_arguments;
+use super::namespace;
+use super::place::{self, About, Place};
+use super::program;
+use super::spec::{self, Wishes};
+use super::user::{Login, Names};
+use crate::error::Error;
+use crate::front::bundle;
+use crate::front::{self, FirstProcess};
+use crate::syscalls::profile::Runtime;
+
+/// What `exec` is asked for.
+#[derive(Debug)]
+pub(crate) struct ExecOptions {
+    pub(crate) name: String,
+    pub(crate) command: Vec<OsString>,
+    /// None: the user that the container was started with.
+    pub(crate) user: Option<String>,
+    pub(crate) environment: Vec<String>,
+    pub(crate) directory: Option<String>,
+    pub(crate) terminal: bool,
+}
+
+/// Becomes the runtime. Returns only if that cannot be done.
+pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
+    let (place, about) = Place::find(&options.name)?;
+    let kind = front::kind(&about.runtime);
+    let init = first_process(&place)?;
+    let find = |user: &String| Login::find(user, &Names::Rootfs(&about.rootfs));
+    let user = options.user.as_ref().map(find).transpose()?;
+    let mut process = bundle::read_object(&place.directory.join("process.json"))?;
+    if user.is_some() {
+        // Another user has another one.
+        spec::list(&mut process, "env").retain(|variable| {
+            !variable
+                .as_str()
+                .is_some_and(|text| text.starts_with("HOME="))
+        });
+    }
+    let wishes = Wishes {
+        command: spec::words(&options.command)?,
+        user: user.map(|login| login.to_process_user()),
+        environment: options.environment.clone(),
+        directory: options.directory.clone(),
+        terminal: options.terminal,
+        ..Wishes::default()
+    };
+    wishes.apply_to_process(&mut process)?;
+    namespace::join(&init)?;
+    let root = program::Root {
+        directory: format!("/proc/{}/root", init.pid).into(),
+        mounts: Vec::new(),
+    };
+    program::require(&root, &process)?;
+    if kind == Runtime::Crun {
+        namespace::unify_cgroups()?;
+    }
+    let mut arguments = runtime_arguments(&place, kind);
+    arguments.extend(["exec".into(), "--process".into()]);
+    arguments.push(front::passed_on(&process)?);
+    arguments.push(place.name.clone().into());
+    Err(front::run(front::Options {
+        name: "subuidless".into(),
+        runtime: Some(about.runtime),
+        socket: Some(place.socket()),
+        arguments,
+    }))
+}
+
+fn first_process(place: &Place) -> Result<FirstProcess, Error> {
+    place.first_process().ok_or_else(|| Error::NoContainer {
+        name: place.name.clone(),
+        known: String::new(),
+    })
+}
+
+/// A running container.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// Its first process; none while it is being made.
+    pub(crate) pid: Option<u32>,
+    #[serde(flatten)]
+    pub(crate) about: About,
+}
+
+/// All that run.
+pub(crate) fn list() -> Vec<Row> {
+    place::list()
+        .into_iter()
+        .map(|(place, about)| Row {
+            pid: place.first_process().map(|first| first.pid),
+            name: place.name,
+            about,
+        })
+        .collect()
+}
+
+/// Sends a signal to the first process of a container. Its kernel ignores those that it has no
+/// handler for, but SIGKILL and SIGSTOP.
+pub(crate) fn signal(name: &str, signal: Signal) -> Result<(), Error> {
+    let (place, _) = Place::find(name)?;
+    let first = first_process(&place)?;
+    first.signal(signal).map_err(|errno| Error::Io {
+        what: "sending a signal to the container",
+        source: errno.into(),
+    })
+}

@@ -1,0 +1,309 @@
+//! The config.json of a container that `run --rootfs` makes, and what options change in one that
+//! `run --bundle` takes.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::network::Network;
+use crate::error::Error;
+use crate::linux::sys;
+use crate::wire::handover::ProcessUser;
+
+const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What docker and podman give a container, and what mknod(1) and packages with daemons of their
+/// own ask for.
+const CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// What the options of `run` say about a container.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    pub(super) command: Vec<String>,
+    pub(super) user: Option<ProcessUser>,
+    /// `NAME=VALUE`, or `NAME` for the value that it has here.
+    pub(super) environment: Vec<String>,
+    pub(super) directory: Option<String>,
+    pub(super) terminal: bool,
+    pub(super) binds: Vec<Bind>,
+    pub(super) read_only: bool,
+    pub(super) hostname: Option<String>,
+    pub(super) network: Option<Network>,
+    pub(super) capabilities: Vec<String>,
+}
+
+/// `SRC:DST[:ro]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bind {
+    pub(crate) source: PathBuf,
+    pub(crate) destination: String,
+    pub(crate) read_only: bool,
+}
+
+impl std::str::FromStr for Bind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (rest, read_only) = match text.strip_suffix(":ro") {
+            Some(rest) => (rest, true),
+            None => (text.strip_suffix(":rw").unwrap_or(text), false),
+        };
+        let (source, destination) = rest
+            .rsplit_once(':')
+            .ok_or("two paths are wanted, as in /data:/mnt or /data:/mnt:ro")?;
+        if !destination.starts_with('/') {
+            return Err("the path in the container must be absolute".to_owned());
+        }
+        let source = fs::canonicalize(source).map_err(|error| format!("{source}: {error}"))?;
+        Ok(Self {
+            source,
+            destination: destination.to_owned(),
+            read_only,
+        })
+    }
+}
+
+/// A config.json for a directory tree.
+pub(super) fn of_rootfs(rootfs: &Path) -> Result<Map<String, Value>, Error> {
+    let mounts = json!([
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"]
+        ),
+        // Without gid=5, which the kernel does not know in here.
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620"
+            ]
+        ),
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]
+        ),
+        mount(
+            "/dev/mqueue",
+            "mqueue",
+            "mqueue",
+            &["nosuid", "noexec", "nodev"]
+        ),
+    ]);
+    let config = json!({
+        "ociVersion": "1.0.0",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/bin/sh"],
+            "env": [SEARCH_PATH],
+            "cwd": "/",
+            "capabilities": {
+                "bounding": CAPABILITIES,
+                "effective": CAPABILITIES,
+                "permitted": CAPABILITIES,
+            },
+            "noNewPrivileges": false,
+        },
+        "root": {"path": text(rootfs)?, "readonly": false},
+        "mounts": mounts,
+        "linux": {
+            "namespaces": [
+                {"type": "pid"},
+                {"type": "ipc"},
+                {"type": "uts"},
+                {"type": "mount"},
+            ],
+            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware"],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    });
+    match config {
+        Value::Object(config) => Ok(config),
+        _ => unreachable!("written as an object above"),
+    }
+}
+
+/// What a bundle says relative to itself, said for any place; and its user namespace is the one
+/// that we make.
+pub(super) fn moved_from(
+    bundle: &Path,
+    mut config: Map<String, Value>,
+) -> Result<Map<String, Value>, Error> {
+    let wrong = |reason: &str| Error::Json {
+        path: bundle.join("config.json"),
+        reason: reason.to_owned(),
+    };
+    let root = object(&mut config, "root");
+    let path = root.get("path").and_then(Value::as_str);
+    let path = bundle.join(path.ok_or_else(|| wrong("it has no \"root\" with a \"path\""))?);
+    root.insert("path".into(), text(&path)?.into());
+    for mount in list(&mut config, "mounts") {
+        let is_bind = mount.get("type").and_then(Value::as_str) == Some("bind")
+            || mount
+                .get("options")
+                .and_then(Value::as_array)
+                .is_some_and(|options| options.iter().any(|o| o == "bind" || o == "rbind"));
+        if let Some(source) = mount.get("source").and_then(Value::as_str)
+            && is_bind
+        {
+            mount["source"] = text(&bundle.join(source))?.into();
+        }
+    }
+    let linux = object(&mut config, "linux");
+    list(linux, "namespaces").retain(|namespace| namespace["type"] != "user");
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+    // There are no cgroups to put limits into.
+    linux.remove("resources");
+    linux.remove("cgroupsPath");
+    Ok(config)
+}
+
+impl Wishes {
+    /// Makes them come true in `config`, which is going to lie in `bundle`.
+    pub(super) fn apply(self, config: &mut Map<String, Value>, bundle: &Path) -> Result<(), Error> {
+        self.apply_to_process(object(config, "process"))?;
+        if self.read_only {
+            object(config, "root").insert("readonly".into(), true.into());
+        }
+        if let Some(hostname) = &self.hostname {
+            config.insert("hostname".into(), hostname.as_str().into());
+        }
+        if let Some(network) = self.network {
+            network.apply(config, bundle)?;
+        }
+        for bind in &self.binds {
+            let mode = if bind.read_only { "ro" } else { "rw" };
+            let mount = mount(
+                &bind.destination,
+                "bind",
+                text(&bind.source)?,
+                &["rbind", mode],
+            );
+            list(config, "mounts").push(mount);
+        }
+        Ok(())
+    }
+
+    /// The process's part alone, as `exec` needs it.
+    pub(super) fn apply_to_process(&self, process: &mut Map<String, Value>) -> Result<(), Error> {
+        process.insert("terminal".into(), self.terminal.into());
+        process.remove("consoleSize");
+        if self.terminal
+            && let Ok((rows, columns)) = sys::window_size(std::io::stdin().as_fd())
+        {
+            let size = json!({"height": rows, "width": columns});
+            process.insert("consoleSize".into(), size);
+        }
+        if !self.command.is_empty() {
+            process.insert("args".into(), json!(self.command));
+        }
+        if let Some(user) = &self.user {
+            process.insert("user".into(), json!(user));
+        }
+        if let Some(directory) = &self.directory {
+            process.insert("cwd".into(), directory.as_str().into());
+        }
+        let environment = list(process, "env");
+        for variable in &self.environment {
+            let name = variable.split('=').next().unwrap_or_default();
+            let is_it = |value: &Value| {
+                let known = value.as_str().and_then(|text| text.split('=').next());
+                known == Some(name)
+            };
+            environment.retain(|known| !is_it(known));
+            match variable.contains('=') {
+                true => environment.push(variable.as_str().into()),
+                false => {
+                    if let Ok(value) = std::env::var(name) {
+                        environment.push(format!("{name}={value}").into());
+                    }
+                }
+            }
+        }
+        for capability in &self.capabilities {
+            let sets = object(process, "capabilities");
+            for set in ["bounding", "effective", "permitted"] {
+                let set = list(sets, set);
+                if !set.iter().any(|known| known == capability.as_str()) {
+                    set.push(capability.as_str().into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
+    json!({"destination": destination, "type": kind, "source": source, "options": options})
+}
+
+/// A member that is an object, made if there is none.
+pub(super) fn object<'a>(
+    parent: &'a mut Map<String, Value>,
+    name: &str,
+) -> &'a mut Map<String, Value> {
+    let member = parent.entry(name).or_insert_with(|| json!({}));
+    if !member.is_object() {
+        *member = json!({});
+    }
+    match member {
+        Value::Object(member) => member,
+        _ => unreachable!("made an object above"),
+    }
+}
+
+/// A member that is a list, made if there is none.
+pub(super) fn list<'a>(parent: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> {
+    let member = parent.entry(name).or_insert_with(|| json!([]));
+    if !member.is_array() {
+        *member = json!([]);
+    }
+    match member {
+        Value::Array(member) => member,
+        _ => unreachable!("made a list above"),
+    }
+}
+
+/// JSON holds text only.
+pub(super) fn text(path: &Path) -> Result<&str, Error> {
+    path.to_str().ok_or_else(|| Error::File {
+        path: path.to_owned(),
+        source: std::io::Error::other("config.json can name paths in UTF-8 only"),
+    })
+}
+
+/// The same for a word of a command.
+pub(super) fn words(words: &[OsString]) -> Result<Vec<String>, Error> {
+    words
+        .iter()
+        .map(|word| text(Path::new(word)).map(str::to_owned))
+        .collect()
+}

@@ -1,0 +1,113 @@
+//! The standard error of a command, lent to its supervisor for as long as the command runs.
+//!
+//! Whoever waits for the end of a pipe waits for the command and not for us: processes that it has
+//! left in the background have the filter, and so a supervisor. So supervisor and workers write to
+//! a pipe of our own, and a thread passes that on until the command has ended.
+
+use std::fs::File;
+use std::io::{self, Read, Write, stderr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{dup2_stderr, pipe2};
+
+use crate::linux::sys;
+
+/// A line of the log has less, and what has no more is written to a pipe at once or not at all.
+const MOST: usize = 4096;
+
+/// Ends the loan.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    returned: Receiver<()>,
+}
+
+/// Lends standard error to this process until the process `pid` ends. Where that cannot be done it
+/// goes nowhere: a pipe that does not end would hold up whoever reads it.
+pub(crate) fn lend(pid: u32) -> Option<Lent> {
+    try_to_lend(pid).map_err(|_| go_nowhere()).ok()
+}
+
+fn go_nowhere() -> io::Result<()> {
+    let nowhere = File::options().write(true).open("/dev/null")?;
+    Ok(dup2_stderr(&nowhere)?)
+}
+
+fn try_to_lend(pid: u32) -> io::Result<Lent> {
+    let command = sys::pidfd_open(pid)?;
+    let to = stderr().as_fd().try_clone_to_owned()?;
+    let (from, ours) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    dup2_stderr(&ours)?;
+    let (tell, returned) = channel();
+    std::thread::Builder::new()
+        .name("stderr".to_owned())
+        .spawn(move || {
+            // Whether all was passed on or not: nobody could be told.
+            let _ = pass_on(from.into(), File::from(to), &command);
+            let _ = tell.send(());
+        })?;
+    Ok(Lent { returned })
+}
+
+impl Lent {
+    /// Waits until the last words have been passed on, but not for a reader that does not read.
+    pub(crate) fn give_back(self) {
+        const PATIENCE: Duration = Duration::from_millis(100);
+        // The last writer's end is the end of the pipe.
+        if go_nowhere().is_ok() {
+            let _ = self.returned.recv_timeout(PATIENCE);
+        }
+    }
+}
+
+/// Until the command has ended. After that, writing into the pipe is an error that nobody minds.
+fn pass_on(mut from: File, mut to: File, command: &OwnedFd) -> io::Result<()> {
+    let mut words = [0; MOST];
+    loop {
+        let goes_on = wait(&from, PollFlags::POLLIN, command)?;
+        // What was said before the end is there by now.
+        loop {
+            match from.read(&mut words) {
+                Ok(0) => return Ok(()),
+                Ok(length) => {
+                    // A reader that has stopped holds up nobody after the end.
+                    if wait(&to, PollFlags::POLLOUT, command)? || is_ready(&to) {
+                        to.write_all(&words[..length])?;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if !goes_on {
+            return Ok(());
+        }
+    }
+}
+
+fn is_ready(to: &File) -> bool {
+    let mut fds = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+}
+
+/// Waits until `fd` has one of `events`; `false`: the command has ended.
+fn wait(fd: &File, events: PollFlags, command: &OwnedFd) -> io::Result<bool> {
+    let mut fds = [
+        PollFd::new(fd.as_fd(), events),
+        PollFd::new(command.as_fd(), PollFlags::POLLIN),
+    ];
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            result => {
+                result?;
+                break;
+            }
+        }
+    }
+    Ok(fds[1].revents().is_none_or(|events| events.is_empty()))
+}

@@ -1,0 +1,170 @@
+//! What people may ask a daemon on its control socket, and what it answers: `subuidless status` and
+//! `subuidless trace`. Pure.
+//!
+//! One JSON object each way. An [`Ask`] comes without fds, which tells it from a runtime's message.
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::tally::Count;
+
+const VERSION: u32 = 1;
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ask {
+    /// Tells the message from a runtime's.
+    #[serde(rename = "subuidlessAsk")]
+    version: u32,
+    #[serde(flatten)]
+    pub(crate) what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "camelCase")]
+pub(crate) enum What {
+    /// Answered with a [`Report`].
+    Status,
+    /// Answered with a [`Tracing`], and the reading end of a pipe that lines come from as long as
+    /// the connection lasts.
+    Trace {
+        /// An id; none: all containers.
+        container: Option<String>,
+        #[serde(flatten)]
+        filter: Filter,
+    },
+}
+
+impl Ask {
+    pub(crate) fn new(what: What) -> Self {
+        Self {
+            version: VERSION,
+            what,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        // Strings, numbers and booleans: there is nothing that JSON could not hold.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// `None` for anything else, an unfinished message among them.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes)
+            .ok()
+            .filter(|ask: &Self| ask.version == VERSION)
+    }
+}
+
+/// Which calls are to be seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Filter {
+    /// Names of syscalls; none: all of them.
+    pub(crate) calls: Vec<String>,
+    /// Those as well that are left to the kernel.
+    pub(crate) continued: bool,
+}
+
+/// What a daemon answers to [`What::Trace`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tracing {
+    /// Listeners that this goes for now; others may follow.
+    pub(crate) listeners: usize,
+    /// Why there is no pipe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refusal: Option<String>,
+}
+
+/// What a daemon tells its workers, with the writing end of that pipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Orders {
+    #[serde(rename = "subuidlessTrace")]
+    version: u32,
+    #[serde(flatten)]
+    pub(crate) filter: Filter,
+}
+
+impl Orders {
+    pub(crate) fn new(filter: Filter) -> Self {
+        Self {
+            version: VERSION,
+            filter,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes)
+            .ok()
+            .filter(|orders: &Self| orders.version == VERSION)
+    }
+}
+
+/// What a daemon says of itself and its containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) version: String,
+    /// The daemon's process.
+    pub(crate) pid: u32,
+    pub(crate) listeners: Vec<Listener>,
+}
+
+/// One listener: a container has one for its first process, and one for each `exec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listener {
+    pub(crate) container: String,
+    pub(crate) status: String,
+    pub(crate) bundle: String,
+    /// Seconds of Unix time.
+    pub(crate) since: u64,
+    /// The worker's process; none at the moment when another one has to be started.
+    pub(crate) worker: Option<u32>,
+    /// Workers that died before their targets did.
+    pub(crate) deaths: u32,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) all: Count,
+    /// Those that were called only.
+    pub(crate) syscalls: Vec<(String, Count)>,
+}
+
+/// Inodes of namespaces; 0 is unknown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Namespaces {
+    pub(crate) pid: u64,
+    pub(crate) mount: u64,
+    pub(crate) user: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_understood_and_nothing_else_is_one() {
+        let status = Ask::new(What::Status);
+        assert_eq!(status.encode(), br#"{"subuidlessAsk":1,"what":"status"}"#);
+        assert_eq!(Ask::parse(&status.encode()), Some(status));
+        let filter = Filter {
+            calls: vec!["chown".into()],
+            continued: true,
+        };
+        let trace = Ask::new(What::Trace {
+            container: Some("c\n1".into()),
+            filter: filter.clone(),
+        });
+        assert_eq!(Ask::parse(&trace.encode()), Some(trace));
+        let orders = Orders::new(filter);
+        assert_eq!(Orders::parse(&orders.encode()), Some(orders));
+        for other in [
+            &br#"{"subuidlessAsk":2,"what":"status"}"#[..],
+            br#"{"subuidlessAsk":1,"what":"secrets"}"#,
+            br#"{"subuidlessAsk":1,"what":"stat"#,
+            br#"{"subuidlessHandover":2,"id":"a","status":"","bundle":""}"#,
+            br#"{"fds":["seccompFd"],"state":{"id":"a"}}"#,
+        ] {
+            assert_eq!(Ask::parse(other), None);
+        }
+    }
+}

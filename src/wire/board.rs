@@ -1,0 +1,391 @@
+//! The page that a worker shares with the daemon: calls in flight and counters.
+//!
+//! The worker receives each notification straight into a slot of the board, and the slot is cleared
+//! once the reply is sent. When a worker is killed, its successor finds in the slots what it left
+//! unanswered. The daemon reads the counters when the container ends, or when it is asked. Both map
+//! one sealed memfd, so neither can make the other fault.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::ftruncate;
+
+use crate::linux::lock::{self, Claim};
+use crate::linux::seccomp::{Slot, clear};
+use crate::linux::sys::{NOTIFICATION_WORDS, SharedWords};
+use crate::wire::ask::Namespaces;
+use crate::wire::tally::{self, Count, Outcome, Served};
+
+/// As many calls can be served at the same time, those that hang in somebody's FUSE among them;
+/// further ones wait in the kernel. What is never used of the board takes no memory.
+pub(crate) const SLOTS: usize = 4096;
+
+/// Words of a slot: the notification, how often it was taken up, how far that got, and room for the
+/// cache line.
+const SLOT_WORDS: usize = 16;
+const ATTEMPTS: usize = NOTIFICATION_WORDS;
+const STEP: usize = ATTEMPTS + 1;
+const STEP_VALUE: usize = ATTEMPTS + 2;
+const STEP_VALUES: usize = SLOT_WORDS - STEP_VALUE;
+const HEADER_WORDS: usize = 16;
+const TALLY: usize = HEADER_WORDS + SLOTS * SLOT_WORDS;
+const WORDS: usize = TALLY + tally::WORDS;
+
+const VIEWS_DIFFER: usize = 0;
+const USER_STEPS: usize = 1;
+const TABLE: usize = 2;
+const SINCE: usize = 3;
+/// Inodes: of the pid, the mount and the user namespace.
+const NAMESPACES: usize = 4;
+/// How many slots, from the first one on, have ever been used.
+const USED: usize = 7;
+/// The process that serves.
+const WORKER: usize = 8;
+
+/// What one process at a time is to a container, until it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Answers its calls.
+    Worker = 0,
+    /// Sees to it that there is a worker.
+    Manager = 1,
+}
+
+/// How far a call has got that must not be done twice.
+///
+/// What changes something and could not be repeated is noted down first. A worker that takes up the
+/// call of a dead one finds the note, and finishes what may have been done already instead of
+/// beginning anew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Journal<'a>(&'a [AtomicU64]);
+
+/// A note of a [`Journal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A file is created where none was.
+    Creating(Creation),
+    /// The target gets this record, and its call this value.
+    Assigning { record: u16, value: u32 },
+    /// Something is changed that was found in the state that the target asks for.
+    Changing,
+}
+
+/// What is created: the target's memory may say something else when the next worker reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Creation {
+    /// The directory.
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// A hash of the name in it.
+    pub(crate) name: u64,
+    /// Not after the file's birth, in nanoseconds of Unix time.
+    pub(crate) since: u64,
+}
+
+impl Journal<'_> {
+    const CREATING: u64 = 1;
+    const ASSIGNING: u64 = 2;
+    const CHANGING: u64 = 3;
+
+    pub(crate) fn note(self, step: Step) {
+        let (kind, values) = match step {
+            Step::Creating(of) => (Self::CREATING, [of.device, of.inode, of.name, of.since]),
+            Step::Changing => (Self::CHANGING, [0; STEP_VALUES]),
+            Step::Assigning { record, value } => {
+                (Self::ASSIGNING, [record.into(), value.into(), 0, 0])
+            }
+        };
+        for (word, value) in self.0[STEP_VALUE..].iter().zip(values) {
+            word.store(value, Ordering::Relaxed);
+        }
+        // A killed process has stored what came first in the program: the note is complete once it
+        // is there.
+        self.0[STEP].store(kind, Ordering::Release);
+    }
+
+    pub(crate) fn noted(self) -> Option<Step> {
+        let kind = self.0[STEP].load(Ordering::Acquire);
+        let [first, second, third, fourth]: [u64; STEP_VALUES] =
+            std::array::from_fn(|index| self.0[STEP_VALUE + index].load(Ordering::Relaxed));
+        match kind {
+            Self::CREATING => Some(Step::Creating(Creation {
+                device: first,
+                inode: second,
+                name: third,
+                since: fourth,
+            })),
+            Self::CHANGING => Some(Step::Changing),
+            Self::ASSIGNING => Some(Step::Assigning {
+                record: u16::try_from(first).ok()?,
+                value: u32::try_from(second).ok()?,
+            }),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Board {
+    memfd: OwnedFd,
+    memory: SharedWords,
+}
+
+impl Board {
+    /// A new board, all zero.
+    pub(crate) fn create() -> Result<Self, Errno> {
+        let memfd = memfd_create(
+            c"subuidless-board",
+            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+        )?;
+        let length = WORDS * size_of::<AtomicU64>();
+        ftruncate(&memfd, length.try_into().map_err(|_| Errno::EOVERFLOW)?)?;
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals))?;
+        Self::open(memfd)
+    }
+
+    /// The board behind a memfd that [`Board::create`] made; EINVAL for others, which could fault
+    /// under our hands.
+    pub(crate) fn open(memfd: OwnedFd) -> Result<Self, Errno> {
+        let seals = SealFlag::from_bits_retain(fcntl(&memfd, FcntlArg::F_GET_SEALS)?);
+        let length = usize::try_from(fstat(&memfd)?.st_size).unwrap_or_default();
+        if !seals.contains(SealFlag::F_SEAL_SHRINK) || length < WORDS * size_of::<AtomicU64>() {
+            return Err(Errno::EINVAL);
+        }
+        let memory = SharedWords::map(memfd.as_fd(), WORDS)?;
+        Ok(Self { memfd, memory })
+    }
+
+    /// For a role that is to be taken. To be called while /proc is the host's.
+    pub(crate) fn claim(&self, role: Role) -> Result<Claim, Errno> {
+        let path = format!("/proc/self/fd/{}", self.memfd.as_raw_fd());
+        // Locks belong to the open file description, and all processes share the one that was
+        // received.
+        let file = open(
+            path.as_str(),
+            OFlag::O_RDWR | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Claim::new(file, role as usize))
+    }
+
+    /// Whether some process has the role; an error is a yes.
+    pub(crate) fn is_taken(&self, role: Role) -> bool {
+        lock::is_taken(self.memfd.as_fd(), role as usize).unwrap_or(true)
+    }
+
+    /// Who said last that it serves; 0: nobody so far.
+    pub(crate) fn worker(&self) -> u32 {
+        let word = self.memory.words()[WORKER].load(Ordering::Relaxed);
+        u32::try_from(word).unwrap_or_default()
+    }
+
+    pub(crate) fn set_worker(&self, pid: u32) {
+        self.memory.words()[WORKER].store(pid.into(), Ordering::Relaxed);
+    }
+
+    fn slot_words(&self, index: usize) -> &[AtomicU64] {
+        let start = HEADER_WORDS + index * SLOT_WORDS;
+        &self.memory.words()[start..start + SLOT_WORDS]
+    }
+
+    /// The memory that a service thread receives into.
+    pub(crate) fn slot(&self, index: usize) -> &Slot {
+        self.slot_words(index)
+            .first_chunk()
+            .unwrap_or_else(|| unreachable!("a slot is longer than a notification"))
+    }
+
+    /// To be called before `slot` is received into: a successor looks no further.
+    pub(crate) fn use_slot(&self, slot: usize) {
+        let used = u64::try_from(slot + 1).unwrap_or(u64::MAX);
+        self.memory.words()[USED].fetch_max(used, Ordering::Relaxed);
+    }
+
+    /// The slots that may hold calls.
+    pub(crate) fn used_slots(&self) -> std::ops::Range<usize> {
+        let used = self.memory.words()[USED].load(Ordering::Relaxed);
+        0..usize::try_from(used).map_or(SLOTS, |used| used.min(SLOTS))
+    }
+
+    /// Counts one more try at the call in `slot`; the count survives the worker.
+    pub(crate) fn attempt(&self, slot: usize) -> u64 {
+        self.slot_words(slot)[ATTEMPTS].fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What is noted about the call in `slot`.
+    pub(crate) fn journal(&self, slot: usize) -> Journal<'_> {
+        Journal(self.slot_words(slot))
+    }
+
+    /// The call in `slot` has been answered.
+    pub(crate) fn finish(&self, slot: usize) {
+        // First what must not be taken for a note about the next call.
+        self.slot_words(slot)[STEP].store(0, Ordering::Release);
+        clear(self.slot(slot));
+        self.slot_words(slot)[ATTEMPTS].store(0, Ordering::Relaxed);
+    }
+
+    /// Whether some target may see another root than the others; survives the worker.
+    pub(crate) fn views_differ(&self) -> bool {
+        self.memory.words()[VIEWS_DIFFER].load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn set_views_differ(&self) {
+        self.memory.words()[VIEWS_DIFFER].store(1, Ordering::Relaxed);
+    }
+
+    /// How far the runtime's process is on its way to its user; survives the worker.
+    pub(crate) fn user_steps(&self) -> u64 {
+        self.memory.words()[USER_STEPS].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_user_steps(&self, steps: u64) {
+        self.memory.words()[USER_STEPS].store(steps, Ordering::Relaxed);
+    }
+
+    /// Counts a served call; `row` is its place in the syscall table.
+    pub(crate) fn count(&self, row: Option<usize>, outcome: Outcome, elapsed: Duration) {
+        tally::count(self.tally(), row, outcome, elapsed);
+    }
+
+    /// What was counted of each row of the syscall table, calls that dead workers served included;
+    /// the last one stands for all others.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = Count> {
+        tally::counts(self.tally())
+    }
+
+    /// All calls so far.
+    pub(crate) fn served(&self) -> Served {
+        let mut sum = Count::default();
+        self.counts().for_each(|count| sum.add(&count));
+        sum.served
+    }
+
+    fn tally(&self) -> &[AtomicU64] {
+        &self.memory.words()[TALLY..]
+    }
+
+    /// Notes down what does not change: a [fingerprint](Board::table) of the syscall table, and the
+    /// time.
+    pub(crate) fn begin(&self, table: u64, since: SystemTime) {
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let words = self.memory.words();
+        words[TABLE].store(table, Ordering::Relaxed);
+        words[SINCE].store(since.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Which syscall table the rows that were counted are in.
+    pub(crate) fn table(&self) -> u64 {
+        self.memory.words()[TABLE].load(Ordering::Relaxed)
+    }
+
+    /// When the listener came, in seconds of Unix time.
+    pub(crate) fn since(&self) -> u64 {
+        self.memory.words()[SINCE].load(Ordering::Relaxed)
+    }
+
+    /// The namespaces that the worker has joined; all zero before.
+    pub(crate) fn namespaces(&self) -> Namespaces {
+        let word = |index: usize| self.memory.words()[NAMESPACES + index].load(Ordering::Relaxed);
+        Namespaces {
+            pid: word(0),
+            mount: word(1),
+            user: word(2),
+        }
+    }
+
+    pub(crate) fn set_namespaces(&self, joined: Namespaces) {
+        for (index, inode) in [joined.pid, joined.mount, joined.user]
+            .into_iter()
+            .enumerate()
+        {
+            self.memory.words()[NAMESPACES + index].store(inode, Ordering::Relaxed);
+        }
+    }
+}
+
+impl AsFd for Board {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_mapping_sees_calls_in_flight_and_counters() {
+        let board = Board::create().unwrap();
+        let other = Board::open(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        board.slot(3)[0].store(42, Ordering::Relaxed);
+        assert_eq!(board.attempt(3), 1);
+        assert_eq!(other.slot(3)[0].load(Ordering::Relaxed), 42);
+        assert_eq!(other.attempt(3), 2);
+        assert_eq!(other.used_slots(), 0..0);
+        board.use_slot(3);
+        board.use_slot(1);
+        assert_eq!(other.used_slots(), 0..4);
+        let step = Step::Assigning {
+            record: 0x3fff,
+            value: u32::MAX,
+        };
+        assert_eq!(other.journal(3).noted(), None);
+        board.journal(3).note(step);
+        assert_eq!(other.journal(3).noted(), Some(step));
+        let step = Step::Creating(Creation {
+            device: 1,
+            inode: u64::MAX,
+            name: 3,
+            since: 4,
+        });
+        other.journal(3).note(step);
+        assert_eq!(board.journal(3).noted(), Some(step));
+        other.finish(3);
+        assert_eq!(board.journal(3).noted(), None);
+        assert_eq!(board.slot(3)[0].load(Ordering::Relaxed), 0);
+        assert_eq!(board.attempt(3), 1);
+
+        board.count(Some(0), Outcome::Answered, Duration::ZERO);
+        board.count(None, Outcome::Continued, Duration::MAX);
+        assert_eq!(other.served().total(), 2);
+        let namespaces = Namespaces {
+            pid: 1,
+            mount: 2,
+            user: u64::MAX,
+        };
+        assert_eq!(other.namespaces(), Namespaces::default());
+        board.set_namespaces(namespaces);
+        assert_eq!(other.namespaces(), namespaces);
+        board.begin(42, UNIX_EPOCH + Duration::from_secs(7));
+        assert_eq!((other.table(), other.since()), (42, 7));
+    }
+
+    #[test]
+    fn a_role_is_one_claimants_as_long_as_it_lives() {
+        let board = Board::create().unwrap();
+        let other = Board::open(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let first = board.claim(Role::Worker).unwrap();
+        let second = other.claim(Role::Worker).unwrap();
+        assert!(!other.is_taken(Role::Worker));
+        assert!(first.take().unwrap());
+        assert!(!second.take().unwrap());
+        assert!(other.is_taken(Role::Worker) && board.is_taken(Role::Worker));
+        assert!(!other.is_taken(Role::Manager));
+        drop(first);
+        assert!(second.take().unwrap());
+    }
+
+    #[test]
+    fn the_memory_can_be_neither_shrunk_nor_grown() {
+        let board = Board::create().unwrap();
+        assert_eq!(ftruncate(board.as_fd(), 0), Err(Errno::EPERM));
+        assert_eq!(ftruncate(board.as_fd(), 1 << 20), Err(Errno::EPERM));
+    }
+}
