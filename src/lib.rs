@@ -6,7 +6,7 @@
 //! on its own floor from rooms to its right; `error` and `log` are there for all:
 //!
 //! `cli` > `owners`, `run`, `host`, `front` > `daemon`, `worker` > `syscalls` > `target`,
-//! `identity`, `owner` > `wire`, `linux`, `credentials` > `log`, `error`.
+//! `identity`, `owner`, `store` > `wire`, `linux`, `credentials` > `log`, `error`.
 //!
 //! Start reading in `syscalls`.
 
@@ -22,6 +22,7 @@ mod log;
 mod owner;
 mod owners;
 mod run;
+mod store;
 mod syscalls;
 mod target;
 mod wire;

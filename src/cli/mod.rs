@@ -80,7 +80,7 @@ enum Subcommands {
     /// another process
     #[command(hide = true)]
     ReadStore {
-        part: crate::daemon::store::Part,
+        part: crate::store::Part,
         seconds: u32,
         directory: PathBuf,
     },
@@ -195,10 +195,8 @@ pub fn main() -> ExitCode {
             part,
             seconds,
             directory,
-        } => crate::daemon::store::read_through(part, seconds, &directory),
-        Subcommands::SettleStore { recent, lasting } => {
-            crate::daemon::store::settle(&recent, &lasting)
-        }
+        } => crate::store::read_through(part, seconds, &directory),
+        Subcommands::SettleStore { recent, lasting } => crate::store::settle(&recent, &lasting),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Install(arguments) => install::run(&arguments),
         Subcommands::Uninstall(arguments) => install::undo(&arguments),

@@ -43,7 +43,9 @@ use announcements::{Announcements, Claim, Refusal};
 use receive::{Audience, ReceiveError, Received};
 use socket::ControlSocket;
 pub(crate) use socket::{abstract_name, is_neighbour};
-use store::{Keeper, Places};
+use store::Keeper;
+
+use crate::store::Places;
 use workers::Workers;
 
 /// What `subuidless serve` is asked to do.

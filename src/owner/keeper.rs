@@ -8,10 +8,11 @@ use nix::errno::Errno;
 use super::attribute::original;
 use super::kept::Named;
 use super::record::{KeptAttribute, Record};
-use super::{Key, Owners, carries_xattrs, file_type, store_failed};
+use super::{Owners, carries_xattrs, file_type};
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
+use crate::store::{Key, store_failed};
 
 /// XATTR_SIZE_MAX, and the most that the side store takes of one inode.
 const LARGEST: usize = 65_536;

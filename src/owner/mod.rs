@@ -10,30 +10,21 @@ mod attribute;
 mod cache;
 mod keeper;
 mod kept;
-mod key;
-mod layer;
-mod patience;
 mod record;
-mod side;
 mod stored;
 
-use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use heed::MdbError;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Uid;
-use tracing::{error, warn};
+use tracing::warn;
 use xattr::FileExt;
 
 pub(crate) use attribute::{Attribute, kept_name, shown};
@@ -42,47 +33,12 @@ pub(crate) use keeper::takes_attributes;
 pub(crate) use kept::{
     Named, attributes, foreign_attribute, remove_access_list, set_attribute, set_foreign_attribute,
 };
-pub(crate) use key::{InodeNumber, Key};
-pub(crate) use layer::Layers;
 use record::Record;
 pub(crate) use record::{Device, Owner};
-pub(crate) use side::{DATA, LOCK, SideStore};
-use side::{FULL_ONES, Unusable};
-pub(crate) use stored::StoredEntry;
 
 use crate::linux::procfs;
 use crate::linux::sys;
-
-/// Opens the side store, as far as it can be opened; a log line says what cannot. An error is what
-/// those get who want to keep something in it.
-pub(crate) fn open_side_store(
-    recent: Option<&Path>,
-    lasting: Option<&Path>,
-) -> Result<SideStore, Errno> {
-    // There is no place, and the daemon has said why.
-    let recent = recent.ok_or(Errno::EIO)?;
-    let mut store = SideStore::open(recent).map_err(|error| {
-        end_if_damaged(&error);
-        error!(
-            directory = %recent.display(), %error,
-            "cannot open the side store: setting owners of symlinks, fifos, sockets and devices \
-             fails"
-        );
-        errno_to_tell(&error)
-    })?;
-    if let Some(directory) = lasting
-        && let Err(error) = store.open_lasting(directory)
-    {
-        if let Unusable::Database(error) = &error {
-            end_if_damaged(error);
-        }
-        error!(
-            directory = %directory.display(), %error,
-            "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
-        );
-    }
-    Ok(store)
-}
+use crate::store::{FULL_ONES, Key, Layers, SideStore, store_failed, tell_once};
 
 /// The attribute that holds the owner; the field's common name, shared with umoci.
 pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
@@ -460,95 +416,4 @@ impl xattr::FileExt for OpenFile<'_> {}
 
 fn errno_of(error: std::io::Error) -> Errno {
     Errno::try_from(error).unwrap_or(Errno::EIO)
-}
-
-/// The side store's own failures: the target gets what chown(2) has for a full or broken disk.
-fn store_failed(error: heed::Error) -> Errno {
-    end_if_damaged(&error);
-    tell_once(&error.to_string());
-    errno_to_tell(&error)
-}
-
-/// The exit code of a process that ends because the side store is damaged.
-const DAMAGED: i32 = 74;
-
-/// Whether a process has ended as one does whose side store is damaged.
-pub(crate) fn ended_by_damage(status: ExitStatus) -> bool {
-    let signal = matches!(
-        status.signal(),
-        Some(
-            libc::SIGBUS
-                | libc::SIGSEGV
-                | libc::SIGABRT
-                | libc::SIGFPE
-                | libc::SIGILL
-                | libc::SIGALRM
-        )
-    );
-    signal || status.code() == Some(DAMAGED)
-}
-
-/// Whether this process may end where the side store is damaged: another one begins where it has
-/// stopped.
-static IS_REPLACEABLE: AtomicBool = AtomicBool::new(false);
-
-/// From now on this process ends with [`DAMAGED`] where the side store turns out to be damaged, as
-/// it does anyway by SIGBUS where the store's files are cut off.
-pub(crate) fn end_where_damaged() {
-    IS_REPLACEABLE.store(true, Ordering::Relaxed);
-}
-
-fn end_if_damaged(error: &heed::Error) {
-    let is_damaged = match error {
-        // What a whole store says when it is full, or used by too many.
-        heed::Error::Mdb(error) => !matches!(
-            error,
-            MdbError::MapFull
-                | MdbError::ReadersFull
-                | MdbError::TlsFull
-                | MdbError::DbsFull
-                | MdbError::TxnFull
-                | MdbError::BadValSize
-                | MdbError::Other(_)
-        ),
-        // The files have been removed, or their locks are none.
-        heed::Error::Io(error) => matches!(
-            error.raw_os_error(),
-            Some(libc::ESTALE | libc::EINVAL | libc::ENOTRECOVERABLE | libc::EOWNERDEAD)
-        ),
-        _ => false,
-    };
-    if is_damaged && IS_REPLACEABLE.load(Ordering::Relaxed) {
-        warn!(%error, "the side store's files are damaged, or others by now: the next worker \
-            takes over");
-        std::process::exit(DAMAGED);
-    }
-}
-
-fn errno_to_tell(error: &heed::Error) -> Errno {
-    match error {
-        heed::Error::Mdb(MdbError::MapFull) => Errno::ENOSPC,
-        heed::Error::Io(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
-            // LMDB's word for a write that came to a part of its bytes only, which is how a disk
-            // begins to be full.
-            Errno::EIO => Errno::ENOSPC,
-            errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS | Errno::ENOMEM) => errno,
-            _ => Errno::EIO,
-        },
-        _ => Errno::EIO,
-    }
-}
-
-/// Logs why something cannot be kept or looked up, each reason once: a container may ask again and
-/// again.
-fn tell_once(reason: &str) {
-    const MOST: usize = 32;
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if told.len() < MOST && told.insert(reason.to_owned()) {
-        error!(
-            reason,
-            "the side store of owners failed, and the call with it (told once for each reason)"
-        );
-    }
 }

@@ -7,8 +7,8 @@
 use nix::sys::stat::{FileStat, SFlag};
 use prost::Message;
 
-use super::Key;
 use crate::credentials::{EmulatedGid, EmulatedUid, Id};
+use crate::store::Key;
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct Resource {
@@ -168,8 +168,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stored::StoredEntry;
     use super::*;
+    use crate::store::StoredEntry;
 
     fn owner(uid: u32, gid: u32) -> Owner {
         Owner {

@@ -18,9 +18,10 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{self, FsType, fstatfs};
 
-use crate::daemon::store::Places;
 use crate::error::Error;
-use crate::owner::{InodeNumber, Key, StoredEntry, Version};
+use crate::owner::Version;
+use crate::store::Places;
+use crate::store::{InodeNumber, Key, StoredEntry};
 
 /// Their handles are an inode's number and its generation.
 const LOCAL: [FsType; 3] = [

@@ -30,11 +30,11 @@ use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{Uid, chdir};
 
 use crate::credentials::Id;
-use crate::daemon::store::Places;
 use crate::error::Error;
 use crate::linux::lock::Locks;
 use crate::owner::{Device, Owners, attributes, file_type};
 use crate::run::enter_user_namespace;
+use crate::store::Places;
 pub(crate) use apply::OwnerChange;
 pub(crate) use entry::{Entry, Kind, device_number, major_minor, parse_id};
 pub(crate) use json::line as json_line;

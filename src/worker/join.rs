@@ -20,7 +20,7 @@ use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Notification;
 use crate::linux::sys;
-use crate::owner::Layers;
+use crate::store::Layers;
 use crate::target::{PROCFS, View, uid_map};
 use crate::wire::ask::Namespaces;
 

@@ -10,7 +10,7 @@ use super::PAUSE;
 use super::link::Link;
 use super::trace::{Traced, Tracers};
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
-use crate::owner::Layers;
+use crate::store::Layers;
 use crate::syscalls::{Dispatch, Found, Purpose};
 use crate::target::{Call, Container, ThreadState};
 use crate::wire::board::Board;

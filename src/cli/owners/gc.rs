@@ -9,9 +9,9 @@ use super::console::Console;
 use crate::cli::not_written;
 use crate::credentials::Id;
 use crate::error::Error;
-use crate::owner::StoredEntry;
 use crate::owners::Progress;
 use crate::owners::gc::{self, Fate, Swept, Wish};
+use crate::store::StoredEntry;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {

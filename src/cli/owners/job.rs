@@ -8,8 +8,8 @@ use std::process::{Command, ExitStatus, exit};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use crate::daemon::store::{Places, is_suspect, mend};
 use crate::error::Error;
+use crate::store::{Places, is_suspect, mend};
 
 /// In the environment of the process that does the job.
 const JOB: &str = "SUBUIDLESS_OWNERS_JOB";
@@ -22,7 +22,7 @@ pub(super) fn is_one() -> bool {
 pub(super) fn end_with_caller() {
     // Without it, the job is done to its end.
     let _ = set_pdeathsig(Signal::SIGKILL);
-    crate::owner::end_where_damaged();
+    crate::store::end_where_damaged();
 }
 
 /// Does what this process was called for in another one. Returns where that had no whole store;

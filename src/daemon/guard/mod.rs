@@ -30,7 +30,7 @@ use crate::linux::lock::Claim;
 use crate::linux::procfs;
 use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
-use crate::owner::ended_by_damage;
+use crate::store::ended_by_damage;
 use crate::wire::board::{Board, Role};
 use crate::wire::handover::{Handover, LONGEST, Setup};
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::Check;
-use crate::daemon::store;
 use crate::linux::sys;
+use crate::store;
 use crate::wire::rundir;
 
 /// Whether files can carry their owners: in `directory`, at home, and in memory.

@@ -88,7 +88,7 @@ impl Key {
         })
     }
 
-    pub(super) fn to_enter(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn to_enter(&self) -> impl Iterator<Item = &[u8]> {
         [Some(&self.own), self.by_birth.as_ref()]
             .into_iter()
             .flatten()
@@ -103,7 +103,7 @@ impl Key {
     }
 
     /// The key of the file, if it is seen through an overlay.
-    pub(super) fn in_overlay(fd: BorrowedFd) -> Result<Option<Self>, Errno> {
+    pub(crate) fn in_overlay(fd: BorrowedFd) -> Result<Option<Self>, Errno> {
         let is_overlaid = fstatfs(fd)?.filesystem_type() == statfs::OVERLAYFS_SUPER_MAGIC;
         is_overlaid.then(|| Self::of(fd)).transpose()
     }
@@ -121,7 +121,7 @@ impl Key {
         file_system_of(&self.own)
     }
 
-    /// As [`StoredEntry::number`](super::StoredEntry::number).
+    /// As `StoredEntry::number`.
     pub(crate) fn number(&self) -> Option<InodeNumber> {
         InodeNumber::of(&self.own, self.by_birth.as_ref()?)
     }
@@ -132,12 +132,12 @@ pub(super) fn file_system_of(key: &[u8]) -> Option<&[u8]> {
         .filter(|key| key.first() == Some(&BY_HANDLE))
 }
 
-pub(super) fn is_by_birth(key: &[u8]) -> bool {
+pub(crate) fn is_by_birth(key: &[u8]) -> bool {
     key.first() == Some(&BY_BIRTH)
 }
 
 /// The inode's number, where the key is by birth.
-pub(super) fn inode_of(key: &[u8]) -> Option<u64> {
+pub(crate) fn inode_of(key: &[u8]) -> Option<u64> {
     let is_by_birth = matches!(key.first()?, &(BY_BIRTH | BY_BIRTH_IN_OVERLAY));
     let number = key.get(1..9)?.try_into().ok()?;
     is_by_birth.then(|| u64::from_ne_bytes(number))
@@ -154,7 +154,7 @@ pub(crate) struct InodeNumber {
 
 impl InodeNumber {
     /// Of the keys by handle and by birth of one inode.
-    pub(super) fn of(by_handle: &[u8], by_birth: &[u8]) -> Option<Self> {
+    pub(crate) fn of(by_handle: &[u8], by_birth: &[u8]) -> Option<Self> {
         file_system_of(by_handle)?;
         let file_system = by_handle.get(..FILE_SYSTEM + size_of::<i32>())?;
         Some(Self {

@@ -26,60 +26,38 @@
 //! id with every mount: through it an inode is known by its number and its time of birth in
 //! nanoseconds, by which it is entered, too, when it is seen without.
 
+mod damage;
+mod environment;
+mod key;
+mod layer;
+mod patience;
+mod places;
+mod settle;
+
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use heed::types::Bytes;
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, posix_fallocate};
-use nix::sys::stat::{Mode, fstatat};
-use nix::unistd::{SysconfVar, sysconf};
+use nix::fcntl::{Flock, FlockArg};
 
-use super::key::Key;
-use super::patience::Patience;
-use super::stored::StoredEntry;
-use crate::linux::sys::{self, Durability};
-use crate::wire::rundir;
+pub(crate) use damage::{end_where_damaged, ended_by_damage, is_suspect, store_failed, tell_once};
+pub(crate) use environment::{DATA, FULL_ONES};
+use environment::{Environment, Holds, Unusable, open_lasting};
+pub(crate) use key::{InodeNumber, Key, inode_of, is_by_birth};
+pub(crate) use layer::Layers;
+use patience::Patience;
+pub(crate) use places::{Places, lasting_place, open_side_store, recent_directory, refuse_shared};
+pub(crate) use settle::{Marker, Part, SETTLE_STORE, mend, read_through, result_of, settle};
 
-/// Address space only; the file grows as entries come. The smaller ones are for who is limited
-/// (`ulimit -v`).
-const MAP_SIZES: [usize; 3] = [1 << 30, 1 << 27, 1 << 24];
+use crate::linux::sys::Durability;
 
 /// In front of a value in the recent store: it is to be moved to the lasting one.
 const LASTING: u8 = b'l';
 /// It is not, since its file system is gone after a boot.
 const PASSING: u8 = b'p';
 
-/// The form of keys and values in the lasting store.
-const FORMAT: &str = "1\n";
-
 /// How many entries are moved at once.
 const BATCH: usize = 4096;
-
-/// LMDB's names for its files.
-pub(crate) const DATA: &str = "data.mdb";
-pub(crate) const LOCK: &str = "lock.mdb";
-
-/// The key that is there from the first entry on of an inode that carries attributes, but had no
-/// room for one.
-pub(super) const FULL_ONES: &[u8] = b"full inodes";
-
-/// What has to be looked up in a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Holds {
-    Nothing,
-    /// What carries no attributes.
-    Special,
-    /// Files and directories as well.
-    FullOnes,
-}
-
-/// A key and a value.
-pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 
 #[derive(Debug)]
 pub(crate) struct SideStore {
@@ -87,29 +65,6 @@ pub(crate) struct SideStore {
     lasting: Option<Environment>,
     /// The recent one's.
     directory: PathBuf,
-}
-
-/// Why the lasting store cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Unusable {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0} (moving the directory away begins a new one)")]
-    Database(heed::Error),
-    #[error("it has been cut off (moving the directory away begins a new one)")]
-    CutOff,
-    #[error("it was written by a newer version of subuidless: format {0}")]
-    Newer(String),
-}
-
-impl From<heed::Error> for Unusable {
-    fn from(error: heed::Error) -> Self {
-        match error {
-            // Of the machine, and not of what lies there.
-            heed::Error::Io(error) => Self::Io(error),
-            error => Self::Database(error),
-        }
-    }
 }
 
 impl SideStore {
@@ -282,207 +237,38 @@ impl SideStore {
     }
 }
 
-fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
-    let file = directory.join("format");
-    let make = || rundir::write_own(&file, FORMAT.as_bytes());
-    match rundir::read_own(&file) {
-        Ok(format) if format == FORMAT => {}
-        // The disk was full when it was made.
-        Ok(format) if format.is_empty() => make()?,
-        Ok(format) => return Err(Unusable::Newer(format.trim().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make()?,
-        Err(error) => return Err(error.into()),
-    }
-    match Environment::open(directory, Durability::Full) {
-        Err(heed::Error::Io(error)) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-            Ok(Environment::open(directory, Durability::ReadOnly)?)
-        }
-        environment => Ok(environment?),
-    }
+/// A key of the side store and what is stored under it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct StoredEntry {
+    key: Vec<u8>,
+    value: Vec<u8>,
 }
 
-#[derive(Debug)]
-struct Environment {
-    environment: heed::Env<heed::WithoutTls>,
-    owners: heed::Database<Bytes, Bytes>,
-    files: Files,
-    /// The last transaction seen, shifted left by two, and what it has left: a [`Holds`].
-    seen: AtomicU64,
-}
-
-impl Environment {
-    fn open(directory: &Path, durability: Durability) -> heed::Result<Self> {
-        // LMDB opens them by name.
-        rundir::examine_own(&directory.join(DATA))?;
-        if durability != Durability::ReadOnly {
-            reserve_lock_file(directory)?;
-        }
-        let [whole, less @ ..] = MAP_SIZES;
-        let mut environment = sys::open_lmdb(directory, whole, durability);
-        for size in less {
-            match environment {
-                Err(heed::Error::Io(error)) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                    environment = sys::open_lmdb(directory, size, durability);
-                }
-                _ => break,
-            }
-        }
-        let environment = environment?;
-        // Slots of readers that were killed.
-        environment.clear_stale_readers()?;
-        let snapshot = environment.read_txn()?;
-        let known = environment.open_database(&snapshot, None)?;
-        snapshot.commit()?;
-        let owners = match known {
-            Some(owners) => owners,
-            None => {
-                let mut transaction = environment.write_txn()?;
-                let owners = environment.create_database(&mut transaction, None)?;
-                transaction.commit()?;
-                owners
-            }
-        };
-        Ok(Self {
-            environment,
-            owners,
-            files: Files::find(directory)?,
-            seen: AtomicU64::new(u64::MAX),
-        })
+impl StoredEntry {
+    pub(crate) fn new((key, value): (Vec<u8>, Vec<u8>)) -> Self {
+        Self { key, value }
     }
 
-    /// An error if the files are others by now: what is written to removed ones nobody would ever
-    /// see.
-    fn ensure_in_place(&self) -> heed::Result<()> {
-        match self.files.identities()? == self.files.found {
-            true => Ok(()),
-            false => Err(heed::Error::Io(Errno::ESTALE.into())),
-        }
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.key
     }
 
-    fn read_through(&self, directory: &Path) -> Result<(), Unusable> {
-        let file = std::fs::metadata(directory.join(DATA))?;
-        let pages = self.environment.info().last_page_number as u64 + 1;
-        if file.len() < pages * page_size() {
-            return Err(Unusable::CutOff);
-        }
-        self.entries(usize::MAX, |_| false)?;
-        Ok(())
+    pub(crate) fn value(&self) -> &[u8] {
+        &self.value
     }
 
-    fn holds(&self) -> Holds {
-        const ALL: [Holds; 3] = [Holds::Nothing, Holds::Special, Holds::FullOnes];
-        let transaction = self.environment.info().last_txn_id as u64;
-        let known = self.seen.load(Ordering::Relaxed);
-        if known >> 2 == transaction
-            && let Some(holds) = ALL.iter().find(|holds| **holds as u64 == known & 3)
-        {
-            return *holds;
-        }
-        let _patience = Patience::begin();
-        // The snapshot may be older than what the environment tells: a writer that has to wait for
-        // the disk shows its transaction there before anybody can read it.
-        let Ok(snapshot) = self.environment.read_txn() else {
-            return Holds::FullOnes;
-        };
-        let holds = match self.owners.get(&snapshot, FULL_ONES) {
-            Ok(None) if self.owners.is_empty(&snapshot).unwrap_or(false) => Holds::Nothing,
-            Ok(None) => Holds::Special,
-            _ => Holds::FullOnes,
-        };
-        self.seen.store(
-            (snapshot.id() as u64) << 2 | holds as u64,
-            Ordering::Relaxed,
-        );
-        holds
-    }
-
-    fn get(&self, key: &[u8]) -> heed::Result<Option<Vec<u8>>> {
-        let snapshot = self.environment.read_txn()?;
-        Ok(self.owners.get(&snapshot, key)?.map(<[u8]>::to_vec))
-    }
-
-    fn change<T>(
-        &self,
-        change: impl FnOnce(&heed::Database<Bytes, Bytes>, &mut heed::RwTxn) -> heed::Result<T>,
-    ) -> heed::Result<T> {
-        let mut transaction = self.environment.write_txn()?;
-        let result = change(&self.owners, &mut transaction)?;
-        transaction.commit()?;
-        Ok(result)
-    }
-
-    fn entries(&self, most: usize, wanted: impl Fn(&[u8]) -> bool) -> heed::Result<Vec<Entry>> {
-        let snapshot = self.environment.read_txn()?;
-        let entries = self.owners.iter(&snapshot)?;
-        entries
-            .filter(|entry| entry.as_ref().map_or(true, |(_, value)| wanted(value)))
-            .take(most)
-            .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
-            .collect()
-    }
-}
-
-/// Which files an environment was opened with, to be asked for when its path may be another file
-/// system's.
-#[derive(Debug)]
-struct Files {
-    directory: OwnedFd,
-    found: [Option<(u64, u64)>; 2],
-}
-
-impl Files {
-    fn find(directory: &Path) -> io::Result<Self> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut files = Self {
-            directory: open(directory, flags, Mode::empty())?,
-            found: [None; 2],
-        };
-        files.found = files.identities()?;
-        Ok(files)
-    }
-
-    /// `None` for what is missing.
-    fn identities(&self) -> io::Result<[Option<(u64, u64)>; 2]> {
-        let identity = |name| match fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno),
-        };
-        Ok([identity(DATA)?, identity(LOCK)?])
-    }
-}
-
-/// LMDB's pages are those of the machine.
-fn page_size() -> u64 {
-    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    size.and_then(|size| u64::try_from(size).ok())
-        .unwrap_or(4096)
-}
-
-/// LMDB writes to its table of readers through memory: where the disk has no room for it, that
-/// would be SIGBUS.
-fn reserve_lock_file(directory: &Path) -> io::Result<()> {
-    /// The reader slots of `sys::open_lmdb`, of a cache line each, and what comes before them.
-    const SIZE: i64 = 1024 * 64 + 4096;
-    let path = directory.join(LOCK);
-    rundir::examine_own(&path)?;
-    if std::fs::symlink_metadata(&path).is_ok_and(|file| file.blocks() * 512 >= SIZE.unsigned_abs())
-    {
-        return Ok(());
-    }
-    let file = rundir::open_own(&path, File::options().write(true).create(true))?;
-    match posix_fallocate(&file, 0, SIZE) {
-        // A file system that cannot say so beforehand.
-        Err(Errno::EOPNOTSUPP) => Ok(()),
-        result => Ok(result?),
+    /// The file system that the inode is on; empty where the entry does not say it.
+    pub(crate) fn file_system(&self) -> &[u8] {
+        key::file_system_of(&self.key).unwrap_or_default()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::key::{BY_HANDLE, FILE_SYSTEM};
+    use super::key::{BY_HANDLE, FILE_SYSTEM};
     use super::*;
     use std::os::fd::AsFd;
+    use std::sync::atomic::Ordering;
 
     fn put(store: &SideStore, key: &Key, value: &[u8]) {
         let keys = key.to_enter().map(<[u8]>::to_vec).collect();

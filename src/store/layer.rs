@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2, readlink};
 use nix::sys::stat::Mode;
 
-use super::Key;
+use super::key::Key;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
@@ -56,7 +56,7 @@ impl Layers {
     }
 
     /// The key of the upper layer's inode that the overlay shows as `file`, if it can be found.
-    pub(super) fn key_behind(&self, file: BorrowedFd) -> Option<Key> {
+    pub(crate) fn key_behind(&self, file: BorrowedFd) -> Option<Key> {
         let thread = |what: &str| Name::format(format_args!("thread-self/{what}"));
         let number = file.as_raw_fd();
         let details = procfs::read(&thread(&format!("fdinfo/{number}"))).ok()?;

@@ -1,0 +1,163 @@
+//! Where the two parts of the side store lie.
+//!
+//! The recent part is in the runtime directory (see `crate::wire::rundir`), or in /dev/shm for users
+//! without one that can be used: both are on this node and gone after a boot, as a store that runs
+//! without fsync has to be. The lasting part is in
+//! `$XDG_STATE_HOME/subuidless`, or wherever `--store` says, which must be on a disk of this node.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{self, FsType};
+use tracing::{error, warn};
+
+use super::SideStore;
+use super::damage::{end_if_damaged, errno_to_tell};
+use super::environment::Unusable;
+use super::settle::can_be_read;
+use crate::error::Error;
+use crate::wire::rundir;
+use nix::errno::Errno;
+
+/// File systems of several nodes, on which LMDB's locks and memory maps do not work.
+const SHARED: [(FsType, &str); 8] = [
+    (statfs::NFS_SUPER_MAGIC, "NFS"),
+    (FsType(0xff53_4d42), "CIFS"),
+    (FsType(0xfe53_4d42), "SMB"),
+    (FsType(0x5346_414f), "AFS"),
+    (FsType(0x00c3_6400), "Ceph"),
+    (FsType(0x0bd0_0bd0), "Lustre"),
+    (FsType(0x4750_4653), "GPFS"),
+    (FsType(0x0102_1997), "9p"),
+];
+
+/// The directories of the side store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    pub(crate) recent: Option<PathBuf>,
+    pub(crate) lasting: Option<PathBuf>,
+    /// Why there is no lasting part, until that has been told.
+    not_lasting: Option<String>,
+}
+
+impl Places {
+    /// Made if they are missing; a log line says where there can be none. `wish` is `--store`.
+    pub(crate) fn prepare(wish: Option<PathBuf>) -> Self {
+        let mut places = Self::prepare_quietly(wish);
+        places.warn();
+        places
+    }
+
+    /// As [`Places::prepare`], but for a lasting part: whether one is needed is not known yet.
+    pub(crate) fn prepare_quietly(wish: Option<PathBuf>) -> Self {
+        let recent = recent_directory();
+        let (lasting, not_lasting) = match lasting_directory(wish) {
+            Ok(directory) => (Some(directory), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        Self {
+            lasting: lasting.filter(|directory| can_be_read(directory, recent.as_deref())),
+            recent,
+            not_lasting,
+        }
+    }
+
+    /// Says once why nothing lasts.
+    pub(crate) fn warn(&mut self) {
+        if let Some(reason) = self.not_lasting.take() {
+            warn!(reason, "no lasting side store: {UNTIL_BOOT}");
+        }
+    }
+
+    /// Both parts, as far as they can be opened.
+    pub(crate) fn open(&self) -> Result<SideStore, Error> {
+        open_side_store(self.recent.as_deref(), self.lasting.as_deref())
+            .map_err(|_| Error::NoSideStore)
+    }
+}
+
+/// The first of the places that can be used; a log line says why there is none.
+pub(crate) fn recent_directory() -> Option<PathBuf> {
+    let mut reasons = Vec::new();
+    for directory in rundir::recent_stores() {
+        match rundir::own(&directory) {
+            Ok(_) => return Some(directory),
+            Err(error) => reasons.push(format!("{}: {error}", directory.display())),
+        }
+    }
+    warn!(
+        reasons = reasons.join("; "),
+        "no place for the side store: setting owners of symlinks, fifos, sockets and devices \
+         fails; set XDG_RUNTIME_DIR \
+         to a directory of your own"
+    );
+    None
+}
+
+/// Where the lasting part is to be, if anybody says.
+pub(crate) fn lasting_place(wish: Option<PathBuf>) -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let state = || match (variable("XDG_STATE_HOME"), variable("HOME")) {
+        (Some(state), _) => Some(PathBuf::from(state)),
+        (None, Some(home)) => Some(Path::new(&home).join(".local/state")),
+        (None, None) => None,
+    };
+    wish.or_else(|| Some(state()?.join("subuidless")))
+}
+
+fn lasting_directory(wish: Option<PathBuf>) -> Result<PathBuf, String> {
+    let directory = lasting_place(wish).ok_or("neither XDG_STATE_HOME nor HOME is set")?;
+    let made = directory
+        .parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| rundir::own(&directory))
+        .and_then(|_| refuse_shared(&directory));
+    made.map_err(|error| format!("{}: {error}", directory.display()))?;
+    Ok(directory)
+}
+
+const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until the next boot; --store DIR keeps \
+                          them in a directory on a local disk";
+
+/// Opens the side store, as far as it can be opened; a log line says what cannot. An error is what
+/// those get who want to keep something in it.
+pub(crate) fn open_side_store(
+    recent: Option<&Path>,
+    lasting: Option<&Path>,
+) -> Result<SideStore, Errno> {
+    // There is no place, and the daemon has said why.
+    let recent = recent.ok_or(Errno::EIO)?;
+    let mut store = SideStore::open(recent).map_err(|error| {
+        end_if_damaged(&error);
+        error!(
+            directory = %recent.display(), %error,
+            "cannot open the side store: setting owners of symlinks, fifos, sockets and devices \
+             fails"
+        );
+        errno_to_tell(&error)
+    })?;
+    if let Some(directory) = lasting
+        && let Err(error) = store.open_lasting(directory)
+    {
+        if let Unusable::Database(error) = &error {
+            end_if_damaged(error);
+        }
+        error!(
+            directory = %directory.display(), %error,
+            "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
+        );
+    }
+    Ok(store)
+}
+
+/// An error for a directory on a file system of several machines.
+pub(crate) fn refuse_shared(directory: &Path) -> io::Result<()> {
+    let found = statfs::statfs(directory)?.filesystem_type();
+    match SHARED.iter().find(|(shared, _)| *shared == found) {
+        None => Ok(()),
+        Some((_, name)) => Err(io::Error::other(format!(
+            "it lies on {name}, where several machines could write at the same time"
+        ))),
+    }
+}

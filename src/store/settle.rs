@@ -1,0 +1,337 @@
+//! How what is recent in the side store comes to last, and what is done about a damaged one.
+//!
+//! Whoever maps a database may be ended by what others have written into it. So other processes of
+//! this program read and move it, and what is known of it is noted in a [`Marker`].
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::alarm;
+use tracing::{debug, error, warn};
+
+use super::SideStore;
+use super::damage::ended_by_damage;
+use super::environment::{DATA, LOCK};
+use super::places::Places;
+use crate::error::Error;
+use crate::wire::rundir;
+
+/// Whether reading all of the store goes well, as another process finds out: a damaged one may end
+/// who does that. Once for each boot is enough, unless the file has been changed by anybody but us.
+pub(crate) fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
+    if recent.is_some_and(|recent| Marker::Read.fits(recent, directory)) {
+        return true;
+    }
+    match read_elsewhere(directory, Part::Lasting, LONG) {
+        Ok(()) => {
+            if let Some(recent) = recent {
+                Marker::Read.set(recent, directory);
+            }
+            true
+        }
+        Err(failure) => {
+            error!(directory = %directory.display(), reason = failure.reason, "{NOT_LASTING}");
+            false
+        }
+    }
+}
+
+const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not seen, new \
+    ones are kept until the next boot";
+
+/// One of the two databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    Recent,
+    Lasting,
+}
+
+/// What came of what another process was to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) reason: String,
+    /// It has not come to an end: its locks are held for ever, or the disk does not answer.
+    hangs: bool,
+}
+
+/// How long reading may take, in seconds: from a disk that is busy, when nobody waits for it.
+const LONG: &str = "120";
+/// When somebody does; then what hangs is not given up, but locks are made anew.
+const SHORT: &str = "20";
+/// From memory.
+const SHORTEST: &str = "10";
+
+/// Lets another process read all of a database.
+fn read_elsewhere(directory: &Path, part: Part, seconds: &str) -> Result<(), Failure> {
+    let part = match part {
+        Part::Recent => "recent",
+        Part::Lasting => "lasting",
+    };
+    elsewhere(&[
+        READ_STORE.as_ref(),
+        part.as_ref(),
+        seconds.as_ref(),
+        directory.as_os_str(),
+    ])
+}
+
+/// What another process of this program says that it failed with, or that it is killed by damage.
+fn elsewhere(arguments: &[&OsStr]) -> Result<(), Failure> {
+    let ended = Command::new("/proc/self/exe")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| Failure {
+            reason: error.to_string(),
+            hangs: false,
+        })?;
+    result_of(&ended)
+}
+
+pub(crate) fn result_of(ended: &Output) -> Result<(), Failure> {
+    let reason = match ended.status {
+        status if status.success() => return Ok(()),
+        status if status.signal().is_some() && ended_by_damage(status) => format!(
+            "it is damaged (moving the directory away begins a new one): reading it ends with \
+             {status}"
+        ),
+        status if status.signal().is_some() => format!("what reads it has ended with {status}"),
+        _ => String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
+    };
+    Err(Failure {
+        reason,
+        hangs: ended.status.signal() == Some(libc::SIGALRM),
+    })
+}
+
+/// The commands that read a database, and that move what is recent to the disk.
+const READ_STORE: &str = "read-store";
+pub(crate) const SETTLE_STORE: &str = "settle-store";
+
+/// Reads all of a database. Damage may end this process.
+pub(crate) fn read_through(part: Part, seconds: u32, directory: &Path) -> Result<(), Error> {
+    alarm::set(seconds);
+    let read = match part {
+        Part::Recent => SideStore::read_recent(directory),
+        Part::Lasting => SideStore::read_lasting(directory),
+    };
+    read.map_err(|reason| Error::Io {
+        what: "reading the side store",
+        source: io::Error::other(reason),
+    })
+}
+
+/// Moves what is recent to the disk. Damage may end this process.
+pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Io {
+        what: "writing the side store",
+        source,
+    };
+    // What is done until then stays done.
+    alarm::set(120);
+    for directory in [recent, lasting] {
+        rundir::own(directory).map_err(failed)?;
+    }
+    let mut store = SideStore::open(recent).map_err(|error| failed(io::Error::other(error)))?;
+    store
+        .open_lasting(lasting)
+        .map_err(|error| failed(io::Error::other(error)))?;
+    let was_read = Marker::Read.fits(recent, lasting);
+    let mut moved = 0;
+    loop {
+        let before = Marker::Settled.now(recent);
+        match store.settle() {
+            Ok(0) => {
+                // What is written later must show by its time.
+                if before.is_some_and(|(_, age)| age > CLOCK_TICK) {
+                    Marker::Settled.set(recent, recent);
+                }
+                break;
+            }
+            Ok(count) => moved += count,
+            Err(error) => return Err(failed(io::Error::other(error))),
+        }
+    }
+    if was_read {
+        Marker::Read.set(recent, lasting);
+    }
+    debug!(moved, "entries of the side store are on disk");
+    Ok(())
+}
+
+/// Twice the coarsest tick of a Linux clock.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
+
+/// A file beside the recent store that says which state of a database is known. It is gone after a
+/// boot, with the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marker {
+    /// All of the lasting one could be read.
+    Read,
+    /// Nothing is in the recent one that is to be moved.
+    Settled,
+}
+
+impl Marker {
+    fn file(self, recent: &Path) -> PathBuf {
+        recent.join(match self {
+            Self::Read => "read",
+            Self::Settled => "settled",
+        })
+    }
+
+    /// The state of the database in `directory`, and for how long it has not changed.
+    fn now(self, directory: &Path) -> Option<(String, Duration)> {
+        let data = fs::symlink_metadata(directory.join(DATA)).ok()?;
+        // Only the lasting one has a format.
+        let format = rundir::read_own(&directory.join("format")).unwrap_or_default();
+        let state = format!(
+            "{} {} {:o} {} {} {} {format}",
+            data.dev(),
+            data.ino(),
+            data.mode(),
+            data.size(),
+            data.mtime(),
+            data.mtime_nsec()
+        );
+        Some((state, data.modified().ok()?.elapsed().unwrap_or_default()))
+    }
+
+    pub(crate) fn fits(self, recent: &Path, directory: &Path) -> bool {
+        let known = rundir::read_own(&self.file(recent));
+        known.is_ok_and(|known| self.now(directory).is_some_and(|(now, _)| now == known))
+    }
+
+    fn set(self, recent: &Path, directory: &Path) {
+        // Without it the work is done once more.
+        match self.now(directory) {
+            Some((now, _)) => drop(rundir::write_own(&self.file(recent), now.as_bytes())),
+            None => drop(fs::remove_file(self.file(recent))),
+        }
+    }
+}
+
+/// What was done about a damaged store.
+#[derive(Debug, Default)]
+pub(crate) struct Mended {
+    /// The recent database has been begun anew, for this reason.
+    pub(crate) recent: Option<String>,
+    /// The lasting one is to be left alone, for this reason.
+    pub(crate) lasting: Option<String>,
+    /// The lasting one has new locks, for this reason.
+    pub(crate) locks: Option<String>,
+}
+
+/// Looks after a store that has ended a process: begins the recent database anew if it is damaged.
+/// Where nothing is to be found in them, both are given up after so many `crashes` in a row.
+pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
+    const FEW: u32 = 3;
+    let kept_ending = || "processes that use it keep ending".to_owned();
+    let mut mended = Mended::default();
+    let Some(recent) = &places.recent else {
+        return mended;
+    };
+    if let Some(lasting) = &places.lasting {
+        // Where it was removed, there is nothing in it to be lost.
+        let _ = rundir::own(lasting);
+        match read_elsewhere(lasting, Part::Lasting, SHORT) {
+            Ok(()) => mended.lasting = (crashes >= 2 * FEW).then(kept_ending),
+            Err(failure) if renew_locks(recent, lasting) => mended.locks = Some(failure.reason),
+            // The disk may answer again.
+            Err(failure) if failure.hangs => {}
+            Err(failure) => mended.lasting = Some(failure.reason),
+        }
+    }
+    let damage = || match read_elsewhere(recent, Part::Recent, SHORTEST) {
+        Err(failure) => Some(failure.reason),
+        Ok(()) => (crashes >= FEW && mended.lasting.is_none()).then(kept_ending),
+    };
+    if damage().is_none() {
+        return mended;
+    }
+    // Others may see the same, and begin it anew at the same time.
+    let Ok(_alone) = lock_alone(recent) else {
+        return mended;
+    };
+    if let Some(reason) = damage() {
+        match begin_anew(recent) {
+            Ok(()) => mended.recent = Some(reason),
+            Err(error) => {
+                error!(directory = %recent.display(), %error, "cannot begin the recent side \
+                    store anew");
+            }
+        }
+    }
+    mended
+}
+
+/// The lock that is held while entries are moved. Whoever holds it and is stopped must not stop us.
+fn lock_alone(recent: &Path) -> io::Result<Flock<File>> {
+    const TRIES: usize = 100;
+    const PERIOD: Duration = Duration::from_millis(20);
+    let mut directory = File::open(recent)?;
+    for _ in 0..TRIES {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((file, Errno::EWOULDBLOCK)) => directory = file,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        std::thread::sleep(PERIOD);
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Whether the lasting database can be read with new locks: nothing but locks is in that file.
+fn renew_locks(recent: &Path, lasting: &Path) -> bool {
+    let lock = lasting.join(LOCK);
+    lock_alone(recent).is_ok_and(|_alone| {
+        fs::remove_file(&lock).is_ok() && read_elsewhere(lasting, Part::Lasting, SHORT).is_ok()
+    })
+}
+
+/// Who has the old files open goes on with them until it notices.
+fn begin_anew(recent: &Path) -> io::Result<()> {
+    for name in [DATA, LOCK, "settled", "read"] {
+        match fs::remove_file(recent.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Mended {
+    /// Logs it.
+    pub(crate) fn tell(&self, places: &Places) {
+        let shown = |directory: &Option<PathBuf>| {
+            let directory = directory.as_deref().unwrap_or(Path::new(""));
+            directory.display().to_string()
+        };
+        if let Some(reason) = &self.lasting {
+            error!(directory = shown(&places.lasting), reason, "{NOT_LASTING}");
+        }
+        if let Some(reason) = &self.locks {
+            warn!(
+                directory = shown(&places.lasting),
+                reason, "the locks of the lasting side store were damaged and have been made anew"
+            );
+        }
+        if let Some(reason) = &self.recent {
+            error!(
+                directory = shown(&places.recent),
+                reason,
+                "the recent side store was damaged and has been begun anew: owners of symlinks, \
+                 fifos, sockets and devices \
+                 that were set in the last second, or in memory (tmpfs), are lost"
+            );
+        }
+    }
+}
