@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use nix::errno::Errno;
@@ -43,7 +43,7 @@ pub(crate) enum Error {
     )]
     NotASocket { path: PathBuf },
 
-    #[error("{path}: cannot listen: {source}")]
+    #[error("{path}: cannot listen: {}", reason(.source))]
     Listen { path: PathBuf, source: io::Error },
 
     #[error(
@@ -51,7 +51,7 @@ pub(crate) enum Error {
     )]
     ActivationCount { count: usize },
 
-    #[error("socket activation: {source}")]
+    #[error("socket activation: {}", reason(.source))]
     Activation { source: io::Error },
 
     #[error(
@@ -64,7 +64,7 @@ pub(crate) enum Error {
     )]
     RuntimeIsFront { name: OsString },
 
-    #[error("{path}: the daemon that listens there cannot be told of the container: {source}")]
+    #[error("{path}: the daemon that listens there cannot be told of the container: {}", reason(.source))]
     Announce { path: PathBuf, source: io::Error },
 
     #[error(
@@ -75,20 +75,17 @@ pub(crate) enum Error {
     #[error("{reason} (the daemon's log is {log})")]
     Background { reason: String, log: PathBuf },
 
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", reason(.source))]
     File { path: PathBuf, source: io::Error },
 
     #[error("{path}: not a JSON object that this program understands: {reason}")]
     Json { path: PathBuf, reason: String },
 
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", reason(.source))]
     Io {
         what: &'static str,
         source: io::Error,
     },
-
-    #[error("{what}: {}", .errno.desc())]
-    System { what: &'static str, errno: Errno },
 
     #[error(
         "{reasons}: raise that where it was lowered, as by ulimit(1), limits.conf(5), or LimitNOFILE= and its like of a unit"
@@ -98,7 +95,7 @@ pub(crate) enum Error {
     #[error("no command given: name one, as in `subuidless run -- tar xpf layer.tar`")]
     NoCommand,
 
-    #[error("{program}: {source}")]
+    #[error("{program}: {}", reason(.source))]
     Execute { program: PathBuf, source: io::Error },
 
     #[error(
@@ -149,7 +146,7 @@ pub(crate) enum Error {
     #[error("--net needs the program {program}, which is not installed: on Debian, `apt-get install {}`; or use --net host or --net none", package(.program))]
     NoNetworkProgram { program: &'static str },
 
-    #[error("{program}: the container's network cannot be set up: {source}")]
+    #[error("{program}: the container's network cannot be set up: {}", reason(.source))]
     Network { program: PathBuf, source: io::Error },
 
     #[error("looking up {name:?}: {}; numbers need no name service, as in --user 999:999", .errno.desc())]
@@ -215,6 +212,49 @@ pub(crate) enum Error {
         "this kernel's seccomp notification has {size} bytes instead of 80: subuidless does not know it, please report the kernel version"
     )]
     NotificationSize { size: u16 },
+}
+
+/// What an error says, without Rust's "(os error 2)".
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+impl Error {
+    pub(crate) fn doing(what: &'static str, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            what,
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn at(path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
+        Self::File {
+            path: path.as_ref().to_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+/// Turns the kernel's error into one of ours.
+pub(crate) trait Context<T> {
+    /// Names what was being done: "writing the owners".
+    fn doing(self, what: &'static str) -> Result<T, Error>;
+
+    /// Names the file.
+    fn at(self, path: impl AsRef<Path>) -> Result<T, Error>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn doing(self, what: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::doing(what, source))
+    }
+
+    fn at(self, path: impl AsRef<Path>) -> Result<T, Error> {
+        self.map_err(|source| Error::at(path, source))
+    }
 }
 
 /// Debian's name for what a program is in.

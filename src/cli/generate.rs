@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::{CommandLine, print};
-use crate::error::Error;
+use crate::error::{Context, Error};
 
 const NAME: &str = "subuidless";
 
@@ -35,18 +35,13 @@ pub(super) fn completions(arguments: &CompletionsArguments) -> Result<(), Error>
 
 pub(super) fn man(arguments: &ManArguments) -> Result<(), Error> {
     if let Some(directory) = &arguments.directory {
-        return clap_mangen::generate_to(command(), directory).map_err(|source| Error::File {
-            path: directory.clone(),
-            source,
-        });
+        return clap_mangen::generate_to(command(), directory).at(directory);
     }
     let mut page = Vec::new();
-    let failed = |source| Error::Io {
-        what: "making the manual page",
-        source,
-    };
     let command = command().disable_help_subcommand(true);
-    Man::new(command).render(&mut page).map_err(failed)?;
+    Man::new(command)
+        .render(&mut page)
+        .doing("making the manual page")?;
     print(&page)
 }
 

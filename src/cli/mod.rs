@@ -295,10 +295,7 @@ fn print(bytes: &[u8]) -> Result<(), Error> {
 }
 
 fn not_written(source: std::io::Error) -> Error {
-    Error::Io {
-        what: "writing to standard output",
-        source,
-    }
+    Error::doing("writing to standard output", source)
 }
 
 /// The one place where an error of ours is told: in the log where there is one, else as a plain

@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 use super::Logging;
 use crate::credentials::CAPABILITY_NAMES;
 use crate::daemon;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::limits::{self, Loss};
 use crate::run::{self, Bind, ContainerOptions, Holder, Network, Root};
 
@@ -283,10 +283,7 @@ fn supervise_alone(arguments: Supervise) -> Result<(), Error> {
 /// Serves a container, and removes what was made for it.
 fn hold(options: daemon::Options, holder: Holder) -> Result<(), Error> {
     let holder = std::rc::Rc::new(holder);
-    let process = holder.process().map_err(|source| Error::Io {
-        what: "waiting for the container",
-        source,
-    })?;
+    let process = holder.process().doing("waiting for the container")?;
     let at_end = std::rc::Rc::clone(&holder);
     let result = daemon::run(daemon::Options {
         socket: Some(holder.socket()),

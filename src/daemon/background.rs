@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::wire::rundir;
 
@@ -43,15 +43,12 @@ const LARGEST_LOG: u64 = 1 << 20;
 pub(crate) fn start(socket: Option<PathBuf>, arguments: Vec<OsString>) -> Result<(), Error> {
     sys::close_fds_from(3);
     let socket = super::socket::resolve(socket)?;
-    let failed = |source| Error::Io {
-        what: "starting a daemon in the background",
-        source,
-    };
+    const WHAT: &str = "starting a daemon in the background";
     // EPERM: leads a group already, and a shell's job needs no session of its own.
     let _ = nix::unistd::setsid();
     let (mut log, path) = open_log(&socket)?;
-    let end = log.seek(SeekFrom::End(0)).map_err(failed)?;
-    let ready = Ready::new(&rundir::room()?).map_err(failed)?;
+    let end = log.seek(SeekFrom::End(0)).doing(WHAT)?;
+    let ready = Ready::new(&rundir::room()?).doing(WHAT)?;
     let mut command = Command::new("/proc/self/exe");
     for name in OTHERS {
         command.env_remove(name);
@@ -64,9 +61,9 @@ pub(crate) fn start(socket: Option<PathBuf>, arguments: Vec<OsString>) -> Result
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log.try_clone().map_err(failed)?)
+        .stderr(log.try_clone().doing(WHAT)?)
         .spawn()
-        .map_err(failed)?;
+        .doing(WHAT)?;
     match ready.wait(&mut child) {
         Ok(()) => Ok(()),
         Err(error) => Err(Error::Background {
@@ -99,7 +96,7 @@ fn open_log(socket: &Path) -> Result<(File, PathBuf), Error> {
         });
     match opened {
         Ok(file) => Ok((file, path)),
-        Err(source) => Err(Error::File { path, source }),
+        Err(source) => Err(Error::at(path, source)),
     }
 }
 

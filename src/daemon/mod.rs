@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 
-use crate::error::{Error, is_shortage};
+use crate::error::{Context, Error, is_shortage};
 use crate::linux::limits::{self, Loss};
 use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
@@ -109,10 +109,7 @@ fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Erro
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::Io {
-            what: "starting the async runtime",
-            source,
-        })?;
+        .doing("starting the async runtime")?;
     let tasks = LocalSet::new();
     tasks.spawn_local(async {
         loop {
@@ -126,10 +123,9 @@ fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Erro
 /// A kernel that writes larger notifications than this program was built for would write past the
 /// slots.
 fn check_kernel() -> Result<(), Error> {
-    let size = sys::notification_size().map_err(|errno| Error::System {
-        what: "asking for the size of seccomp notifications (is CONFIG_SECCOMP_FILTER set, Linux ≥ 5.0?)",
-        errno,
-    })?;
+    let size = sys::notification_size().doing(
+        "asking for the size of seccomp notifications (is CONFIG_SECCOMP_FILTER set, Linux ≥ 5.0?)",
+    )?;
     if usize::from(size) > sys::NOTIFICATION_WORDS * 8 {
         return Err(Error::NotificationSize { size });
     }
@@ -292,44 +288,38 @@ fn peer(connection: &UnixStream) -> Option<Option<u32>> {
 }
 
 async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, ListenerFd)>, Error> {
-    let failed = |source| Error::Io {
-        what: "taking a listener from standard input",
-        source,
-    };
+    const WHAT: &str = "taking a listener from standard input";
     let connection = std::io::stdin().as_fd().try_clone_to_owned();
-    let connection = std::os::unix::net::UnixStream::from(connection.map_err(failed)?);
-    connection.set_nonblocking(true).map_err(failed)?;
-    let connection = UnixStream::from_std(connection).map_err(failed)?;
+    let connection = std::os::unix::net::UnixStream::from(connection.doing(WHAT)?);
+    connection.set_nonblocking(true).doing(WHAT)?;
+    let connection = UnixStream::from_std(connection).doing(WHAT)?;
     match receive::receive(&connection, false).await {
         Ok(Received::Container(state, listener)) => Ok(Some((state, listener))),
         Err(ReceiveError::Nothing) => Ok(None),
         Ok(Received::Orphan(_) | Received::Announcement(_) | Received::Ask(_)) => {
-            Err(failed(std::io::ErrorKind::InvalidData.into()))
+            Err(Error::doing(WHAT, std::io::ErrorKind::InvalidData))
         }
-        Err(error) => Err(failed(std::io::Error::other(error))),
+        Err(error) => Err(Error::doing(WHAT, std::io::Error::other(error))),
     }
 }
 
 /// Keeps a worker for each user namespace that targets are in, until the last of them has ended.
 async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<(), Error> {
-    let failed = |source| Error::Io {
-        what: "serving several user namespaces",
-        source,
-    };
+    const WHAT: &str = "serving several user namespaces";
     let listener = Arc::new(listener);
-    let mut newcomers = router::start(&listener).map_err(failed)?;
+    let mut newcomers = router::start(&listener).doing(WHAT)?;
     let ends = Arc::clone(&listener);
     let mut end = tokio::task::spawn_blocking(move || wait_for(&*ends, PollFlags::empty()));
     let mut served = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             result = &mut end => {
-                result.map_err(|error| failed(error.into())).and_then(|end| end.map_err(|errno| failed(errno.into())))?;
+                result.doing(WHAT)?.doing(WHAT)?;
                 break;
             }
             Some(newcomer) = newcomers.recv() => {
-                let fd = patiently(|| listener.as_fd().try_clone_to_owned()).await.map_err(failed)?;
-                let fd = ListenerFd::new(fd).map_err(|errno| failed(errno.into()))?;
+                let fd = patiently(|| listener.as_fd().try_clone_to_owned()).await.doing(WHAT)?;
+                let fd = ListenerFd::new(fd).doing(WHAT)?;
                 let id = format!("{id}.{}", served.len());
                 let workers = Rc::clone(workers);
                 served.spawn_local(async move { workers.supervise_fed(id, fd, newcomer.feed).await });
@@ -370,10 +360,7 @@ fn wait_for(fd: &impl AsFd, events: PollFlags) -> nix::Result<()> {
 }
 
 fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
-    signal(kind).map_err(|source| Error::Io {
-        what: "watching for signals",
-        source,
-    })
+    signal(kind).doing("watching for signals")
 }
 
 /// What the connections share.

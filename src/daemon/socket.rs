@@ -18,7 +18,7 @@ use nix::unistd::Uid;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::wire::rundir;
 
@@ -164,7 +164,7 @@ pub(super) fn resolve(path: Option<PathBuf>) -> Result<PathBuf, Error> {
         Some(path) => {
             let path = match std::path::absolute(&path) {
                 Ok(path) => path,
-                Err(source) => return Err(Error::File { path, source }),
+                Err(source) => return Err(Error::at(path, source)),
             };
             match rundir::refuse_replaceable(&path) {
                 Ok(()) => Ok(path),
@@ -191,17 +191,15 @@ fn lock_directory(path: &Path) -> Result<Option<Flock<File>>, Error> {
         Ok(false) => &rundir::room()?,
         _ => parent,
     };
-    let failed = |source| Error::File {
-        path: directory.to_owned(),
-        source,
-    };
-    let mut file = File::open(directory).map_err(failed)?;
+    let mut file = File::open(directory).at(directory)?;
     let start = Instant::now();
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Some(lock)),
             Err((back, Errno::EWOULDBLOCK)) if start.elapsed() < PATIENCE => file = back,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(failed(io::ErrorKind::WouldBlock.into())),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(Error::at(directory, io::ErrorKind::WouldBlock));
+            }
             // File systems without locks: the probe below has to do.
             Err(_) => return Ok(None),
         }

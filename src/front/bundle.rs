@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::syscalls::profile::{self, Format, Request, Runtime, USUAL_CAPABILITIES};
 
@@ -97,7 +97,7 @@ pub(crate) fn standalone(wish: Wish, format: Format) -> Result<Map<String, Value
 pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<bool, Error> {
     // A symbolic link stays one: its target is replaced.
     let path = bundle.join("config.json");
-    let path = fs::canonicalize(&path).map_err(|source| Error::File { path, source })?;
+    let path = fs::canonicalize(&path).map_err(|source| Error::at(path, source))?;
     let mut config = read_object(&path)?;
     weave_into(&mut config, &path, wish)?;
     replace(&path, &config)?;
@@ -149,10 +149,7 @@ fn capabilities(config: &Map<String, Value>) -> Vec<String> {
 }
 
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
-    let bytes = fs::read(path).map_err(|source| Error::File {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = fs::read(path).at(path)?;
     serde_json::from_slice(&bytes).map_err(|error| Error::Json {
         path: path.to_owned(),
         reason: error.to_string(),
@@ -161,10 +158,6 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
 
 /// Replaces the file at once, with its mode kept.
 pub(crate) fn replace(path: &Path, config: &Map<String, Value>) -> Result<(), Error> {
-    let failed = |source| Error::File {
-        path: path.to_owned(),
-        source,
-    };
     let write = || -> io::Result<()> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let before = fs::metadata(path)?;
@@ -193,5 +186,5 @@ pub(crate) fn replace(path: &Path, config: &Map<String, Value>) -> Result<(), Er
         file.persist(path)?;
         File::open(directory)?.sync_all()
     };
-    write().map_err(failed)
+    write().at(path)
 }

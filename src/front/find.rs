@@ -58,12 +58,14 @@ pub(super) fn named(runtime: &Path) -> Result<PathBuf, Error> {
     env::split_paths(&path)
         .map(|directory| directory.join(runtime))
         .find(|path| path.is_file())
-        .ok_or_else(|| Error::File {
-            path: runtime.to_owned(),
-            source: std::io::Error::new(
-                std::io::ErrorKind::NotFound,
-                "there is no such runtime on PATH",
-            ),
+        .ok_or_else(|| {
+            Error::at(
+                runtime,
+                std::io::Error::new(
+                    std::io::ErrorKind::NotFound,
+                    "there is no such runtime on PATH",
+                ),
+            )
         })
 }
 

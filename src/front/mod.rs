@@ -31,7 +31,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::{Map, Value};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::limits::{self, Loss};
 use crate::linux::sys;
 use crate::syscalls::profile::{self, Runtime};
@@ -77,10 +77,7 @@ pub(crate) fn run(options: Options) -> Error {
                 .args(arguments)
                 .env(BECOMES_RUNTIME, std::process::id().to_string())
                 .exec();
-            Error::File {
-                path: runtime,
-                source,
-            }
+            Error::at(runtime, source)
         }
         Err(error) => error,
     };
@@ -301,11 +298,11 @@ pub(crate) fn find_runtime(asked: Option<&Path>) -> Result<(PathBuf, Runtime), E
 }
 
 fn utf8(path: &Path) -> Result<&str, Error> {
-    path.to_str().ok_or_else(|| Error::File {
-        path: path.to_owned(),
-        source: std::io::Error::other(
-            "the daemon's socket needs a path in UTF-8, to stand in JSON",
-        ),
+    path.to_str().ok_or_else(|| {
+        Error::at(
+            path,
+            std::io::Error::other("the daemon's socket needs a path in UTF-8, to stand in JSON"),
+        )
     })
 }
 
@@ -314,19 +311,15 @@ fn utf8(path: &Path) -> Result<&str, Error> {
 pub(crate) fn passed_on(json: &Map<String, Value>) -> Result<OsString, Error> {
     /// Above what `--preserve-fds` and LISTEN_FDS would hand on to the container.
     const ABOVE_THOSE_OF_OTHERS: i32 = 512;
-    let failed = |source| Error::Io {
-        what: "passing the changed JSON on to the runtime",
-        source,
-    };
-    let system = |errno: nix::errno::Errno| failed(errno.into());
-    let memfd = memfd_create(c"subuidless-json", MFdFlags::MFD_CLOEXEC).map_err(system)?;
+    const WHAT: &str = "passing the changed JSON on to the runtime";
+    let memfd = memfd_create(c"subuidless-json", MFdFlags::MFD_CLOEXEC).doing(WHAT)?;
     let mut file = File::from(memfd);
-    serde_json::to_writer(&mut file, json).map_err(|error| failed(error.into()))?;
-    file.flush().map_err(failed)?;
+    serde_json::to_writer(&mut file, json).doing(WHAT)?;
+    file.flush().doing(WHAT)?;
     let memfd = OwnedFd::from(file);
     let number = [ABOVE_THOSE_OF_OTHERS, 64, 3]
         .into_iter()
         .find_map(|least| fcntl(&memfd, FcntlArg::F_DUPFD(least)).ok())
-        .ok_or_else(|| system(nix::errno::Errno::EMFILE))?;
+        .ok_or_else(|| Error::doing(WHAT, nix::errno::Errno::EMFILE))?;
     Ok(format!("/proc/self/fd/{number}").into())
 }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Uid, fchown};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::sys;
 
 /// A filter that allows everything: BPF_RET | BPF_K with SECCOMP_RET_ALLOW, a `struct sock_filter`.
@@ -49,10 +49,7 @@ fn has_listener() -> Result<bool, Error> {
     };
     let tried = std::thread::Builder::new()
         .spawn(attempt)
-        .map_err(|source| Error::Io {
-            what: "looking for a seccomp listener",
-            source,
-        })?;
+        .doing("looking for a seccomp listener")?;
     Ok(matches!(tried.join(), Ok(Err(Errno::EBUSY))))
 }
 

@@ -18,7 +18,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{self, FsType, fstatfs};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::owner::Version;
 use crate::store::Places;
 use crate::store::{InodeNumber, Key, StoredEntry};
@@ -75,10 +75,8 @@ impl Swept {
 pub(crate) fn sweep(wish: &Wish) -> Result<Swept, Error> {
     let places = Places::prepare(wish.store.clone());
     let store = places.open()?;
-    let database = |error: heed::Error| Error::Io {
-        what: "sweeping the side store",
-        source: io::Error::other(error),
-    };
+    let database =
+        |error: heed::Error| Error::doing("sweeping the side store", io::Error::other(error));
     // First what is still on its way, or it would come back.
     while store.settle().map_err(database)? > 0 {}
     let entries = store.lasting_entries().map_err(database)?;
@@ -165,10 +163,7 @@ impl Seen {
 
     /// Everything below `top` that is on its file system.
     fn walk(&mut self, top: &Path) -> Result<(), Error> {
-        let failed = |path: &Path, errno: Errno| Error::File {
-            path: path.to_owned(),
-            source: errno.into(),
-        };
+        let failed = |path: &Path, errno: Errno| Error::at(path, errno);
         let device = look(top)
             .and_then(|file| self.note(&file, top, true))
             .map_err(|errno| failed(top, errno))?;
@@ -178,20 +173,12 @@ impl Seen {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(source) => {
-                    self.unread.push(Error::File {
-                        path: directory,
-                        source,
-                    });
+                    self.unread.push(Error::at(directory, source));
                     continue;
                 }
             };
             for entry in entries {
-                let path = entry
-                    .map_err(|source| Error::File {
-                        path: directory.clone(),
-                        source,
-                    })?
-                    .path();
+                let path = entry.at(&directory)?.path();
                 match look(&path).and_then(|file| {
                     let stat = fstat(&file)?;
                     if stat.st_dev != device {
@@ -243,13 +230,13 @@ impl Seen {
             if now.is_ok_and(|now| Some(Version::of(&now)) == *version) {
                 continue;
             }
-            return Err(Error::File {
-                path: path.clone(),
-                source: io::Error::other(
+            return Err(Error::at(
+                path,
+                io::Error::other(
                     "something was made, removed or moved there meanwhile, so nothing is removed \
                      from the side store: try again when nothing changes these directories",
                 ),
-            });
+            ));
         }
         Ok(())
     }

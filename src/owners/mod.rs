@@ -30,7 +30,7 @@ use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{Uid, chdir};
 
 use crate::credentials::Id;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::lock::Locks;
 use crate::owner::{Device, Owners, attributes, file_type};
 use crate::run::enter_user_namespace;
@@ -68,15 +68,14 @@ impl Outside {
     pub(crate) fn new(store: Option<PathBuf>) -> Result<Self, Error> {
         let places = Places::prepare(store);
         let side = places.open()?;
-        let failed = |what| move |errno| Error::System { what, errno };
         let memory = memfd_create(c"locks", MFdFlags::MFD_CLOEXEC);
-        let mut locks = Locks::new(memory.map_err(failed("memory for locks"))?);
+        let mut locks = Locks::new(memory.doing("memory for locks")?);
         if let Some(recent) = &places.recent {
             locks.share_files(recent);
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let start = open(c".", flags, Mode::empty()).map_err(failed("the working directory"))?;
-        chdir(c"/proc").map_err(failed("/proc"))?;
+        let start = open(c".", flags, Mode::empty()).doing("the working directory")?;
+        chdir(c"/proc").doing("/proc")?;
         let is_alone = !Uid::effective().is_root();
         if is_alone {
             enter_user_namespace(&[])?;
@@ -93,10 +92,7 @@ impl Outside {
     pub(crate) fn open(&self, path: &Path, follow: bool) -> Result<OwnedFd, Error> {
         let mut flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         flags.set(OFlag::O_NOFOLLOW, !follow);
-        openat(&self.start, path, flags, Mode::empty()).map_err(|errno| Error::File {
-            path: path.to_owned(),
-            source: errno.into(),
-        })
+        openat(&self.start, path, flags, Mode::empty()).at(path)
     }
 
     /// A directory, with all that is in it.
@@ -104,10 +100,7 @@ impl Outside {
         let directory = self.open(path, true)?;
         match fstat(&directory) {
             Ok(stat) if Kind::of(stat.st_mode) == Some(Kind::Directory) => Ok(directory),
-            stat => Err(Error::File {
-                path: path.to_owned(),
-                source: stat.err().unwrap_or(Errno::ENOTDIR).into(),
-            }),
+            stat => Err(Error::at(path, stat.err().unwrap_or(Errno::ENOTDIR))),
         }
     }
 
@@ -145,10 +138,7 @@ impl Outside {
 
     /// What is new in the side store goes to the disk.
     pub(crate) fn settle(&self) -> Result<(), Error> {
-        self.owners.settle().map_err(|errno| Error::System {
-            what: "writing the side store to disk: what was set is kept until the next boot, and the next daemon tries again",
-            errno,
-        })
+        self.owners.settle().doing("writing the side store to disk: what was set is kept until the next boot, and the next daemon tries again")
     }
 
     /// Whether the kernel knows `id` here, as it does in a container.

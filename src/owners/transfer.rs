@@ -8,7 +8,7 @@ use super::entry::{Entry, Kind};
 use super::lines::Lines;
 use super::walk::{Found, Walk};
 use super::{Outside, Progress, fakeroot, json, link_text, mtree, override_stat, tar, text};
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::owner::{carries_xattrs, file_type, foreign_attribute, set_foreign_attribute};
 
 /// How owners are written down.
@@ -36,13 +36,10 @@ pub(crate) fn export(
     output: &mut dyn Write,
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
-    let failed = |source| Error::Io {
-        what: "writing the owners",
-        source,
-    };
+    const WHAT: &str = "writing the owners";
     match format {
-        Format::Json => writeln!(output, "{}", json::head()).map_err(failed)?,
-        Format::Mtree => writeln!(output, "{}", mtree::HEAD).map_err(failed)?,
+        Format::Json => writeln!(output, "{}", json::head()).doing(WHAT)?,
+        Format::Mtree => writeln!(output, "{}", mtree::HEAD).doing(WHAT)?,
         Format::Tar => return Err(Error::NoTarExport),
         Format::OverrideStat | Format::Fakeroot => {}
     }
@@ -74,9 +71,9 @@ pub(crate) fn export(
                 return Ok(());
             }
         };
-        writeln!(output, "{line}").map_err(failed)
+        writeln!(output, "{line}").doing(WHAT)
     })?;
-    output.flush().map_err(failed)
+    output.flush().doing(WHAT)
 }
 
 fn write_override(found: Found, entry: &Entry) -> Result<(), String> {
@@ -105,10 +102,7 @@ pub(crate) fn import(
     input: &mut dyn BufRead,
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
-    let failed = |source| Error::Io {
-        what: "reading the owners",
-        source,
-    };
+    const WHAT: &str = "reading the owners";
     let mut job = Import {
         outside,
         top,
@@ -116,12 +110,12 @@ pub(crate) fn import(
     };
     match format {
         Format::Json => job.json(input)?,
-        Format::Mtree => job.mtree(input).map_err(failed)?,
+        Format::Mtree => job.mtree(input).doing(WHAT)?,
         Format::Tar => tar::read(input, |(number, entry)| {
             job.apply("member", number, entry);
-            Ok(())
+            Ok::<_, io::Error>(())
         })
-        .map_err(failed)?,
+        .doing(WHAT)?,
         Format::Fakeroot => job.fakeroot(input, walk)?,
         Format::OverrideStat => job.override_stat(walk)?,
     }
@@ -149,20 +143,17 @@ impl Import<'_> {
     }
 
     fn json(&mut self, input: &mut dyn BufRead) -> Result<(), Error> {
-        let failed = |source| Error::Io {
-            what: "reading the owners",
-            source,
-        };
+        const WHAT: &str = "reading the owners";
         let mut lines = Lines::new(input);
         let (_, head) = lines
             .next()
             .transpose()
-            .map_err(failed)?
+            .doing(WHAT)?
             .unwrap_or((1, Ok(Vec::new())));
         head.and_then(|head| json::check_head(&head))
             .map_err(|reason| Error::NotAnExport { reason })?;
         for line in lines {
-            let (number, line) = line.map_err(failed)?;
+            let (number, line) = line.doing(WHAT)?;
             if line.as_ref().is_ok_and(Vec::is_empty) {
                 continue;
             }
@@ -190,10 +181,7 @@ impl Import<'_> {
     fn fakeroot(&mut self, input: &mut dyn BufRead, walk: Walk) -> Result<(), Error> {
         let mut saved = HashMap::new();
         for line in Lines::new(input) {
-            let (number, line) = line.map_err(|source| Error::Io {
-                what: "reading the owners",
-                source,
-            })?;
+            let (number, line) = line.doing("reading the owners")?;
             match line.and_then(|line| fakeroot::parse(&line)) {
                 Ok((inode, entry)) => drop(saved.insert(inode, entry)),
                 Err(reason) => self.progress.problem(&format!("line {number}: {reason}")),
@@ -255,10 +243,8 @@ impl Import<'_> {
 }
 
 fn duplicate(fd: BorrowedFd) -> Result<OwnedFd, Error> {
-    fd.try_clone_to_owned().map_err(|source| Error::Io {
-        what: "a second descriptor of the directory",
-        source,
-    })
+    fd.try_clone_to_owned()
+        .doing("a second descriptor of the directory")
 }
 
 fn named(path: &[u8], reason: &str) -> String {

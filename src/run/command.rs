@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use super::namespace;
 use super::supervisor::{Log, Supervisor};
 use super::user::{Login, Names};
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::syscalls::profile;
 
@@ -45,20 +45,14 @@ pub(crate) fn run(options: Options) -> Result<Infallible, Error> {
         .as_deref()
         .map(|user| Login::find(user, &Names::Host))
         .transpose()?;
-    let filter = profile::program().map_err(|source| Error::Io {
-        what: "making the filter",
-        source,
-    })?;
+    let filter = profile::program().doing("making the filter")?;
     // Born outside: only a process of the namespace above can join ours, and look at every process
     // in it.
     let supervisor = Supervisor::start(options.store.as_deref(), options.keep_id, &options.log)?;
     match options.keep_id {
         false => namespace::enter(&[])?,
         // seccomp(2): without a capability, a filter is for those who can gain none.
-        true => nix::sys::prctl::set_no_new_privs().map_err(|errno| Error::System {
-            what: "prctl(PR_SET_NO_NEW_PRIVS)",
-            errno,
-        })?,
+        true => nix::sys::prctl::set_no_new_privs().doing("prctl(PR_SET_NO_NEW_PRIVS)")?,
     }
     supervisor.supervise(load(&filter)?)?;
     if let Some(login) = login {
@@ -72,20 +66,14 @@ fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
     let wait_killable = sys::seccomp_knows_wait_killable();
     sys::seccomp_load(filter, wait_killable).map_err(|errno| match errno {
         Errno::EBUSY => Error::SecondListener,
-        errno => Error::System {
-            what: "loading the seccomp filter",
-            errno,
-        },
+        errno => Error::doing("loading the seccomp filter", errno),
     })
 }
 
 fn execute(options: &Options) -> Result<Infallible, Error> {
     let (program, arguments) = options.command.split_first().ok_or(Error::NoCommand)?;
     if let Some(directory) = &options.directory {
-        std::env::set_current_dir(directory).map_err(|source| Error::File {
-            path: directory.clone(),
-            source,
-        })?;
+        std::env::set_current_dir(directory).at(directory)?;
     }
     let mut command = Command::new(program);
     command.args(arguments);

@@ -25,7 +25,7 @@ use super::program;
 use super::spec::{self, Bind, Wishes, text};
 use super::supervisor::{Log, Supervisor};
 use super::user::{Login, Names};
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::front;
 use crate::front::bundle;
 use crate::syscalls::profile::Runtime;
@@ -147,14 +147,10 @@ fn root_of(config: &Map<String, Value>) -> PathBuf {
 
 /// The absolute path of a directory that is there.
 fn directory(path: &Path) -> Result<PathBuf, Error> {
-    let failed = |source| Error::File {
-        path: path.to_owned(),
-        source,
-    };
-    let absolute = fs::canonicalize(path).map_err(failed)?;
-    match fs::metadata(&absolute).map_err(failed)?.is_dir() {
+    let absolute = fs::canonicalize(path).at(path)?;
+    match fs::metadata(&absolute).at(path)?.is_dir() {
         true => Ok(absolute),
-        false => Err(failed(io::ErrorKind::NotADirectory.into())),
+        false => Err(Error::at(path, io::ErrorKind::NotADirectory)),
     }
 }
 
@@ -207,10 +203,7 @@ fn prepare(
 
 fn write(path: &Path, json: &Map<String, Value>) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(json).unwrap_or_default();
-    fs::write(path, text).map_err(|source| Error::File {
-        path: path.to_owned(),
-        source,
-    })
+    fs::write(path, text).at(path)
 }
 
 /// The host's name servers, where there is a file to put over, or can be one.
@@ -243,12 +236,8 @@ fn about(runtime: &Path, rootfs: PathBuf, config: &Map<String, Value>, detach: b
 }
 
 fn start_supervisor(options: &ContainerOptions, place: &Place) -> Result<(), Error> {
-    let failed = |source| Error::File {
-        path: place.directory.clone(),
-        source,
-    };
     // Until the supervisor has one of its own.
-    let _lock = place.lock().map_err(failed)?;
+    let _lock = place.lock().at(&place.directory)?;
     Supervisor::start_for(place, options.store.as_deref(), &options.log)?;
     match options.network {
         Some(network) => network::start_keeper(network, &place.directory),
@@ -268,19 +257,14 @@ fn copy_up(place: &Place, rootfs: &Path, directory: &str) -> Result<(), Error> {
     let lower = directory_in(rootfs, directory)?;
     let merged = copied(place, directory);
     let base = merged.parent().unwrap_or(Path::new("/")).to_owned();
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source: io::Error| Error::File { path, source }
-    };
     let mount_at = |kind: &str, at: &Path, data: Option<&str>| {
-        mount(Some(kind), at, Some(kind), MsFlags::MS_NODEV, data)
-            .map_err(|errno| failed(at)(errno.into()))
+        mount(Some(kind), at, Some(kind), MsFlags::MS_NODEV, data).at(at)
     };
-    fs::create_dir_all(&base).map_err(failed(&base))?;
+    fs::create_dir_all(&base).at(&base)?;
     mount_at("tmpfs", &base, None)?;
     for name in ["upper", "work", "merged"] {
         let path = base.join(name);
-        fs::create_dir(&path).map_err(failed(&path))?;
+        fs::create_dir(&path).at(&path)?;
     }
     let data = format!(
         "userxattr,lowerdir={},upperdir={},workdir={}",

@@ -12,7 +12,7 @@ use super::place::{self, About, Place};
 use super::program;
 use super::spec::{self, Wishes};
 use super::user::{Login, Names};
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::front::bundle;
 use crate::front::{self, FirstProcess};
 use crate::syscalls::profile::Runtime;
@@ -109,8 +109,7 @@ pub(crate) fn list() -> Vec<Row> {
 pub(crate) fn signal(name: &str, signal: Signal) -> Result<(), Error> {
     let (place, _) = Place::find(name)?;
     let first = first_process(&place)?;
-    first.signal(signal).map_err(|errno| Error::Io {
-        what: "sending a signal to the container",
-        source: errno.into(),
-    })
+    first
+        .signal(signal)
+        .doing("sending a signal to the container")
 }

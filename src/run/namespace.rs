@@ -3,13 +3,12 @@
 use std::fs;
 use std::io;
 
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{getegid, geteuid};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::front::FirstProcess;
 
 /// Moves this process, which must have one thread, into a user namespace of its own, and into new
@@ -33,13 +32,10 @@ pub(crate) fn enter(others: &[CloneFlags]) -> Result<(), Error> {
 
 /// Enters the user namespace of a container, and a mount namespace of one's own.
 pub(super) fn join(first: &FirstProcess) -> Result<(), Error> {
-    let failed = |errno: Errno| Error::Io {
-        what: "entering the container's user namespace",
-        source: errno.into(),
-    };
+    const WHAT: &str = "entering the container's user namespace";
     // A pidfd does since Linux 5.8.
-    setns(first, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(failed)
+    setns(first, CloneFlags::CLONE_NEWUSER).doing(WHAT)?;
+    unshare(CloneFlags::CLONE_NEWNS).doing(WHAT)
 }
 
 /// crun wants a cgroup2 file system at /sys/fs/cgroup; on a host with both kinds it lies below, and
@@ -59,8 +55,5 @@ pub(super) fn unify_cgroups() -> Result<(), Error> {
         MsFlags::MS_BIND | MsFlags::MS_REC,
         None::<&str>,
     )
-    .map_err(|errno| Error::File {
-        path: ROOT.into(),
-        source: errno.into(),
-    })
+    .at(ROOT)
 }

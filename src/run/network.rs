@@ -78,10 +78,8 @@ impl Network {
             list(object(config, "linux"), "namespaces").push(json!({"type": "network"}));
         }
         if self.program().is_some() {
-            let own = fs::read_link("/proc/self/exe").map_err(|source| Error::File {
-                path: PathBuf::from("/proc/self/exe"),
-                source,
-            })?;
+            let own = fs::read_link("/proc/self/exe")
+                .map_err(|source| Error::at(PathBuf::from("/proc/self/exe"), source))?;
             let hook = json!({
                 "path": text(&own)?,
                 "args": ["subuidless", "network", text(&socket(bundle))?],
@@ -101,7 +99,7 @@ impl Network {
                 let path = bundle.join("resolv.conf");
                 match fs::write(&path, SLIRP_NAMESERVER) {
                     Ok(()) => Ok(Some(path)),
-                    Err(source) => Err(Error::File { path, source }),
+                    Err(source) => Err(Error::at(path, source)),
                 }
             }
         }

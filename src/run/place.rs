@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::front::{self, FirstProcess};
 use crate::wire::rundir::{self, CONTAINERS, LOCKS, SOCKETS};
 
@@ -78,10 +78,6 @@ impl Place {
     pub(crate) fn claim(&self) -> Result<Flock<File>, Error> {
         /// For a container that has just ended, whose supervisor tidies up.
         const PATIENCE: Duration = Duration::from_secs(1);
-        let failed = |source| Error::File {
-            path: self.directory.clone(),
-            source,
-        };
         let start = Instant::now();
         loop {
             let lock = self.lock_name()?;
@@ -89,7 +85,7 @@ impl Place {
                 rundir::room_for(SOCKETS)?;
                 self.remove();
                 let made = DirBuilder::new().mode(0o700).create(&self.directory);
-                return made.map(|()| lock).map_err(failed);
+                return made.map(|()| lock).at(&self.directory);
             }
             drop(lock);
             if start.elapsed() > PATIENCE {
@@ -105,10 +101,7 @@ impl Place {
     pub(crate) fn lock_name(&self) -> Result<Flock<File>, Error> {
         rundir::room_for(LOCKS)?;
         self.lock_name_as(FlockArg::LockExclusive)
-            .map_err(|source| Error::File {
-                path: self.beside(LOCKS),
-                source,
-            })
+            .at(self.beside(LOCKS))
     }
 
     fn lock_name_as(&self, how: FlockArg) -> io::Result<Flock<File>> {
@@ -175,7 +168,7 @@ impl Place {
     pub(crate) fn write_about(&self, about: &About) -> Result<(), Error> {
         let path = self.directory.join("about.json");
         let text = serde_json::to_vec_pretty(about).unwrap_or_default();
-        rundir::write_own(&path, &text).map_err(|source| Error::File { path, source })
+        rundir::write_own(&path, &text).map_err(|source| Error::at(path, source))
     }
 
     pub(crate) fn about(&self) -> Option<About> {

@@ -294,9 +294,11 @@ pub(super) fn list<'a>(parent: &'a mut Map<String, Value>, name: &str) -> &'a mu
 
 /// JSON holds text only.
 pub(super) fn text(path: &Path) -> Result<&str, Error> {
-    path.to_str().ok_or_else(|| Error::File {
-        path: path.to_owned(),
-        source: std::io::Error::other("config.json can name paths in UTF-8 only"),
+    path.to_str().ok_or_else(|| {
+        Error::at(
+            path,
+            std::io::Error::other("config.json can name paths in UTF-8 only"),
+        )
     })
 }
 

@@ -15,7 +15,7 @@ use sendfd::SendWithFd;
 use serde_json::json;
 
 use super::place::Place;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::sys;
 
 /// Where a supervisor logs to, and what.
@@ -40,10 +40,7 @@ impl Log {
                 .create(true)
                 .open(path)
                 .map(Stdio::from)
-                .map_err(|source| Error::File {
-                    path: path.clone(),
-                    source,
-                }),
+                .at(path),
             None => Ok(Stdio::inherit()),
         }
     }
@@ -95,19 +92,13 @@ impl Supervisor {
         });
         self.connection
             .send_with_fd(message.to_string().as_bytes(), &[listener.as_raw_fd()])
-            .map_err(|source| Error::Io {
-                what: "handing the filter's listener to the supervisor",
-                source,
-            })?;
+            .doing("handing the filter's listener to the supervisor")?;
         Ok(())
     }
 }
 
 fn failed(source: io::Error) -> Error {
-    Error::Io {
-        what: "starting a supervisor",
-        source,
-    }
+    Error::doing("starting a supervisor", source)
 }
 
 /// Starts a process of this program, whose standard input is the other end of the result.
@@ -128,10 +119,7 @@ fn start(
         // What was asked for by name and cannot be had is an error, before the command runs.
         let mut directory = DirBuilder::new();
         let made = directory.mode(0o700).recursive(true).create(&store);
-        made.map_err(|source| Error::File {
-            path: store.clone(),
-            source,
-        })?;
+        made.at(&store)?;
         command.arg("--store").arg(store);
     }
     command
@@ -157,10 +145,7 @@ pub(crate) struct Holder {
 impl Holder {
     /// Of the process `pid`, which waits for an answer.
     pub(crate) fn new(pid: u32, directory: &Path) -> Result<Self, Error> {
-        let file = |source| Error::File {
-            path: directory.to_owned(),
-            source,
-        };
+        let file = |source| Error::at(directory, source);
         let process = sys::process_pidfd(pid).map_err(|errno| failed(errno.into()))?;
         let place =
             super::place::at(directory).ok_or_else(|| file(io::ErrorKind::InvalidInput.into()))?;

@@ -73,10 +73,7 @@ impl Login {
             .and_then(|()| setresuid(uid, uid, uid))
             .map_err(|errno| match errno {
                 Errno::ENOSYS => Error::NoSupervisor,
-                errno => Error::System {
-                    what: "taking the ids of --user",
-                    errno,
-                },
+                errno => Error::doing("taking the ids of --user", errno),
             })
     }
 }

@@ -21,7 +21,7 @@ use super::SideStore;
 use super::damage::ended_by_damage;
 use super::environment::{DATA, LOCK};
 use super::places::Places;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::wire::rundir;
 
 /// Whether reading all of the store goes well, as another process finds out: a damaged one may end
@@ -123,27 +123,24 @@ pub(crate) fn read_through(part: Part, seconds: u32, directory: &Path) -> Result
         Part::Recent => SideStore::read_recent(directory),
         Part::Lasting => SideStore::read_lasting(directory),
     };
-    read.map_err(|reason| Error::Io {
-        what: "reading the side store",
-        source: io::Error::other(reason),
-    })
+    read.map_err(|reason| Error::doing("reading the side store", io::Error::other(reason)))
 }
 
 /// Moves what is recent to the disk. Damage may end this process.
 pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Io {
-        what: "writing the side store",
-        source,
-    };
+    const WHAT: &str = "writing the side store";
     // What is done until then stays done.
     alarm::set(120);
     for directory in [recent, lasting] {
-        rundir::own(directory).map_err(failed)?;
+        rundir::own(directory).doing(WHAT)?;
     }
-    let mut store = SideStore::open(recent).map_err(|error| failed(io::Error::other(error)))?;
+    let mut store = SideStore::open(recent)
+        .map_err(io::Error::other)
+        .doing(WHAT)?;
     store
         .open_lasting(lasting)
-        .map_err(|error| failed(io::Error::other(error)))?;
+        .map_err(io::Error::other)
+        .doing(WHAT)?;
     let was_read = Marker::Read.fits(recent, lasting);
     let mut moved = 0;
     loop {
@@ -157,7 +154,7 @@ pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
                 break;
             }
             Ok(count) => moved += count,
-            Err(error) => return Err(failed(io::Error::other(error))),
+            Err(error) => return Err(Error::doing(WHAT, io::Error::other(error))),
         }
     }
     if was_read {

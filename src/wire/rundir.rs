@@ -122,10 +122,7 @@ pub(crate) fn room_for(name: &str) -> Result<PathBuf, Error> {
 fn made(directory: PathBuf) -> Result<PathBuf, Error> {
     match own(&directory) {
         Ok(_) => Ok(directory),
-        Err(source) => Err(Error::File {
-            path: directory,
-            source,
-        }),
+        Err(source) => Err(Error::at(directory, source)),
     }
 }
 

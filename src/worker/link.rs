@@ -24,7 +24,7 @@ use sendfd::{RecvWithFd, SendWithFd};
 use tracing::{debug, info};
 
 use super::serve::Server;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::identity::Table;
 use crate::linux::lock::Locks;
 use crate::linux::procfs;
@@ -75,27 +75,25 @@ pub(super) struct Link {
 impl Link {
     /// Receives a container from the daemon on standard input.
     pub(super) fn take_over(socket: Option<&Path>) -> Result<(Self, TakenOver), Error> {
-        let failed = |source| Error::Io { what: WHAT, source };
-        let system = |errno| Error::System { what: WHAT, errno };
-        let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+        let stdin = io::stdin().as_fd().try_clone_to_owned().doing(WHAT)?;
         let daemon = UnixStream::from(stdin);
-        let (message, handover, received) = receive(&daemon).map_err(failed)?;
-        daemon.set_nonblocking(true).map_err(failed)?;
+        let (message, handover, received) = receive(&daemon).doing(WHAT)?;
+        daemon.set_nonblocking(true).doing(WHAT)?;
         let mut received = received.into_iter();
         let (Some(listener), Some(board), Some(shared)) =
             (received.next(), received.next(), received.next())
         else {
-            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+            return Err(Error::doing(WHAT, io::ErrorKind::UnexpectedEof));
         };
-        let mut listener = ListenerFd::new(listener).map_err(system)?;
+        let mut listener = ListenerFd::new(listener).doing(WHAT)?;
         if let Some(feed) = received.next() {
             listener.receive_from(feed);
         }
         let taken_over = TakenOver {
             listener,
-            board: Board::open(board).map_err(system)?,
-            locks: Locks::new(reopened(&shared).map_err(failed)?),
-            identities: Table::open(shared.as_fd()).map_err(system)?,
+            board: Board::open(board).doing(WHAT)?,
+            locks: Locks::new(reopened(&shared).doing(WHAT)?),
+            identities: Table::open(shared.as_fd()).doing(WHAT)?,
             user: handover.user,
         };
         let link = Self {

@@ -25,7 +25,7 @@ use nix::unistd::Uid;
 use tracing::{debug, warn};
 
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Id};
-use crate::error::{Error, is_shortage};
+use crate::error::{Context, Error, is_shortage};
 use crate::identity::Identities;
 use crate::linux::lock::Claim;
 use crate::linux::procfs;
@@ -122,14 +122,11 @@ impl Charge {
 /// daemon's.
 fn take_charge(board: &Board, link: &Link) -> Result<Option<Charge>, Error> {
     const ATTEMPTS: u32 = 200;
-    let failed = |errno| Error::System {
-        what: "taking charge of the container",
-        errno,
-    };
-    let claim = board.claim(Role::Worker).map_err(failed)?;
+    const WHAT: &str = "taking charge of the container";
+    let claim = board.claim(Role::Worker).doing(WHAT)?;
     let own = std::process::id();
     for _ in 0..ATTEMPTS {
-        if claim.take().map_err(failed)? {
+        if claim.take().doing(WHAT)? {
             board.set_worker(own);
             return Ok(Some(Charge::Taken(claim)));
         }
@@ -142,7 +139,7 @@ fn take_charge(board: &Board, link: &Link) -> Result<Option<Charge>, Error> {
         }
         std::thread::sleep(PAUSE);
     }
-    Err(failed(Errno::EBUSY))
+    Err(Error::doing(WHAT, Errno::EBUSY))
 }
 
 /// `None` for ids that are none.
@@ -162,14 +159,8 @@ fn isolate() -> Result<(), Error> {
     // EPERM: leads a group already, as when it was started by hand.
     let _ = nix::unistd::setsid();
     sys::ignore_termination();
-    nix::sys::prctl::set_dumpable(false).map_err(|errno| Error::System {
-        what: "prctl(PR_SET_DUMPABLE)",
-        errno,
-    })?;
-    nix::sys::prctl::set_no_new_privs().map_err(|errno| Error::System {
-        what: "prctl(PR_SET_NO_NEW_PRIVS)",
-        errno,
-    })
+    nix::sys::prctl::set_dumpable(false).doing("prctl(PR_SET_DUMPABLE)")?;
+    nix::sys::prctl::set_no_new_privs().doing("prctl(PR_SET_NO_NEW_PRIVS)")
 }
 
 /// The procfs in which notifications' pids mean their targets becomes the working directory (see
@@ -178,10 +169,7 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let procfs = open(c"/proc", flags, Mode::empty())
         .and_then(|procfs| nix::unistd::fchdir(&procfs).map(|()| procfs));
-    procfs.map_err(|errno| Error::System {
-        what: "opening /proc",
-        errno,
-    })
+    procfs.doing("opening /proc")
 }
 
 /// Serves alone, one call after the other, until a target is one of a container that can be joined.
@@ -214,7 +202,7 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, E
                     std::thread::sleep(PAUSE);
                     continue;
                 }
-                Err(ReceiveError::Failed(errno)) => return Err(receiving_failed(errno)),
+                Err(ReceiveError::Failed(errno)) => return Err(Error::doing(RECEIVING, errno)),
             },
             None => return Ok(None),
         };
@@ -246,10 +234,7 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, E
             }
             // The next worker tries again: this one may have gone half-way.
             Join::Failed(errno) => {
-                return Err(Error::System {
-                    what: "joining the container",
-                    errno,
-                });
+                return Err(Error::doing("joining the container", errno));
             }
         }
         left_over.retain(|other| *other != slot);
@@ -284,7 +269,7 @@ fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) if is_shortage(errno) => std::thread::sleep(PAUSE),
-            Err(errno) => return Err(receiving_failed(errno)),
+            Err(errno) => return Err(Error::doing(RECEIVING, errno)),
         }
         let events = |index: usize| fds.get(index).and_then(PollFd::revents);
         if events(0).is_some_and(|queue| queue.contains(PollFlags::POLLIN)) {
@@ -313,9 +298,4 @@ fn timeout(period: Option<Duration>) -> PollTimeout {
     })
 }
 
-fn receiving_failed(errno: Errno) -> Error {
-    Error::System {
-        what: "receiving a seccomp notification",
-        errno,
-    }
-}
+const RECEIVING: &str = "receiving a seccomp notification";

@@ -29,7 +29,7 @@ use tracing::{debug, error};
 use super::link::Link;
 use super::serve::Server;
 use super::{First, PAUSE, timeout};
-use crate::error::{Error, is_shortage};
+use crate::error::{Context, Error, is_shortage};
 use crate::linux::seccomp::ReceiveError;
 use crate::log;
 use crate::target::{ThreadState, View};
@@ -59,17 +59,12 @@ pub(super) fn run(server: Arc<Server>, first: First, link: Link) -> Result<(), E
     left_over.retain(|slot| *slot != first.slot);
     // From the end on: the first one receives whatever comes next.
     left_over.push(first.slot);
-    let pool = Arc::new(Pool::new(server, first.view, &left_over).map_err(failed)?);
+    let pool = Arc::new(Pool::new(server, first.view, &left_over).doing(WHAT)?);
     pool.sticky.store(first.slot, Ordering::Relaxed);
     pool.watch(left_over, link)
 }
 
-fn failed(errno: Errno) -> Error {
-    Error::System {
-        what: "preparing the service threads",
-        errno,
-    }
-}
+const WHAT: &str = "preparing the service threads";
 
 struct Pool {
     server: Arc<Server>,
@@ -268,7 +263,7 @@ impl Pool {
                 false => PollTimeout::from(PERIOD),
             };
             log::say_what_is_due(Instant::now());
-            let ended = self.sleep(timeout, link.daemon()).map_err(failed)?;
+            let ended = self.sleep(timeout, link.daemon()).doing(WHAT)?;
             if ended.targets {
                 return Ok(());
             }
@@ -285,7 +280,7 @@ impl Pool {
             }
             link.search(&self.server);
             if self.broken.load(Ordering::Relaxed) {
-                return Err(super::receiving_failed(Errno::EIO));
+                return Err(Error::doing(super::RECEIVING, Errno::EIO));
             }
             self.look(&mut look);
         }

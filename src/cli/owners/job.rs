@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus, exit};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::store::{Places, is_suspect, mend};
 
 /// In the environment of the process that does the job.
@@ -28,15 +28,11 @@ pub(super) fn end_with_caller() {
 /// Does what this process was called for in another one. Returns where that had no whole store;
 /// else this process ends as the other one does.
 pub(super) fn run(store: Option<PathBuf>) -> Result<(), Error> {
-    let failed = |source| Error::Io {
-        what: "starting a process for the job",
-        source,
-    };
     let status = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))
         .env(JOB, "1")
         .status()
-        .map_err(failed)?;
+        .doing("starting a process for the job")?;
     if status.success() || !is_suspect(status) {
         exit(code(status));
     }

@@ -132,10 +132,7 @@ fn make_device(
     owner: Ids,
     (kind, number): (Kind, u32),
 ) -> Result<(), Error> {
-    let failed = |reason: String| Error::File {
-        path: path.to_owned(),
-        source: std::io::Error::other(reason),
-    };
+    let failed = |reason: String| Error::at(path, std::io::Error::other(reason));
     let name = path
         .file_name()
         .ok_or_else(|| failed("has no name of its own".to_owned()))?;

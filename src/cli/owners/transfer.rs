@@ -60,7 +60,7 @@ fn check(format: Format, file: Option<&PathBuf>, option: &'static str) -> Result
 
 fn of(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
-    |source| Error::File { path, source }
+    |source| Error::at(path, source)
 }
 
 pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {

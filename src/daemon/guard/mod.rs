@@ -25,7 +25,7 @@ use nix::sys::socket::{UnixCredentials, getsockopt};
 use sendfd::{RecvWithFd, SendWithFd};
 use tracing::{debug, info, warn};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::lock::Claim;
 use crate::linux::procfs;
 use crate::linux::seccomp::ListenerFd;
@@ -45,17 +45,14 @@ const FDS: usize = 4;
 
 /// Holds what comes from the daemon on standard input, until no container of it is left.
 pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
-    let failed = |source| Error::Io {
-        what: "guarding a daemon (a guard is started by `subuidless serve` only)",
-        source,
-    };
+    const WHAT: &str = "guarding a daemon (a guard is started by `subuidless serve` only)";
     sys::use_one_malloc_arena();
     sys::ignore_termination();
     // EPERM: leads a group already, as when it was started by hand.
     let _ = nix::unistd::setsid();
-    let link = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+    let link = io::stdin().as_fd().try_clone_to_owned().doing(WHAT)?;
     let link = UnixStream::from(link);
-    link.set_nonblocking(true).map_err(failed)?;
+    link.set_nonblocking(true).doing(WHAT)?;
     let process = sys::peer_pidfd(link.as_fd())
         .or_else(|_| getsockopt(&link, PeerCredentials).and_then(process_of))
         .ok();

@@ -17,7 +17,7 @@ use nix::unistd::{Gid, Uid, chown, getegid, geteuid};
 use sendfd::{RecvWithFd, SendWithFd};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot};
 use crate::linux::sys;
 use crate::syscalls::Dispatch;
@@ -217,8 +217,5 @@ fn answer(
 
 fn say(seen: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string(seen).unwrap_or_default();
-    writeln!(io::stdout(), "{text}").map_err(|source| Error::Io {
-        what: "writing to standard output",
-        source,
-    })
+    writeln!(io::stdout(), "{text}").doing("writing to standard output")
 }

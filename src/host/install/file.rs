@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::{Act, Report};
-use crate::error::Error;
+use crate::error::{Context, Error};
 
 const MARK: &str = "# Written by `subuidless install`, and left alone once changed. Sum: ";
 const DIRECTORIES: &str = "# Directories made for it: ";
@@ -37,18 +37,14 @@ pub(super) struct Mine {
 }
 
 pub(super) fn look(path: &Path) -> Result<Present, Error> {
-    let failed = |source| Error::File {
-        path: path.to_owned(),
-        source,
-    };
     match fs::symlink_metadata(path) {
         Err(error) if is_missing(&error) => return Ok(Present::Nothing),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(Error::at(path, error)),
         // A link to /dev/null is what masks a unit.
         Ok(found) if !found.is_file() => return Ok(Present::Foreign),
         Ok(_) => {}
     }
-    let bytes = fs::read(path).map_err(failed)?;
+    let bytes = fs::read(path).at(path)?;
     Ok(String::from_utf8(bytes).map_or(Present::Foreign, |text| parse(&text)))
 }
 
@@ -108,10 +104,7 @@ pub(super) fn write(path: &Path, body: String, report: &mut Report) -> Result<Op
             body,
             directories: directories + made,
         });
-        put(path, &text, act).map_err(|source| Error::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        put(path, &text, act).at(path)?;
     }
     report.did(act, path);
     Ok(Some(act))
@@ -134,10 +127,7 @@ pub(super) fn make_directories(path: &Path) -> Result<usize, Error> {
         .take_while(|directory| !directory.exists())
         .collect();
     for directory in missing.iter().rev() {
-        fs::create_dir(directory).map_err(|source| Error::File {
-            path: directory.to_path_buf(),
-            source,
-        })?;
+        fs::create_dir(directory).at(directory)?;
     }
     Ok(missing.len())
 }
@@ -178,10 +168,7 @@ pub(super) fn remove(path: &Path, report: &mut Report) -> Result<(), Error> {
         }
     };
     if !report.dry_run {
-        fs::remove_file(path).map_err(|source| Error::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        fs::remove_file(path).at(path)?;
         remove_directories(path, directories);
     }
     report.did(Act::Remove, path);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file;
 use super::{Act, Report};
-use crate::error::Error;
+use crate::error::{Context, Error};
 
 /// A link that was made here.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -41,10 +41,6 @@ impl Made {
         before: Option<&Self>,
         report: &mut Report,
     ) -> Result<Self, Error> {
-        let failed = |source| Error::File {
-            path: path.to_owned(),
-            source,
-        };
         let mut made = Self {
             path: path.to_owned(),
             target: target.to_owned(),
@@ -61,7 +57,7 @@ impl Made {
                 true => replace(path, target),
                 false => symlink(target, path),
             }
-            .map_err(failed)?;
+            .at(path)?;
         }
         report.did(
             if is_replaced {
@@ -86,10 +82,7 @@ impl Made {
             return Ok(());
         }
         if !report.dry_run {
-            fs::remove_file(&self.path).map_err(|source| Error::File {
-                path: self.path.clone(),
-                source,
-            })?;
+            fs::remove_file(&self.path).at(&self.path)?;
             file::remove_directories(&self.path, self.directories);
         }
         report.did(Act::Remove, &self.path);

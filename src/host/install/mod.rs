@@ -12,7 +12,7 @@ mod systemd;
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
@@ -62,10 +62,7 @@ impl Places {
                 .filter(|path| path.is_absolute())
         };
         let home = absolute("HOME").ok_or(Error::NoHome)?;
-        let binary = env::current_exe().map_err(|source| Error::File {
-            path: "/proc/self/exe".into(),
-            source,
-        })?;
+        let binary = env::current_exe().at("/proc/self/exe")?;
         Ok(Self {
             binary,
             settings: absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::file::{self, Present};
 use super::link::{self, Made};
 use super::{Places, Report};
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::front;
 
 /// The runtimes as podman calls them, and the names of the fronts.
@@ -110,10 +110,7 @@ fn body(names: &[PathBuf], made: &[Made]) -> Result<String, Error> {
     for ((runtime, _), path) in FRONTS.iter().zip(names) {
         body += &format!("{runtime} = [{}]\n", file::quoted(path)?);
     }
-    let links = serde_json::to_string(made).map_err(|error| Error::Io {
-        what: "noting down what was made",
-        source: error.into(),
-    })?;
+    let links = serde_json::to_string(made).doing("noting down what was made")?;
     Ok(format!("{LINKS}{links}\n{body}"))
 }
 

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sendfd::RecvWithFd;
 
 use super::{Daemon, OLDER, ask_failed, daemons, shown, slow};
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::syscalls::TABLE;
 use crate::wire::ask::{Filter, Tracing, What};
@@ -67,10 +67,7 @@ pub(crate) fn trace(
     match show(sources, tell) {
         // `trace | head`
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|source| Error::Io {
-            what: "showing calls",
-            source,
-        }),
+        result => result.doing("showing calls"),
     }
 }
 
