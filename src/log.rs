@@ -1,19 +1,93 @@
-//! Log lines in measure: whoever can have a line written again and again fills no disk with it.
+//! What is logged and how ([`Settings`]); and in measure: whoever can have a line written again and
+//! again fills no disk with it.
 //!
 //! Each place of the program that logs has a budget of its own, which grows again slowly. What goes
 //! beyond is counted, and the count is said once a minute, and at the end. Debug lines are for who
 //! has asked for them, and have no bounds.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fmt;
+use std::io::IsTerminal;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber, error, warn};
 use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How to log, always to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
+pub(crate) struct Settings {
+    /// Log lines of this level and above: error, warn, info, debug, trace or off
+    #[arg(long = "log-level", value_name = "LEVEL", default_value = "info")]
+    pub(crate) level: LevelFilter,
+
+    /// Log lines for people, or one JSON object a line
+    #[arg(long = "log-format", value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            level: LevelFilter::INFO,
+            format: Format::Text,
+        }
+    }
+}
+
+impl Settings {
+    /// Begins to log. To be called once in a process.
+    pub(crate) fn start(self) {
+        let builder = tracing_subscriber::fmt()
+            .with_max_level(self.level)
+            .with_target(false)
+            // Else a closed standard error would be told on standard error, which panics.
+            .log_internal_errors(false)
+            .with_writer(std::io::stderr);
+        match self.format {
+            Format::Text => {
+                let builder = builder.with_ansi(std::io::stderr().is_terminal());
+                builder.finish().with(Sparing).init();
+            }
+            Format::Json => {
+                let builder = builder.json().flatten_event(true);
+                builder.finish().with(Sparing).init();
+            }
+        }
+    }
+
+    /// For the command line of another process of this program.
+    pub(crate) fn to_words(self) -> [String; 2] {
+        let format = match self.format {
+            Format::Text => "text",
+            Format::Json => "json",
+        };
+        [self.level.to_string(), format.to_owned()]
+    }
+
+    pub(crate) fn parse(level: &OsStr, format: &OsStr) -> Option<Self> {
+        Some(Self {
+            level: level.to_str()?.parse().ok()?,
+            format: match format.to_str()? {
+                "text" => Format::Text,
+                "json" => Format::Json,
+                _ => return None,
+            },
+        })
+    }
+}
 
 /// So many lines from one place may come at once.
 const MOST: u32 = 100;

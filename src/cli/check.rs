@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::print;
 use crate::error::Error;
@@ -30,24 +30,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     match report.failures() {
         0 => Ok(()),
         failures => Err(Error::Unfit { failures }),
-    }
-}
-
-/// What `check` tries in a process of its own: no command for people.
-#[derive(Debug, Args)]
-pub(super) struct Step {
-    what: Try,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Try {
-    Target,
-    Supervisor,
-}
-
-pub(super) fn step(step: &Step) -> Result<(), Error> {
-    match step.what {
-        Try::Target => check::steps::target(),
-        Try::Supervisor => check::steps::supervisor(),
     }
 }

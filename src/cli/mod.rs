@@ -5,6 +5,7 @@ mod check;
 mod generate;
 mod inside;
 mod install;
+mod internal;
 mod owners;
 mod profile;
 mod run;
@@ -12,26 +13,23 @@ mod runtime;
 mod serve;
 mod status;
 mod trace;
-mod worker;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command, CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber, error};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::Error;
-use crate::log::{self, Sparing};
-use crate::wire::handover::Setup;
+use crate::log;
+use crate::wire::mode::Mode;
 
 /// Runs OCI containers whose user has no range in /etc/subuid.
 ///
@@ -76,17 +74,6 @@ enum Subcommands {
     /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or
     /// `subuidless-runc`)
     Runtime(runtime::Arguments),
-    /// Read all of a side store, which a damaged one does not survive: the daemon has it done by
-    /// another process
-    #[command(hide = true)]
-    ReadStore {
-        part: crate::store::Part,
-        seconds: u32,
-        directory: PathBuf,
-    },
-    /// Move what is recent in a side store to the disk, with the same risk
-    #[command(hide = true)]
-    SettleStore { recent: PathBuf, lasting: PathBuf },
     /// Set up what makes containers work without further words: systemd units of the user's, and
     /// podman's settings
     Install(install::Arguments),
@@ -99,81 +86,14 @@ enum Subcommands {
     /// Look after the owners that are kept beside the files
     #[command(subcommand)]
     Owners(owners::Command),
-    #[command(hide = true)]
-    Supervise(run::Supervise),
-    #[command(hide = true)]
-    CheckStep(check::Step),
-    #[command(hide = true)]
-    Network(run::NetworkArguments),
-}
-
-/// How to log, always to standard error.
-#[derive(Debug, Clone, Copy, Args)]
-struct Logging {
-    /// Log lines of this level and above: error, warn, info, debug, trace or off
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log_level: LevelFilter,
-
-    /// Log lines for people, or one JSON object a line
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
-impl Logging {
-    fn start(self) {
-        use std::io::IsTerminal;
-        let builder = tracing_subscriber::fmt()
-            .with_max_level(self.log_level)
-            .with_target(false)
-            // Else a closed standard error would be told on standard error, which panics.
-            .log_internal_errors(false)
-            .with_writer(std::io::stderr);
-        match self.log_format {
-            LogFormat::Text => {
-                let builder = builder.with_ansi(std::io::stderr().is_terminal());
-                builder.finish().with(Sparing).init();
-            }
-            LogFormat::Json => {
-                let builder = builder.json().flatten_event(true);
-                builder.finish().with(Sparing).init();
-            }
-        }
-    }
-
-    /// What a worker's set-up says of logging, for it to log as its daemon does.
-    fn words(self) -> (String, String) {
-        let format = match self.log_format {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        };
-        (self.log_level.to_string(), format.to_owned())
-    }
-
-    fn of_worker(setup: &Setup) -> Self {
-        Self {
-            log_level: setup.log_level.parse().unwrap_or(LevelFilter::INFO),
-            log_format: match setup.log_format.as_str() {
-                "json" => LogFormat::Json,
-                _ => LogFormat::Text,
-            },
-        }
-    }
 }
 
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(setup) = worker::setup() {
-        return exit_code(worker::run(&setup));
-    }
-    if let Some(setup) = worker::guards_setup() {
-        return exit_code(worker::run_guard(&setup));
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(mode) = Mode::from_words(&words) {
+        return exit_code(internal::run(mode));
     }
     if let Some(options) = runtime::called_by_name() {
         return exit_code(Err(runtime::run_by_name(options)));
@@ -187,27 +107,18 @@ pub fn main() -> ExitCode {
         Subcommands::Profile(arguments) => profile::run(&arguments),
         Subcommands::Bundle(arguments) => bundle::run(&arguments),
         Subcommands::Check(arguments) => check::run(&arguments),
-        Subcommands::CheckStep(step) => check::step(&step),
         Subcommands::Status(arguments) => status::run(&arguments),
         Subcommands::Trace(arguments) => trace::run(arguments),
         Subcommands::Runtime(arguments) => Err(runtime::run(arguments)),
-        Subcommands::ReadStore {
-            part,
-            seconds,
-            directory,
-        } => crate::store::read_through(part, seconds, &directory),
-        Subcommands::SettleStore { recent, lasting } => crate::store::settle(&recent, &lasting),
         Subcommands::Owners(command) => owners::run(command),
         Subcommands::Install(arguments) => install::run(&arguments),
         Subcommands::Uninstall(arguments) => install::undo(&arguments),
         Subcommands::Completions(arguments) => generate::completions(&arguments),
         Subcommands::Man(arguments) => generate::man(&arguments),
-        Subcommands::Supervise(arguments) => run::supervise(arguments),
         Subcommands::Run(arguments) => return failure_of(&run::run(*arguments)),
         Subcommands::Exec(arguments) => return failure_of(&inside::exec(arguments)),
         Subcommands::Ps(arguments) => inside::ps(&arguments),
         Subcommands::Kill(arguments) => inside::kill(&arguments),
-        Subcommands::Network(arguments) => run::network(&arguments),
     })
 }
 

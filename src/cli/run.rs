@@ -8,12 +8,10 @@ use clap::error::ErrorKind;
 use clap::{ArgGroup, Args};
 use tracing::level_filters::LevelFilter;
 
-use super::Logging;
 use crate::credentials::CAPABILITY_NAMES;
-use crate::daemon;
-use crate::error::{Context, Error};
+use crate::error::Error;
 use crate::linux::limits::{self, Loss};
-use crate::run::{self, Bind, ContainerOptions, Holder, Network, Root};
+use crate::run::{self, Bind, ContainerOptions, Network, Root};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -132,9 +130,9 @@ impl Log {
     fn wish(self) -> run::Log {
         let log = run::Log {
             file: self.log_file,
-            options: vec!["--log-level".into(), self.log_level.to_string().into()],
+            level: self.log_level,
         };
-        if self.log_level > LevelFilter::WARN && log.goes_nowhere() {
+        if self.log_level > LevelFilter::WARN && log.borrows() {
             let reason = "--log-level: the log goes nowhere where standard error is no terminal: \
                           add --log-file FILE";
             super::wrong_usage("run", ErrorKind::MissingRequiredArgument, reason);
@@ -219,101 +217,6 @@ pub(super) fn only_error(result: Result<std::convert::Infallible, Error>) -> Err
     match result {
         Ok(never) => match never {},
         Err(error) => error,
-    }
-}
-
-/// What `run` starts: no command for people.
-#[derive(Debug, Args)]
-pub(super) struct Supervise {
-    #[arg(long)]
-    store: Option<PathBuf>,
-
-    /// In user namespaces below our own only.
-    #[arg(long)]
-    keep_id: bool,
-
-    /// The process that a container ends with.
-    #[arg(long, requires = "directory")]
-    holder: Option<u32>,
-
-    #[arg(long)]
-    directory: Option<PathBuf>,
-
-    /// The process that standard error is lent by.
-    #[arg(long)]
-    stderr_until: Option<u32>,
-
-    #[command(flatten)]
-    logging: Logging,
-}
-
-pub(super) fn supervise(arguments: Supervise) -> Result<(), Error> {
-    let lent = arguments.stderr_until.and_then(run::lend_stderr);
-    arguments.logging.start();
-    let result = supervise_alone(arguments);
-    if let Some(lent) = lent {
-        if let Err(error) = &result {
-            super::report(error);
-        }
-        lent.give_back();
-    }
-    result
-}
-
-fn supervise_alone(arguments: Supervise) -> Result<(), Error> {
-    let (log_level, log_format) = arguments.logging.words();
-    let options = daemon::Options {
-        socket: None,
-        store: arguments.store,
-        log_level,
-        log_format,
-        idle: None,
-        for_one: false,
-        until: None,
-    };
-    match (arguments.holder, arguments.directory) {
-        (Some(pid), Some(directory)) => {
-            let result = Holder::new(pid, &directory).and_then(|holder| hold(options, holder));
-            result.inspect_err(Holder::tell_failure)
-        }
-        _ => daemon::supervise(options, arguments.keep_id),
-    }
-}
-
-/// Serves a container, and removes what was made for it.
-fn hold(options: daemon::Options, holder: Holder) -> Result<(), Error> {
-    let holder = std::rc::Rc::new(holder);
-    let process = holder.process().doing("waiting for the container")?;
-    let at_end = std::rc::Rc::clone(&holder);
-    let result = daemon::run(daemon::Options {
-        socket: Some(holder.socket()),
-        until: Some(daemon::Until {
-            process,
-            ready: Box::new(Holder::tell_ready),
-            ended: Box::new(move || at_end.end_container()),
-        }),
-        ..options
-    });
-    holder.clean_up();
-    result
-}
-
-/// The keeper of a container's network, or the hook that tells it of the container: no command for
-/// people.
-#[derive(Debug, Args)]
-pub(super) struct NetworkArguments {
-    /// The keeper, as long as this process lives.
-    #[arg(long)]
-    holder: Option<u32>,
-
-    /// The program that makes the network, or the keeper's socket.
-    path: PathBuf,
-}
-
-pub(super) fn network(arguments: &NetworkArguments) -> Result<(), Error> {
-    match arguments.holder {
-        Some(pid) => run::keep_network(&arguments.path, pid),
-        None => run::network_hook(&arguments.path),
     }
 }
 

@@ -37,7 +37,8 @@ use crate::linux::limits::{self, Loss};
 use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
 use crate::log;
-use crate::wire::handover::{HEARD, Setup};
+use crate::wire::handover::HEARD;
+use crate::wire::mode::{self, Setup};
 use crate::wire::oci::ContainerProcessState;
 use announcements::{Announcements, Claim, Refusal};
 use receive::{Audience, ReceiveError, Received};
@@ -57,12 +58,13 @@ pub(crate) struct Options {
     /// Where the lasting side store lies; `None`: `$XDG_STATE_HOME/subuidless`.
     pub(crate) store: Option<PathBuf>,
     /// For the workers, which log as the daemon does.
-    pub(crate) log_level: String,
-    pub(crate) log_format: String,
+    pub(crate) log: log::Settings,
     /// To end after so long a time without any container; `None`: never.
     pub(crate) idle: Option<Duration>,
     /// To end when the containers have ended that came.
     pub(crate) for_one: bool,
+    /// To tell whoever has started this process that it listens.
+    pub(crate) says_ready: bool,
     /// To end after a certain process and its containers, deaf to SIGTERM until then.
     pub(crate) until: Option<Until>,
 }
@@ -71,8 +73,6 @@ pub(crate) struct Options {
 pub(crate) struct Until {
     /// The pidfd of the process.
     pub(crate) process: OwnedFd,
-    /// Called when the daemon listens.
-    pub(crate) ready: Box<dyn Fn()>,
     /// Called when the process has ended; containers may still run then.
     pub(crate) ended: Box<dyn Fn()>,
 }
@@ -137,8 +137,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let socket = ControlSocket::open(options.socket)?;
     let keeper = start_keeper(Places::prepare(options.store));
     let setup = Setup {
-        log_level: options.log_level,
-        log_format: options.log_format,
+        log: options.log,
         recent: None,
         lasting: None,
         socket: Some(socket.path().to_owned()),
@@ -162,6 +161,9 @@ async fn serve(options: Options) -> Result<(), Error> {
     info!(socket = %socket.display(), "listening");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    if options.says_ready {
+        mode::say_ready();
+    }
     let is_held = options.until.is_some();
     let mut needless = std::pin::pin!(daemon.outlive(options.until));
     loop {
@@ -216,8 +218,7 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
     };
     let keeper = start_keeper(Places::prepare_quietly(options.store));
     let setup = Setup {
-        log_level: options.log_level,
-        log_format: options.log_format,
+        log: options.log,
         recent: None,
         lasting: None,
         socket: None,
@@ -420,7 +421,6 @@ impl Daemon {
         let Some(until) = until else {
             return std::future::pending().await;
         };
-        (until.ready)();
         let process = until.process;
         let end = tokio::task::spawn_blocking(move || wait_for(&process, PollFlags::POLLIN));
         if !matches!(end.await, Ok(Ok(()))) {

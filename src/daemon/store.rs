@@ -6,14 +6,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::store::{
-    DATA, Marker, Places, SETTLE_STORE, is_suspect, mend, recent_directory, result_of,
-};
+use crate::store::{DATA, Marker, Places, is_suspect, mend, recent_directory, result_of};
+use crate::wire::mode::Mode;
 use crate::wire::rundir;
 
 /// So much may be lost with the power; extended attributes wait longer for the disk.
@@ -136,12 +135,8 @@ impl Keeper {
             self.places.borrow_mut().warn();
             return;
         };
-        let ended = tokio::process::Command::new("/proc/self/exe")
-            .arg(SETTLE_STORE)
-            .args([&recent, &lasting])
-            .stdin(Stdio::null())
-            .output()
-            .await;
+        let mover = Mode::SettleStore { recent, lasting }.command("subuidless");
+        let ended = tokio::process::Command::from(mover).output().await;
         let (damaged, result) = match ended {
             Ok(ended) => (
                 is_suspect(ended.status),

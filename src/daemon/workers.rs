@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::process::ExitStatus;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime};
@@ -30,7 +29,8 @@ use crate::linux::procfs;
 use crate::linux::seccomp::ListenerFd;
 use crate::syscalls::fingerprint;
 use crate::wire::board::{Board, Role};
-use crate::wire::handover::{Announcement, Handover, NextUser, Setup};
+use crate::wire::handover::{Announcement, Handover, NextUser};
+use crate::wire::mode::{Mode, Setup};
 use crate::wire::oci::{ContainerProcessState, UNKNOWN};
 
 /// Between two attempts to start a worker for the same container, the first one excepted.
@@ -329,15 +329,10 @@ impl Workers {
     async fn run_one(&self, container: &Container) -> io::Result<ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let mut command = std::process::Command::new("/proc/self/exe");
-        // For ps: which container it serves. The id is the runtime's, so control characters may be
-        // in it.
-        let name = container.handover.id.escape_default();
-        command.arg0(format!("subuidless: {name}"));
-        command.args(self.setup().to_arguments());
-        command
-            .stdin(OwnedFd::from(theirs))
-            .stdout(std::process::Stdio::null());
+        // The id is the runtime's, so control characters may be in it.
+        let title = format!("subuidless: {}", container.handover.id.escape_default());
+        let mut command = Mode::Worker(self.setup()).command(title);
+        command.stdin(OwnedFd::from(theirs));
         let mut child = Command::from(command).spawn()?;
         container.worker.set(child.id());
         let mut ours = tokio::net::UnixStream::from_std(ours)?;

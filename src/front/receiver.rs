@@ -10,9 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -21,13 +19,16 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Uid;
 
+use crate::daemon::background;
 use crate::error::Error;
 use crate::linux::sys;
+use crate::log;
 use crate::wire::handover::{Announcement, HEARD};
+use crate::wire::mode::Daemon;
 use crate::wire::rundir;
 
 /// A daemon that the front has started ends after so many seconds without any container.
-const IDLE: &str = "60";
+const IDLE: u64 = 60;
 /// For an answer, and for a new daemon.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
@@ -56,7 +57,7 @@ pub(super) fn announce(
         if tell(&own, announcement)? {
             return Ok(own);
         }
-        failure = start(&own, &[]).err();
+        failure = start(&own, false).err();
     }
     match tell(&own, announcement)? {
         true => Ok(own),
@@ -77,7 +78,7 @@ fn start_for_one(directory: &Path, announcement: &Announcement) -> Result<PathBu
     for attempt in 0..ATTEMPTS {
         // A container may live on that was started by a process of the same number.
         let socket = directory.join(format!("{name}-{attempt}.sock"));
-        match start(&socket, &["--for-one"]) {
+        match start(&socket, true) {
             Ok(()) if tell(&socket, announcement)? => return Ok(socket),
             Ok(()) => {}
             Err(error) => failure = Some(error),
@@ -159,25 +160,16 @@ fn converse(connection: &mut UnixStream, announcement: &Announcement) -> io::Res
 }
 
 /// Starts a daemon on `socket`, and waits until it listens.
-fn start(socket: &Path, options: &[&str]) -> Result<(), Error> {
-    let failed = |reason: String| Error::NoDaemon {
-        path: socket.to_owned(),
-        reason,
+fn start(socket: &Path, for_one: bool) -> Result<(), Error> {
+    let daemon = Daemon {
+        log: log::Settings::default(),
+        socket: socket.to_owned(),
+        store: None,
+        idle: Some(IDLE),
+        for_one,
     };
-    let output = Command::new("/proc/self/exe")
-        .arg0("subuidless")
-        .args(["serve", "--background", "--idle", IDLE])
-        .args(options)
-        .arg(socket)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.trim().trim_start_matches("subuidless: ");
-    Err(failed(said.to_owned()))
+    background::start(daemon).map_err(|error| Error::NoDaemon {
+        path: socket.to_owned(),
+        reason: error.to_string(),
+    })
 }

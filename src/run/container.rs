@@ -23,7 +23,7 @@ use super::network::{self, Network};
 use super::place::{self, About, Place, free_name};
 use super::program;
 use super::spec::{self, Bind, Wishes, text};
-use super::supervisor::{Log, Supervisor};
+use super::supervisor::{self, Log};
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
 use crate::front;
@@ -238,7 +238,7 @@ fn about(runtime: &Path, rootfs: PathBuf, config: &Map<String, Value>, detach: b
 fn start_supervisor(options: &ContainerOptions, place: &Place) -> Result<(), Error> {
     // Until the supervisor has one of its own.
     let _lock = place.lock().at(&place.directory)?;
-    Supervisor::start_for(place, options.store.as_deref(), &options.log)?;
+    supervisor::start_for(place, options.store.as_deref(), &options.log)?;
     match options.network {
         Some(network) => network::start_keeper(network, &place.directory),
         None => Ok(()),

@@ -21,8 +21,7 @@ pub(crate) use inside::{ExecOptions, Row, exec, list, signal};
 pub(crate) use namespace::enter as enter_user_namespace;
 pub(crate) use network::{Network, hook as network_hook, keep as keep_network};
 pub(crate) use spec::Bind;
-pub(crate) use stderr::lend as lend_stderr;
-pub(crate) use supervisor::{Holder, Log};
+pub(crate) use supervisor::{Log, supervise};
 
 use crate::error::Error;
 

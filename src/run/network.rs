@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 use super::spec::{list, mount, object, text};
 use crate::error::Error;
 use crate::linux::sys;
+use crate::wire::mode::Mode;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Network {
@@ -82,7 +83,7 @@ impl Network {
                 .map_err(|source| Error::at(PathBuf::from("/proc/self/exe"), source))?;
             let hook = json!({
                 "path": text(&own)?,
-                "args": ["subuidless", "network", text(&socket(bundle))?],
+                "args": hook_words(bundle)?,
                 "timeout": PATIENCE.as_secs() * 2,
             });
             list(object(config, "hooks"), "createRuntime").push(hook);
@@ -140,16 +141,24 @@ pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error>
         return Err(failed(io::Error::other(format!("{TUN}: {error}"))));
     }
     let listener = UnixListener::bind(socket(bundle)).map_err(failed)?;
-    let mut keeper = Command::new("/proc/self/exe");
-    keeper
-        .args(["network", "--holder", &std::process::id().to_string()])
-        .arg(&program)
-        .stdin(OwnedFd::from(listener))
-        .stdout(Stdio::null())
-        // What a hook complains of crun shows to nobody; the keeper is heard as long as it may
-        // fail.
-        .stderr(Stdio::inherit());
+    let mode = Mode::NetworkKeeper {
+        program: program.clone(),
+        creator: std::process::id(),
+    };
+    let mut keeper = mode.command("subuidless");
+    // What a hook complains of crun shows to nobody; the keeper, whose standard error is that of
+    // the caller, is heard as long as it may fail.
+    keeper.stdin(OwnedFd::from(listener));
     sys::start_orphan(&mut keeper).map_err(failed)
+}
+
+/// The command line of the hook, its name first.
+fn hook_words(bundle: &Path) -> Result<Vec<String>, Error> {
+    let mode = Mode::NetworkHook {
+        socket: socket(bundle),
+    };
+    let words = [vec!["subuidless".into()], mode.to_words()].concat();
+    super::spec::words(&words)
 }
 
 /// The hook: has the network of the container made, and comes back when it is up.

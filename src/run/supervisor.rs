@@ -1,22 +1,27 @@
 //! The daemon for one command, told of its listener as a runtime would tell, or for one container.
 
-use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Metadata};
-use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::rc::Rc;
 
 use nix::fcntl::Flock;
 use nix::sys::signal::Signal;
 use sendfd::SendWithFd;
 use serde_json::json;
+use tracing::level_filters::LevelFilter;
 
-use super::place::Place;
+use super::place::{self, Place};
+use super::stderr;
+use crate::daemon;
 use crate::error::{Context, Error};
 use crate::linux::sys;
+use crate::log::{Format, Settings};
+use crate::wire::mode::{self, Mode, Supervise, Supervised, wait_until_ready};
 
 /// Where a supervisor logs to, and what.
 #[derive(Debug)]
@@ -24,33 +29,29 @@ pub(crate) struct Log {
     /// Appended to; none: standard error, which is the command's. Where it is no terminal, until
     /// the command ends (see [`super::stderr`]).
     pub(crate) file: Option<PathBuf>,
-    /// Options of the supervisor's own command line.
-    pub(crate) options: Vec<OsString>,
+    pub(crate) level: LevelFilter,
 }
 
 impl Log {
-    pub(crate) fn goes_nowhere(&self) -> bool {
-        self.file.is_none() && !std::io::stderr().is_terminal()
+    /// Whether standard error is only lent.
+    pub(crate) fn borrows(&self) -> bool {
+        self.file.is_none() && !io::stderr().is_terminal()
     }
 
     fn open(&self) -> Result<Stdio, Error> {
         match &self.file {
-            Some(path) => File::options()
-                .append(true)
-                .create(true)
-                .open(path)
-                .map(Stdio::from)
-                .at(path),
+            Some(path) => {
+                let file = File::options().append(true).create(true).open(path);
+                file.map(Stdio::from).at(path)
+            }
             None => Ok(Stdio::inherit()),
         }
     }
-
-    /// Whether standard error is only lent.
-    fn borrows(&self) -> bool {
-        self.file.is_none() && !std::io::stderr().is_terminal()
-    }
 }
 
+const STARTING: &str = "starting a supervisor";
+
+/// The supervisor of the command that this process becomes.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     connection: UnixStream,
@@ -59,28 +60,12 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Starts one for a command, which ends when nothing comes.
     pub(super) fn start(store: Option<&Path>, keep_id: bool, log: &Log) -> Result<Self, Error> {
-        let more: &[&str] = if keep_id { &["--keep-id"] } else { &[] };
-        let connection = start(store, log, more.iter().map(OsString::from))?;
+        let whom = match keep_id {
+            true => Supervised::Namespaces,
+            false => Supervised::Command,
+        };
+        let connection = start(store, log, whom)?;
         Ok(Self { connection })
-    }
-
-    /// Starts one for a container, and waits until it listens.
-    pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Result<(), Error> {
-        let holder: [OsString; 4] = [
-            "--holder".into(),
-            std::process::id().to_string().into(),
-            "--directory".into(),
-            place.directory.clone().into(),
-        ];
-        let mut connection = start(store, log, holder)?;
-        let mut answer = String::new();
-        let read = connection.read_to_string(&mut answer);
-        match (read, answer.as_str()) {
-            (Ok(_), READY) => Ok(()),
-            (Ok(_), "") => Err(Error::NoSupervisor),
-            (Ok(_), reason) => Err(failed(io::Error::other(reason.to_owned()))),
-            (Err(source), _) => Err(failed(source)),
-        }
     }
 
     /// Hands over the listener of this process.
@@ -97,45 +82,97 @@ impl Supervisor {
     }
 }
 
-fn failed(source: io::Error) -> Error {
-    Error::doing("starting a supervisor", source)
+/// Starts the supervisor of a container that this process makes, and waits until it listens.
+pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Result<(), Error> {
+    let whom = Supervised::Container {
+        directory: place.directory.clone(),
+        creator: std::process::id(),
+    };
+    wait_until_ready(&mut start(store, log, whom)?).doing(STARTING)
 }
 
-/// Starts a process of this program, whose standard input is the other end of the result.
-fn start(
-    store: Option<&Path>,
-    log: &Log,
-    more: impl IntoIterator<Item = OsString>,
-) -> Result<UnixStream, Error> {
-    let (connection, theirs) = UnixStream::pair().map_err(failed)?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("supervise").args(&log.options).args(more);
-    if log.borrows() {
-        let command_id = std::process::id().to_string();
-        command.args(["--stderr-until", &command_id]);
-    }
-    if let Some(store) = store {
-        let store = std::path::absolute(store).map_err(failed)?;
-        // What was asked for by name and cannot be had is an error, before the command runs.
-        let mut directory = DirBuilder::new();
-        let made = directory.mode(0o700).recursive(true).create(&store);
-        made.at(&store)?;
-        command.arg("--store").arg(store);
-    }
-    command
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(log.open()?);
-    sys::start_orphan(&mut command).map_err(failed)?;
-    Ok(connection)
+/// Starts a supervisor; the result is the other end of its standard input.
+fn start(store: Option<&Path>, log: &Log, whom: Supervised) -> Result<UnixStream, Error> {
+    let store = store.map(absolute_store).transpose()?;
+    let settings = Settings {
+        level: log.level,
+        format: Format::Text,
+    };
+    let mode = Mode::Supervise(Supervise {
+        log: settings,
+        store,
+        stderr_of: log.borrows().then(std::process::id),
+        whom,
+    });
+    mode.start_orphan("subuidless", log.open()?, &[])
+        .doing(STARTING)
 }
 
-/// What the supervisor of a container says once it listens.
-const READY: &str = "ready";
+/// What was asked for by name and cannot be had is an error, before the command runs.
+fn absolute_store(store: &Path) -> Result<PathBuf, Error> {
+    let store = std::path::absolute(store).at(store)?;
+    let mut directory = DirBuilder::new();
+    let made = directory.mode(0o700).recursive(true).create(&store);
+    made.at(&store)?;
+    Ok(store)
+}
+
+/// What the supervisor itself does, to the end of the command or the container.
+pub(crate) fn supervise(wish: Supervise, tell: impl Fn(&Error)) -> Result<(), Error> {
+    let lent = wish.stderr_of.and_then(stderr::lend);
+    wish.log.start();
+    let result = serve(wish);
+    if let Some(lent) = lent {
+        if let Err(error) = &result {
+            tell(error);
+        }
+        lent.give_back();
+    }
+    result
+}
+
+fn serve(wish: Supervise) -> Result<(), Error> {
+    let options = daemon::Options {
+        socket: None,
+        store: wish.store,
+        log: wish.log,
+        idle: None,
+        for_one: false,
+        says_ready: false,
+        until: None,
+    };
+    match wish.whom {
+        Supervised::Command => daemon::supervise(options, false),
+        Supervised::Namespaces => daemon::supervise(options, true),
+        Supervised::Container { directory, creator } => Holder::new(creator, &directory)
+            .and_then(|holder| serve_container(options, Rc::new(holder)))
+            .inspect_err(|error| mode::say_not_ready(&error.to_string())),
+    }
+}
+
+/// Serves a container, and removes what was made for it.
+fn serve_container(options: daemon::Options, holder: Rc<Holder>) -> Result<(), Error> {
+    let process = holder
+        .process
+        .try_clone()
+        .doing("waiting for the container")?;
+    let at_end = Rc::clone(&holder);
+    let result = daemon::run(daemon::Options {
+        socket: Some(holder.place.socket()),
+        says_ready: true,
+        until: Some(daemon::Until {
+            process,
+            ended: Box::new(move || at_end.end_container()),
+        }),
+        ..options
+    });
+    holder.clean_up();
+    result
+}
 
 /// The process that a container's supervisor waits for, and what it removes then.
 #[derive(Debug)]
-pub(crate) struct Holder {
+struct Holder {
     process: OwnedFd,
     place: Place,
     /// Held to the end.
@@ -144,11 +181,10 @@ pub(crate) struct Holder {
 
 impl Holder {
     /// Of the process `pid`, which waits for an answer.
-    pub(crate) fn new(pid: u32, directory: &Path) -> Result<Self, Error> {
+    fn new(pid: u32, directory: &Path) -> Result<Self, Error> {
         let file = |source| Error::at(directory, source);
-        let process = sys::process_pidfd(pid).map_err(|errno| failed(errno.into()))?;
-        let place =
-            super::place::at(directory).ok_or_else(|| file(io::ErrorKind::InvalidInput.into()))?;
+        let process = sys::process_pidfd(pid).doing(STARTING)?;
+        let place = place::at(directory).ok_or_else(|| file(io::ErrorKind::InvalidInput.into()))?;
         let lock = place.lock().map_err(file)?;
         Ok(Self {
             process,
@@ -157,26 +193,8 @@ impl Holder {
         })
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.place.socket()
-    }
-
-    /// Readable once the process has ended.
-    pub(crate) fn process(&self) -> io::Result<OwnedFd> {
-        self.process.try_clone()
-    }
-
-    /// Tells the process that there is a socket.
-    pub(crate) fn tell_ready() {
-        tell(READY);
-    }
-
-    pub(crate) fn tell_failure(error: &Error) {
-        tell(&error.to_string());
-    }
-
     /// To be called when the process has ended: a container in the foreground ends with it.
-    pub(crate) fn end_container(&self) {
+    fn end_container(&self) {
         if !self.place.about().is_some_and(|about| about.foreground) {
             return;
         }
@@ -187,7 +205,7 @@ impl Holder {
     }
 
     /// Removes what was made for the container.
-    pub(crate) fn clean_up(&self) {
+    fn clean_up(&self) {
         // What is left over is removed when the name is taken anew.
         let Ok(name) = self.place.lock_name() else {
             return;
@@ -198,16 +216,4 @@ impl Holder {
             self.place.remove_all(name);
         }
     }
-}
-
-/// Says `words` on standard input, which is a socket, and nothing more after that.
-fn tell(words: &str) {
-    let stdin = io::stdin();
-    let Ok(socket) = stdin.as_fd().try_clone_to_owned() else {
-        return;
-    };
-    let mut socket = UnixStream::from(socket);
-    // Who started us may have given up.
-    let _ = socket.write_all(words.as_bytes());
-    let _ = socket.shutdown(std::net::Shutdown::Both);
 }

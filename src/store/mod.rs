@@ -47,7 +47,7 @@ pub(crate) use key::{InodeNumber, Key, inode_of, is_by_birth};
 pub(crate) use layer::Layers;
 use patience::Patience;
 pub(crate) use places::{Places, lasting_place, open_side_store, recent_directory, refuse_shared};
-pub(crate) use settle::{Marker, Part, SETTLE_STORE, mend, read_through, result_of, settle};
+pub(crate) use settle::{Marker, mend, read_through, result_of, settle};
 
 use crate::linux::sys::Durability;
 

@@ -3,13 +3,12 @@
 //! Whoever maps a database may be ended by what others have written into it. So other processes of
 //! this program read and move it, and what is known of it is noted in a [`Marker`].
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,6 +21,7 @@ use super::damage::ended_by_damage;
 use super::environment::{DATA, LOCK};
 use super::places::Places;
 use crate::error::{Context, Error};
+use crate::wire::mode::{Mode, Part};
 use crate::wire::rundir;
 
 /// Whether reading all of the store goes well, as another process finds out: a damaged one may end
@@ -47,13 +47,6 @@ pub(crate) fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
 const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not seen, new \
     ones are kept until the next boot";
 
-/// One of the two databases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Part {
-    Recent,
-    Lasting,
-}
-
 /// What came of what another process was to do.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -63,31 +56,22 @@ pub(crate) struct Failure {
 }
 
 /// How long reading may take, in seconds: from a disk that is busy, when nobody waits for it.
-const LONG: &str = "120";
+const LONG: u32 = 120;
 /// When somebody does; then what hangs is not given up, but locks are made anew.
-const SHORT: &str = "20";
+const SHORT: u32 = 20;
 /// From memory.
-const SHORTEST: &str = "10";
+const SHORTEST: u32 = 10;
 
-/// Lets another process read all of a database.
-fn read_elsewhere(directory: &Path, part: Part, seconds: &str) -> Result<(), Failure> {
-    let part = match part {
-        Part::Recent => "recent",
-        Part::Lasting => "lasting",
+/// Lets another process read all of a database: what it says that it failed with, or that damage
+/// has ended it.
+fn read_elsewhere(directory: &Path, part: Part, seconds: u32) -> Result<(), Failure> {
+    let mode = Mode::ReadStore {
+        part,
+        seconds,
+        directory: directory.to_owned(),
     };
-    elsewhere(&[
-        READ_STORE.as_ref(),
-        part.as_ref(),
-        seconds.as_ref(),
-        directory.as_os_str(),
-    ])
-}
-
-/// What another process of this program says that it failed with, or that it is killed by damage.
-fn elsewhere(arguments: &[&OsStr]) -> Result<(), Failure> {
-    let ended = Command::new("/proc/self/exe")
-        .args(arguments)
-        .stdin(Stdio::null())
+    let ended = mode
+        .command("subuidless")
         .output()
         .map_err(|error| Failure {
             reason: error.to_string(),
@@ -111,10 +95,6 @@ pub(crate) fn result_of(ended: &Output) -> Result<(), Failure> {
         hangs: ended.status.signal() == Some(libc::SIGALRM),
     })
 }
-
-/// The commands that read a database, and that move what is recent to the disk.
-const READ_STORE: &str = "read-store";
-pub(crate) const SETTLE_STORE: &str = "settle-store";
 
 /// Reads all of a database. Damage may end this process.
 pub(crate) fn read_through(part: Part, seconds: u32, directory: &Path) -> Result<(), Error> {

@@ -1,12 +1,9 @@
 //! What a daemon, its workers and the runtime front say to each other. Pure.
 //!
-//! Daemon and worker: a command line, and one message, the same in both directions. The daemon
+//! Daemon and worker: one message, the same in both directions (and a command line, see `mode`). The daemon
 //! hands a container over to a new worker with it. A worker keeps the bytes, and when its daemon
 //! has gone it hands the container to the next daemon that listens on the same socket. With it come
 //! three fds, in the order of [`FDS`].
-
-use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,74 +21,6 @@ const MAX_GROUPS: usize = 65_536;
 
 /// Of a handover, in bytes.
 pub(crate) const LONGEST: usize = 1 << 20;
-
-/// The first argument of a worker.
-const WORKER: &str = "worker";
-/// And of a guard.
-const GUARD: &str = "guard";
-
-/// What a worker finds on its command line.
-///
-/// Words in fixed places: a worker with a parser for options in it would be a tenth larger in
-/// memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Setup {
-    pub(crate) log_level: String,
-    pub(crate) log_format: String,
-    /// Directory of the side store in memory; none: owners of special inodes are not kept.
-    pub(crate) recent: Option<PathBuf>,
-    /// Its directory on disk; none: they are kept until the next boot.
-    pub(crate) lasting: Option<PathBuf>,
-    /// The daemon's socket, on which the next daemon will listen, too.
-    pub(crate) socket: Option<PathBuf>,
-}
-
-impl Setup {
-    pub(crate) fn to_arguments(&self) -> [OsString; 6] {
-        let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default().into_os_string();
-        [
-            WORKER.into(),
-            self.log_level.clone().into(),
-            self.log_format.clone().into(),
-            path(&self.recent),
-            path(&self.lasting),
-            path(&self.socket),
-        ]
-    }
-
-    /// The same for the guard.
-    pub(crate) fn to_guards_arguments(&self) -> [OsString; 6] {
-        let mut arguments = self.to_arguments();
-        arguments[0] = GUARD.into();
-        arguments
-    }
-
-    /// `None` for the command line of anything but a worker.
-    pub(crate) fn from_arguments(arguments: &[OsString]) -> Option<Self> {
-        Self::of(WORKER, arguments)
-    }
-
-    /// `None` for the command line of anything but a guard.
-    pub(crate) fn from_guards_arguments(arguments: &[OsString]) -> Option<Self> {
-        Self::of(GUARD, arguments)
-    }
-
-    fn of(whom: &str, arguments: &[OsString]) -> Option<Self> {
-        let [first, log_level, log_format, recent, lasting, socket] = arguments else {
-            return None;
-        };
-        let text = |word: &OsStr| word.to_str().map(str::to_owned);
-        let path = |word: &OsStr| (!word.is_empty()).then(|| PathBuf::from(word));
-        (first == whom).then_some(())?;
-        Some(Self {
-            log_level: text(log_level)?,
-            log_format: text(log_format)?,
-            recent: path(recent),
-            lasting: path(lasting),
-            socket: path(socket),
-        })
-    }
-}
 
 /// A container, as its runtime called it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,24 +215,6 @@ mod tests {
         assert_eq!(
             Handover::parse(old).map(|handover| handover.user),
             Some(None)
-        );
-    }
-
-    #[test]
-    fn a_command_line_is_understood_whatever_its_paths_are_made_of() {
-        use std::os::unix::ffi::OsStrExt;
-        let setup = Setup {
-            log_level: "info".into(),
-            log_format: "json".into(),
-            recent: None,
-            lasting: Some("/state".into()),
-            socket: Some(OsStr::from_bytes(b"/a \xff/s").into()),
-        };
-        assert_eq!(Setup::from_arguments(&setup.to_arguments()), Some(setup));
-        assert_eq!(Setup::from_arguments(&["worker".into()]), None);
-        assert_eq!(
-            Setup::from_arguments(&["serve", "", "", "", "", ""].map(OsString::from)),
-            None
         );
     }
 

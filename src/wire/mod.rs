@@ -1,10 +1,11 @@
 //! What processes say to each other, and where they meet: runtimes and us (`oci`), the front,
-//! daemons, guards and workers (`handover`), people and a daemon (`ask`), the memory that a worker
+//! daemons, guards and workers (`mode`, `handover`), people and a daemon (`ask`), the memory that a worker
 //! shares with its daemon (`board`, `tally`), and the runtime directory (`rundir`).
 
 pub(crate) mod ask;
 pub(crate) mod board;
 pub(crate) mod handover;
+pub(crate) mod mode;
 pub(crate) mod oci;
 pub(crate) mod rundir;
 pub(crate) mod tally;

@@ -5,8 +5,6 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,7 +16,7 @@ use tokio::process::{Child, Command};
 use tracing::{debug, warn};
 
 use crate::daemon::workers::{Container, Workers};
-use crate::wire::handover::Setup;
+use crate::wire::mode::Mode;
 
 /// Between two attempts to have a guard.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -44,16 +42,11 @@ impl Guard {
         }
     }
 
-    fn start(&self, setup: &Setup) -> io::Result<Child> {
+    fn start(&self, guard: &Mode) -> io::Result<Child> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-        let mut command = std::process::Command::new("/proc/self/exe");
-        command
-            .arg0(format!("subuidless guard of {}", std::process::id()))
-            .args(setup.to_guards_arguments())
-            .current_dir("/")
-            .stdin(theirs)
-            .stdout(Stdio::null());
+        let mut command = guard.command(format!("subuidless guard of {}", std::process::id()));
+        command.current_dir("/").stdin(theirs);
         let child = Command::from(command).spawn()?;
         let ours = UnixStream::from(ours);
         ours.set_nonblocking(true)?;
@@ -83,7 +76,7 @@ pub(in crate::daemon) fn start(workers: Rc<Workers>) {
 
 /// And gives it what there is.
 fn start_one(workers: &Workers) -> io::Result<Child> {
-    let guard = workers.guard.start(&workers.setup())?;
+    let guard = workers.guard.start(&Mode::Guard(workers.setup()))?;
     for container in workers.containers() {
         workers.guard.keep(&container);
     }

@@ -13,8 +13,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -32,7 +31,8 @@ use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
 use crate::store::ended_by_damage;
 use crate::wire::board::{Board, Role};
-use crate::wire::handover::{Handover, LONGEST, Setup};
+use crate::wire::handover::{Handover, LONGEST};
+use crate::wire::mode::{Mode, Setup};
 
 /// Between two looks whether another daemon has come, and whether a worker hangs in its death.
 const LOOK: Duration = Duration::from_secs(1);
@@ -289,11 +289,9 @@ impl Kept {
             (setup.recent, setup.lasting) = (None, None);
         }
         let (ours, theirs) = UnixStream::pair()?;
-        let child = Command::new("/proc/self/exe")
-            .arg0(format!("subuidless: {}", self.id.escape_default()))
-            .args(setup.to_arguments())
+        let child = Mode::Worker(setup)
+            .command(format!("subuidless: {}", self.id.escape_default()))
             .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
             .spawn()?;
         let fds = [
             self.listener.as_fd().as_raw_fd(),

@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Check;
 use super::settings::{blame_for_memory, blame_for_namespace};
 use super::steps::{Supervisor, Target, Tried};
+use crate::wire::mode::Mode;
 
 const NAMESPACES: &str = "user namespaces";
 const FILTER: &str = "seccomp notification";
@@ -43,14 +44,13 @@ pub(super) fn namespace_and_notification() -> Vec<Check> {
 
 fn run() -> io::Result<(Target, Supervisor)> {
     let (ours, theirs) = UnixStream::pair()?;
-    let step = |name: &str, stdin: UnixStream| -> io::Result<Command> {
-        let mut command = Command::new("/proc/self/exe");
+    let step = |mode: Mode, stdin: UnixStream| {
+        let mut command = mode.command("subuidless");
+        command.stdin(OwnedFd::from(stdin));
         command
-            .args(["check-step", name])
-            .stdin(OwnedFd::from(stdin));
-        Ok(command)
     };
-    let (mut target, mut supervisor) = (step("target", ours)?, step("supervisor", theirs)?);
+    let mut target = step(Mode::CheckTarget, ours);
+    let mut supervisor = step(Mode::CheckSupervisor, theirs);
     // Both at once, since each waits for the other; threads may not be to be had.
     let (supervisor, target) = (Asked::start(&mut supervisor)?, Asked::start(&mut target)?);
     let target = serde_json::from_slice(&target.answer(PATIENCE)?.1)?;

@@ -176,14 +176,6 @@ pub(crate) fn ignore_termination() {
     }
 }
 
-/// Closes every fd from `first` on; to be called before anything has opened files.
-pub(crate) fn close_fds_from(first: c_uint) {
-    // SAFETY: no memory is touched, and nothing in this process owns an fd yet.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, 0) };
-    // Linux 5.9 knows it, and 5.14 is asked for.
-    debug_assert_eq!(closed, 0);
-}
-
 /// The rows and columns of the terminal `fd`.
 pub(crate) fn window_size(fd: BorrowedFd) -> Result<(u16, u16), Errno> {
     let mut size = libc::winsize {

@@ -1,0 +1,50 @@
+//! What this program starts of itself: no commands for people (see `crate::wire::mode`).
+
+use crate::daemon::{self, guard};
+use crate::error::Error;
+use crate::host::check::steps;
+use crate::wire::mode::{self, Mode};
+use crate::{run, store, worker};
+
+pub(super) fn run(mode: Mode) -> Result<(), Error> {
+    // ps(1) and top(1) would show "exe", which is what was executed.
+    let _ = nix::sys::prctl::set_name(c"subuidless");
+    match mode {
+        Mode::Worker(setup) => {
+            setup.log.start();
+            worker::run(&setup)
+        }
+        Mode::Guard(setup) => {
+            setup.log.start();
+            guard::run(&setup)
+        }
+        Mode::Daemon(daemon) => listen(daemon),
+        Mode::Supervise(wish) => run::supervise(wish, super::report),
+        Mode::NetworkKeeper { program, creator } => run::keep_network(&program, creator),
+        Mode::NetworkHook { socket } => run::network_hook(&socket),
+        Mode::ReadStore {
+            part,
+            seconds,
+            directory,
+        } => store::read_through(part, seconds, &directory),
+        Mode::SettleStore { recent, lasting } => store::settle(&recent, &lasting),
+        Mode::CheckTarget => steps::target(),
+        Mode::CheckSupervisor => steps::supervisor(),
+    }
+}
+
+/// A daemon in the background, whose working directory keeps no file system busy.
+fn listen(wish: mode::Daemon) -> Result<(), Error> {
+    wish.log.start();
+    let _ = nix::unistd::chdir("/");
+    daemon::run(daemon::Options {
+        socket: Some(wish.socket),
+        store: wish.store,
+        log: wish.log,
+        idle: wish.idle.map(std::time::Duration::from_secs),
+        for_one: wish.for_one,
+        says_ready: true,
+        until: None,
+    })
+    .inspect_err(|error| mode::say_not_ready(&error.to_string()))
+}

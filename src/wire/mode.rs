@@ -1,0 +1,454 @@
+//! The processes that this program starts of itself and no user calls: what each is to do
+//! ([`Mode`]), one way to start them, and one way to hear that they are ready.
+//!
+//! A mode is a command line: its name, and words in fixed places. An option that is not given is an
+//! empty word. (A worker that parsed options would be a tenth larger in memory.)
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::linux::sys;
+use crate::log::Settings;
+
+/// What a process is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Serve the listener that standard input brings.
+    Worker(Setup),
+    /// Hold the containers of the daemon at the other end of standard input.
+    Guard(Setup),
+    /// Listen for runtimes, as `subuidless serve` does.
+    Daemon(Daemon),
+    /// Serve a command or a container of `run`.
+    Supervise(Supervise),
+    /// Run the program that connects a container's network, as long as the container lives.
+    NetworkKeeper { program: PathBuf, creator: u32 },
+    /// The runtime's hook: tell the keeper that listens on `socket` of the container.
+    NetworkHook { socket: PathBuf },
+    /// Read a database of the side store from beginning to end, within so many seconds.
+    ReadStore {
+        part: Part,
+        seconds: u32,
+        directory: PathBuf,
+    },
+    /// Move what is recent in the side store to the disk.
+    SettleStore { recent: PathBuf, lasting: PathBuf },
+    /// Try what a container's process does, for `check`.
+    CheckTarget,
+    /// Try what its worker does.
+    CheckSupervisor,
+}
+
+/// What a worker, or a guard for those that it starts, has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setup {
+    pub(crate) log: Settings,
+    /// Directory of the side store in memory; none: owners of special inodes are not kept.
+    pub(crate) recent: Option<PathBuf>,
+    /// Its directory on disk; none: they are kept until the next boot.
+    pub(crate) lasting: Option<PathBuf>,
+    /// The daemon's socket, on which the next daemon will listen, too.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// A daemon in the background.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Daemon {
+    pub(crate) log: Settings,
+    pub(crate) socket: PathBuf,
+    pub(crate) store: Option<PathBuf>,
+    /// Seconds without any container after which it ends.
+    pub(crate) idle: Option<u64>,
+    /// It ends with the first container, and those processes that are put into that.
+    pub(crate) for_one: bool,
+}
+
+/// What a command or container of `run` is served with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Supervise {
+    pub(crate) log: Settings,
+    pub(crate) store: Option<PathBuf>,
+    /// The process that called, which lends its standard error until it ends.
+    pub(crate) stderr_of: Option<u32>,
+    pub(crate) whom: Supervised,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Supervised {
+    /// The command that the listener on standard input comes from.
+    Command,
+    /// The user namespaces that this command makes.
+    Namespaces,
+    /// The container whose directory this is, made by the process `creator`.
+    Container { directory: PathBuf, creator: u32 },
+}
+
+/// One of the two databases of the side store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Recent,
+    Lasting,
+}
+
+const WORKER: &str = "worker";
+const GUARD: &str = "guard";
+const DAEMON: &str = "daemon";
+const SUPERVISE: &str = "supervise";
+const NETWORK_KEEPER: &str = "network-keeper";
+const NETWORK_HOOK: &str = "network-hook";
+const READ_STORE: &str = "read-store";
+const SETTLE_STORE: &str = "settle-store";
+const CHECK_TARGET: &str = "check-target";
+const CHECK_SUPERVISOR: &str = "check-supervisor";
+
+const YES: &str = "yes";
+const RECENT: &str = "recent";
+const LASTING: &str = "lasting";
+const NAMESPACES: &str = "namespaces";
+
+impl Mode {
+    /// The command line, without the program's name.
+    pub(crate) fn to_words(&self) -> Vec<OsString> {
+        let mut words = Words::default();
+        match self {
+            Self::Worker(setup) => words.text(WORKER).setup(setup),
+            Self::Guard(setup) => words.text(GUARD).setup(setup),
+            Self::Daemon(daemon) => words
+                .text(DAEMON)
+                .log(daemon.log)
+                .path(&daemon.socket)
+                .path_or_none(daemon.store.as_ref())
+                .number_or_none(daemon.idle)
+                .text(if daemon.for_one { YES } else { "" }),
+            Self::Supervise(supervise) => {
+                let words = words
+                    .text(SUPERVISE)
+                    .log(supervise.log)
+                    .path_or_none(supervise.store.as_ref())
+                    .number_or_none(supervise.stderr_of);
+                match &supervise.whom {
+                    Supervised::Command => words,
+                    Supervised::Namespaces => words.text(NAMESPACES),
+                    Supervised::Container { directory, creator } => {
+                        words.path(directory).number_or_none(Some(*creator))
+                    }
+                }
+            }
+            Self::NetworkKeeper { program, creator } => words
+                .text(NETWORK_KEEPER)
+                .path(program)
+                .number_or_none(Some(*creator)),
+            Self::NetworkHook { socket } => words.text(NETWORK_HOOK).path(socket),
+            Self::ReadStore {
+                part,
+                seconds,
+                directory,
+            } => words
+                .text(READ_STORE)
+                .text(match part {
+                    Part::Recent => RECENT,
+                    Part::Lasting => LASTING,
+                })
+                .number_or_none(Some(*seconds))
+                .path(directory),
+            Self::SettleStore { recent, lasting } => {
+                words.text(SETTLE_STORE).path(recent).path(lasting)
+            }
+            Self::CheckTarget => words.text(CHECK_TARGET),
+            Self::CheckSupervisor => words.text(CHECK_SUPERVISOR),
+        };
+        words.0
+    }
+
+    /// `None` for the command line of anything else: that is a user's.
+    pub(crate) fn from_words(words: &[OsString]) -> Option<Self> {
+        let (name, rest) = words.split_first()?;
+        Some(match (name.to_str()?, rest) {
+            (WORKER, rest) => Self::Worker(setup(rest)?),
+            (GUARD, rest) => Self::Guard(setup(rest)?),
+            (DAEMON, [level, format, socket, store, idle, for_one]) => Self::Daemon(Daemon {
+                log: Settings::parse(level, format)?,
+                socket: socket.into(),
+                store: path(store),
+                idle: number(idle)?,
+                for_one: for_one == YES,
+            }),
+            (SUPERVISE, [level, format, store, stderr_of, whom @ ..]) => {
+                Self::Supervise(Supervise {
+                    log: Settings::parse(level, format)?,
+                    store: path(store),
+                    stderr_of: number(stderr_of)?,
+                    whom: match whom {
+                        [] => Supervised::Command,
+                        [word] if word == NAMESPACES => Supervised::Namespaces,
+                        [directory, creator] => Supervised::Container {
+                            directory: directory.into(),
+                            creator: number(creator)??,
+                        },
+                        _ => return None,
+                    },
+                })
+            }
+            (NETWORK_KEEPER, [program, creator]) => Self::NetworkKeeper {
+                program: program.into(),
+                creator: number(creator)??,
+            },
+            (NETWORK_HOOK, [socket]) => Self::NetworkHook {
+                socket: socket.into(),
+            },
+            (READ_STORE, [part, seconds, directory]) => Self::ReadStore {
+                part: match part.to_str()? {
+                    RECENT => Part::Recent,
+                    LASTING => Part::Lasting,
+                    _ => return None,
+                },
+                seconds: number(seconds)??,
+                directory: directory.into(),
+            },
+            (SETTLE_STORE, [recent, lasting]) => Self::SettleStore {
+                recent: recent.into(),
+                lasting: lasting.into(),
+            },
+            (CHECK_TARGET, []) => Self::CheckTarget,
+            (CHECK_SUPERVISOR, []) => Self::CheckSupervisor,
+            _ => return None,
+        })
+    }
+
+    /// What starts a process in this mode: ps(1) shows `title` before the words of the mode.
+    pub(crate) fn command(&self, title: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg0(title)
+            .args(self.to_words())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// Starts a process that is nobody's child (see [`sys::start_orphan`]), without `without` in
+    /// its environment. The result is the other end of its standard input.
+    pub(crate) fn start_orphan(
+        &self,
+        title: impl AsRef<OsStr>,
+        stderr: Stdio,
+        without: &[&str],
+    ) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut command = self.command(title);
+        command.stdin(OwnedFd::from(theirs)).stderr(stderr);
+        for name in without {
+            command.env_remove(name);
+        }
+        sys::start_orphan(&mut command)?;
+        Ok(ours)
+    }
+}
+
+/// A command line in the making.
+#[derive(Default)]
+struct Words(Vec<OsString>);
+
+impl Words {
+    fn text(&mut self, text: impl AsRef<OsStr>) -> &mut Self {
+        self.0.push(text.as_ref().to_owned());
+        self
+    }
+
+    fn path(&mut self, path: &PathBuf) -> &mut Self {
+        self.text(path)
+    }
+
+    fn path_or_none(&mut self, path: Option<&PathBuf>) -> &mut Self {
+        self.text(path.map_or(OsStr::new(""), |path| path.as_os_str()))
+    }
+
+    fn number_or_none(&mut self, number: Option<impl ToString>) -> &mut Self {
+        self.text(number.map_or_else(String::new, |number| number.to_string()))
+    }
+
+    fn log(&mut self, log: Settings) -> &mut Self {
+        let [level, format] = log.to_words();
+        self.text(level).text(format)
+    }
+
+    fn setup(&mut self, setup: &Setup) -> &mut Self {
+        self.log(setup.log)
+            .path_or_none(setup.recent.as_ref())
+            .path_or_none(setup.lasting.as_ref())
+            .path_or_none(setup.socket.as_ref())
+    }
+}
+
+fn setup(words: &[OsString]) -> Option<Setup> {
+    let [level, format, recent, lasting, socket] = words else {
+        return None;
+    };
+    Some(Setup {
+        log: Settings::parse(level, format)?,
+        recent: path(recent),
+        lasting: path(lasting),
+        socket: path(socket),
+    })
+}
+
+fn path(word: &OsStr) -> Option<PathBuf> {
+    (!word.is_empty()).then(|| word.into())
+}
+
+/// `Some(None)` for an empty word, `None` for anything else that is no number.
+fn number<T: std::str::FromStr>(word: &OsStr) -> Option<Option<T>> {
+    match word.to_str()? {
+        "" => Some(None),
+        text => text.parse().ok().map(Some),
+    }
+}
+
+/// What a process says on its standard input, a socket, once whoever has started it may go on.
+const READY: &str = "ready";
+
+/// For a process to become ready: seconds are plenty, unless the disk or the machine is busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until the process at the other end is ready. The error is what it says instead.
+pub(crate) fn wait_until_ready(process: &mut UnixStream) -> io::Result<()> {
+    process.set_read_timeout(Some(PATIENCE))?;
+    let mut said = String::new();
+    match process.read_to_string(&mut said) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let seconds = PATIENCE.as_secs();
+            let reason = format!("it is not ready after {seconds} seconds");
+            return Err(io::Error::other(reason));
+        }
+        Err(error) => return Err(error),
+    }
+    match said.as_str() {
+        READY => Ok(()),
+        "" => Err(io::Error::other("it ended at once")),
+        reason => Err(io::Error::other(reason.to_owned())),
+    }
+}
+
+/// Tells whoever has started this process that it is ready.
+pub(crate) fn say_ready() {
+    say(READY);
+}
+
+/// Tells whoever has started this process why it will not be.
+pub(crate) fn say_not_ready(reason: &str) {
+    say(reason);
+}
+
+/// Says `words` on standard input, and nothing more after that.
+fn say(words: &str) {
+    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
+        return;
+    };
+    let mut socket = UnixStream::from(socket);
+    // Whoever has started us may have given up.
+    let _ = socket.write_all(words.as_bytes());
+    let _ = socket.shutdown(std::net::Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each, and of those with options one with all and one with none.
+    fn modes() -> Vec<Mode> {
+        let log = Settings::default();
+        let some = |path: &str| Some(PathBuf::from(path));
+        let setup = Setup {
+            log,
+            recent: some("/run/user/1000/subuidless"),
+            lasting: some("/home/a b"),
+            socket: some("/run/user/1000/subuidless.sock"),
+        };
+        let none = Setup {
+            log,
+            recent: None,
+            lasting: None,
+            socket: None,
+        };
+        let supervise = |whom, stderr_of| {
+            Mode::Supervise(Supervise {
+                log,
+                store: some("/store"),
+                stderr_of,
+                whom,
+            })
+        };
+        let container = Supervised::Container {
+            directory: "/c".into(),
+            creator: 7,
+        };
+        vec![
+            Mode::Worker(setup.clone()),
+            Mode::Guard(none),
+            Mode::Daemon(Daemon {
+                log,
+                socket: "/s".into(),
+                store: None,
+                idle: Some(60),
+                for_one: true,
+            }),
+            supervise(Supervised::Command, None),
+            supervise(Supervised::Namespaces, Some(5)),
+            supervise(container, Some(6)),
+            Mode::NetworkKeeper {
+                program: "/usr/bin/pasta".into(),
+                creator: 9,
+            },
+            Mode::NetworkHook {
+                socket: "/n.sock".into(),
+            },
+            Mode::ReadStore {
+                part: Part::Lasting,
+                seconds: 20,
+                directory: "/store".into(),
+            },
+            Mode::SettleStore {
+                recent: "/r".into(),
+                lasting: "/l".into(),
+            },
+            Mode::CheckTarget,
+            Mode::CheckSupervisor,
+        ]
+    }
+
+    #[test]
+    fn a_mode_is_read_from_the_words_that_it_writes_and_from_no_others() {
+        for mode in modes() {
+            let words = mode.to_words();
+            assert_eq!(Mode::from_words(&words), Some(mode));
+            let more = [words.as_slice(), &["x".into(), "y".into(), "z".into()]].concat();
+            assert_eq!(Mode::from_words(&more), None);
+        }
+        for users in [&["serve"][..], &["worker"], &["run", "--", "true"], &[]] {
+            let words: Vec<OsString> = users.iter().map(OsString::from).collect();
+            assert_eq!(Mode::from_words(&words), None);
+        }
+    }
+
+    #[test]
+    fn whoever_starts_a_process_hears_that_it_is_ready_or_why_not() {
+        for (said, expected) in [
+            ("ready", Ok(())),
+            ("", Err("it ended at once".to_owned())),
+            ("no room", Err("no room".to_owned())),
+        ] {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(said.as_bytes()).unwrap();
+            drop(theirs);
+            let heard = wait_until_ready(&mut ours).map_err(|error| error.to_string());
+            assert_eq!(heard, expected);
+        }
+    }
+}
