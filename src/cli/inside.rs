@@ -1,47 +1,18 @@
 //! `subuidless exec`, `ps`, `kill`: for containers that `run` has started.
 
-use std::ffi::OsString;
-
 use clap::Args;
 use nix::sys::signal::Signal;
 
 use super::print;
-use super::run::{is_interactive, only_error};
 use crate::error::Error;
 use crate::run::{self, ExecOptions, Row};
 
-#[derive(Debug, Args)]
-pub(super) struct ExecArguments {
-    /// Who the command is to be [default: the container's user]
-    #[arg(long, short, value_name = "UID[:GID]|NAME")]
-    user: Option<String>,
-
-    /// Set an environment variable; NAME alone passes it on. May be given several times
-    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = super::variable)]
-    env: Vec<String>,
-
-    /// Where the command runs, in the container
-    #[arg(long, short = 'w', value_name = "DIR", value_parser = super::absolute)]
-    cwd: Option<String>,
-
-    /// The container's name
-    name: String,
-
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
-}
-
 /// Never returns if all goes well.
-pub(super) fn exec(arguments: ExecArguments) -> Error {
-    only_error(run::exec(&ExecOptions {
-        name: arguments.name,
-        command: arguments.command,
-        user: arguments.user,
-        environment: arguments.env,
-        directory: arguments.cwd,
-        terminal: is_interactive(),
-    }))
+pub(super) fn exec(options: &ExecOptions) -> Error {
+    match run::exec(options) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
 }
 
 #[derive(Debug, Args)]

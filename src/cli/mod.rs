@@ -54,9 +54,9 @@ enum Subcommands {
     /// Listen for container runtimes and serve their containers (also: `subuidless SOCKET`)
     Serve(serve::Arguments),
     /// Run a command, or a container, in which owners and ids can be changed, and last
-    Run(Box<run::Arguments>),
+    Run(Box<crate::run::Options>),
     /// Run a command in a container that `run` has started
-    Exec(inside::ExecArguments),
+    Exec(crate::run::ExecOptions),
     /// List the containers that `run` has started
     Ps(inside::PsArguments),
     /// Send a signal to a container that `run` has started
@@ -115,8 +115,8 @@ pub fn main() -> ExitCode {
         Subcommands::Uninstall(arguments) => install::undo(&arguments),
         Subcommands::Completions(arguments) => generate::completions(&arguments),
         Subcommands::Man(arguments) => generate::man(&arguments),
-        Subcommands::Run(arguments) => return failure_of(&run::run(*arguments)),
-        Subcommands::Exec(arguments) => return failure_of(&inside::exec(arguments)),
+        Subcommands::Run(arguments) => return failure_of(&run::run(&arguments)),
+        Subcommands::Exec(arguments) => return failure_of(&inside::exec(&arguments)),
         Subcommands::Ps(arguments) => inside::ps(&arguments),
         Subcommands::Kill(arguments) => inside::kill(&arguments),
     })
@@ -246,7 +246,7 @@ struct Weaving {
 
     /// The daemon's socket, as an absolute path: runtimes that know no RUN_OCI_SECCOMP_RECEIVER
     /// need it
-    #[arg(long, value_name = "SOCKET", value_parser = absolute)]
+    #[arg(long, value_name = "SOCKET", value_parser = crate::run::absolute)]
     listener_path: Option<String>,
 }
 
@@ -258,20 +258,5 @@ impl Weaving {
             listener_path: self.listener_path.as_deref(),
             is_denied: false,
         }
-    }
-}
-
-fn variable(text: &str) -> Result<String, String> {
-    match text.is_empty() || text.starts_with('=') {
-        true => Err("a variable needs a name".to_owned()),
-        false => Ok(text.to_owned()),
-    }
-}
-
-fn absolute(path: &str) -> Result<String, String> {
-    if PathBuf::from(path).is_absolute() {
-        Ok(path.to_owned())
-    } else {
-        Err("runtimes take an absolute path only".to_owned())
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     runtime: Option<PathBuf>,
 
     /// The daemon's socket [default: that of the user's daemon, which is started if there is none]
-    #[arg(long, value_name = "SOCKET", value_parser = super::absolute)]
+    #[arg(long, value_name = "SOCKET", value_parser = crate::run::absolute)]
     socket: Option<String>,
 
     /// The runtime's own arguments

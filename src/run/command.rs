@@ -8,7 +8,6 @@
 //! filter.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,29 +15,15 @@ use std::process::Command;
 use nix::errno::Errno;
 
 use super::namespace;
-use super::supervisor::{Log, Supervisor};
+use super::options::Options;
+use super::supervisor::Supervisor;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::syscalls::profile;
 
-/// What is asked for.
-#[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) command: Vec<OsString>,
-    /// `UID[:GID]`, or names.
-    pub(crate) user: Option<String>,
-    /// No user namespace of our own: those that the command makes are emulated.
-    pub(crate) keep_id: bool,
-    /// `NAME=VALUE` to be set, `NAME` to be removed.
-    pub(crate) environment: Vec<String>,
-    pub(crate) directory: Option<PathBuf>,
-    pub(crate) store: Option<PathBuf>,
-    pub(crate) log: Log,
-}
-
 /// Becomes the command. Returns only if that cannot be done.
-pub(crate) fn run(options: Options) -> Result<Infallible, Error> {
+pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
     // Names are those of the host, asked for where it can be reached in the usual ways.
     let login = options
         .user
@@ -58,7 +43,7 @@ pub(crate) fn run(options: Options) -> Result<Infallible, Error> {
     if let Some(login) = login {
         login.become_it()?;
     }
-    execute(&options)
+    execute(options)
 }
 
 /// Loads the filter; the result is its listener.
@@ -72,12 +57,12 @@ fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
 
 fn execute(options: &Options) -> Result<Infallible, Error> {
     let (program, arguments) = options.command.split_first().ok_or(Error::NoCommand)?;
-    if let Some(directory) = &options.directory {
+    if let Some(directory) = &options.cwd {
         std::env::set_current_dir(directory).at(directory)?;
     }
     let mut command = Command::new(program);
     command.args(arguments);
-    for variable in &options.environment {
+    for variable in &options.env {
         match variable.split_once('=') {
             Some((name, value)) => command.env(name, value),
             None => command.env_remove(variable),

@@ -20,52 +20,25 @@ use serde_json::{Map, Value};
 
 use super::namespace;
 use super::network::{self, Network};
+use super::options::{Container, Options, Root, is_interactive};
 use super::place::{self, About, Place, free_name};
 use super::program;
 use super::spec::{self, Bind, Wishes, text};
-use super::supervisor::{self, Log};
+use super::supervisor;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
 use crate::front;
 use crate::front::bundle;
 use crate::syscalls::profile::Runtime;
 
-/// What is asked for.
-#[derive(Debug)]
-pub(crate) struct ContainerOptions {
-    pub(crate) root: Root,
-    pub(crate) name: Option<String>,
-    /// crun or runc: a path, or a name on PATH.
-    pub(crate) runtime: Option<PathBuf>,
-    pub(crate) detach: bool,
-    pub(crate) command: Vec<OsString>,
-    /// `UID[:GID]`, or names that the root file system knows.
-    pub(crate) user: Option<String>,
-    pub(crate) environment: Vec<String>,
-    pub(crate) directory: Option<String>,
-    pub(crate) terminal: bool,
-    pub(crate) binds: Vec<Bind>,
-    pub(crate) read_only: bool,
-    pub(crate) copy_up: Vec<String>,
-    pub(crate) hostname: Option<String>,
-    pub(crate) network: Option<Network>,
-    pub(crate) capabilities: Vec<String>,
-    pub(crate) store: Option<PathBuf>,
-    pub(crate) log: Log,
-}
-
-/// Where a container's files come from.
-#[derive(Debug)]
-pub(crate) enum Root {
-    Rootfs(PathBuf),
-    Bundle(PathBuf),
-}
-
 /// Becomes the runtime. Returns only if that cannot be done.
-pub(crate) fn run(options: ContainerOptions) -> Result<Infallible, Error> {
-    let (path, kind) = front::find_runtime(options.runtime.as_deref())?;
-    let place = Place::of(&options.name.clone().unwrap_or_else(free_name))?;
-    let mut config = match &options.root {
+pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
+    let Options {
+        container: wish, ..
+    } = options;
+    let (path, kind) = front::find_runtime(wish.runtime.as_deref())?;
+    let place = Place::of(&wish.name.clone().unwrap_or_else(free_name))?;
+    let mut config = match root {
         Root::Rootfs(rootfs) => spec::of_rootfs(&directory(rootfs)?)?,
         Root::Bundle(bundle) => {
             let bundle = directory(bundle)?;
@@ -76,10 +49,10 @@ pub(crate) fn run(options: ContainerOptions) -> Result<Infallible, Error> {
     let rootfs = directory(&root_of(&config))?;
     place::tidy_up();
     let claimed = place.claim()?;
-    let prepared = prepare(&options, &place, &rootfs, &mut config)
-        .and_then(|()| find_program(&options, &rootfs, &config))
-        .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, options.detach)))
-        .and_then(|()| start_supervisor(&options, &place));
+    let prepared = prepare(options, root, &place, &rootfs, &mut config)
+        .and_then(|()| find_program(wish, &rootfs, &config))
+        .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, wish.detach)))
+        .and_then(|()| start_supervisor(options, &place));
     if let Err(error) = prepared {
         place.remove_all(claimed);
         return Err(error);
@@ -90,12 +63,12 @@ pub(crate) fn run(options: ContainerOptions) -> Result<Infallible, Error> {
     if kind == Runtime::Crun {
         namespace::unify_cgroups()?;
     }
-    for directory in &options.copy_up {
+    for directory in &wish.copy_up {
         copy_up(&place, &rootfs, directory)?;
     }
     let mut arguments = runtime_arguments(&place, kind);
     arguments.push("run".into());
-    if options.detach {
+    if wish.detach {
         arguments.push("--detach".into());
     }
     arguments.extend(["--bundle".into(), place.directory.clone().into()]);
@@ -108,18 +81,14 @@ pub(crate) fn run(options: ContainerOptions) -> Result<Infallible, Error> {
     }))
 }
 
-fn find_program(
-    options: &ContainerOptions,
-    rootfs: &Path,
-    config: &Map<String, Value>,
-) -> Result<(), Error> {
+fn find_program(wish: &Container, rootfs: &Path, config: &Map<String, Value>) -> Result<(), Error> {
     let mounts = config.get("mounts").and_then(Value::as_array);
     let destinations = mounts
         .into_iter()
         .flatten()
         .filter_map(|mount| mount.get("destination")?.as_str())
         // What is copied up is there already.
-        .filter(|destination| !options.copy_up.iter().any(|copied| copied == destination));
+        .filter(|destination| !wish.copy_up.iter().any(|copied| copied == destination));
     let root = program::Root {
         directory: rootfs.to_owned(),
         mounts: destinations.map(PathBuf::from).collect(),
@@ -156,20 +125,22 @@ fn directory(path: &Path) -> Result<PathBuf, Error> {
 
 /// The bundle: what the options wish, in config.json, and in process.json what `exec` begins with.
 fn prepare(
-    options: &ContainerOptions,
+    options: &Options,
+    root: Root,
     place: &Place,
     rootfs: &Path,
     config: &mut Map<String, Value>,
 ) -> Result<(), Error> {
-    let is_new = matches!(options.root, Root::Rootfs(_));
-    let network = options.network.or(is_new.then_some(Network::Host));
-    let mut binds = options.binds.clone();
+    let wish = &options.container;
+    let is_new = matches!(root, Root::Rootfs(_));
+    let network = wish.net.or(is_new.then_some(Network::Host));
+    let mut binds = wish.bind.clone();
     if let Some(network) = network
         && let Some(source) = network.resolver(&place.directory)?
     {
-        binds.extend(resolver(rootfs, source, options.read_only));
+        binds.extend(resolver(rootfs, source, wish.read_only));
     }
-    for directory in &options.copy_up {
+    for directory in &wish.copy_up {
         binds.push(Bind {
             source: copied(place, directory),
             destination: directory.clone(),
@@ -181,17 +152,20 @@ fn prepare(
     let wishes = Wishes {
         command: spec::words(&options.command)?,
         user: user.map(|login| login.to_process_user()),
-        environment: options.environment.clone(),
-        directory: options.directory.clone(),
-        terminal: options.terminal && !options.detach,
+        environment: options.env.clone(),
+        directory: options
+            .cwd
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned()),
+        terminal: is_interactive() && !wish.detach,
         binds,
-        read_only: options.read_only,
-        hostname: options
+        read_only: wish.read_only,
+        hostname: wish
             .hostname
             .clone()
             .or_else(|| is_new.then(|| place.name.clone())),
         network,
-        capabilities: options.capabilities.clone(),
+        capabilities: wish.cap_add.clone(),
     };
     wishes.apply(config, &place.directory)?;
     write(&place.directory.join("config.json"), config)?;
@@ -235,11 +209,11 @@ fn about(runtime: &Path, rootfs: PathBuf, config: &Map<String, Value>, detach: b
     }
 }
 
-fn start_supervisor(options: &ContainerOptions, place: &Place) -> Result<(), Error> {
+fn start_supervisor(options: &Options, place: &Place) -> Result<(), Error> {
     // Until the supervisor has one of its own.
     let _lock = place.lock().at(&place.directory)?;
     supervisor::start_for(place, options.store.as_deref(), &options.log)?;
-    match options.network {
+    match options.container.net {
         Some(network) => network::start_keeper(network, &place.directory),
         None => Ok(()),
     }

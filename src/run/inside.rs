@@ -1,13 +1,13 @@
 //! `subuidless exec`, `ps`, `kill`: for containers that `run` has started.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
 
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::container::runtime_arguments;
 use super::namespace;
+use super::options::{ExecOptions, is_interactive};
 use super::place::{self, About, Place};
 use super::program;
 use super::spec::{self, Wishes};
@@ -16,18 +16,6 @@ use crate::error::{Context, Error};
 use crate::front::bundle;
 use crate::front::{self, FirstProcess};
 use crate::syscalls::profile::Runtime;
-
-/// What `exec` is asked for.
-#[derive(Debug)]
-pub(crate) struct ExecOptions {
-    pub(crate) name: String,
-    pub(crate) command: Vec<OsString>,
-    /// None: the user that the container was started with.
-    pub(crate) user: Option<String>,
-    pub(crate) environment: Vec<String>,
-    pub(crate) directory: Option<String>,
-    pub(crate) terminal: bool,
-}
 
 /// Becomes the runtime. Returns only if that cannot be done.
 pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
@@ -48,9 +36,9 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     let wishes = Wishes {
         command: spec::words(&options.command)?,
         user: user.map(|login| login.to_process_user()),
-        environment: options.environment.clone(),
-        directory: options.directory.clone(),
-        terminal: options.terminal,
+        environment: options.env.clone(),
+        directory: options.cwd.clone(),
+        terminal: is_interactive(),
         ..Wishes::default()
     };
     wishes.apply_to_process(&mut process)?;

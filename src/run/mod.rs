@@ -6,6 +6,7 @@ mod container;
 mod inside;
 mod namespace;
 mod network;
+mod options;
 mod place;
 mod program;
 mod spec;
@@ -13,17 +14,24 @@ mod stderr;
 mod supervisor;
 mod user;
 
+use std::convert::Infallible;
 use std::io;
 
-pub(crate) use command::{Options, run};
-pub(crate) use container::{ContainerOptions, Root, run as run_container};
-pub(crate) use inside::{ExecOptions, Row, exec, list, signal};
+pub(crate) use inside::{Row, exec, list, signal};
 pub(crate) use namespace::enter as enter_user_namespace;
-pub(crate) use network::{Network, hook as network_hook, keep as keep_network};
-pub(crate) use spec::Bind;
-pub(crate) use supervisor::{Log, supervise};
+pub(crate) use network::{hook as network_hook, keep as keep_network};
+pub(crate) use options::{ExecOptions, Options, absolute};
+pub(crate) use supervisor::supervise;
 
 use crate::error::Error;
+
+/// Becomes the command, or the runtime of its container. Returns only if that cannot be done.
+pub(crate) fn run(options: &Options) -> Result<Infallible, Error> {
+    match options.root() {
+        Some(root) => container::run(options, root),
+        None => command::run(options),
+    }
+}
 
 /// The exit code of a command that could not be run, as env(1) and timeout(1) have them.
 pub(crate) fn exit_code(error: &Error) -> u8 {

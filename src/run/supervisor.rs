@@ -1,7 +1,7 @@
 //! The daemon for one command, told of its listener as a runtime would tell, or for one container.
 
 use std::fs::{DirBuilder, File, Metadata};
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -13,8 +13,8 @@ use nix::fcntl::Flock;
 use nix::sys::signal::Signal;
 use sendfd::SendWithFd;
 use serde_json::json;
-use tracing::level_filters::LevelFilter;
 
+use super::options::Log;
 use super::place::{self, Place};
 use super::stderr;
 use crate::daemon;
@@ -22,32 +22,6 @@ use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::log::{Format, Settings};
 use crate::wire::mode::{self, Mode, Supervise, Supervised, wait_until_ready};
-
-/// Where a supervisor logs to, and what.
-#[derive(Debug)]
-pub(crate) struct Log {
-    /// Appended to; none: standard error, which is the command's. Where it is no terminal, until
-    /// the command ends (see [`super::stderr`]).
-    pub(crate) file: Option<PathBuf>,
-    pub(crate) level: LevelFilter,
-}
-
-impl Log {
-    /// Whether standard error is only lent.
-    pub(crate) fn borrows(&self) -> bool {
-        self.file.is_none() && !io::stderr().is_terminal()
-    }
-
-    fn open(&self) -> Result<Stdio, Error> {
-        match &self.file {
-            Some(path) => {
-                let file = File::options().append(true).create(true).open(path);
-                file.map(Stdio::from).at(path)
-            }
-            None => Ok(Stdio::inherit()),
-        }
-    }
-}
 
 const STARTING: &str = "starting a supervisor";
 
@@ -104,8 +78,18 @@ fn start(store: Option<&Path>, log: &Log, whom: Supervised) -> Result<UnixStream
         stderr_of: log.borrows().then(std::process::id),
         whom,
     });
-    mode.start_orphan("subuidless", log.open()?, &[])
+    mode.start_orphan("subuidless", open_log(log)?, &[])
         .doing(STARTING)
+}
+
+fn open_log(log: &Log) -> Result<Stdio, Error> {
+    match &log.file {
+        Some(path) => {
+            let file = File::options().append(true).create(true).open(path);
+            file.map(Stdio::from).at(path)
+        }
+        None => Ok(Stdio::inherit()),
+    }
 }
 
 /// What was asked for by name and cannot be had is an error, before the command runs.
