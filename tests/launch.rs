@@ -345,6 +345,15 @@ fn nothing_is_left_whoever_dies_first() {
             .expect("subuidless run");
         let sign = house.rootfs.join("work/f");
         until("its program runs", || fs::remove_file(&sign).ok());
+        // runc looks for it until then, and would say that the container is dead already.
+        let state = house
+            .place
+            .runtime_directory()
+            .join("subuidless/containers");
+        let fifo = state.join(format!("{name}/state/{name}/exec.fifo"));
+        until("the runtime has seen it run", || {
+            (!fifo.exists()).then_some(())
+        });
         (child, house.init(name))
     };
     for runtime in RUNTIMES {

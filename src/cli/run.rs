@@ -53,14 +53,7 @@ mod tests {
     fn options_for_containers_are_errors_without_one_and_no_other_option_is_left_out() {
         /// Those that are obeyed without a container.
         const OF_ALL: [&str; 8] = [
-            "user",
-            "keep_id",
-            "env",
-            "cwd",
-            "store",
-            "file",
-            "level",
-            "help",
+            "user", "keep_id", "env", "cwd", "store", "file", "level", "help",
         ];
         let mut line = CommandLine::command();
         line.build();
