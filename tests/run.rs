@@ -693,7 +693,13 @@ fn with_recent(place: &Place, prepare: &str, script: &str) -> Ran {
         .env("R", place.runtime_directory())
         .env("HOME", place.path("home"))
         .env("XDG_RUNTIME_DIR", place.runtime_directory());
-    run(&mut command)
+    // To the end of the pipe: the supervisor may pass the last lines on when the command has ended.
+    let output = command.stdin(Stdio::null()).output().expect("a command");
+    Ran {
+        status: output.status,
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
 }
 
 const USERS: &str = "mode=1777";

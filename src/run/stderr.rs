@@ -38,7 +38,8 @@ fn go_nowhere() -> io::Result<()> {
 }
 
 fn try_to_lend(pid: u32) -> io::Result<Lent> {
-    let command = sys::pidfd_open(pid)?;
+    // One of the thread would tell when it executes the command (Linux 6.9 to 6.14).
+    let command = sys::process_pidfd(pid)?;
     let to = stderr().as_fd().try_clone_to_owned()?;
     let (from, ours) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     dup2_stderr(&ours)?;
