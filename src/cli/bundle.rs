@@ -1,4 +1,4 @@
-//! `subuidless bundle DIR`: the profile into a bundle's config.json.
+//! `subuidless bundle DIR`: puts the seccomp profile into a bundle's config.json.
 
 use std::path::PathBuf;
 

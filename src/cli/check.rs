@@ -10,11 +10,11 @@ use crate::host::check;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where containers are to lie: can files there carry their owners?
+    /// Directory for containers: checks whether its files can carry owners
     #[arg(value_name = "DIR", default_value = ".")]
     directory: PathBuf,
 
-    /// One JSON document instead of lines
+    /// Print one JSON document instead of lines
     #[arg(long)]
     json: bool,
 }

@@ -1,5 +1,5 @@
-//! `subuidless completions` and `subuidless man`: what packages bring beside the program, from the
-//! definitions of its options.
+//! `subuidless completions` and `subuidless man`: generated from the definitions of the options,
+//! for packages.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ const NAME: &str = "subuidless";
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArguments {
-    /// The shell that they are for
+    /// The shell
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -45,7 +45,7 @@ pub(super) fn man(arguments: &ManArguments) -> Result<(), Error> {
     print(&page)
 }
 
-/// The command line without the commands that are none for people: clap_complete would offer them.
+/// The command line without hidden commands, which clap_complete would offer.
 fn command() -> Command {
     let full = CommandLine::command();
     let visible = full

@@ -7,7 +7,7 @@ use super::print;
 use crate::error::Error;
 use crate::run::{self, ExecOptions, Row};
 
-/// Never returns if all goes well.
+/// Returns only on failure: on success this process becomes the runtime.
 pub(super) fn exec(options: &ExecOptions) -> Error {
     match run::exec(options) {
         Ok(never) => match never {},
@@ -17,7 +17,7 @@ pub(super) fn exec(options: &ExecOptions) -> Error {
 
 #[derive(Debug, Args)]
 pub(super) struct PsArguments {
-    /// One JSON document, a list of objects
+    /// Print one JSON document, a list of objects
     #[arg(long)]
     json: bool,
 }
@@ -39,7 +39,7 @@ fn table(rows: &[Row]) -> String {
         let pid = row
             .pid
             .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        // A command may hold anything, and this may be a terminal.
+        // A command may contain control characters, and this may be a terminal.
         let command = row.about.command.join(" ").escape_debug().to_string();
         text += &format!("{:width$}  {pid:>7}  {command}\n", row.name);
     }
@@ -51,8 +51,8 @@ pub(super) struct KillArguments {
     /// The container's name
     name: String,
 
-    /// By name or number; all but KILL and STOP are ignored by a first process that does not handle
-    /// them
+    /// Signal name or number. The kernel drops all but KILL and STOP if the container's first
+    /// process has no handler
     #[arg(default_value = "KILL", value_parser = signal)]
     signal: Signal,
 }

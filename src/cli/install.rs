@@ -9,7 +9,7 @@ use crate::host::install::{self, Options};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// For this user, in $XDG_CONFIG_HOME; for all users there are packages and `make install`
+    /// Install for this user, in $XDG_CONFIG_HOME; packages and `make install` do it for all users
     #[arg(long, required = true)]
     user: bool,
 
@@ -17,14 +17,14 @@ pub(super) struct Arguments {
     #[arg(long)]
     podman: bool,
 
-    /// Only say what would be done
+    /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct UndoArguments {
-    /// What was installed for this user
+    /// Remove what was installed for this user
     #[arg(long, required = true)]
     user: bool,
 

@@ -1,4 +1,5 @@
-//! What this program starts of itself: no commands for people (see `crate::wire::mode`).
+//! The processes that this program starts itself, which are no commands for users (see
+//! `crate::wire::mode`).
 
 use crate::daemon::{self, guard};
 use crate::error::Error;
@@ -7,7 +8,7 @@ use crate::wire::mode::{self, Mode};
 use crate::{run, store, worker};
 
 pub(super) fn run(mode: Mode) -> Result<(), Error> {
-    // ps(1) and top(1) would show "exe", which is what was executed.
+    // Without it, ps(1) and top(1) would show "exe", the last part of /proc/self/exe.
     let _ = nix::sys::prctl::set_name(c"subuidless");
     match mode {
         Mode::Worker(setup) => {
@@ -33,7 +34,7 @@ pub(super) fn run(mode: Mode) -> Result<(), Error> {
     }
 }
 
-/// A daemon in the background, whose working directory keeps no file system busy.
+/// A daemon in the background. It works in /, so as not to keep any file system busy.
 fn listen(wish: mode::Daemon) -> Result<(), Error> {
     wish.log.start();
     let _ = nix::unistd::chdir("/");

@@ -53,37 +53,36 @@ struct CommandLine {
 enum Subcommands {
     /// Listen for container runtimes and serve their containers (also: `subuidless SOCKET`)
     Serve(serve::Arguments),
-    /// Run a command, or a container, in which owners and ids can be changed, and last
+    /// Run a command or a container that can change owners and ids; owners persist
     Run(Box<crate::run::Options>),
-    /// Run a command in a container that `run` has started
+    /// Run a command in a container started by `run`
     Exec(crate::run::ExecOptions),
-    /// List the containers that `run` has started
+    /// List the containers started by `run`
     Ps(inside::PsArguments),
-    /// Send a signal to a container that `run` has started
+    /// Send a signal to a container started by `run`
     Kill(inside::KillArguments),
-    /// Print a seccomp profile that sends the calls to subuidless
+    /// Print a seccomp profile that notifies subuidless
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
     Bundle(bundle::Arguments),
-    /// Say whether this host can do the job, and what to change
+    /// Check whether this host can do the job, and what to change
     Check(check::Arguments),
-    /// Show the containers that are served, and how their calls go
+    /// Show the containers that are being served, and statistics of their calls
     Status(status::Arguments),
     /// Show calls as they are answered
     Trace(trace::Arguments),
-    /// Stand in front of crun or runc (also: this program under the name `subuidless-crun` or
+    /// Run crun or runc with everything set up for subuidless (also: this program under the name `subuidless-crun` or
     /// `subuidless-runc`)
     Runtime(runtime::Arguments),
-    /// Set up what makes containers work without further words: systemd units of the user's, and
-    /// podman's settings
+    /// Install systemd user units and podman settings, so that containers need no options
     Install(install::Arguments),
-    /// Remove what `install` has made
+    /// Remove what `install` installed
     Uninstall(install::UndoArguments),
-    /// Print the completions of a shell
+    /// Print shell completions
     Completions(generate::CompletionsArguments),
-    /// Print the manual page, or write those of all commands
+    /// Print the manual page, or write one for each command
     Man(generate::ManArguments),
-    /// Look after the owners that are kept beside the files
+    /// List, change, export and import owners from outside a container
     #[command(subcommand)]
     Owners(owners::Command),
 }
@@ -122,12 +121,12 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// A lone word is a socket only if it looks like a path; else it was to be a command.
+/// A single word without a slash is a misspelled command, not a socket.
 fn refuse_misspelled(serve: &serve::Arguments) {
     let Some(word) = serve.bare_word() else {
         return;
     };
-    // What clap would say if there were no other form.
+    // The error that clap would give if `subuidless SOCKET` did not exist.
     let commands = Command::new("subuidless")
         .subcommand_required(true)
         .subcommands(CommandLine::command().get_subcommands().cloned());
@@ -138,7 +137,7 @@ fn refuse_misspelled(serve: &serve::Arguments) {
     error.exit()
 }
 
-/// Says what is wrong with the options of a command, and ends.
+/// Reports wrong options of a command as clap does, and exits.
 fn wrong_usage(command: &str, kind: ErrorKind, reason: &str) -> ! {
     let mut line = CommandLine::command();
     line.build();
@@ -148,7 +147,7 @@ fn wrong_usage(command: &str, kind: ErrorKind, reason: &str) -> ! {
     }
 }
 
-/// Of what would have become another program.
+/// The exit code of `run` and `exec`, which fail like env(1).
 fn failure_of(failure: &Error) -> ExitCode {
     report(failure);
     ExitCode::from(crate::run::exit_code(failure))
@@ -196,7 +195,7 @@ where
     }
 }
 
-/// Writes what a command has to say to standard output.
+/// Writes to standard output.
 fn print(bytes: &[u8]) -> Result<(), Error> {
     let mut output = std::io::stdout().lock();
     output
@@ -209,8 +208,7 @@ fn not_written(source: std::io::Error) -> Error {
     Error::doing("writing to standard output", source)
 }
 
-/// The one place where an error of ours is told: in the log where there is one, else as a plain
-/// sentence.
+/// Reports an error: in the log if there is one, else as a plain sentence. No other place does.
 fn report(failure: &Error) {
     if tracing::dispatcher::has_been_set() {
         error!("{failure}");
@@ -220,11 +218,11 @@ fn report(failure: &Error) {
 }
 
 fn tell(sentence: &str) {
-    // Whoever has closed standard error does not want to read it.
+    // Standard error may be closed.
     let _ = writeln!(std::io::stderr(), "subuidless: {sentence}");
 }
 
-/// `--socket`, which those share that ask a daemon.
+/// `--socket`, for commands that ask a daemon.
 #[derive(Debug, Args)]
 struct Asking {
     /// The daemon's socket [default: $XDG_RUNTIME_DIR/subuidless.sock, and those of `subuidless
@@ -236,16 +234,16 @@ struct Asking {
 /// `--base`, `--runtime` and `--listener-path`, which `profile` and `bundle` share.
 #[derive(Debug, Args)]
 struct Weaving {
-    /// What the rules are added to
+    /// The profile to which the rules are added
     #[arg(long, value_enum)]
     base: Option<crate::front::bundle::Base>,
 
-    /// The runtime that loads the profile: runc takes no filter flags
+    /// The runtime that loads the profile: runc rejects filter flags
     #[arg(long, value_enum, default_value_t = crate::syscalls::profile::Runtime::Crun)]
     runtime: crate::syscalls::profile::Runtime,
 
-    /// The daemon's socket, as an absolute path: runtimes that know no RUN_OCI_SECCOMP_RECEIVER
-    /// need it
+    /// The daemon's socket, as an absolute path, for runtimes that do not read
+    /// RUN_OCI_SECCOMP_RECEIVER
     #[arg(long, value_name = "SOCKET", value_parser = crate::run::absolute)]
     listener_path: Option<String>,
 }

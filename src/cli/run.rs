@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::linux::limits::{self, Loss};
 use crate::run::{self, Options};
 
-/// Never returns if all goes well: this process becomes the command, or the container's runtime.
+/// Returns only on failure: on success this process becomes the command or the runtime.
 pub(super) fn run(options: &Options) -> Error {
     if options.logs_to_nobody() {
         let reason = "--log-level: the log goes nowhere where standard error is no terminal: \
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
     use crate::cli::CommandLine;
 
-    /// What is said of a command line, if it is wrong.
+    /// The error for a command line, if it is wrong.
     fn complaint(words: &[&str]) -> Option<clap::Error> {
         let line = [&["subuidless", "run"], words, &["--", "true"]].concat();
         CommandLine::try_parse_from(line).err()
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn options_for_containers_are_errors_without_one_and_no_other_option_is_left_out() {
-        /// Those that are obeyed without a container.
+        /// Options that also apply without a container.
         const OF_ALL: [&str; 8] = [
             "user", "keep_id", "env", "cwd", "store", "file", "level", "help",
         ];

@@ -1,5 +1,5 @@
-//! `subuidless runtime`, and the names `subuidless-crun` and `subuidless-runc`: in front of the
-//! real runtime.
+//! `subuidless runtime`, also called as `subuidless-crun` and `subuidless-runc`: sets everything up
+//! and then becomes the real runtime.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PATH")]
     runtime: Option<PathBuf>,
 
-    /// The daemon's socket [default: that of the user's daemon, which is started if there is none]
+    /// The daemon's socket [default: that of the user's daemon, which is started if needed]
     #[arg(long, value_name = "SOCKET", value_parser = crate::run::absolute)]
     socket: Option<String>,
 
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: Arguments) -> Error {
     })
 }
 
-/// The call, if this program was called by a runtime's name.
+/// The arguments, if this program was called as `subuidless-crun` or `subuidless-runc`.
 pub(super) fn called_by_name() -> Option<Options> {
     let mut arguments = env::args_os();
     let program = arguments.next()?;

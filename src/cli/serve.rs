@@ -16,17 +16,17 @@ pub(super) struct Arguments {
     /// Where to listen [default: $XDG_RUNTIME_DIR/subuidless.sock]
     socket: Option<PathBuf>,
 
-    /// Where owners lie that files cannot carry, on a local disk [default:
+    /// Directory, on a local disk, for owners that files cannot carry [default:
     /// $XDG_STATE_HOME/subuidless]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 
-    /// End after so many seconds without any container
+    /// Exit after this many seconds without a container
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
 
-    /// Start in the background, and come back once it listens. The log is `subuidless.log` beside
-    /// the socket
+    /// Start in the background, and return once it listens. The log is `subuidless.log` in the
+    /// socket's directory
     #[arg(long)]
     background: bool,
 
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
 }
 
 impl Arguments {
-    /// The socket, where it could be a misspelled command.
+    /// The socket, if it contains no slash and so could be a misspelled command.
     pub(super) fn bare_word(&self) -> Option<&OsStr> {
         let word = self.socket.as_ref()?.as_os_str();
         (!word.as_encoded_bytes().contains(&b'/')).then_some(word)

@@ -11,7 +11,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     asking: Asking,
 
-    /// One JSON document instead of tables
+    /// Print one JSON document instead of tables
     #[arg(long)]
     json: bool,
 }

@@ -15,11 +15,11 @@ pub(super) struct Arguments {
     #[command(flatten)]
     asking: Asking,
 
-    /// Only calls of these names
+    /// Show only these calls
     #[arg(short, long, value_name = "NAME,...", value_delimiter = ',', value_parser = syscall)]
     calls: Vec<String>,
 
-    /// Show those as well that are left to the kernel
+    /// Also show calls that are left to the kernel
     #[arg(long)]
     continued: bool,
 }

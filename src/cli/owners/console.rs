@@ -1,4 +1,4 @@
-//! What a long job tells: a count where a person looks on, and what it could not do.
+//! Progress of a long job on a terminal, and its problems.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::owners::Progress;
 
-/// A count that changes faster cannot be read.
+/// Faster changes could not be read.
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// Standard error: one line with a count, on a terminal only, and a line for each problem.
@@ -24,7 +24,7 @@ impl Console {
         Self::beside(false)
     }
 
-    /// Without the count where `output` is a terminal: that shows how far it is.
+    /// Shows no count if `output` is a terminal, which shows progress by itself.
     pub(super) fn beside(output: bool) -> Self {
         Self {
             is_watched: !output && stderr().is_terminal(),
@@ -35,7 +35,7 @@ impl Console {
         }
     }
 
-    /// An error if there were problems.
+    /// Returns an error if there were problems.
     pub(super) fn end(mut self) -> Result<(), Error> {
         self.clear();
         match self.problems {
@@ -46,7 +46,7 @@ impl Console {
 
     fn clear(&mut self) {
         if std::mem::take(&mut self.is_shown) {
-            // Whoever has closed standard error does not want to read it.
+            // Standard error may be closed.
             let _ = write!(stderr(), "\r\x1b[K");
         }
     }

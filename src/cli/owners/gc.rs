@@ -15,20 +15,20 @@ use crate::store::StoredEntry;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
-    /// Directories to be looked through: the more there are, the more is known to be gone
+    /// Directories to search: the more are given, the more entries are known to be unused
     #[arg(required = true, value_name = "DIR")]
     directories: Vec<PathBuf>,
 
-    /// Remove what is kept of files on their file systems that are not below them, too. Owners of
-    /// such files that exist elsewhere are lost: --dry-run lists them
+    /// Also remove entries of files that are on the same file systems but not below DIR. The
+    /// owners of such files that still exist elsewhere are lost: --dry-run lists them
     #[arg(long)]
     missing: bool,
 
-    /// Remove nothing, and list what would be removed and why
+    /// Remove nothing, but list what would be removed and why
     #[arg(long)]
     dry_run: bool,
 
-    /// Where the store lies, as for `serve` [default: $XDG_STATE_HOME/subuidless]
+    /// Directory of the store, as for `serve` [default: $XDG_STATE_HOME/subuidless]
     #[arg(long, value_name = "DIR")]
     pub(super) store: Option<PathBuf>,
 }
@@ -87,7 +87,7 @@ fn tell(wish: &Wish, swept: &Swept, output: &mut impl Write) -> io::Result<()> {
     output.flush()
 }
 
-/// A file's path is known to nobody: what else its entry says.
+/// What an entry says about its file, whose path is not stored.
 fn name(entry: &StoredEntry) -> String {
     let owner = entry.owner();
     let id = |id: Option<u32>| id.map_or_else(|| "-".to_owned(), |id| id.to_string());

@@ -1,5 +1,5 @@
-//! `subuidless owners` in a process of its own: whoever damages the side store's files meanwhile
-//! ends that one, and somebody is left to say so.
+//! Runs `subuidless owners` in a child process: a store that is damaged meanwhile kills the child,
+//! and the parent reports it.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -11,22 +11,22 @@ use nix::sys::signal::Signal;
 use crate::error::{Context, Error};
 use crate::store::{Places, is_suspect, mend};
 
-/// In the environment of the process that does the job.
+/// Set in the environment of the child.
 const JOB: &str = "SUBUIDLESS_OWNERS_JOB";
 
 pub(super) fn is_one() -> bool {
     std::env::var_os(JOB).is_some()
 }
 
-/// Whoever kills the caller wants no more to be done.
+/// Lets the child end when the parent is killed.
 pub(super) fn end_with_caller() {
-    // Without it, the job is done to its end.
+    // If this fails, the job runs to its end.
     let _ = set_pdeathsig(Signal::SIGKILL);
     crate::store::end_where_damaged();
 }
 
-/// Does what this process was called for in another one. Returns where that had no whole store;
-/// else this process ends as the other one does.
+/// Runs this process's command line in a child and exits with its status. Returns only if the
+/// child died of a damaged store.
 pub(super) fn run(store: Option<PathBuf>) -> Result<(), Error> {
     let status = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))
@@ -41,7 +41,7 @@ pub(super) fn run(store: Option<PathBuf>) -> Result<(), Error> {
     Err(Error::StoreDamaged { status })
 }
 
-/// As a shell has it.
+/// The exit code that a shell would report.
 fn code(status: ExitStatus) -> i32 {
     let signal = status.signal().map_or(1, |signal| 128 + signal);
     status.code().unwrap_or(signal)

@@ -16,19 +16,19 @@ use crate::owners::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
-    /// Files, and directories with all that is in them
+    /// Files, and directories with everything below them
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// In directories, also list what belongs to 0:0 and is nothing special
+    /// In directories, also list ordinary files that belong to 0:0
     #[arg(short, long)]
     all: bool,
 
-    /// Leave out what is in the directories
+    /// List directories themselves, not their contents
     #[arg(short, long)]
     directory: bool,
 
-    /// One JSON object a line, as `owners export` writes them
+    /// Print one JSON object a line, as `owners export` writes them
     #[arg(long)]
     json: bool,
 
@@ -101,7 +101,7 @@ impl List<'_> {
     }
 }
 
-/// As `ls -ln` in the container, without the date.
+/// A line as of `ls -ln` in the container, without the date.
 fn line(entry: &Entry, found: Found) -> String {
     let mark = if entry.attributes.is_empty() {
         ' '
@@ -158,7 +158,7 @@ fn permissions(entry: &Entry) -> String {
     text
 }
 
-/// A path below one that was named.
+/// A path below one of the command line.
 pub(super) fn join(top: &Path, below: &[u8]) -> Vec<u8> {
     let top = top.as_os_str().as_bytes();
     match below {

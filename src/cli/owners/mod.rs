@@ -17,15 +17,15 @@ use crate::owners::{Outside, Walk};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// List files as the containers see them, with their fake owners
+    /// List files with the owners that containers see
     Ls(list::Arguments),
-    /// Change fake owners, as chown(1) in a container would
+    /// Change owners, as chown(1) in a container would
     Set(set::Arguments),
-    /// Write down all that a copy of a tree on another machine loses: owners, devices, attributes
+    /// Export what a copy of a tree to another machine loses: owners, devices, attributes
     Export(transfer::ExportArguments),
-    /// Give the files of a tree the owners that were written down
+    /// Import what `export` wrote
     Import(transfer::ImportArguments),
-    /// Remove what is kept of symlinks, fifos, sockets and devices that are no more
+    /// Remove the owners of symlinks, fifos, sockets and devices that no longer exist
     Gc(gc::Arguments),
 }
 
@@ -44,7 +44,7 @@ impl Command {
 
 pub(super) fn run(command: Command) -> Result<(), Error> {
     super::warn_plainly();
-    // Every directory on the way down a tree is open. Where the limit stays as it is, very deep
+    // A walk holds every directory on its way down open. If the limit cannot be raised, very deep
     // trees end in EMFILE.
     limits::raise();
     if !job::is_one() {
@@ -60,14 +60,14 @@ pub(super) fn run(command: Command) -> Result<(), Error> {
     }
 }
 
-/// What the commands that look at trees have in common.
+/// Options of the commands that work on trees.
 #[derive(Debug, Args)]
 struct Looking {
-    /// Where the store lies, as for `serve` [default: $XDG_STATE_HOME/subuidless]
+    /// Directory of the store, as for `serve` [default: $XDG_STATE_HOME/subuidless]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 
-    /// Leave out what is mounted below
+    /// Stay on one file system
     #[arg(short = 'x', long)]
     one_file_system: bool,
 }
@@ -75,7 +75,7 @@ struct Looking {
 impl Looking {
     fn outside(&self) -> Result<Outside, Error> {
         let outside = Outside::new(self.store.clone());
-        // Another user namespace clears it.
+        // Entering a user namespace clears it.
         job::end_with_caller();
         outside
     }

@@ -10,28 +10,28 @@ use super::console::Console;
 use crate::error::Error;
 use crate::owners::{Entry, Kind, Outside, OwnerChange, Progress, device_number, parse_id};
 
-// -h is chown(1)'s.
+// -h means what it means for chown(1).
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(in crate::cli) struct Arguments {
-    /// UID, UID:GID or :GID, in numbers: names are the container's
+    /// UID, UID:GID or :GID, as numbers
     #[arg(value_name = "UID:GID", value_parser = owner)]
     owner: Ids,
 
-    /// Files. Without -h and -R symbolic links are followed, in this host's tree
+    /// Files. Symbolic links are followed, on this host, unless -h or -R is given
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// Directories with all that is in them; symbolic links are changed and not followed
+    /// Include everything below directories; change symbolic links, do not follow them
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// Change symbolic links instead of what they lead to
+    /// Change symbolic links instead of their targets
     #[arg(short = 'h', long)]
     no_dereference: bool,
 
-    /// Make the file stand for a device, as mknod in a container does: c:MAJOR:MINOR or
-    /// b:MAJOR:MINOR. It is made if it is missing, and must be a socket if it is not
+    /// Make the file a placeholder of a device, as mknod in a container does: c:MAJOR:MINOR or
+    /// b:MAJOR:MINOR. A missing file is created; an existing one must be a socket
     #[arg(long, value_name = "TYPE:MAJOR:MINOR", value_parser = device, conflicts_with_all = ["recursive", "one_file_system"])]
     device: Option<(Kind, u32)>,
 

@@ -20,11 +20,11 @@ pub(in crate::cli) struct ExportArguments {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// Where to write to [default: standard output]
+    /// File to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// How owners are written
+    /// Format of the output
     #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
 
@@ -38,11 +38,11 @@ pub(in crate::cli) struct ImportArguments {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// What to read [default: standard input]
+    /// File to read [default: standard input]
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// How owners are written
+    /// Format of the input
     #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
 
@@ -50,7 +50,7 @@ pub(in crate::cli) struct ImportArguments {
     pub(super) looking: Looking,
 }
 
-/// Attributes are no file to be named.
+/// override-stat is kept in attributes: there is no file to name.
 fn check(format: Format, file: Option<&PathBuf>, option: &'static str) -> Result<(), Error> {
     match file {
         Some(_) if format == Format::OverrideStat => Err(Error::NoFileForAttributes { option }),
@@ -69,7 +69,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {
         return Err(Error::NoTarExport);
     }
     let mut is_terminal = false;
-    // Before the working directory is another one.
+    // Before the working directory changes.
     let replaced = arguments.output.as_deref().map(Replaced::new).transpose()?;
     let output: Box<dyn Write> = match &replaced {
         Some(replaced) => Box::new(replaced.writer()?),
@@ -94,10 +94,10 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {
     console.end()
 }
 
-/// A file that is replaced once all is written: it may hold the only copy of the owners.
+/// A file that is replaced once everything is written: it may hold the only copy of the owners.
 struct Replaced {
     path: PathBuf,
-    /// `None` of what is no plain file: that is written to.
+    /// `None` if the output is not a regular file: then it is written directly.
     new: Option<NamedTempFile>,
 }
 
@@ -108,7 +108,7 @@ impl Replaced {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let is_plain = std::fs::metadata(&path).map_or(true, |found| found.is_file());
         let new = is_plain.then(|| {
-            // As open(2) makes it: with the umask.
+            // The mode that open(2) would give it: with the umask.
             let mode = std::fs::Permissions::from_mode(0o666);
             tempfile::Builder::new()
                 .permissions(mode)
@@ -160,7 +160,7 @@ pub(super) fn import(arguments: &ImportArguments) -> Result<(), Error> {
         &mut BufReader::new(input),
         &mut console,
     );
-    // What was done until then stays done.
+    // The changes made so far stay.
     outside.settle()?;
     imported?;
     console.end()
