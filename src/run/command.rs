@@ -1,11 +1,8 @@
-//! `subuidless run` without a container: a command of the host under a filter of ours, without
-//! daemon or runtime.
+//! `subuidless run` without a container.
 //!
-//! The process that was called becomes the command: it enters a user namespace, loads the filter,
-//! hands the listener to a supervisor, and executes the command. So exit codes, signals, job
-//! control and the terminal need nobody to pass them on. The supervisor is a daemon for this one
-//! listener, nobody's child and in nobody's session, and ends with the last process that has the
-//! filter.
+//! This process enters a user namespace, loads the filter, sends the listener to a supervisor and
+//! executes the command. So exit codes, signals, job control and the terminal need no forwarding.
+//! The supervisor is in a session of its own and exits with the last process under the filter.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
@@ -22,21 +19,21 @@ use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::syscalls::profile;
 
-/// Becomes the command. Returns only if that cannot be done.
+/// Becomes the command. Returns only on failure.
 pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
-    // Names are those of the host, asked for where it can be reached in the usual ways.
+    // Before anything is changed: name services (NSS) may use sockets and other programs.
     let login = options
         .user
         .as_deref()
         .map(|user| Login::find(user, &Names::Host))
         .transpose()?;
     let filter = profile::program().doing("making the filter")?;
-    // Born outside: only a process of the namespace above can join ours, and look at every process
-    // in it.
+    // Started outside the new user namespace: only a process of the parent namespace can join it
+    // and inspect every process in it.
     let supervisor = Supervisor::start(options.store.as_deref(), options.keep_id, &options.log)?;
     match options.keep_id {
         false => namespace::enter(&[])?,
-        // seccomp(2): without a capability, a filter is for those who can gain none.
+        // seccomp(2): without CAP_SYS_ADMIN, a filter requires no_new_privs.
         true => nix::sys::prctl::set_no_new_privs().doing("prctl(PR_SET_NO_NEW_PRIVS)")?,
     }
     supervisor.supervise(load(&filter)?)?;
@@ -46,7 +43,7 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
     execute(options)
 }
 
-/// Loads the filter; the result is its listener.
+/// Loads the filter and returns its listener.
 fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
     let wait_killable = sys::seccomp_knows_wait_killable();
     sys::seccomp_load(filter, wait_killable).map_err(|errno| match errno {
@@ -70,7 +67,7 @@ fn execute(options: &Options) -> Result<Infallible, Error> {
     }
     let source = command.exec();
     if source.raw_os_error() == Some(libc::ENOSYS) {
-        // What calls get whose listener nobody holds any more.
+        // The kernel's answer once no process holds the listener.
         return Err(Error::NoSupervisor);
     }
     Err(Error::Execute {

@@ -1,9 +1,7 @@
-//! `subuidless run --rootfs` and `--bundle`: a container that crun or runc makes, with a supervisor
-//! of its own.
+//! `subuidless run --rootfs` and `--bundle`: a container created by crun or runc.
 //!
-//! The process that was called makes a bundle and a user namespace, starts the supervisor, and
-//! becomes the runtime (see `crate::front`). The supervisor ends with the container, and removes
-//! what was made for it.
+//! This process writes a bundle, starts a supervisor, enters a user namespace and becomes the
+//! runtime (see `crate::front`). The supervisor exits with the container and removes the bundle.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -31,7 +29,7 @@ use crate::front;
 use crate::front::bundle;
 use crate::syscalls::profile::Runtime;
 
-/// Becomes the runtime. Returns only if that cannot be done.
+/// Becomes the runtime. Returns only on failure.
 pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     let Options {
         container: wish, ..
@@ -58,7 +56,7 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
         return Err(error);
     }
     drop(claimed);
-    // From here on the supervisor removes what is left, when this process has ended.
+    // From here on, the supervisor removes the files once this process has ended.
     namespace::enter(&[CloneFlags::CLONE_NEWNS])?;
     if kind == Runtime::Crun {
         namespace::unify_cgroups()?;
@@ -87,7 +85,7 @@ fn find_program(wish: &Container, rootfs: &Path, config: &Map<String, Value>) ->
         .into_iter()
         .flatten()
         .filter_map(|mount| mount.get("destination")?.as_str())
-        // What is copied up is there already.
+        // Directories that are copied up exist in the root file system.
         .filter(|destination| !wish.copy_up.iter().any(|copied| copied == destination));
     let root = program::Root {
         directory: rootfs.to_owned(),
@@ -97,11 +95,11 @@ fn find_program(wish: &Container, rootfs: &Path, config: &Map<String, Value>) ->
     process.map_or(Ok(()), |process| program::require(&root, process))
 }
 
-/// The runtime's own options.
+/// Global options of the runtime.
 pub(super) fn runtime_arguments(place: &Place, kind: Runtime) -> Vec<OsString> {
     let mut arguments = vec!["--root".into(), place.state().into()];
     if kind == Runtime::Crun {
-        // There are none that this user could write to without a session manager's help.
+        // Without a session manager the user has no cgroup to write to.
         arguments.push("--cgroup-manager=disabled".into());
     }
     arguments
@@ -114,7 +112,7 @@ fn root_of(config: &Map<String, Value>) -> PathBuf {
     PathBuf::from(path.unwrap_or_default())
 }
 
-/// The absolute path of a directory that is there.
+/// The absolute path of an existing directory.
 fn directory(path: &Path) -> Result<PathBuf, Error> {
     let absolute = fs::canonicalize(path).at(path)?;
     match fs::metadata(&absolute).at(path)?.is_dir() {
@@ -123,7 +121,7 @@ fn directory(path: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-/// The bundle: what the options wish, in config.json, and in process.json what `exec` begins with.
+/// Writes config.json according to the options, and process.json, which `exec` starts from.
 fn prepare(
     options: &Options,
     root: Root,
@@ -180,7 +178,7 @@ fn write(path: &Path, json: &Map<String, Value>) -> Result<(), Error> {
     fs::write(path, text).at(path)
 }
 
-/// The host's name servers, where there is a file to put over, or can be one.
+/// A bind mount of resolv.conf, if the container has the file or it can be created.
 fn resolver(rootfs: &Path, source: PathBuf, read_only: bool) -> Option<Bind> {
     let file = rootfs.join("etc/resolv.conf");
     let has_room = match fs::symlink_metadata(&file) {
@@ -210,7 +208,7 @@ fn about(runtime: &Path, rootfs: PathBuf, config: &Map<String, Value>, detach: b
 }
 
 fn start_supervisor(options: &Options, place: &Place) -> Result<(), Error> {
-    // Until the supervisor has one of its own.
+    // Held until the supervisor has taken it, too.
     let _lock = place.lock().at(&place.directory)?;
     supervisor::start_for(place, options.store.as_deref(), &options.log)?;
     match options.container.net {
@@ -219,14 +217,13 @@ fn start_supervisor(options: &Options, place: &Place) -> Result<(), Error> {
     }
 }
 
-/// Where the writable view of a directory lies, in a tmpfs that only this process and the container
-/// see.
+/// The mount point of the overlay over `directory`, in a tmpfs of this mount namespace.
 fn copied(place: &Place, directory: &str) -> PathBuf {
     let name = directory.trim_matches('/').replace('/', "-");
     place.directory.join("up").join(name).join("merged")
 }
 
-/// A tmpfs over the directory, into which a file is copied, with its owner, once it is changed.
+/// Mounts an overlay with the directory as its lower layer and a tmpfs as its upper one.
 fn copy_up(place: &Place, rootfs: &Path, directory: &str) -> Result<(), Error> {
     let lower = directory_in(rootfs, directory)?;
     let merged = copied(place, directory);
@@ -249,7 +246,7 @@ fn copy_up(place: &Place, rootfs: &Path, directory: &str) -> Result<(), Error> {
     mount_at("overlay", &merged, Some(&data))
 }
 
-/// A directory of the root file system, on the way to which there is no link that could lead out of
+/// Opens a directory of the root file system. Symbolic links are refused: they could lead out of
 /// it.
 fn directory_in(rootfs: &Path, directory: &str) -> Result<OwnedFd, Error> {
     let how = OpenHow::new()
@@ -267,7 +264,7 @@ fn procfs_name(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Characters that mean something in overlay's options.
+/// Escapes the characters that separate overlay's mount options.
 fn escaped(path: &str) -> String {
     path.replace('\\', "\\\\")
         .replace(':', "\\:")

@@ -1,4 +1,4 @@
-//! `subuidless exec`, `ps`, `kill`: for containers that `run` has started.
+//! `subuidless exec`, `ps` and `kill`, for containers started by `run`.
 
 use std::convert::Infallible;
 
@@ -17,7 +17,7 @@ use crate::front::bundle;
 use crate::front::{self, FirstProcess};
 use crate::syscalls::profile::Runtime;
 
-/// Becomes the runtime. Returns only if that cannot be done.
+/// Becomes the runtime. Returns only on failure.
 pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     let (place, about) = Place::find(&options.name)?;
     let kind = front::kind(&about.runtime);
@@ -26,7 +26,7 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     let user = options.user.as_ref().map(find).transpose()?;
     let mut process = bundle::read_object(&place.directory.join("process.json"))?;
     if user.is_some() {
-        // Another user has another one.
+        // It was that of the container's user.
         spec::list(&mut process, "env").retain(|variable| {
             !variable
                 .as_str()
@@ -74,13 +74,13 @@ fn first_process(place: &Place) -> Result<FirstProcess, Error> {
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    /// Its first process; none while it is being made.
+    /// Its first process; `None` while it is being created.
     pub(crate) pid: Option<u32>,
     #[serde(flatten)]
     pub(crate) about: About,
 }
 
-/// All that run.
+/// All running containers.
 pub(crate) fn list() -> Vec<Row> {
     place::list()
         .into_iter()
@@ -92,8 +92,8 @@ pub(crate) fn list() -> Vec<Row> {
         .collect()
 }
 
-/// Sends a signal to the first process of a container. Its kernel ignores those that it has no
-/// handler for, but SIGKILL and SIGSTOP.
+/// Sends a signal to the first process of a container. The kernel drops signals for which it has no
+/// handler, except SIGKILL and SIGSTOP.
 pub(crate) fn signal(name: &str, signal: Signal) -> Result<(), Error> {
     let (place, _) = Place::find(name)?;
     let first = first_process(&place)?;

@@ -1,4 +1,5 @@
-//! A user namespace in which the host user is root, and what a runtime needs beside it.
+//! Namespaces for containers: a user namespace in which the host user is root, and cgroups where
+//! crun expects them.
 
 use std::fs;
 use std::io;
@@ -30,7 +31,7 @@ pub(crate) fn enter(others: &[CloneFlags]) -> Result<(), Error> {
     write("gid_map", format!("0 {gid} 1\n"))
 }
 
-/// Enters the user namespace of a container, and a mount namespace of one's own.
+/// Enters the user namespace of a container, and a new mount namespace.
 pub(super) fn join(first: &FirstProcess) -> Result<(), Error> {
     const WHAT: &str = "entering the container's user namespace";
     // A pidfd does since Linux 5.8.
@@ -38,8 +39,8 @@ pub(super) fn join(first: &FirstProcess) -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).doing(WHAT)
 }
 
-/// crun wants a cgroup2 file system at /sys/fs/cgroup; on a host with both kinds it lies below, and
-/// in a mount namespace of our own it can be moved.
+/// Mounts cgroup2 at /sys/fs/cgroup, where crun expects it. On a host with both versions it is at
+/// /sys/fs/cgroup/unified.
 pub(super) fn unify_cgroups() -> Result<(), Error> {
     const ROOT: &str = "/sys/fs/cgroup";
     const UNIFIED: &str = "/sys/fs/cgroup/unified";

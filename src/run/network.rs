@@ -1,9 +1,9 @@
-//! `--net`: which network a container has.
+//! `--net`: the network of a container.
 //!
-//! pasta and slirp4netns give a network namespace a way out without any privilege, for who stands
-//! outside of the container's user namespace. So a keeper is started before it is made; a hook of
-//! the runtime tells him when the network namespace is there and the container's program is not
-//! yet; and the network lives as long as the container.
+//! pasta and slirp4netns connect a network namespace without privileges, but only from outside the
+//! container's user namespace. So a *keeper* process is started before that namespace is created. A
+//! hook of the runtime tells it when the network namespace exists and the container's program has
+//! not started; the keeper then runs pasta or slirp4netns for as long as the container lives.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -26,25 +26,25 @@ use crate::wire::mode::Mode;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Network {
-    /// That of the host
+    /// The network of the host
     Host,
-    /// Nothing but a loopback of its own
+    /// Only a loopback interface
     None,
-    /// A network of its own, through pasta(1)
+    /// A private network, connected by pasta(1)
     Pasta,
-    /// A network of its own, through slirp4netns(1)
+    /// A private network, connected by slirp4netns(1)
     Slirp4netns,
 }
 
-/// slirp4netns(1): its name server.
+/// The name server of slirp4netns(1).
 const SLIRP_NAMESERVER: &str = "nameserver 10.0.2.3\n";
-/// What both programs make an interface of.
+/// Both programs create their interface with it.
 const TUN: &str = "/dev/net/tun";
-/// For a network to come up.
+/// How long a network may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Network {
-    /// The program behind it.
+    /// The program that connects it.
     pub(super) fn program(self) -> Option<&'static str> {
         match self {
             Self::Host | Self::None => None,
@@ -53,16 +53,15 @@ impl Network {
         }
     }
 
-    /// `bundle` is where the keeper listens.
+    /// Changes `config` accordingly. The keeper listens in the directory `bundle`.
     pub(super) fn apply(self, config: &mut Map<String, Value>, bundle: &Path) -> Result<(), Error> {
         let namespaces = list(object(config, "linux"), "namespaces");
         namespaces.retain(|namespace| namespace["type"] != "network");
         let mounts = list(config, "mounts");
         mounts.retain(|mount| mount["destination"] != "/sys");
         if self == Self::Host {
-            // sysfs belongs to a network namespace, and can be mounted by that one's root only.
-            // Read-only with all that is mounted below: what the host's user may do with her
-            // cgroups is not for a container.
+            // Only root of a network namespace can mount its sysfs, so the host's is bind-mounted:
+            // read-only and recursively, because the user's cgroups below are not for a container.
             mounts.push(mount(
                 "/sys",
                 "bind",
@@ -91,7 +90,7 @@ impl Network {
         Ok(())
     }
 
-    /// The resolv.conf that fits; `None`: the container's own.
+    /// The resolv.conf to mount; `None` leaves the container's own.
     pub(super) fn resolver(self, bundle: &Path) -> Result<Option<PathBuf>, Error> {
         match self {
             Self::None => Ok(None),
@@ -115,18 +114,18 @@ fn find(program: &'static str) -> Result<PathBuf, Error> {
         .ok_or(Error::NoNetworkProgram { program })
 }
 
-/// What a runtime tells its hooks on standard input.
+/// The state that a runtime writes to the standard input of a hook.
 #[derive(Debug, Deserialize)]
 struct State {
     pid: u32,
 }
 
-/// Where the keeper of a bundle's network listens.
+/// The socket of the keeper.
 fn socket(bundle: &Path) -> PathBuf {
     bundle.join("network.sock")
 }
 
-/// Starts the keeper of a container that this process is going to make.
+/// Starts the keeper of a container that this process is about to create.
 pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error> {
     let Some(program) = network.program() else {
         return Ok(());
@@ -136,7 +135,7 @@ pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error>
         program: program.clone(),
         source,
     };
-    // The runtime's exit code for a hook that fails would be the container's own.
+    // If the hook failed because of this, the runtime's exit code would look like the program's.
     if let Err(error) = File::options().read(true).write(true).open(TUN) {
         return Err(failed(io::Error::other(format!("{TUN}: {error}"))));
     }
@@ -146,13 +145,13 @@ pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error>
         creator: std::process::id(),
     };
     let mut keeper = mode.command("subuidless");
-    // What a hook complains of crun shows to nobody; the keeper, whose standard error is that of
-    // the caller, is heard as long as it may fail.
+    // crun discards what a hook writes to standard error. The keeper has the caller's, and uses it
+    // while it may fail.
     keeper.stdin(OwnedFd::from(listener));
     sys::start_orphan(&mut keeper).map_err(failed)
 }
 
-/// The command line of the hook, its name first.
+/// The args of the hook, argv[0] first.
 fn hook_words(bundle: &Path) -> Result<Vec<String>, Error> {
     let mode = Mode::NetworkHook {
         socket: socket(bundle),
@@ -161,7 +160,7 @@ fn hook_words(bundle: &Path) -> Result<Vec<String>, Error> {
     super::spec::words(&words)
 }
 
-/// The hook: has the network of the container made, and comes back when it is up.
+/// The hook: tells the keeper of the container, and returns when the network is up.
 pub(crate) fn hook(socket: &Path) -> Result<(), Error> {
     let failed = |source| Error::Network {
         program: socket.to_owned(),
@@ -182,12 +181,12 @@ pub(crate) fn hook(socket: &Path) -> Result<(), Error> {
     }
 }
 
-/// What the keeper says to the hook.
+/// The answers of the keeper to the hook.
 const UP: &str = "up";
 const DOWN: &str = "down";
 
-/// Waits for the hook on standard input, a socket, as long as the process `holder` lives; then runs
-/// `program` as long as the container's first process lives.
+/// The keeper: waits for the hook on standard input, a listening socket, while the process `holder`
+/// lives; then runs `program` while the container's first process lives.
 pub(crate) fn keep(program: &Path, holder: u32) -> Result<(), Error> {
     let failed = |source| Error::Network {
         program: program.to_owned(),
@@ -199,7 +198,7 @@ pub(crate) fn keep(program: &Path, holder: u32) -> Result<(), Error> {
     let holder = process(holder)?;
     if !wait_for(&listener, Some(&holder)) {
         silence();
-        // The container has never come about.
+        // The container was never created.
         return Ok(());
     }
     let (mut hook, _) = listener.accept().map_err(failed)?;
@@ -215,7 +214,7 @@ pub(crate) fn keep(program: &Path, holder: u32) -> Result<(), Error> {
         }
     };
     silence();
-    // The hook may have lost its patience: then the container ends at once, and this with it.
+    // If the hook has timed out, the container ends at once, and so does this process.
     let _ = hook.write_all(UP.as_bytes());
     drop(hook);
     wait_for(&container, None);
@@ -224,14 +223,14 @@ pub(crate) fn keep(program: &Path, holder: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whoever waits for the end of a pipe waits for the container, and not for us.
+/// Closes standard error: a reader of that pipe waits for the container, not for the keeper.
 fn silence() {
     if let Ok(null) = File::options().write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stderr(null);
     }
 }
 
-/// Waits until there is something to read from `fd`; `false`: from `other` before.
+/// Waits until `fd` is readable. Returns `false` if `other` is readable first.
 fn wait_for(fd: &impl AsFd, other: Option<&OwnedFd>) -> bool {
     let mut fds = vec![PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     fds.extend(other.map(|other| PollFd::new(other.as_fd(), PollFlags::POLLIN)));
@@ -239,7 +238,7 @@ fn wait_for(fd: &impl AsFd, other: Option<&OwnedFd>) -> bool {
     fds[0].any() == Some(true)
 }
 
-/// Starts `program` for the container whose first process is `pid`, and waits until it is ready.
+/// Starts `program` for the network namespace of the process `pid`, and waits until it is ready.
 fn start(program: &Path, pid: u32) -> io::Result<Child> {
     let is_pasta = program.file_name().is_some_and(|name| name == "pasta");
     let mut command = Command::new(program);
@@ -248,7 +247,7 @@ fn start(program: &Path, pid: u32) -> io::Result<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     if is_pasta {
-        // No port of one side appears on the other one.
+        // No ports are forwarded in either direction.
         command.args(["--foreground", "--quiet", "--config-net", "--no-map-gw"]);
         command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"]);
         let mut child = command.arg(pid.to_string()).spawn()?;
@@ -268,8 +267,7 @@ fn start(program: &Path, pid: u32) -> io::Result<Child> {
     }
 }
 
-/// pasta in the foreground tells nobody when it is ready; a way out of the namespace is what is
-/// wanted.
+/// Waits until the namespace has a route: pasta in the foreground does not say when it is ready.
 fn wait_until_up(child: &mut Child, pid: u32) -> io::Result<()> {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {

@@ -13,26 +13,26 @@ use crate::credentials::CAPABILITY_NAMES;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Who the command is to be; with a group there are no supplementary ones [default: root, or
-    /// the bundle's user]
+    /// User, and group, of the command; a group given here is the only one [default: root, or the
+    /// bundle's user]
     #[arg(long, short, value_name = "UID[:GID]|NAME")]
     pub(super) user: Option<String>,
 
-    /// Stay yourself: only what the command does in user namespaces that it makes (podman, buildah,
-    /// unshare) is emulated
+    /// Keep your own ids, and emulate only in user namespaces that the command creates (podman,
+    /// buildah, unshare)
     #[arg(long, conflicts_with_all = ["user", "rootfs", "bundle"])]
     pub(super) keep_id: bool,
 
-    /// Set an environment variable; NAME alone removes it, or passes it on to a container. May be
-    /// given several times
+    /// Set an environment variable; NAME alone removes it, or passes it on to a container.
+    /// Repeatable
     #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = variable)]
     pub(super) env: Vec<String>,
 
-    /// Where the command runs [default: here; / in a container]
+    /// Working directory of the command [default: this one; / in a container]
     #[arg(long, short = 'w', value_name = "DIR")]
     pub(super) cwd: Option<PathBuf>,
 
-    /// Where owners lie that files cannot carry, on a local disk [default:
+    /// Directory, on a local disk, for owners that files cannot carry [default:
     /// $XDG_STATE_HOME/subuidless]
     #[arg(long, value_name = "DIR")]
     pub(super) store: Option<PathBuf>,
@@ -52,70 +52,69 @@ pub(crate) struct Options {
     pub(super) command: Vec<OsString>,
 }
 
-/// Where a container comes from, as clap calls it.
+/// The id of clap's group of --rootfs and --bundle.
 const ROOT: &str = "root";
 
-/// What is for containers only: without one, each is an error.
+/// Options for containers: an error without --rootfs or --bundle.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Containers", group = ArgGroup::new(ROOT).args(["rootfs", "bundle"]))]
 pub(crate) struct Container {
-    /// Run in a container with this directory as its root, made by crun or runc
+    /// Run in a container, created by crun or runc, with this directory as its root
     #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
     pub(super) rootfs: Option<PathBuf>,
 
-    /// Run the container of this OCI bundle, whose config.json stays as it is
+    /// Run the container of this OCI bundle; its config.json is not changed
     #[arg(long, value_name = "DIR")]
     pub(super) bundle: Option<PathBuf>,
 
-    /// What `exec`, `kill` and `ps` call it; its host name, too [default: run-PID]
+    /// Name for `exec`, `kill` and `ps`, and host name [default: run-PID]
     #[arg(long, requires = ROOT, value_name = "NAME")]
     pub(super) name: Option<String>,
 
-    /// Come back once the container has started
+    /// Return once the container has started
     #[arg(long, short, requires = ROOT)]
     pub(super) detach: bool,
 
-    /// As it is always: when a container has ended, nothing is left of it but what it has changed
-    /// in its root file system
+    /// Accepted for compatibility: nothing but changes to the root file system outlives a
+    /// container, with or without it
     #[arg(long, requires = ROOT)]
     pub(super) rm: bool,
 
-    /// Its network [default: host, or as the bundle has it]
+    /// Network of the container [default: host, or that of the bundle]
     #[arg(long, requires = ROOT, value_name = "KIND", value_enum)]
     pub(super) net: Option<Network>,
 
-    /// Show a directory or file of the host in the container; may be given several times
+    /// Bind-mount a directory or file of the host in the container. Repeatable
     #[arg(long, short, requires = ROOT, value_name = "SRC:DST[:ro]")]
     pub(super) bind: Vec<Bind>,
 
-    /// The root file system cannot be written to
+    /// Mount the root file system read-only
     #[arg(long, requires = ROOT)]
     pub(super) read_only: bool,
 
-    /// Make a directory of the root file system writable, by copies in memory; may be given several
-    /// times
+    /// Make a directory of the root file system writable; changes go to copies in memory.
+    /// Repeatable
     #[arg(long, requires = ROOT, value_name = "DIR", value_parser = absolute)]
     pub(super) copy_up: Vec<String>,
 
-    /// Its host name [default: its name]
+    /// Host name of the container [default: its name]
     #[arg(long, requires = ROOT, value_name = "NAME", value_parser = host_name)]
     pub(super) hostname: Option<String>,
 
-    /// A capability that its root has beside the usual ones, as CAP_SYS_ADMIN; may be given several
-    /// times
+    /// Add a capability, such as CAP_SYS_ADMIN, to those of the container's root. Repeatable
     #[arg(long, requires = ROOT, value_name = "CAP", value_parser = capability)]
     pub(super) cap_add: Vec<String>,
 
-    /// crun or runc, a path or a name [default: crun, or runc where crun is missing]
+    /// Path or name of crun or runc [default: crun, or runc if there is no crun]
     #[arg(long, requires = ROOT, value_name = "PATH")]
     pub(super) runtime: Option<PathBuf>,
 }
 
-/// How a supervisor logs.
+/// Logging of the supervisor.
 #[derive(Debug, Args)]
 pub(crate) struct Log {
-    /// Append the log to this file [default: standard error, if that is no terminal until COMMAND
-    /// has ended]
+    /// Append the log to this file [default: standard error; unless that is a terminal, only until
+    /// COMMAND exits]
     #[arg(long = "log-file", value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 
@@ -132,27 +131,27 @@ pub(crate) enum Root<'a> {
 }
 
 impl Options {
-    /// `None`: the command runs without a container.
+    /// Returns `None` if the command runs without a container.
     pub(crate) fn root(&self) -> Option<Root<'_>> {
         let Container { rootfs, bundle, .. } = &self.container;
         let rootfs = rootfs.as_deref().map(Root::Rootfs);
         rootfs.or_else(|| bundle.as_deref().map(Root::Bundle))
     }
 
-    /// Whether the command begins as another user than root.
+    /// Whether the command starts as a user other than root.
     pub(crate) fn changes_ids(&self) -> bool {
         self.user.is_some()
     }
 
-    /// Whether log lines are asked for that nobody would see.
+    /// Whether more log lines were requested, with no place for them to go.
     pub(crate) fn logs_to_nobody(&self) -> bool {
         self.log.level > LevelFilter::WARN && self.log.borrows()
     }
 }
 
 impl Log {
-    /// Whether the log goes to the caller's standard error, which is no terminal: then until the
-    /// command ends (see [`super::stderr`]).
+    /// Whether the log goes to the caller's standard error, and that is not a terminal. It is then
+    /// used only until the command exits (see [`super::stderr`]).
     pub(super) fn borrows(&self) -> bool {
         self.file.is_none() && !io::stderr().is_terminal()
     }
@@ -160,15 +159,15 @@ impl Log {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecOptions {
-    /// Who the command is to be [default: the container's user]
+    /// User, and group, of the command [default: the container's user]
     #[arg(long, short, value_name = "UID[:GID]|NAME")]
     pub(super) user: Option<String>,
 
-    /// Set an environment variable; NAME alone passes it on. May be given several times
+    /// Set an environment variable; NAME alone passes it on. Repeatable
     #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = variable)]
     pub(super) env: Vec<String>,
 
-    /// Where the command runs, in the container
+    /// Working directory in the container
     #[arg(long, short = 'w', value_name = "DIR", value_parser = absolute)]
     pub(super) cwd: Option<String>,
 
@@ -180,7 +179,7 @@ pub(crate) struct ExecOptions {
     pub(super) command: Vec<OsString>,
 }
 
-/// Whether somebody sits at a terminal, before which the container's is to stand.
+/// Whether standard input and output are terminals: then the container gets one of its own.
 pub(super) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }

@@ -1,6 +1,6 @@
-//! Where what belongs to a running container lies, each in a directory for its kind (see
-//! `crate::wire::rundir`), where it bears the container's name: a directory with its bundle and its
-//! runtime's state, the socket of its supervisor, and a lock.
+//! The files of a running container: a directory with its bundle and the runtime's state, the
+//! supervisor's socket, and a lock file. Each is named after the container and lies in the
+//! directory for its kind (see `crate::wire::rundir`).
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -16,20 +16,20 @@ use crate::error::{Context, Error};
 use crate::front::{self, FirstProcess};
 use crate::wire::rundir::{self, CONTAINERS, LOCKS, SOCKETS};
 
-/// What is written down about a container.
+/// Facts about a container, kept in about.json.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct About {
     pub(crate) runtime: PathBuf,
     pub(crate) command: Vec<String>,
-    /// Where its root file system lies.
+    /// Path of the root file system.
     pub(crate) rootfs: PathBuf,
-    /// Seconds since 1970.
+    /// Seconds since 1970-01-01 UTC.
     pub(crate) started: u64,
-    /// In the foreground: it ends with the process that was called.
+    /// Whether the container is killed when the process that started it exits.
     pub(crate) foreground: bool,
 }
 
-/// One container's directory.
+/// A container's name and directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) name: String,
@@ -37,7 +37,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Of a container with this name, whether there is one or not.
+    /// The place of a container with this name, whether or not it exists.
     pub(crate) fn of(name: &str) -> Result<Self, Error> {
         let known = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(known) {
@@ -51,14 +51,14 @@ impl Place {
         })
     }
 
-    /// What bears the name in the directory of another kind.
+    /// The file of this name in the directory of another kind.
     fn beside(&self, kind: &str) -> PathBuf {
         let containers = self.directory.parent();
         let room = containers.and_then(Path::parent).unwrap_or(Path::new("/"));
         room.join(kind).join(&self.name)
     }
 
-    /// Of the container `name`, which must be running.
+    /// The place of the container `name`, which must be running.
     pub(crate) fn find(name: &str) -> Result<(Self, About), Error> {
         let place = Self::of(name)?;
         let about = place.about().filter(|_| place.is_taken());
@@ -73,10 +73,10 @@ impl Place {
         about.map(|about| (place, about)).ok_or_else(unknown)
     }
 
-    /// Takes the name for a new container; what a dead one has left under it is removed. As long as
-    /// the result is held, nobody else takes or removes it.
+    /// Takes the name for a new container and removes what a dead one left under it. While the lock
+    /// is held, no other process takes or removes the name.
     pub(crate) fn claim(&self) -> Result<Flock<File>, Error> {
-        /// For a container that has just ended, whose supervisor tidies up.
+        /// A container that has just ended is being removed by its supervisor.
         const PATIENCE: Duration = Duration::from_secs(1);
         let start = Instant::now();
         loop {
@@ -97,7 +97,7 @@ impl Place {
         }
     }
 
-    /// To be held by who makes or removes what bears the name.
+    /// Locks the name; needed to create or remove files of this name.
     pub(crate) fn lock_name(&self) -> Result<Flock<File>, Error> {
         rundir::room_for(LOCKS)?;
         self.lock_name_as(FlockArg::LockExclusive)
@@ -109,7 +109,7 @@ impl Place {
         loop {
             let file = rundir::open_own(&path, File::options().create(true).write(true))?;
             let lock = Flock::lock(file, how).map_err(|(_, errno)| errno)?;
-            // Whoever had it before may have removed the file.
+            // The previous holder may have removed the file.
             let own = lock.metadata()?;
             match fs::symlink_metadata(&path) {
                 Ok(found) if (found.dev(), found.ino()) == (own.dev(), own.ino()) => {
@@ -120,7 +120,7 @@ impl Place {
         }
     }
 
-    /// Removes what bears the name, and the file that is locked for that, which is `lock`'s.
+    /// Removes all files of this name, the lock file of `lock` last.
     pub(crate) fn remove_all(&self, lock: Flock<File>) {
         self.remove();
         let _ = fs::remove_file(self.beside(LOCKS));
@@ -128,7 +128,7 @@ impl Place {
     }
 
     fn remove(&self) {
-        // What is left over is removed when the name is taken anew.
+        // Leftovers are removed when the name is taken again.
         let _ = fs::remove_file(self.socket());
         let _ = fs::remove_dir_all(&self.directory);
     }
@@ -138,15 +138,16 @@ impl Place {
         self.beside(SOCKETS)
     }
 
-    /// Where the runtime keeps its state.
+    /// The runtime's state directory (its --root).
     pub(crate) fn state(&self) -> PathBuf {
         self.directory.join("state")
     }
 
-    /// Held by the supervisor as long as it lives, and by who starts it until then.
+    /// Marks the container as in use. The supervisor holds it while it lives, and the process that
+    /// starts the supervisor until then.
     pub(crate) fn lock(&self) -> io::Result<Flock<File>> {
         let directory = File::open(&self.directory)?;
-        // Who looks whether it is in use holds it for a moment.
+        // Shared, not exclusive: `is_in_use` takes the lock briefly.
         Flock::lock(directory, FlockArg::LockShared).map_err(|(_, errno)| errno.into())
     }
 
@@ -160,7 +161,7 @@ impl Place {
         )
     }
 
-    /// Whether anything of the container lives: without its supervisor, it may still run.
+    /// Whether the supervisor or the container itself is alive.
     fn is_taken(&self) -> bool {
         self.is_in_use() || self.first_process().is_some()
     }
@@ -176,14 +177,14 @@ impl Place {
         serde_json::from_str(&text).ok()
     }
 
-    /// The container's first process, while it lives.
+    /// The container's first process, if it is alive.
     pub(crate) fn first_process(&self) -> Option<FirstProcess> {
         let kind = front::kind(&self.about()?.runtime);
         FirstProcess::find(&self.state(), &self.name, kind)
     }
 }
 
-/// All containers that run, by name.
+/// All running containers, sorted by name.
 pub(crate) fn list() -> Vec<(Place, About)> {
     let names = rundir::room_for(CONTAINERS).map(|directory| names_in(&directory));
     let names = names.into_iter().flatten();
@@ -203,8 +204,7 @@ fn names_in(directory: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Removes what is left of containers that nobody could tidy up after: those whose supervisor was
-/// killed.
+/// Removes the files of dead containers whose supervisor was killed.
 pub(crate) fn tidy_up() {
     let mut names: Vec<String> = [CONTAINERS, SOCKETS, LOCKS]
         .into_iter()
@@ -214,7 +214,7 @@ pub(crate) fn tidy_up() {
     names.sort();
     names.dedup();
     for place in names.iter().filter_map(|name| Place::of(name).ok()) {
-        // Who holds the name is making or removing the container at this moment.
+        // A name that is locked is being created or removed at this moment.
         if let Ok(name) = place.lock_name_as(FlockArg::LockExclusiveNonblock)
             && !place.is_taken()
         {
@@ -223,12 +223,12 @@ pub(crate) fn tidy_up() {
     }
 }
 
-/// A name that no container has.
+/// The default name.
 pub(crate) fn free_name() -> String {
     format!("run-{}", std::process::id())
 }
 
-/// The container whose supervisor works in `directory`.
+/// The place whose directory is `directory`.
 pub(crate) fn at(directory: &Path) -> Option<Place> {
     Some(Place {
         name: directory.file_name()?.to_str()?.to_owned(),

@@ -1,8 +1,8 @@
-//! Whether a container has the program that it is to run. This process becomes the runtime, whose
-//! exit code for "not found" could be the program's own; so that is told before, as without a
-//! container: 127, or 126 for what cannot be executed.
+//! Checks beforehand whether a container has the program that it is to run, so that `run` exits
+//! with 127 (not found) or 126 (not executable) as it does without a container. The runtime's own
+//! exit code for this could be mistaken for the program's.
 //!
-//! It is no check: where something is mounted, or cannot be looked at, the runtime finds out.
+//! Paths below mounts, or that cannot be read from here, are left to the runtime.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -15,22 +15,22 @@ use serde_json::{Map, Value};
 
 use crate::error::Error;
 
-/// A container's files, as they are seen from here.
+/// A container's root file system, seen from the host.
 #[derive(Debug)]
 pub(super) struct Root {
     pub(super) directory: PathBuf,
-    /// Where other files are going to be.
+    /// Destinations of mounts that do not exist yet.
     pub(super) mounts: Vec<PathBuf>,
 }
 
-/// Why there is no answer.
+/// Why a program was not found, or was not looked for.
 enum Obstacle {
     Unknown,
     Missing,
     Forbidden,
 }
 
-/// An error if there is no such program as `process` names.
+/// Returns an error if the program of `process` does not exist or is not executable.
 pub(super) fn require(root: &Root, process: &Map<String, Value>) -> Result<(), Error> {
     let text = |value: &Value| value.as_str().map(PathBuf::from);
     let Some(program) = process.get("args").and_then(|args| text(args.get(0)?)) else {
@@ -80,7 +80,7 @@ impl Root {
         if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
             return Err(Obstacle::Forbidden);
         }
-        // As execve(2) says it of a script, too. What cannot be read is executed all the same.
+        // execve(2) fails like this for a script as well. An unreadable program can be executed.
         let mut bytes = [0; 256];
         let length = File::open(file).and_then(|mut file| file.read(&mut bytes));
         let line = bytes[..length.unwrap_or(0)].split(|byte| *byte == b'\n');
@@ -94,9 +94,9 @@ impl Root {
         }
     }
 
-    /// Where a path of the container leads, as seen from here, and what is there.
+    /// Resolves a path of the container; returns the host's path and the file's metadata.
     fn resolve(&self, path: &Path) -> Result<(PathBuf, Metadata), Obstacle> {
-        /// ELOOP in the kernel.
+        /// The kernel's limit (ELOOP).
         const MOST_LINKS: u32 = 40;
         let mut left = parts(path);
         let mut inside = PathBuf::from("/");

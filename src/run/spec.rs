@@ -1,5 +1,5 @@
-//! The config.json of a container that `run --rootfs` makes, and what options change in one that
-//! `run --bundle` takes.
+//! The config.json that `run --rootfs` writes, and the changes that options make to that of
+//! `run --bundle`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,8 +15,8 @@ use crate::wire::handover::ProcessUser;
 
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What docker and podman give a container, and what mknod(1) and packages with daemons of their
-/// own ask for.
+/// The default capabilities of docker and podman, and those that mknod(1) and packages with
+/// daemons need.
 const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
@@ -34,12 +34,12 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// What the options of `run` say about a container.
+/// Changes to a config.json that options of `run` ask for.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
     pub(super) command: Vec<String>,
     pub(super) user: Option<ProcessUser>,
-    /// `NAME=VALUE`, or `NAME` for the value that it has here.
+    /// `NAME=VALUE`, or `NAME` for its value in this process.
     pub(super) environment: Vec<String>,
     pub(super) directory: Option<String>,
     pub(super) terminal: bool,
@@ -81,7 +81,7 @@ impl std::str::FromStr for Bind {
     }
 }
 
-/// A config.json for a directory tree.
+/// Returns a config.json for a root file system.
 pub(super) fn of_rootfs(rootfs: &Path) -> Result<Map<String, Value>, Error> {
     let mounts = json!([
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -91,7 +91,7 @@ pub(super) fn of_rootfs(rootfs: &Path) -> Result<Map<String, Value>, Error> {
             "tmpfs",
             &["nosuid", "strictatime", "mode=755", "size=65536k"]
         ),
-        // Without gid=5, which the kernel does not know in here.
+        // Not gid=5, which is not mapped in this user namespace.
         mount(
             "/dev/pts",
             "devpts",
@@ -150,8 +150,8 @@ pub(super) fn of_rootfs(rootfs: &Path) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// What a bundle says relative to itself, said for any place; and its user namespace is the one
-/// that we make.
+/// Makes the config.json of a bundle independent of its location, and drops its user namespace:
+/// this process creates one.
 pub(super) fn moved_from(
     bundle: &Path,
     mut config: Map<String, Value>,
@@ -180,14 +180,14 @@ pub(super) fn moved_from(
     list(linux, "namespaces").retain(|namespace| namespace["type"] != "user");
     linux.remove("uidMappings");
     linux.remove("gidMappings");
-    // There are no cgroups to put limits into.
+    // Without cgroups there is no place for limits.
     linux.remove("resources");
     linux.remove("cgroupsPath");
     Ok(config)
 }
 
 impl Wishes {
-    /// Makes them come true in `config`, which is going to lie in `bundle`.
+    /// Applies the changes to `config`, which will be written to the directory `bundle`.
     pub(super) fn apply(self, config: &mut Map<String, Value>, bundle: &Path) -> Result<(), Error> {
         self.apply_to_process(object(config, "process"))?;
         if self.read_only {
@@ -212,7 +212,7 @@ impl Wishes {
         Ok(())
     }
 
-    /// The process's part alone, as `exec` needs it.
+    /// Applies those that concern `process`; `exec` needs no others.
     pub(super) fn apply_to_process(&self, process: &mut Map<String, Value>) -> Result<(), Error> {
         process.insert("terminal".into(), self.terminal.into());
         process.remove("consoleSize");
@@ -265,7 +265,7 @@ pub(super) fn mount(destination: &str, kind: &str, source: &str, options: &[&str
     json!({"destination": destination, "type": kind, "source": source, "options": options})
 }
 
-/// A member that is an object, made if there is none.
+/// Returns the member `name`, an object, and creates it if necessary.
 pub(super) fn object<'a>(
     parent: &'a mut Map<String, Value>,
     name: &str,
@@ -280,7 +280,7 @@ pub(super) fn object<'a>(
     }
 }
 
-/// A member that is a list, made if there is none.
+/// Returns the member `name`, a list, and creates it if necessary.
 pub(super) fn list<'a>(parent: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> {
     let member = parent.entry(name).or_insert_with(|| json!([]));
     if !member.is_array() {
@@ -292,7 +292,7 @@ pub(super) fn list<'a>(parent: &'a mut Map<String, Value>, name: &str) -> &'a mu
     }
 }
 
-/// JSON holds text only.
+/// Returns the path as text, the only form that JSON has.
 pub(super) fn text(path: &Path) -> Result<&str, Error> {
     path.to_str().ok_or_else(|| {
         Error::at(
@@ -302,7 +302,7 @@ pub(super) fn text(path: &Path) -> Result<&str, Error> {
     })
 }
 
-/// The same for a word of a command.
+/// Returns the words of a command as text.
 pub(super) fn words(words: &[OsString]) -> Result<Vec<String>, Error> {
     words
         .iter()

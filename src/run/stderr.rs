@@ -1,8 +1,8 @@
-//! The standard error of a command, lent to its supervisor for as long as the command runs.
+//! The supervisor's use of the command's standard error, for as long as the command runs.
 //!
-//! Whoever waits for the end of a pipe waits for the command and not for us: processes that it has
-//! left in the background have the filter, and so a supervisor. So supervisor and workers write to
-//! a pipe of our own, and a thread passes that on until the command has ended.
+//! A reader that waits for the end of that pipe must not wait for the supervisor, which lives on
+//! while background processes of the command have the filter. So supervisor and workers write to a
+//! pipe of their own, and a thread forwards it until the command has ended.
 
 use std::fs::File;
 use std::io::{self, Read, Write, stderr};
@@ -17,17 +17,17 @@ use nix::unistd::{dup2_stderr, pipe2};
 
 use crate::linux::sys;
 
-/// A line of the log has less, and what has no more is written to a pipe at once or not at all.
+/// PIPE_BUF, longer than a log line: writes up to this size are atomic (pipe(7)).
 const MOST: usize = 4096;
 
-/// Ends the loan.
+/// Standard error while it is forwarded.
 #[derive(Debug)]
 pub(crate) struct Lent {
     returned: Receiver<()>,
 }
 
-/// Lends standard error to this process until the process `pid` ends. Where that cannot be done it
-/// goes nowhere: a pipe that does not end would hold up whoever reads it.
+/// Forwards standard error of this process until the process `pid` ends. If that is impossible,
+/// discards it: a pipe that stays open would block its reader.
 pub(crate) fn lend(pid: u32) -> Option<Lent> {
     try_to_lend(pid).map_err(|_| go_nowhere()).ok()
 }
@@ -47,7 +47,7 @@ fn try_to_lend(pid: u32) -> io::Result<Lent> {
     std::thread::Builder::new()
         .name("stderr".to_owned())
         .spawn(move || {
-            // Whether all was passed on or not: nobody could be told.
+            // There is no place to report an error to.
             let _ = pass_on(from.into(), File::from(to), &command);
             let _ = tell.send(());
         })?;
@@ -55,27 +55,27 @@ fn try_to_lend(pid: u32) -> io::Result<Lent> {
 }
 
 impl Lent {
-    /// Waits until the last words have been passed on, but not for a reader that does not read.
+    /// Waits until the last lines have been forwarded, but not for a reader that does not read.
     pub(crate) fn give_back(self) {
         const PATIENCE: Duration = Duration::from_millis(100);
-        // The last writer's end is the end of the pipe.
+        // The pipe ends when its last writer closes it.
         if go_nowhere().is_ok() {
             let _ = self.returned.recv_timeout(PATIENCE);
         }
     }
 }
 
-/// Until the command has ended. After that, writing into the pipe is an error that nobody minds.
+/// Forwards until the command has ended. Later writes to the pipe fail, which is harmless.
 fn pass_on(mut from: File, mut to: File, command: &OwnedFd) -> io::Result<()> {
     let mut words = [0; MOST];
     loop {
         let goes_on = wait(&from, PollFlags::POLLIN, command)?;
-        // What was said before the end is there by now.
+        // Everything written before the end is in the pipe by now.
         loop {
             match from.read(&mut words) {
                 Ok(0) => return Ok(()),
                 Ok(length) => {
-                    // A reader that has stopped holds up nobody after the end.
+                    // After the end, a reader that has stopped must not block this thread.
                     if wait(&to, PollFlags::POLLOUT, command)? || is_ready(&to) {
                         to.write_all(&words[..length])?;
                     }
@@ -95,7 +95,7 @@ fn is_ready(to: &File) -> bool {
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
-/// Waits until `fd` has one of `events`; `false`: the command has ended.
+/// Waits until `fd` has one of `events`. Returns `false` if the command has ended.
 fn wait(fd: &File, events: PollFlags, command: &OwnedFd) -> io::Result<bool> {
     let mut fds = [
         PollFd::new(fd.as_fd(), events),

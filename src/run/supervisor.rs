@@ -1,4 +1,4 @@
-//! The daemon for one command, told of its listener as a runtime would tell, or for one container.
+//! The supervisor: a daemon for one command or one container of `run`.
 
 use std::fs::{DirBuilder, File, Metadata};
 use std::io;
@@ -25,14 +25,14 @@ use crate::wire::mode::{self, Mode, Supervise, Supervised, wait_until_ready};
 
 const STARTING: &str = "starting a supervisor";
 
-/// The supervisor of the command that this process becomes.
+/// The supervisor of the command that this process becomes, which waits for its listener.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     connection: UnixStream,
 }
 
 impl Supervisor {
-    /// Starts one for a command, which ends when nothing comes.
+    /// Starts a supervisor. It exits if the connection is closed before a listener comes.
     pub(super) fn start(store: Option<&Path>, keep_id: bool, log: &Log) -> Result<Self, Error> {
         let whom = match keep_id {
             true => Supervised::Namespaces,
@@ -42,7 +42,7 @@ impl Supervisor {
         Ok(Self { connection })
     }
 
-    /// Hands over the listener of this process.
+    /// Sends it the listener of this process, with the message that a runtime would send.
     pub(super) fn supervise(self, listener: OwnedFd) -> Result<(), Error> {
         let id = format!("run-{}", std::process::id());
         let message = json!({
@@ -56,7 +56,7 @@ impl Supervisor {
     }
 }
 
-/// Starts the supervisor of a container that this process makes, and waits until it listens.
+/// Starts the supervisor of a container that this process creates, and waits until it listens.
 pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Result<(), Error> {
     let whom = Supervised::Container {
         directory: place.directory.clone(),
@@ -65,7 +65,7 @@ pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Resul
     wait_until_ready(&mut start(store, log, whom)?).doing(STARTING)
 }
 
-/// Starts a supervisor; the result is the other end of its standard input.
+/// Starts a supervisor and returns the other end of its standard input.
 fn start(store: Option<&Path>, log: &Log, whom: Supervised) -> Result<UnixStream, Error> {
     let store = store.map(absolute_store).transpose()?;
     let settings = Settings {
@@ -92,7 +92,7 @@ fn open_log(log: &Log) -> Result<Stdio, Error> {
     }
 }
 
-/// What was asked for by name and cannot be had is an error, before the command runs.
+/// Creates the directory of --store. A failure is reported before the command starts.
 fn absolute_store(store: &Path) -> Result<PathBuf, Error> {
     let store = std::path::absolute(store).at(store)?;
     let mut directory = DirBuilder::new();
@@ -101,7 +101,8 @@ fn absolute_store(store: &Path) -> Result<PathBuf, Error> {
     Ok(store)
 }
 
-/// What the supervisor itself does, to the end of the command or the container.
+/// The supervisor: serves until the command or the container has ended. `tell` reports an error on
+/// standard error.
 pub(crate) fn supervise(wish: Supervise, tell: impl Fn(&Error)) -> Result<(), Error> {
     let lent = wish.stderr_of.and_then(stderr::lend);
     wish.log.start();
@@ -134,7 +135,7 @@ fn serve(wish: Supervise) -> Result<(), Error> {
     }
 }
 
-/// Serves a container, and removes what was made for it.
+/// Serves a container, and removes its files in the end.
 fn serve_container(options: daemon::Options, holder: Rc<Holder>) -> Result<(), Error> {
     let process = holder
         .process
@@ -154,17 +155,17 @@ fn serve_container(options: daemon::Options, holder: Rc<Holder>) -> Result<(), E
     result
 }
 
-/// The process that a container's supervisor waits for, and what it removes then.
+/// The process that creates a container, and the container's files.
 #[derive(Debug)]
 struct Holder {
     process: OwnedFd,
     place: Place,
-    /// Held to the end.
+    /// Marks the container as in use.
     lock: Flock<File>,
 }
 
 impl Holder {
-    /// Of the process `pid`, which waits for an answer.
+    /// `pid` is the process that creates the container in `directory`.
     fn new(pid: u32, directory: &Path) -> Result<Self, Error> {
         let file = |source| Error::at(directory, source);
         let process = sys::process_pidfd(pid).doing(STARTING)?;
@@ -177,20 +178,20 @@ impl Holder {
         })
     }
 
-    /// To be called when the process has ended: a container in the foreground ends with it.
+    /// Kills a container in the foreground, whose process has ended.
     fn end_container(&self) {
         if !self.place.about().is_some_and(|about| about.foreground) {
             return;
         }
         if let Some(first) = self.place.first_process() {
-            // It may have ended by itself.
+            // It may have exited meanwhile.
             let _ = first.signal(Signal::SIGKILL);
         }
     }
 
-    /// Removes what was made for the container.
+    /// Removes the files, unless the name already belongs to a new container.
     fn clean_up(&self) {
-        // What is left over is removed when the name is taken anew.
+        // Otherwise they are removed when the name is taken again.
         let Ok(name) = self.place.lock_name() else {
             return;
         };

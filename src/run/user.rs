@@ -1,4 +1,4 @@
-//! `--user`: who the command is to be.
+//! `--user`: the user and groups of the command.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::front::lines_in;
 use crate::wire::handover::ProcessUser;
 
-/// Ids for a command.
+/// The ids of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Login {
     uid: u32,
@@ -19,7 +19,7 @@ pub(super) struct Login {
 }
 
 impl Login {
-    /// From `UID[:GID]`, where each may be a name. With a group there are no supplementary ones.
+    /// Looks up `UID[:GID]`, where each may be a name. If a group is given, it is the only one.
     pub(super) fn find(wish: &str, names: &Names) -> Result<Self, Error> {
         let (user, group) = match wish.split_once(':') {
             Some((user, group)) => (user, Some(group)),
@@ -64,7 +64,7 @@ impl Login {
         }
     }
 
-    /// Takes these ids; the calls are emulated by now.
+    /// Sets these ids for this process, whose calls are already emulated.
     pub(super) fn become_it(&self) -> Result<(), Error> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
@@ -78,17 +78,17 @@ impl Login {
     }
 }
 
-/// −1 is nobody's.
+/// A numeric id; −1 is not one.
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
-/// Who is looked up where.
+/// Where names are looked up.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Names<'a> {
-    /// In the host's name service.
+    /// The host's name service.
     Host,
-    /// In etc/passwd and etc/group of a root file system.
+    /// etc/passwd and etc/group of a root file system.
     Rootfs(&'a Path),
 }
 
@@ -134,7 +134,7 @@ impl Names<'_> {
         }
     }
 
-    /// The primary group among them, as initgroups(3) has it.
+    /// All groups of the user, the primary one included, as initgroups(3) sets them.
     fn groups_of(&self, account: &Account) -> Vec<u32> {
         let mut gids = vec![account.gid];
         match self {
@@ -162,7 +162,7 @@ impl Names<'_> {
     }
 }
 
-/// A name service that does not answer is not one that knows nobody.
+/// Tells a failing name service from an unknown name.
 fn looked_up<T>(name: &str, found: nix::Result<Option<T>>) -> Result<Option<T>, Error> {
     found.map_err(|errno| Error::NameService {
         name: name.to_owned(),
@@ -251,14 +251,14 @@ mod tests {
         .unwrap();
         let web = Login::find("web", &names).unwrap();
         assert_eq!((web.uid, web.gid, web.groups), (70000, 5, vec![5]));
-        // The link is one to the file system's own file, which has no groups.
+        // The absolute link leads to the root file system's own /etc/passwd, which has no groups.
         assert!(Login::find("web:mail", &names).is_err());
         std::fs::remove_file(etc.join("group")).unwrap();
         std::fs::write(etc.join("group"), "five:x:5:\nmail:x:8:root,web\n").unwrap();
         assert_eq!(Login::find("70000", &names).unwrap().groups, [5, 8]);
         assert_eq!(Login::find("web:mail", &names).unwrap().gid, 8);
         assert!(Login::find("daemon", &names).is_err());
-        // Nobody waits for what is no file.
+        // Opening a fifo must not block.
         std::fs::remove_file(etc.join("passwd")).unwrap();
         nix::unistd::mkfifo(&etc.join("passwd"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert!(Login::find("web", &names).is_err());
