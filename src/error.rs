@@ -1,4 +1,5 @@
-//! [`Error`]: a fault on our side, in the user's words: the thing, the reason and the way out. Never sent to a target.
+//! [`Error`]: a fault of this program or its environment, never sent to a target. Each message names
+//! the thing, the reason and the way out.
 
 use std::ffi::OsString;
 use std::io;
@@ -7,9 +8,8 @@ use std::process::ExitStatus;
 
 use nix::errno::Errno;
 
-/// Whether `errno` means that this process or the machine is out of something just now. That says
-/// nothing about the call of a target, and it may be over in a moment: who meets it waits and tries
-/// again.
+/// Whether `errno` means that this process or the machine lacks a resource at the moment. That says
+/// nothing about a target's call and may pass, so callers wait and try again.
 pub(crate) fn is_shortage(errno: Errno) -> bool {
     matches!(
         errno,
@@ -22,8 +22,8 @@ pub(crate) fn is_shortage(errno: Errno) -> bool {
 #[non_exhaustive]
 pub(crate) enum Error {
     #[error(
-        "no directory for sockets and locks ({reasons}): set XDG_RUNTIME_DIR to one of your own, as in \
-         `export XDG_RUNTIME_DIR=$(mktemp -d)`"
+        "no directory for sockets and locks ({reasons}): set XDG_RUNTIME_DIR to one of your own, \
+         as in `export XDG_RUNTIME_DIR=$(mktemp -d)`"
     )]
     NoRuntimeDirectory { reasons: String },
 
@@ -31,23 +31,23 @@ pub(crate) enum Error {
     SocketPlace { path: PathBuf, source: io::Error },
 
     #[error(
-        "{path}: {length} bytes, but the path of a Unix socket has 107 at the most: choose a shorter one"
+        "{path}: {length} bytes, but the path of a Unix socket has at most 107: choose a shorter \
+         one"
     )]
     SocketPathTooLong { path: PathBuf, length: usize },
 
     #[error("{path}: a daemon is already listening there: stop it, or choose another socket path")]
     AlreadyRunning { path: PathBuf },
 
-    #[error(
-        "{path}: exists and is not a socket, so it is left alone: remove it, or choose another socket path"
-    )]
+    #[error("{path}: exists and is not a socket: remove it, or choose another socket path")]
     NotASocket { path: PathBuf },
 
     #[error("{path}: cannot listen: {}", reason(.source))]
     Listen { path: PathBuf, source: io::Error },
 
     #[error(
-        "socket activation: systemd passed {count} fds, but the unit must have exactly one ListenStream="
+        "socket activation: systemd passed {count} file descriptors, but the unit must have \
+         exactly one ListenStream="
     )]
     ActivationCount { count: usize },
 
@@ -55,20 +55,25 @@ pub(crate) enum Error {
     Activation { source: io::Error },
 
     #[error(
-        "neither {} nor {} is to be found on PATH: install one of them, or name it with --runtime", .names[0], .names[1]
+        "neither {} nor {} is on PATH: install one of them, or name it with --runtime",
+        .names[0],
+        .names[1]
     )]
     NoRuntime { names: [&'static str; 2] },
 
     #[error(
-        "what was found as the runtime behind subuidless is subuidless again, as {}: name the real one with --runtime", .name.display()
+        "the runtime behind subuidless is subuidless itself, as {}: name the real one with \
+         --runtime", .name.display()
     )]
     RuntimeIsFront { name: OsString },
 
-    #[error("{path}: the daemon that listens there cannot be told of the container: {}", reason(.source))]
+    #[error(
+        "{path}: cannot announce the container to the daemon that listens there: {}", reason(.source))]
     Announce { path: PathBuf, source: io::Error },
 
     #[error(
-        "{path}: no daemon listens there, and none can be started: {reason}; start one yourself, as in `subuidless serve`"
+        "{path}: no daemon listens there, and none can be started: {reason}; start one yourself, \
+         as in `subuidless serve`"
     )]
     NoDaemon { path: PathBuf, reason: String },
 
@@ -88,7 +93,8 @@ pub(crate) enum Error {
     },
 
     #[error(
-        "{reasons}: raise that where it was lowered, as by ulimit(1), limits.conf(5), or LimitNOFILE= and its like of a unit"
+        "{reasons}: raise the limit where it was lowered, as by ulimit(1), limits.conf(5), or \
+         LimitNOFILE= and its like of a unit"
     )]
     Limits { reasons: String },
 
@@ -99,84 +105,98 @@ pub(crate) enum Error {
     Execute { program: PathBuf, source: io::Error },
 
     #[error(
-        "cannot make a user namespace: {source}; this host may forbid it (sysctl user.max_user_namespaces, \
-         kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns), or the container that this runs in"
+        "cannot create a user namespace: {source}; this host may forbid it (sysctl \
+         user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+         kernel.apparmor_restrict_unprivileged_userns), or the container that this runs in"
     )]
     NoUserNamespace { source: io::Error },
 
     #[error(
-        "this process runs under a seccomp listener already, as within `subuidless run` or a container of its kind, and the \
-         kernel takes one only: run the command as it is, its owners and ids are emulated by the one outside"
+        "this process already runs under a seccomp listener, as within `subuidless run` or a \
+         container of its kind, and the kernel takes only one: run the command as it is, its \
+         owners and ids are emulated already"
     )]
     SecondListener,
 
     #[error(
-        "this process runs under the seccomp listener of another program, and the kernel takes one only: start podman, or \
-         whatever calls this, outside of that"
+        "this process runs under the seccomp listener of another program, and the kernel takes \
+         only one: start podman, or whatever calls this, outside of that program"
     )]
     ForeignListener,
 
-    #[error("the supervisor of this command has ended: --log-file FILE keeps what it says")]
+    #[error("the supervisor of this command has exited: --log-file FILE keeps its log")]
     NoSupervisor,
 
     #[error(
-        "{name:?} is no user that {place} knows: give a name of its passwd(5), or numbers as in --user 999:999"
+        "{name:?} is not a user in {place}: give a name from its passwd(5), or numbers as in \
+         --user 999:999"
     )]
     UnknownUser { name: String, place: String },
 
-    #[error("{name:?} is no group that {place} knows: give a name of its group(5), or a number")]
+    #[error("{name:?} is not a group in {place}: give a name from its group(5), or a number")]
     UnknownGroup { name: String, place: String },
 
     #[error(
-        "{name:?} cannot be a container's name: up to 64 letters, digits and any of _.- are, and not a point first"
+        "{name:?} is not a valid container name: 1 to 64 letters, digits, `_`, `.` and `-`, not \
+         starting with a dot"
     )]
     ContainerName { name: String },
 
     #[error(
-        "a container called {name} runs already: choose another --name, or end it with `subuidless kill {name}`"
+        "a container named {name} is already running: choose another --name, or end it with \
+         `subuidless kill {name}`"
     )]
     ContainerExists { name: String },
 
-    #[error("no container called {name} runs (running: {known}): `subuidless ps` lists them", known = if .known.is_empty() { "none" } else { .known })]
+    #[error(
+        "no container named {name} is running (running: {known}): `subuidless ps` lists them",
+        known = if .known.is_empty() { "none" } else { .known })]
     NoContainer { name: String, known: String },
 
     #[error("{path}: {reason}")]
     Rootfs { path: PathBuf, reason: &'static str },
 
-    #[error("--net needs the program {program}, which is not installed: on Debian, `apt-get install {}`; or use --net host or --net none", package(.program))]
+    #[error(
+        "--net needs the program {program}, which is not installed: on Debian, `apt-get install \
+         {}`; or use --net host or --net none", package(.program))]
     NoNetworkProgram { program: &'static str },
 
     #[error("{program}: the container's network cannot be set up: {}", reason(.source))]
     Network { program: PathBuf, source: io::Error },
 
-    #[error("looking up {name:?}: {}; numbers need no name service, as in --user 999:999", .errno.desc())]
+    #[error(
+        "looking up {name:?}: {}; numbers need no name service, as in --user 999:999", .errno.desc())]
     NameService { name: String, errno: Errno },
 
     #[error(
-        "no daemon listens on {place}{others}: start one with `subuidless serve`, or name its socket with --socket"
+        "no daemon listens on {place}{others}: start one with `subuidless serve`, or name its \
+         socket with --socket"
     )]
     NobodyListens { place: String, others: &'static str },
 
-    #[error("{failures} of these checks failed: without what they ask for, nothing works")]
+    #[error(
+        "{failures} of these checks failed: subuidless cannot work on this host until they pass"
+    )]
     Unfit { failures: usize },
 
     #[error("{path}: asking the daemon: {reason}")]
     Ask { path: PathBuf, reason: String },
 
     #[error(
-        "there is no side store, the reason is above: owners of symlinks, fifos, sockets and devices are not known; name \
-         another directory with --store"
+        "there is no side store, for the reason above: owners of symlinks, fifos, sockets and \
+         devices are not known; name another directory with --store"
     )]
     NoSideStore,
 
     #[error(
-        "the side store was damaged while it was in use ({status}): what is wrong with it is \
-         said above; call this again"
+        "the side store was damaged while it was in use ({status}), as reported above: run this \
+         again"
     )]
     StoreDamaged { status: ExitStatus },
 
     #[error(
-        "override-stat is kept in attributes of the files themselves, and there is no file to read or write: leave out {option}"
+        "override-stat is kept in attributes of the files themselves, so there is no file to read \
+         or write: leave out {option}"
     )]
     NoFileForAttributes { option: &'static str },
 
@@ -184,32 +204,32 @@ pub(crate) enum Error {
     NotAnExport { reason: String },
 
     #[error(
-        "tar archives are not written: `subuidless run -- tar c DIR` makes one with these owners, and so does bsdtar from \
-         --format mtree: `bsdtar -cf FILE @OWNERS.mtree`"
+        "tar archives are not written: `subuidless run -- tar c DIR` writes one with these \
+         owners, and so does bsdtar from --format mtree: `bsdtar -cf FILE @OWNERS.mtree`"
     )]
     NoTarExport,
 
-    #[error(
-        "HOME is not set, or no absolute path: set it to the directory that this is to be installed for"
-    )]
+    #[error("HOME is not set to an absolute path: set it to the directory to install into")]
     NoHome,
 
     #[error(
-        "{path}: this path cannot stand in settings, where lines end and text is UTF-8: put the program elsewhere"
+        "{path}: cannot be written into settings, whose lines are UTF-8 without newlines: move \
+         the program elsewhere"
     )]
     PathInSettings { path: PathBuf },
 
     #[error("`systemctl --user {command}`: {reason}; the rest is done")]
     Systemctl { command: String, reason: String },
 
-    #[error("left alone, as said above: {count} of these files; the rest is done")]
+    #[error("{count} of these files were left alone, as reported above; the rest is done")]
     LeftAlone { count: usize },
 
-    #[error("{count} of the files could not be dealt with, as said above; the rest is done")]
+    #[error("{count} of the files could not be processed, as reported above; the rest is done")]
     Incomplete { count: u64 },
 
     #[error(
-        "this kernel's seccomp notification has {size} bytes instead of 80: subuidless does not know it, please report the kernel version"
+        "this kernel's seccomp notification has {size} bytes instead of 80, which subuidless does \
+         not know: please report the kernel version"
     )]
     NotificationSize { size: u16 },
 }

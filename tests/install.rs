@@ -230,7 +230,8 @@ fn left_alone(place: &Place, name: &str, rest: &[&str]) {
             "{output}"
         );
         assert!(
-            ran.stderr.contains("left alone, as said above: 1 "),
+            ran.stderr
+                .contains("1 of these files were left alone, as reported above"),
             "{}",
             ran.stderr
         );

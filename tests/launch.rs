@@ -516,7 +516,7 @@ fn what_a_killed_run_leaves_is_removed_by_the_next_and_what_lives_is_not() {
         assert_eq!(house.init("old"), init);
         let told = house.run(&["--name", "old", "--", "true"]).error();
         assert!(
-            told.contains("a container called old runs already"),
+            told.contains("a container named old is already running"),
             "{told}"
         );
         child.kill().unwrap();
@@ -655,7 +655,7 @@ fn what_stands_in_the_way_is_named() {
             "nobody-knows-me",
             "true"
         ])
-        .contains("is no user that")
+        .contains("is not a user in")
     );
     assert!(
         told(&[
@@ -670,7 +670,7 @@ fn what_stands_in_the_way_is_named() {
     );
     assert!(
         told(&["run", "--rootfs", rootfs, "--name", "../x", "true"])
-            .contains("cannot be a container's name")
+            .contains("is not a valid container name")
     );
     assert!(
         told(&["run", "--rootfs", rootfs, "--copy-up", "/no/such", "true"]).contains("/no/such")
@@ -678,15 +678,15 @@ fn what_stands_in_the_way_is_named() {
     assert!(
         told(&["run", "--rootfs", rootfs, "--bind", "/no/such:/mnt", "true"]).contains("/no/such")
     );
-    assert!(told(&["exec", "nobody", "true"]).contains("no container called nobody runs"));
-    assert!(told(&["kill", "nobody"]).contains("no container called nobody runs"));
+    assert!(told(&["exec", "nobody", "true"]).contains("no container named nobody is running"));
+    assert!(told(&["kill", "nobody"]).contains("no container named nobody is running"));
     assert!(told(&["run", "--rootfs", rootfs, "no-such-program"]).contains("no-such-program"));
     house
         .run(&["--detach", "--name", "one", "sleep", "1000"])
         .ok();
     assert!(
         told(&["run", "--rootfs", rootfs, "--name", "one", "true"])
-            .contains("a container called one runs already")
+            .contains("a container named one is already running")
     );
     house.other(&["kill", "one"]).ok();
     // Somebody else's directory, in which no mount point can be made.

@@ -140,7 +140,7 @@ fn what_is_set_from_outside_a_running_container_sees() {
         "{wrong}"
     );
     assert!(wrong.ends_with(
-        "subuidless: 2 of the files could not be dealt with, as said above; the rest is done\n"
+        "subuidless: 2 of the files could not be processed, as reported above; the rest is done\n"
     ));
     assert!(
         set(&["--device", "c:1:1", "0:0", "d"])
@@ -403,7 +403,7 @@ fn without_what_it_takes_it_says_what_is_missing() {
     let script = "echo 0 >/proc/sys/user/max_user_namespaces; subuidless owners ls tree";
     let told = sh(&place, &format!("unshare -c --keep-caps sh -c '{script}'")).error();
     assert!(
-        told.contains("cannot make a user namespace") && told.contains("No space"),
+        told.contains("cannot create a user namespace") && told.contains("No space"),
         "{told}"
     );
     let mut command = place.subuidless(["owners", "set", "5:6", "tree"]);

@@ -233,7 +233,7 @@ fn what_stands_in_the_way_is_named() {
     let told = |arguments: &[&str]| run(&mut launch(&place, arguments)).error();
     assert!(
         told(&["--user", "nobody-knows-me", "--", "true"])
-            .contains("\"nobody-knows-me\" is no user that this host knows")
+            .contains("\"nobody-knows-me\" is not a user in")
     );
     assert!(
         told(&["--user", "0:nobody-knows-me", "--", "true"])
@@ -261,7 +261,7 @@ fn what_stands_in_the_way_is_named() {
         .env("S", place.binary());
     let refused = run(&mut limited);
     assert_eq!(refused.status.code(), Some(125));
-    assert!(refused.error().contains("cannot make a user namespace"));
+    assert!(refused.error().contains("cannot create a user namespace"));
     is_left_alone(&place);
 }
 

@@ -463,7 +463,7 @@ fn by_the_name_of_crun_the_front_finds_the_other_crun() {
     let said = run(command.env("PATH", path).arg("--version")).error();
     assert_eq!(
         said,
-        "subuidless: what was found as the runtime behind subuidless is subuidless again, as crun: name the real one with --runtime\n"
+        "subuidless: the runtime behind subuidless is subuidless itself, as crun: name the real one with --runtime\n"
     );
     let seen = run(&mut place.subuidless(["runtime", "--runtime", "runc", "--version"])).ok();
     assert!(seen.starts_with("runc version"), "{seen}");
@@ -533,6 +533,6 @@ fn without_a_runtime_the_front_says_what_is_missing() {
     let said = run(command.arg(place.front("crun")).args(["run", "c1"])).error();
     assert_eq!(
         said,
-        "subuidless: neither crun nor runc is to be found on PATH: install one of them, or name it with --runtime\n"
+        "subuidless: neither crun nor runc is on PATH: install one of them, or name it with --runtime\n"
     );
 }

@@ -72,8 +72,7 @@ enum Subcommands {
     /// Show calls as they are answered
     Trace(trace::Arguments),
     /// Run crun or runc with everything set up for subuidless (also: this program called as
-    /// `subuidless-crun` or
-    /// `subuidless-runc`)
+    /// `subuidless-crun` or `subuidless-runc`)
     Runtime(runtime::Arguments),
     /// Install systemd user units and podman settings, so that containers need no options
     Install(install::Arguments),
