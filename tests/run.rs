@@ -237,7 +237,7 @@ fn what_stands_in_the_way_is_named() {
     );
     assert!(
         told(&["--user", "0:nobody-knows-me", "--", "true"])
-            .contains("is no group that this host knows")
+            .contains("is not a group in")
     );
     assert!(
         told(&["--cwd", "/no/such/directory", "--", "true"])
