@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use common::{Place, run, set_mode};
+use common::{Place, SAID, run, set_mode};
 use pages::{Command, Page};
 use prepare::{Ended, Needs};
 
@@ -49,9 +49,17 @@ pages! {
 /// Those that tests/images.rs runs.
 const ELSEWHERE: &str = "docs/images.md";
 
+/// What podman has to print comes without fail.
+const PODMAN: &str = r#"podman() {
+    case " $* " in
+    *" run --rm "*) said env podman "$@" ;;
+    *) command podman "$@" ;;
+    esac
+}"#;
+
 /// The session of a page: every command has a file for its output and one for its errors.
 fn script(commands: &[Command]) -> String {
-    let mut script = String::from("set -eu\n");
+    let mut script = format!("set -eu\n{SAID}\n{PODMAN}\n");
     for (number, command) in commands.iter().enumerate() {
         let text = &command.text;
         writeln!(

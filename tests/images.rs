@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use common::{Place, Podman, Ran, assert_same_lines, run, set_mode, small_image, until};
+use common::{Place, Podman, Ran, SAID, assert_same_lines, run, set_mode, small_image, until};
 
 const LIB: &str = include_str!("images/lib.sh");
 
@@ -109,7 +109,10 @@ impl<'a> Side<'a> {
 
     fn sh(&self, script: &str) -> Ran {
         let path = self.directory.path().join("script");
-        let text = format!("set -o pipefail\n{LIB}\n{}\n{script}", self.variables);
+        let text = format!(
+            "set -o pipefail\n{SAID}\n{LIB}\n{}\n{script}",
+            self.variables
+        );
         fs::write(&path, text).unwrap();
         set_mode(&path, 0o644);
         let directory = self.directory.path().display();
@@ -299,21 +302,23 @@ fn containers_side_by_side_and_a_pause_process_that_stays() {
     let script = r#"podman import --quiet small.tar localhost/small >/dev/null
         podman unshare sh -c 'test -e /sys/fs/cgroup/cgroup.controllers || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup'
         for n in 3 4; do
-            podman run --rm --network=none $OPTIONS --user $n:$n localhost/small sh -euc '
+            said podman run --rm --network=none $OPTIONS --user $n:$n localhost/small sh -euc '
                 i=0; while [ $i -lt 50 ]; do touch /tmp/f$i; stat -c %u:%g /tmp/f$i; i=$((i+1)); done | sort | uniq -c; id -u' &
         done; wait"#;
-    let mut command = place.subuidless(["run", "--keep-id", "--", "sh", "-euc", script]);
-    let seen = run(command.env("OPTIONS", "--cgroups=disabled")).ok();
+    let below = |script: &str| {
+        let script = format!("{SAID}\n{script}");
+        place.subuidless(["run", "--keep-id", "--", "sh", "-euc", &script])
+    };
+    let seen = run(below(script).env("OPTIONS", "--cgroups=disabled")).ok();
     let mut words: Vec<&str> = seen.split_ascii_whitespace().collect();
     words.sort_unstable();
     assert_eq!(words, ["3", "3:3", "4", "4:4", "50", "50"]);
     // It is served, and podman goes on with it, with the filter and without.
     assert!(!place.workers().is_empty());
-    let again =
-        "podman run --rm --network=none --cgroups=disabled localhost/small stat -c %u:%g /bin";
+    let again = "said podman run --rm --network=none --cgroups=disabled localhost/small \
+        stat -c %u:%g /bin";
     assert_eq!(podman.sh(again).ok(), "0:0\n");
-    let mut command = place.subuidless(["run", "--keep-id", "--", "sh", "-euc", again]);
-    assert_eq!(run(&mut command).ok(), "0:0\n");
+    assert_eq!(run(&mut below(again)).ok(), "0:0\n");
     podman.sh("\"$@\" system migrate").ok();
     until("nothing is left", || {
         place.processes().is_empty().then_some(())

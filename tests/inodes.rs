@@ -662,7 +662,7 @@ fn podman_mounts_a_container_anew_and_what_it_has_copied_up_keeps_its_owner() {
     let _one_at_a_time = common::lock();
     let daemon = Daemon::start(&place);
     small_image(&place);
-    // Now and then podman loses the output of a container that ends at once.
+    // `said` is for containers that run once.
     let script = r#""$@" import -q small.tar small >/dev/null; mkdir out
         "$@" run --name again --network=none -v "$PWD/out:/out" $OPTIONS localhost/small sh -c 'exec >>/out/seen
             stat -c "%n %F %u:%g" /bin/ls /bin/cat; stat -c "%n %F %u:%g" /p 2>/dev/null

@@ -332,8 +332,9 @@ fn podman_and_buildah_use_it_and_their_containers_outlive_it() {
     let podman = Podman::installed(&place);
     let script = "\"$@\" import -q small.tar small >&2
 \"$@\" info --format '{{.Host.OCIRuntime.Path}}'
-\"$@\" run --rm $OPTIONS --network=none --env \"$MARK\" --user 999:998 small sh -c 'id -u; touch /tmp/f; stat -c %u:%g /tmp/f'
-\"$@\" run --name stays $OPTIONS --network=none --env \"$MARK\" small sh -c 'touch /f; chown 42:43 /f || echo refused; stat -c %u:%g /f'
+said \"$@\" run --rm $OPTIONS --network=none --env \"$MARK\" --user 999:998 small sh -c 'id -u; touch /tmp/f; stat -c %u:%g /tmp/f'
+\"$@\" run --name stays --log-driver=k8s-file $OPTIONS --network=none --env \"$MARK\" small sh -c 'touch /f; chown 42:43 /f || echo refused; stat -c %u:%g /f' >/dev/null
+\"$@\" logs stays
 printf 'FROM small\\nRUN touch /b && chown 7:8 /b && stat -c built-%%u:%%g /b\\n' > Containerfile
 \"$@\" build -q --network=none . >&2
 buildah unshare sh -euc 'test -e /sys/fs/cgroup/cgroup.controllers || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup
@@ -345,7 +346,7 @@ buildah unshare sh -euc 'test -e /sys/fs/cgroup/cgroup.controllers || mount --bi
     uninstall(&place, &[]).ok();
     // Without the front it is a container like any other, and keeps its one mapped id.
     let seen = podman
-        .sh("\"$@\" start --attach stays 2>&1; \"$@\" rm stays >&2")
+        .sh("\"$@\" start --attach stays >&2; \"$@\" logs stays 2>&1; \"$@\" rm stays >&2")
         .ok();
     assert!(seen.contains("refused\n"), "{seen}");
 }

@@ -79,7 +79,7 @@ fn the_terminal_of_an_exec_is_its_users() {
             r#""$@" import small.tar small >/dev/null
             "$@" run -d --network=none $OPTIONS --name c1 --user web localhost/small sleep 1000000 >/dev/null
             for user in 7 web 0 5:6 0; do
-                "$@" exec -t --user $user c1 sh -c 'stat -c %u $(tty); echo >$(tty) && echo written'
+                said "$@" exec -t --user $user c1 sh -c 'stat -c %u $(tty); echo >$(tty) && echo written'
             done | tr -d '\r' | grep .
             "$@" rm -f -t 0 c1 >/dev/null"#,
         );
@@ -163,8 +163,8 @@ fn a_container_may_be_created_long_before_it_is_started() {
         // Longer than a peer may take for its message.
         let seen = Podman::fronted(&place, runtime).sh(
             r#""$@" import small.tar small >/dev/null
-            "$@" create --name c1 --network=none $OPTIONS --user 999 --security-opt=no-new-privileges localhost/small id -u >/dev/null
-            "$@" init c1 >/dev/null; sleep 11; "$@" start -a c1; "$@" rm c1 >/dev/null"#,
+            "$@" create --name c1 --log-driver=k8s-file --network=none $OPTIONS --user 999 --security-opt=no-new-privileges localhost/small id -u >/dev/null
+            "$@" init c1 >/dev/null; sleep 11; "$@" start -a c1 >/dev/null; "$@" logs c1; "$@" rm c1 >/dev/null"#,
         );
         assert_eq!(seen.ok(), "999\n", "{runtime}");
     }

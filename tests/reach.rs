@@ -343,7 +343,7 @@ fn with_the_hosts_processes_podmans_own_are_as_closed_as_without_us() {
         };
         let script = format!(
             "\"$@\" import -q small.tar small >/dev/null
-             \"$@\" {option} run --rm --pid=host --network=none -e OF={place} -v {place}/reach:/reach:ro small \
+             said \"$@\" {option} run --rm --pid=host --network=none -e OF={place} -v {place}/reach:/reach:ro small \
                  sh -c 'cd /work; echo >file; echo >owned; exec /reach /proc /work root conmon podman'",
             place = place.path("").display()
         );

@@ -202,7 +202,7 @@ fn in_containers_of_podman_they_do_not_exist() {
         small_image(&place);
         let podman = Podman::fronted(&place, runtime);
         for more in ["", "--security-opt seccomp=unconfined", "--privileged"] {
-            let runs = format!("\"$@\" run --rm $OPTIONS {more} small /program");
+            let runs = format!("said \"$@\" run --rm $OPTIONS {more} small /program");
             in_podman(&place, &podman, &format!("{runtime} {more}"), &runs);
         }
         let runs = "\"$@\" run -d --name c $OPTIONS --security-opt seccomp=unconfined small \
@@ -220,7 +220,7 @@ fn in_containers_of_podman_with_a_profile_of_ours_they_do_not_exist() {
         small_image(&place);
         let daemon = Daemon::start(&place);
         let podman = Podman::of_user(&place, &daemon, runtime);
-        let runs = "\"$@\" run --rm $OPTIONS small /program";
+        let runs = "said \"$@\" run --rm $OPTIONS small /program";
         in_podman(&place, &podman, runtime, runs);
     }
 }

@@ -37,7 +37,7 @@ pub(crate) use packages::{Packages, free_port};
 pub(crate) use pair::{Pair, oracle_twice};
 pub(crate) use peer::{Peer, Target};
 pub(crate) use place::{Place, has_listener, set_mode};
-pub(crate) use podman::{Podman, small_image};
+pub(crate) use podman::{Podman, SAID, small_image};
 pub(crate) use program::{compile, example, tool};
 pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar, small_rootfs};
 pub(crate) use run::{Ran, run, run_with_input, until};

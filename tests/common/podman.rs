@@ -11,7 +11,11 @@ use super::program::tool;
 use super::run::{Ran, run};
 use super::runtime::{IN_UNIFIED, has_cgroup2};
 
-/// Shell scripts in which `podman` is `"$@"`, with `$OPTIONS` for `run` and `$MARK` for `--env`.
+/// A function of shells: what a container of podman's has said.
+pub(crate) const SAID: &str = include_str!("said.sh");
+
+/// Shell scripts in which `podman` is `"$@"`, with `$OPTIONS` for `run`, `$MARK` for `--env` and
+/// [`SAID`].
 #[derive(Debug)]
 pub(crate) struct Podman<'a> {
     place: &'a Place,
@@ -147,7 +151,8 @@ impl<'a> Podman<'a> {
 
     pub(crate) fn sh(&self, script: &str) -> Ran {
         let mut command = (self.shell)(self.place);
-        command.args(["-euc", script, "podman"]).args(&self.podman);
+        let script = format!("{SAID}\n{script}");
+        command.args(["-euc", &script, "podman"]).args(&self.podman);
         command
             .env("OPTIONS", &self.options)
             .env("MARK", self.place.mark());

@@ -6,16 +6,6 @@
 me='id -u; id -g; (id -u; id -g); touch /tmp/f; stat -c "%u:%g %a" /tmp/f; chown 5 /tmp/f 2>&1; rm /tmp/f; stat -c %u:%g /proc/self/'
 files='for n in $(seq 100); do ls /tmp/by-* >/dev/null 2>&1 && break; sleep 0.1; done; stat -c "%u:%g %n" /tmp/* /proc/1/'
 
-# Now and then podman loses the output of a container that ends at once.
-said() {
-    local try out=
-    for try in 1 2 3 4 5; do
-        out=$("$@")
-        [ -z "$out" ] || break
-        echo "podman said nothing ($try)" >&2
-    done
-    echo "$out"
-}
 start() {
     local name=$1 user=$2
     shift 2
