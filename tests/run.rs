@@ -235,10 +235,7 @@ fn what_stands_in_the_way_is_named() {
         told(&["--user", "nobody-knows-me", "--", "true"])
             .contains("\"nobody-knows-me\" is not a user in")
     );
-    assert!(
-        told(&["--user", "0:nobody-knows-me", "--", "true"])
-            .contains("is not a group in")
-    );
+    assert!(told(&["--user", "0:nobody-knows-me", "--", "true"]).contains("is not a group in"));
     assert!(
         told(&["--cwd", "/no/such/directory", "--", "true"])
             .contains("/no/such/directory: No such file or directory")

@@ -19,7 +19,11 @@ impl Started<'_> {
     /// The daemons, in the order of their pids.
     pub(crate) fn daemons(&self) -> Vec<(Pid, Vec<String>)> {
         let mut found = self.all();
-        found.retain(|(_, words)| words.get(1).is_some_and(|word| word == "daemon"));
+        found.retain(|(_, words)| {
+            words
+                .get(1)
+                .is_some_and(|word| word == "serve" || word == "daemon")
+        });
         found.sort();
         // What a daemon is about to start is a copy of it for a moment.
         let all: Vec<Pid> = found.iter().map(|(pid, _)| *pid).collect();
