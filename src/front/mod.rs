@@ -15,7 +15,7 @@ mod receiver;
 mod state;
 mod user;
 
-pub(crate) use find::{is_on_path, kind};
+pub(crate) use find::kind;
 pub(crate) use state::FirstProcess;
 pub(crate) use user::lines_in;
 

@@ -1,5 +1,5 @@
 //! The kernel as we use it: system calls, seccomp's notifications, procfs, names, locks between
-//! processes, resource limits.
+//! processes, resource limits, programs on PATH.
 //!
 //! Unsafe code is in `sys` only: one kernel call per function, without policy.
 
@@ -7,6 +7,7 @@ pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod name;
 pub(crate) mod procfs;
+pub(crate) mod programs;
 pub(crate) mod seccomp;
 #[expect(
     unsafe_code,

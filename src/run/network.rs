@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::spec::{list, mount, object, text};
 use crate::error::Error;
-use crate::linux::sys;
+use crate::linux::{programs, sys};
 use crate::wire::mode::Mode;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -106,14 +106,6 @@ impl Network {
     }
 }
 
-fn find(program: &'static str) -> Result<PathBuf, Error> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(program))
-        .find(|path| path.is_absolute() && path.is_file())
-        .ok_or(Error::NoNetworkProgram { program })
-}
-
 /// The state that a runtime writes to the standard input of a hook.
 #[derive(Debug, Deserialize)]
 struct State {
@@ -130,7 +122,7 @@ pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error>
     let Some(program) = network.program() else {
         return Ok(());
     };
-    let program = find(program)?;
+    let program = programs::find(program).ok_or(Error::NoNetworkProgram { program })?;
     let failed = |source| Error::Network {
         program: program.clone(),
         source,

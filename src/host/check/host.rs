@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User};
 use super::Check;
 use super::proof::output;
 use crate::linux::limits::{self, Loss};
-use crate::linux::sys;
+use crate::linux::{programs, sys};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,9 +50,8 @@ pub(super) fn range() -> Check {
             format!("none for {name}: that is what subuidless is for"),
         );
     };
-    let maps = on_usual_path("newuidmap");
     let reason = format!("{name} has {range}");
-    if maps {
+    if programs::find("newuidmap").is_some() {
         Check::warn(
             NAME,
             reason,
@@ -93,12 +92,6 @@ fn asked_range(name: &str) -> Option<String> {
     status
         .success()
         .then(|| format!("{count} ids from {start} on"))
-}
-
-fn on_usual_path(program: &str) -> bool {
-    ["/usr/bin", "/bin", "/usr/local/bin"]
-        .iter()
-        .any(|directory| fs::metadata(format!("{directory}/{program}")).is_ok())
 }
 
 /// What this user's processes may have.

@@ -1,6 +1,5 @@
 //! The programs around us: runtimes, and what calls them.
 
-use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +8,9 @@ use std::time::Duration;
 use super::Check;
 use super::kernel::parse;
 use super::proof::output;
+use crate::linux::programs;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Where PATH of an unprivileged user often does not lead.
-const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A program's place, and the first lines that it says of its version.
 #[derive(Debug)]
@@ -24,20 +22,14 @@ struct Program {
 
 impl Program {
     fn find(name: &str) -> Option<Self> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let on_path = env::split_paths(&path).map(|directory| (directory, true));
-        let beside = env::split_paths(USUAL).map(|directory| (directory, false));
-        let (path, on_path) = on_path
-            .chain(beside)
-            .map(|(directory, on_path)| (directory.join(name), on_path))
-            .find(|(path, _)| path.is_absolute() && is_program(path))?;
+        let path = programs::find(name)?;
         let said = version(&path).map_or_else(
             |error| error.to_string(),
             |text| String::from_utf8_lossy(&text).into_owned(),
         );
         Some(Self {
+            on_path: programs::is_on_path(&path),
             path,
-            on_path,
             said,
         })
     }
@@ -74,10 +66,6 @@ fn version(program: &Path) -> io::Result<Vec<u8>> {
         .env("HOME", place.path())
         .env("XDG_RUNTIME_DIR", place.path());
     output(&mut command, PATIENCE).map(|(_, text)| text)
-}
-
-fn is_program(path: &Path) -> bool {
-    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file()
 }
 
 /// All of them.

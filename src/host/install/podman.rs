@@ -9,7 +9,7 @@ use super::file::{self, Present};
 use super::link::{self, Made};
 use super::{Places, Report};
 use crate::error::{Context, Error};
-use crate::front;
+use crate::linux::programs;
 
 /// The runtimes as podman calls them, and the names of the fronts.
 const FRONTS: [(&str, &str); 2] = [("crun", "subuidless-crun"), ("runc", "subuidless-runc")];
@@ -22,7 +22,7 @@ pub(super) fn settings(places: &Places) -> PathBuf {
 }
 
 pub(super) fn is_installed() -> bool {
-    front::is_on_path("podman")
+    programs::find("podman").is_some()
 }
 
 pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error> {
