@@ -23,6 +23,7 @@ use tracing::{debug, error, warn};
 use crate::error::is_shortage;
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot, clear};
 use crate::linux::sys::{self, NOTIFICATION_WORDS};
+use crate::linux::userns::IdMaps;
 
 /// A user namespace that has been seen for the first time.
 #[derive(Debug)]
@@ -138,7 +139,7 @@ impl Router {
             OFlag::O_RDONLY | OFlag::O_CLOEXEC,
             Mode::empty(),
         )?;
-        let is_mapped = has_maps(call.pid)?;
+        let is_mapped = IdMaps::of(format_args!("/proc/{}", call.pid))?.are_written();
         if !self.listener.is_waiting(call.id) {
             return Err(Errno::ESRCH);
         }
@@ -199,19 +200,6 @@ fn pass_on(feed: &OwnedFd, packet: Packet) -> Result<(), Errno> {
             result => return result,
         }
     }
-}
-
-/// Whether ids are mapped in the user namespace of the process `pid`; uid_map and gid_map are each
-/// written once.
-fn has_maps(pid: u32) -> Result<bool, Errno> {
-    for map in ["uid_map", "gid_map"] {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/{map}"))
-            .map_err(|error| Errno::try_from(error).unwrap_or(Errno::ESRCH))?;
-        if text.trim().is_empty() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn identity_of(path: &str) -> Result<Identity, Errno> {

@@ -34,11 +34,11 @@ use serde_json::{Map, Value};
 use crate::error::{Context, Error};
 use crate::linux::limits::{self, Loss};
 use crate::linux::sys;
+use crate::linux::userns::IdMaps;
 use crate::syscalls::profile::{self, Runtime};
 use crate::wire::handover::{Announcement, NextUser};
 use arguments::{CommandLine, Task};
 use state::State;
-use user::MappedIds;
 
 /// The process that becomes the runtime: in its environment, so that it is not found to be the
 /// front once more.
@@ -129,7 +129,7 @@ fn create(
         _ => bundle.join("config.json"),
     };
     let mut config = bundle::read_object(&path).map_err(hint)?;
-    let mapped = MappedIds::of_config(&config);
+    let mapped = user::maps_of_config(&config);
     if mapped.are_all() && nix::unistd::Uid::effective().is_root() {
         // The real root's container: the kernel knows all ids.
         return Ok(line.words().to_vec());
@@ -228,7 +228,8 @@ fn exec(line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, E
         return Ok(line.words().to_vec());
     };
     deny_unnamed();
-    let mapped = MappedIds::of_process(&state.pid().to_string()).unwrap_or_else(MappedIds::own);
+    let mapped =
+        IdMaps::of(format_args!("/proc/{}", state.pid())).unwrap_or_else(|_| user::own_maps());
     match line.own("process").map(PathBuf::from) {
         Some(path) => exec_file(line, id, kind, state, &mapped, &path),
         None => exec_words(line, id, state, &mapped),
@@ -241,7 +242,7 @@ fn exec_file(
     id: &OsStr,
     kind: Runtime,
     state: State,
-    mapped: &MappedIds,
+    mapped: &IdMaps,
     path: &Path,
 ) -> Result<Vec<OsString>, Error> {
     let mut process = bundle::read_object(path)?;
@@ -261,7 +262,7 @@ fn exec_words(
     mut line: CommandLine,
     id: &OsStr,
     state: State,
-    mapped: &MappedIds,
+    mapped: &IdMaps,
 ) -> Result<Vec<OsString>, Error> {
     let gids = line.all("additional-gids");
     let gids = gids

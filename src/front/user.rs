@@ -6,7 +6,7 @@
 //! noNewPrivileges and capabilities stay as they are: the kernel holds the process to them.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use serde_json::{Map, Value, json};
 
+use crate::linux::userns::{IdMap, IdMaps};
 use crate::syscalls::profile::Runtime;
 use crate::wire::handover::{NextUser, ProcessUser};
 
@@ -21,94 +22,51 @@ use crate::wire::handover::{NextUser, ProcessUser};
 /// where config.json itself is changed, for the next time.
 pub(super) const ANNOTATION: &str = "io.subuidless.process.user";
 
-/// The ids that a user namespace maps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MappedIds {
-    uids: Vec<Range>,
-    gids: Vec<Range>,
+/// Those of this process's user namespace.
+pub(super) fn own_maps() -> IdMaps {
+    IdMaps::of("/proc/self").unwrap_or_else(|_| IdMaps::root_only())
 }
 
-/// First id inside, and how many.
-type Range = (u32, u32);
-
-impl MappedIds {
-    /// Of a process of any user namespace at or below this one.
-    pub(super) fn of_process(pid: &str) -> Option<Self> {
-        let read = |name| {
-            let text = fs::read_to_string(format!("/proc/{pid}/{name}")).ok()?;
-            text.lines().map(range).collect::<Option<Vec<Range>>>()
-        };
-        Some(Self {
-            uids: read("uid_map")?,
-            gids: read("gid_map")?,
-        })
+/// Those of the container that config.json describes.
+pub(super) fn maps_of_config(config: &Map<String, Value>) -> IdMaps {
+    let Some(namespace) = user_namespace(config) else {
+        return own_maps();
+    };
+    if let Some(path) = namespace.get("path").and_then(Value::as_str) {
+        // Of another container, most likely: /proc/PID/ns/user.
+        let process = path.strip_suffix("/ns/user");
+        let maps = process
+            .filter(|it| it.starts_with("/proc/"))
+            .map(IdMaps::of);
+        return maps.and_then(Result::ok).unwrap_or_else(IdMaps::root_only);
     }
-
-    pub(super) fn own() -> Self {
-        Self::of_process("self").unwrap_or_else(Self::root_only)
+    let mappings = |name: &str| {
+        let list = config.get("linux")?.get(name)?.as_array()?;
+        let number = |entry: &Value, key: &str| u32::try_from(entry.get(key)?.as_u64()?).ok();
+        list.iter()
+            .map(|entry| Some((number(entry, "containerID")?, number(entry, "size")?)))
+            .collect::<Option<Vec<_>>>()
+            .filter(|ranges| !ranges.is_empty())
+            .map(IdMap::of_ranges)
+    };
+    match (mappings("uidMappings"), mappings("gidMappings")) {
+        (Some(uids), Some(gids)) => IdMaps { uids, gids },
+        // What runtimes make of it.
+        _ => IdMaps::root_only(),
     }
+}
 
-    /// Of the container that config.json describes.
-    pub(super) fn of_config(config: &Map<String, Value>) -> Self {
-        let Some(namespace) = user_namespace(config) else {
-            return Self::own();
-        };
-        if let Some(path) = namespace.get("path").and_then(Value::as_str) {
-            // Of another container, most likely: /proc/PID/ns/user.
-            let pid = path
-                .strip_prefix("/proc/")
-                .and_then(|rest| rest.split('/').next());
-            return pid
-                .and_then(Self::of_process)
-                .unwrap_or_else(Self::root_only);
-        }
-        let mappings = |name: &str| {
-            let list = config.get("linux")?.get(name)?.as_array()?;
-            let number = |entry: &Value, key: &str| u32::try_from(entry.get(key)?.as_u64()?).ok();
-            list.iter()
-                .map(|entry| Some((number(entry, "containerID")?, number(entry, "size")?)))
-                .collect::<Option<Vec<Range>>>()
-                .filter(|ranges| !ranges.is_empty())
-        };
-        match (mappings("uidMappings"), mappings("gidMappings")) {
-            (Some(uids), Some(gids)) => Self { uids, gids },
-            // What runtimes make of it.
-            _ => Self::root_only(),
-        }
+/// Whom the runtime makes a process that is to be `wish`; `None`: just that.
+fn stand_in(mapped: &IdMaps, wish: &ProcessUser) -> Option<(u32, u32)> {
+    let is_mapped = mapped.uids.contains(wish.uid) && mapped.gids.contains(wish.gid);
+    if is_mapped && wish.additional_gids.is_empty() {
+        return None;
     }
-
-    fn root_only() -> Self {
-        Self {
-            uids: vec![(0, 1)],
-            gids: vec![(0, 1)],
-        }
-    }
-
-    /// Whether these are all ids that there are, so that there is nothing to emulate.
-    pub(super) fn are_all(&self) -> bool {
-        let all = |ranges: &[Range]| ranges.iter().any(|(_, count)| *count == u32::MAX);
-        all(&self.uids) && all(&self.gids)
-    }
-
-    /// Whom the runtime makes a process that is to be `wish`; `None`: just that.
-    fn stand_in(&self, wish: &ProcessUser) -> Option<(u32, u32)> {
-        let maps = |ranges: &[Range], id: u32| {
-            ranges
-                .iter()
-                .any(|(first, count)| id.wrapping_sub(*first) < *count)
-        };
-        if maps(&self.uids, wish.uid)
-            && maps(&self.gids, wish.gid)
-            && wish.additional_gids.is_empty()
-        {
-            return None;
-        }
-        let root_or_first = |ranges: &[Range]| match maps(ranges, 0) {
-            true => 0,
-            false => ranges.first().map_or(0, |(first, _)| *first),
-        };
-        Some((root_or_first(&self.uids), root_or_first(&self.gids)))
-    }
+    let root_or_first = |map: &IdMap| match map.contains(0) {
+        true => 0,
+        false => map.first().unwrap_or(0),
+    };
+    Some((root_or_first(&mapped.uids), root_or_first(&mapped.gids)))
 }
 
 pub(super) fn user_namespace(config: &Map<String, Value>) -> Option<&Value> {
@@ -118,19 +76,10 @@ pub(super) fn user_namespace(config: &Map<String, Value>) -> Option<&Value> {
         .find(|namespace| namespace.get("type").and_then(Value::as_str) == Some("user"))
 }
 
-/// A line of uid_map (user_namespaces(7)): inside, outside, length.
-fn range(line: &str) -> Option<Range> {
-    let mut numbers = line.split_ascii_whitespace().map(str::parse);
-    match (numbers.next(), numbers.next(), numbers.next()) {
-        (Some(Ok(first)), Some(Ok::<u32, _>(_)), Some(Ok(count))) => Some((first, count)),
-        _ => None,
-    }
-}
-
 /// Takes the user out of a `process` object that the runtime is to read.
-pub(super) fn take(process: &mut Map<String, Value>, mapped: &MappedIds) -> NextUser {
+pub(super) fn take(process: &mut Map<String, Value>, mapped: &IdMaps) -> NextUser {
     let wish = wish(process);
-    let Some((uid, gid)) = mapped.stand_in(&wish) else {
+    let Some((uid, gid)) = stand_in(mapped, &wish) else {
         return as_mapped(wish);
     };
     let user = process.entry("user").or_insert_with(|| json!({}));
@@ -172,7 +121,7 @@ fn as_mapped(wish: ProcessUser) -> NextUser {
 }
 
 /// As [`take`], of a config.json, which may have been changed in place before.
-pub(super) fn take_and_note(config: &mut Map<String, Value>, mapped: &MappedIds) -> NextUser {
+pub(super) fn take_and_note(config: &mut Map<String, Value>, mapped: &IdMaps) -> NextUser {
     let noted = config
         .get("annotations")
         .and_then(|annotations| annotations.get(ANNOTATION)?.as_str())
@@ -183,13 +132,13 @@ pub(super) fn take_and_note(config: &mut Map<String, Value>, mapped: &MappedIds)
     let present = wish(process);
     if let Some(noted) = noted
         && present.additional_gids.is_empty()
-        && mapped.stand_in(&noted) == Some((present.uid, present.gid))
+        && stand_in(mapped, &noted) == Some((present.uid, present.gid))
     {
         return NextUser::User(noted);
     }
     let next = take(process, mapped);
     if let NextUser::User(user) = &next
-        && mapped.stand_in(user).is_some()
+        && stand_in(mapped, user).is_some()
     {
         let annotations = config.entry("annotations").or_insert_with(|| json!({}));
         if let Value::Object(annotations) = annotations {
@@ -221,7 +170,7 @@ fn user(value: &Value) -> ProcessUser {
 pub(super) fn of_option(
     option: &OsStr,
     additional_gids: Vec<u32>,
-    mapped: &MappedIds,
+    mapped: &IdMaps,
 ) -> Option<(NextUser, String)> {
     let text = option.to_str()?;
     let (uid, gid) = match text.split_once(':') {
@@ -233,7 +182,7 @@ pub(super) fn of_option(
         gid,
         additional_gids,
     };
-    Some(match mapped.stand_in(&wish) {
+    Some(match stand_in(mapped, &wish) {
         None => (as_mapped(wish), text.to_owned()),
         Some((uid, gid)) => (NextUser::User(wish), format!("{uid}:{gid}")),
     })
@@ -320,17 +269,17 @@ mod tests {
     fn ids_that_are_not_mapped_are_replaced_and_told() {
         let mut process =
             object(json!({"user": {"uid": 999, "gid": 5, "additionalGids": [7], "umask": 18}}));
-        let next = take(&mut process, &MappedIds::root_only());
+        let next = take(&mut process, &IdMaps::root_only());
         assert_eq!(next, announced(999, 5, &[7]));
         assert_eq!(process["user"], json!({"uid": 0, "gid": 0, "umask": 18}));
         let before = process.clone();
-        let next = take(&mut process, &MappedIds::root_only());
+        let next = take(&mut process, &IdMaps::root_only());
         assert_eq!((next, process), (announced(0, 0, &[]), before));
     }
 
     #[test]
     fn the_user_who_is_mapped_to_herself_stays() {
-        let mapped = MappedIds::of_config(&object(json!({"linux": {
+        let mapped = maps_of_config(&object(json!({"linux": {
             "namespaces": [{"type": "user"}],
             "uidMappings": [{"containerID": 1001, "hostID": 0, "size": 1}],
             "gidMappings": [{"containerID": 1002, "hostID": 0, "size": 1}],
@@ -346,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_changed_in_place_means_the_same_the_next_time() {
-        let mapped = MappedIds::root_only();
+        let mapped = IdMaps::root_only();
         let mut config = object(json!({"process": {"user": {"uid": 999, "gid": 0}}}));
         assert_eq!(take_and_note(&mut config, &mapped), announced(999, 0, &[]));
         let once = config.clone();
@@ -360,7 +309,7 @@ mod tests {
 
     #[test]
     fn users_of_the_command_line_are_numbers() {
-        let mapped = MappedIds::root_only();
+        let mapped = IdMaps::root_only();
         let of = |text: &str| of_option(OsStr::new(text), Vec::new(), &mapped);
         assert_eq!(of("999"), Some((announced(999, 0, &[]), "0:0".to_owned())));
         assert_eq!(
@@ -369,17 +318,5 @@ mod tests {
         );
         assert_eq!(of("0"), Some((announced(0, 0, &[]), "0".to_owned())));
         assert_eq!(of("web"), None);
-    }
-
-    #[test]
-    fn only_a_map_of_everything_needs_no_emulation() {
-        assert!(!MappedIds::root_only().are_all());
-        let all = MappedIds {
-            uids: vec![(0, u32::MAX)],
-            gids: vec![(0, u32::MAX)],
-        };
-        assert!(all.are_all());
-        assert_eq!(range("         0       1001          1"), Some((0, 1)));
-        assert_eq!(range("0 0"), None);
     }
 }

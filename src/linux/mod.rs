@@ -1,4 +1,4 @@
-//! The kernel as we use it: system calls, seccomp's notifications, procfs, names, locks between
+//! The kernel as we use it: system calls, seccomp's notifications, procfs, user namespaces, names, locks between
 //! processes, resource limits, programs on PATH.
 //!
 //! Unsafe code is in `sys` only: one kernel call per function, without policy.
@@ -14,3 +14,4 @@ pub(crate) mod seccomp;
     reason = "the only unsafe room: the system calls that no crate wraps"
 )]
 pub(crate) mod sys;
+pub(crate) mod userns;

@@ -100,7 +100,7 @@ pub(crate) fn unescaped(point: &str) -> String {
     })
 }
 
-fn errno_of(error: std::io::Error) -> Errno {
+pub(crate) fn errno_of(error: std::io::Error) -> Errno {
     Errno::try_from(error).unwrap_or(Errno::EIO)
 }
 

@@ -32,8 +32,8 @@ use nix::unistd::{Uid, chdir};
 use crate::credentials::Id;
 use crate::error::{Context, Error};
 use crate::linux::lock::Locks;
+use crate::linux::userns;
 use crate::owner::{Device, Owners, attributes, file_type};
-use crate::run::enter_user_namespace;
 use crate::store::Places;
 pub(crate) use apply::OwnerChange;
 pub(crate) use entry::{Entry, Kind, device_number, major_minor, parse_id};
@@ -78,7 +78,7 @@ impl Outside {
         chdir(c"/proc").doing("/proc")?;
         let is_alone = !Uid::effective().is_root();
         if is_alone {
-            enter_user_namespace(&[])?;
+            userns::enter()?;
         }
         Ok(Self {
             owners: Owners::new(Ok(side)),

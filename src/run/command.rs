@@ -11,12 +11,12 @@ use std::process::Command;
 
 use nix::errno::Errno;
 
-use super::namespace;
 use super::options::Options;
 use super::supervisor::Supervisor;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
 use crate::linux::sys;
+use crate::linux::userns;
 use crate::syscalls::profile;
 
 /// Becomes the command. Returns only on failure.
@@ -32,7 +32,7 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
     // and inspect every process in it.
     let supervisor = Supervisor::start(options.store.as_deref(), options.keep_id, &options.log)?;
     match options.keep_id {
-        false => namespace::enter(&[])?,
+        false => userns::enter()?,
         // seccomp(2): without CAP_SYS_ADMIN, a filter requires no_new_privs.
         true => nix::sys::prctl::set_no_new_privs().doing("prctl(PR_SET_NO_NEW_PRIVS)")?,
     }

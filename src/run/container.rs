@@ -13,7 +13,6 @@ use std::time::SystemTime;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
-use nix::sched::CloneFlags;
 use serde_json::{Map, Value};
 
 use super::namespace;
@@ -27,6 +26,7 @@ use super::user::{Login, Names};
 use crate::error::{Context, Error};
 use crate::front;
 use crate::front::bundle;
+use crate::linux::userns;
 use crate::syscalls::profile::Runtime;
 
 /// Becomes the runtime. Returns only on failure.
@@ -57,7 +57,7 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     }
     drop(claimed);
     // From here on, the supervisor removes the files once this process has ended.
-    namespace::enter(&[CloneFlags::CLONE_NEWNS])?;
+    userns::enter_with_mounts()?;
     if kind == Runtime::Crun {
         namespace::unify_cgroups()?;
     }

@@ -18,7 +18,6 @@ use std::convert::Infallible;
 use std::io;
 
 pub(crate) use inside::{Row, exec, list, signal};
-pub(crate) use namespace::enter as enter_user_namespace;
 pub(crate) use network::{hook as network_hook, keep as keep_network};
 pub(crate) use options::{ExecOptions, Options, absolute};
 pub(crate) use supervisor::supervise;

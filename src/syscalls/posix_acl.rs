@@ -68,11 +68,7 @@ pub(super) fn change(
         Change::Remove => Vec::new(),
     };
     let is_known = |id| call.container.is_mapped(id);
-    let known = call
-        .container
-        .mapped_uids
-        .first()
-        .map_or(0, |range| range.first());
+    let known = call.container.mapped_uids.first().unwrap_or(0);
     let foreign = Acl::decode(&given).and_then(|list| list.for_kernel(is_known, known));
     let stat = fstat(&file)?;
     // What the kernel has and what is kept must be of one change.

@@ -3,11 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use nix::errno::Errno;
-
 use crate::credentials::{Credentials, EmulatedUid};
 use crate::identity::Identities;
 use crate::linux::lock::Locks;
+use crate::linux::userns::IdMap;
 use crate::owner::Owners;
 
 /// Steps of the runtime's process on its way to its user: it has the ids, and so has its terminal.
@@ -34,7 +33,7 @@ pub(crate) struct Container {
     /// `subuidless run`.
     pub(crate) shares_mounts: bool,
     /// The ids that the container's user namespace maps.
-    pub(crate) mapped_uids: Vec<MappedRange>,
+    pub(crate) mapped_uids: IdMap,
     /// Whom the runtime's process is to be from its first execve(2) on; its capabilities are its
     /// own.
     user: Option<Credentials>,
@@ -62,7 +61,7 @@ impl Container {
             root: None,
             procfs_shows_worker: false,
             shares_mounts: false,
-            mapped_uids: Vec::new(),
+            mapped_uids: IdMap::default(),
             user: None,
             user_steps: AtomicU64::new(0),
             views_differ: AtomicBool::new(false),
@@ -116,7 +115,7 @@ impl Container {
     /// Whether a file that shows `uid` belongs to the host user. Others show the overflow uid,
     /// which is not mapped.
     pub(crate) fn is_mapped(&self, uid: u32) -> bool {
-        self.mapped_uids.iter().any(|range| range.contains(uid))
+        self.mapped_uids.contains(uid)
     }
 
     /// Whether this process must not walk a target's path through links of its own in procfs, which
@@ -143,56 +142,5 @@ impl Container {
 
     pub(crate) fn views_differ(&self) -> bool {
         self.views_differ.load(Ordering::Relaxed)
-    }
-}
-
-/// A range of mapped ids, as the namespace itself numbers them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MappedRange {
-    first: u32,
-    count: u32,
-}
-
-impl MappedRange {
-    pub(crate) fn is_one(self) -> bool {
-        self.count == 1
-    }
-
-    pub(crate) fn first(self) -> u32 {
-        self.first
-    }
-
-    fn contains(self, id: u32) -> bool {
-        id.checked_sub(self.first)
-            .is_some_and(|offset| offset < self.count)
-    }
-}
-
-/// Parses /proc/PID/uid_map: lines of inside id, outside id and length (user_namespaces(7)).
-pub(crate) fn uid_map(text: &str) -> Result<Vec<MappedRange>, Errno> {
-    text.lines()
-        .map(|line| {
-            let mut numbers = line.split_ascii_whitespace().map(str::parse);
-            match (numbers.next(), numbers.next(), numbers.next()) {
-                (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) => Ok(MappedRange { first, count }),
-                _ => Err(Errno::EINVAL),
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_ids_in_a_line_of_the_map_are_mapped() {
-        let map = uid_map("         0       1001          1\n     1000 100000 5\n").unwrap();
-        let mapped = |id| map.iter().any(|range: &MappedRange| range.contains(id));
-        assert!(mapped(0) && mapped(1000) && mapped(1004));
-        assert!(!mapped(1) && !mapped(999) && !mapped(1005) && !mapped(65534));
-        let full = uid_map("0 0 4294967295").unwrap();
-        assert!(full[0].contains(4_294_967_294));
-        assert!(uid_map("0 0").is_err());
     }
 }

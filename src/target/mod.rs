@@ -22,7 +22,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{FsType, fstatfs};
 
-pub(crate) use container::{Container, uid_map};
+pub(crate) use container::Container;
 pub(crate) use memory::read_path;
 pub(crate) use path::{Dirfd, Location, Reached};
 pub(crate) use view::View;

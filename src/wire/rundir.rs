@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, Uid, access};
 
 use crate::error::Error;
+use crate::linux::userns::IdMaps;
 
 /// Where a daemon listens that was not told where.
 const CONTROL_SOCKET: &str = "subuidless.sock";
@@ -254,7 +255,7 @@ pub(crate) fn refuse_replaceable(path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let parent = path.parent().unwrap_or(&path);
     let behind = fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned());
-    let is_confined = !maps_all_ids();
+    let is_confined = !IdMaps::of("/proc/self").is_ok_and(|maps| maps.are_all());
     for directory in parent.ancestors().chain(behind.ancestors()) {
         let found = match fs::symlink_metadata(directory) {
             Ok(found) => found,
@@ -291,26 +292,11 @@ fn who_could(found: &fs::Metadata, is_confined: bool) -> Option<&'static str> {
     (found.mode() & writers != 0).then_some("can be written to by others")
 }
 
-/// Whether this user namespace is the first one, or like it.
-fn maps_all_ids() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
-}
-
 /// What the user is called outside of this user namespace: in it everybody is 0.
 pub(crate) fn host_uid() -> u32 {
     let uid = Uid::effective().as_raw();
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.lines()
-        .filter_map(|line| {
-            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
-            let (inside, outside) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-            let count = numbers.next()?.ok()?;
-            let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
-            outside.checked_add(offset)
-        })
-        .next()
-        .unwrap_or(uid)
+    let maps = IdMaps::of("/proc/self").ok();
+    maps.and_then(|maps| maps.uids.outside(uid)).unwrap_or(uid)
 }
 
 #[cfg(test)]

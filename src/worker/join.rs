@@ -4,6 +4,7 @@
 //! own files, and only inside its mount namespace do absolute paths mean what they mean to the
 //! targets.
 
+use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -16,12 +17,12 @@ use tracing::{debug, warn};
 use super::serve::Server;
 use crate::credentials::{Id, Ids, capability};
 use crate::error::is_shortage;
-use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Notification;
 use crate::linux::sys;
+use crate::linux::userns::IdMaps;
 use crate::store::Layers;
-use crate::target::{PROCFS, View, uid_map};
+use crate::target::{PROCFS, View};
 use crate::wire::ask::Namespaces;
 
 /// What a worker uses of its capabilities in the container's user namespace. The others stay
@@ -63,7 +64,7 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         }
     };
     let namespaces = doors.namespaces(notification.pid);
-    let has_one_id = maps_one_id(&procfs::target(notification.pid, "uid_map"));
+    let has_one_id = maps_one_id(notification.pid);
     // Everything above was found by the pid: only now is it certain whose it is.
     if !server.listener.is_waiting(notification.id) {
         return Join::NotYet;
@@ -92,7 +93,7 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     let host_procfs = server.container.host_procfs.as_fd();
     let entered = doors.enter(host_procfs).and_then(|()| {
         // Ours now, and not the target's, which may live in a namespace below.
-        server.container.mapped_uids = uid_map(&procfs::read(&procfs::own("uid_map"))?)?;
+        server.container.mapped_uids = IdMaps::of("self")?.uids;
         server.container.identities.initial.uid = Ids::all(own_id(Uid::effective().as_raw())?);
         server.container.identities.initial.gid = Ids::all(own_id(Gid::effective().as_raw())?);
         let mounts = procfs::read(&procfs::own("mountinfo")).unwrap_or_default();
@@ -165,8 +166,7 @@ impl Doors {
         }
     }
 
-    /// Whether ids are mapped in the namespace that is entered: uid_map and gid_map are each
-    /// written once.
+    /// Whether ids are mapped in the namespace that is entered.
     fn lead_to_mapped_ids(&self, pid: u32) -> Result<bool, Errno> {
         let identity = |fd: BorrowedFd| fstat(fd).map(|found| (found.st_dev, found.st_ino));
         if let Some(upper) = self.upper()?
@@ -175,12 +175,7 @@ impl Doors {
             // Only who is mapped in it can have made another one below.
             return Ok(true);
         }
-        for map in ["uid_map", "gid_map"] {
-            if procfs::read(&procfs::target(pid, map))?.trim().is_empty() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(IdMaps::of(pid)?.are_written())
     }
 
     fn enter(&self, host_procfs: BorrowedFd) -> Result<(), Errno> {
@@ -212,12 +207,11 @@ fn enter_user_namespace(namespace: BorrowedFd) -> Result<(), Errno> {
 /// containers of a user without a range: a daemon that was started in there serves containers that
 /// live in there, too.
 pub(super) fn rules_one_id() -> bool {
-    Uid::effective().is_root() && maps_one_id(&procfs::own("uid_map"))
+    Uid::effective().is_root() && maps_one_id("self")
 }
 
-fn maps_one_id(map: &Name) -> bool {
-    let map = procfs::read(map).and_then(|text| uid_map(&text));
-    map.is_ok_and(|map| matches!(map[..], [only] if only.is_one()))
+fn maps_one_id(process: impl Display) -> bool {
+    IdMaps::of(process).is_ok_and(|maps| maps.uids.has_one_id())
 }
 
 fn open_own(what: &str) -> Result<OwnedFd, Errno> {

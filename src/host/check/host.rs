@@ -11,6 +11,7 @@ use nix::unistd::{Uid, User};
 use super::Check;
 use super::proof::output;
 use crate::linux::limits::{self, Loss};
+use crate::linux::userns::IdMaps;
 use crate::linux::{programs, sys};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,13 +23,8 @@ pub(super) fn user() -> Check {
     if !uid.is_root() {
         return Check::ok(NAME, format!("uid {uid}, not root"));
     }
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let numbers: Vec<u64> = map
-        .split_ascii_whitespace()
-        .filter_map(|number| number.parse().ok())
-        .collect();
-    match numbers[..] {
-        [0, 0, 4_294_967_295] => Check::warn(
+    match IdMaps::of("/proc/self") {
+        Ok(maps) if maps.are_all() => Check::warn(
             NAME,
             "root: the kernel knows all ids, so containers need no emulation",
             "ask as the user who is to run containers",

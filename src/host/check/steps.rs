@@ -11,15 +11,15 @@ use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::{Gid, Uid, chown, getegid, geteuid};
+use nix::unistd::{Gid, Uid, chown};
 use sendfd::{RecvWithFd, SendWithFd};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error};
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot};
-use crate::linux::sys;
+use crate::linux::{sys, userns};
 use crate::syscalls::Dispatch;
 use crate::syscalls::profile;
 use crate::target::read_path;
@@ -55,27 +55,6 @@ pub(crate) struct Supervisor {
     pub(super) send_file: Option<Tried>,
 }
 
-/// Makes a user namespace with the host user as its root, and one of mounts, which takes a
-/// capability there.
-fn enter_namespace() -> Result<(), (String, Errno)> {
-    let at = |stage: &str| {
-        let stage = stage.to_owned();
-        move |errno| (stage, errno)
-    };
-    let (uid, gid) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(at("unshare(CLONE_NEWUSER)"))?;
-    for (file, text) in [
-        ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("0 {uid} 1\n")),
-        ("gid_map", format!("0 {gid} 1\n")),
-    ] {
-        let name = format!("/proc/self/{file}");
-        std::fs::write(&name, text)
-            .map_err(|error| (format!("writing {name}"), errno_of(&error)))?;
-    }
-    unshare(CloneFlags::CLONE_NEWNS).map_err(at("unshare(CLONE_NEWNS) as its root"))
-}
-
 fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
@@ -93,8 +72,9 @@ pub(crate) fn target() -> Result<(), Error> {
 }
 
 fn try_as_target(seen: &mut Target) {
-    if let Err((stage, errno)) = enter_namespace() {
-        seen.namespace = Some((stage, errno as i32));
+    // One of mounts takes a capability in that of users.
+    if let Err(refusal) = userns::enter_with_mounts() {
+        seen.namespace = Some((refusal.step, refusal.errno as i32));
         return;
     }
     let Ok(link) = io::stdin().as_fd().try_clone_to_owned() else {

@@ -1,0 +1,180 @@
+//! User namespaces (user_namespaces(7)): which ids one maps, and how to enter a new one.
+
+use std::fmt::Display;
+use std::fs;
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+
+use crate::error::Error;
+use crate::linux::name::Name;
+use crate::linux::procfs;
+
+/// The lines of uid_map or gid_map: ranges of ids, and what each is outside, as the reader of the
+/// file numbers it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct IdMap(Vec<Range>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    inside: u32,
+    outside: u32,
+    count: u32,
+}
+
+impl IdMap {
+    /// Of the first id inside and the length of each range, where nobody asks for the ids outside.
+    pub(crate) fn of_ranges(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
+        let range = |(inside, count)| Range {
+            inside,
+            outside: inside,
+            count,
+        };
+        Self(ranges.into_iter().map(range).collect())
+    }
+
+    fn parse(text: &str) -> Result<Self, Errno> {
+        let range = |line: &str| {
+            let mut numbers = line.split_ascii_whitespace().map(|number| number.parse());
+            let mut next = || numbers.next()?.ok();
+            Some(Range {
+                inside: next()?,
+                outside: next()?,
+                count: next()?,
+            })
+        };
+        let ranges: Option<Vec<Range>> = text.lines().map(range).collect();
+        ranges.map(Self).ok_or(Errno::EINVAL)
+    }
+
+    pub(crate) fn contains(&self, id: u32) -> bool {
+        self.outside(id).is_some()
+    }
+
+    /// What an id of the namespace is outside of it.
+    pub(crate) fn outside(&self, id: u32) -> Option<u32> {
+        self.0.iter().find_map(|range| {
+            let offset = id.checked_sub(range.inside)?;
+            (offset < range.count).then(|| range.outside.saturating_add(offset))
+        })
+    }
+
+    /// An id that is mapped, if there is one.
+    pub(crate) fn first(&self) -> Option<u32> {
+        self.0.first().map(|range| range.inside)
+    }
+
+    pub(crate) fn has_one_id(&self) -> bool {
+        matches!(self.0[..], [Range { count: 1, .. }])
+    }
+}
+
+/// Both maps of a user namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdMaps {
+    pub(crate) uids: IdMap,
+    pub(crate) gids: IdMap,
+}
+
+impl IdMaps {
+    /// Of the namespace of a process, which is named by its directory in procfs: `/proc/self`.
+    pub(crate) fn of(process: impl Display) -> Result<Self, Errno> {
+        let read = |file| {
+            let name = Name::format(format_args!("{process}/{file}"));
+            IdMap::parse(&procfs::read_at(AT_FDCWD, &name)?)
+        };
+        Ok(Self {
+            uids: read("uid_map")?,
+            gids: read("gid_map")?,
+        })
+    }
+
+    /// Those that map root alone.
+    pub(crate) fn root_only() -> Self {
+        let root = IdMap::of_ranges([(0, 1)]);
+        Self {
+            uids: root.clone(),
+            gids: root,
+        }
+    }
+
+    /// Each map is written once; until then nothing is mapped.
+    pub(crate) fn are_written(&self) -> bool {
+        !self.uids.0.is_empty() && !self.gids.0.is_empty()
+    }
+
+    /// Whether they map all ids that there are, as those of the initial namespace do.
+    pub(crate) fn are_all(&self) -> bool {
+        let is_all = |map: &IdMap| map.0.iter().any(|range| range.count == u32::MAX);
+        is_all(&self.uids) && is_all(&self.gids)
+    }
+}
+
+/// What the kernel refused on the way into a new user namespace.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) step: String,
+    pub(crate) errno: Errno,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::NoUserNamespace {
+            source: refusal.errno.into(),
+        }
+    }
+}
+
+/// Moves this process, which must have one thread, into a new user namespace, whose only id is its
+/// own: there it is root.
+pub(crate) fn enter() -> Result<(), Refusal> {
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(refused("unshare(CLONE_NEWUSER)"))?;
+    let write = |file: &str, text: &str| {
+        fs::write(file, text)
+            .map_err(procfs::errno_of)
+            .map_err(refused(&format!("writing {file}")))
+    };
+    // Without setgroups(2) a group may be mapped without any privilege.
+    write("/proc/self/setgroups", "deny")?;
+    write("/proc/self/uid_map", &format!("0 {uid} 1\n"))?;
+    write("/proc/self/gid_map", &format!("0 {gid} 1\n"))
+}
+
+/// The same, with a mount namespace that belongs to the new user namespace.
+pub(crate) fn enter_with_mounts() -> Result<(), Refusal> {
+    enter()?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(refused("unshare(CLONE_NEWNS) as its root"))
+}
+
+fn refused(step: &str) -> impl FnOnce(Errno) -> Refusal {
+    |errno| Refusal {
+        step: step.to_owned(),
+        errno,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_in_a_line_of_the_map_are_mapped() {
+        let map = IdMap::parse("         0       1001          1\n     1000 100000 5\n").unwrap();
+        assert_eq!(map.outside(0), Some(1001));
+        assert_eq!(map.outside(1004), Some(100_004));
+        for id in [1, 999, 1005, 65534] {
+            assert!(!map.contains(id));
+        }
+        let full = IdMap::parse("0 0 4294967295").unwrap();
+        assert!(full.contains(4_294_967_294) && !full.contains(u32::MAX));
+        assert!(IdMap::parse("0 0").is_err());
+        let maps = IdMaps {
+            uids: full.clone(),
+            gids: full,
+        };
+        assert!(maps.are_all() && !IdMaps::root_only().are_all());
+    }
+}
