@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -49,9 +49,19 @@ pub(crate) fn read_at<P: NixPath + ?Sized>(
     directory: impl AsFd,
     name: &P,
 ) -> Result<String, Errno> {
+    let bytes = read_bytes_at(directory, name)?;
+    String::from_utf8(bytes).map_err(|_| Errno::EILSEQ)
+}
+
+pub(crate) fn read_bytes_at<P: NixPath + ?Sized>(
+    directory: impl AsFd,
+    name: &P,
+) -> Result<Vec<u8>, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let file = openat(directory, name, flags, Mode::empty())?;
-    std::io::read_to_string(File::from(file)).map_err(errno_of)
+    let mut file = File::from(openat(directory, name, flags, Mode::empty())?);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(errno_of)?;
+    Ok(bytes)
 }
 
 pub(crate) fn write(name: &Name, text: &[u8]) -> Result<(), Errno> {
@@ -84,20 +94,6 @@ pub(crate) fn start_time(stat: &str) -> Option<u64> {
     // The program's name, the second field, may hold anything.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
-/// Blanks and the like are octal in mountinfo.
-pub(crate) fn unescaped(point: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .into_iter()
-    .fold(point.to_owned(), |point, (escaped, plain)| {
-        point.replace(escaped, plain)
-    })
 }
 
 pub(crate) fn errno_of(error: std::io::Error) -> Errno {

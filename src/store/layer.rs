@@ -15,6 +15,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2, readlink}
 use nix::sys::stat::Mode;
 
 use super::key::Key;
+use crate::linux::mountinfo::{Mount, Mounts};
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
@@ -39,12 +40,13 @@ const MOST: usize = 64;
 impl Layers {
     /// Of the overlays that the process `pid` sees, by the paths that they have out here.
     pub(crate) fn of(pid: u32) -> Self {
-        let mounts = procfs::read(&procfs::target(pid, "mountinfo")).unwrap_or_default();
-        let layers = mounts.lines().filter_map(Overlay::parse).take(MOST);
+        let mounts = Mounts::read(&procfs::target(pid, "mountinfo")).ok();
+        let mounts = mounts.as_ref().map(Mounts::iter).into_iter().flatten();
+        let layers = mounts.filter_map(Overlay::of).take(MOST);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Self {
             known: layers
-                .filter_map(|overlay| Some((overlay.device.to_owned(), overlay.open()?)))
+                .filter_map(|overlay| Some((overlay.device.clone(), overlay.open()?)))
                 .collect(),
             outside: open("/", flags, Mode::empty()).ok(),
         }
@@ -60,29 +62,28 @@ impl Layers {
         let thread = |what: &str| Name::format(format_args!("thread-self/{what}"));
         let number = file.as_raw_fd();
         let details = procfs::read(&thread(&format!("fdinfo/{number}"))).ok()?;
-        let mount = details
+        let mount: u64 = details
             .lines()
             .find_map(|line| line.strip_prefix("mnt_id:"))?
-            .trim();
-        let mounts = procfs::read(&thread("mountinfo")).ok()?;
+            .trim()
+            .parse()
+            .ok()?;
         let path = readlink(&thread(&format!("fd/{number}"))).ok()?;
         let path = Path::new(&path);
-        let find = |mounts: &'_ str| -> Option<String> {
-            let mut lines = mounts.lines();
-            lines
-                .find(|line| line.split(' ').next() == Some(mount))
-                .map(str::to_owned)
-        };
         // Below `run --keep-id` a container's mounts are its own, and layers have the names that
         // they have out here.
-        let line = find(&mounts).or_else(|| {
-            let pid = TARGET.get();
-            find(&procfs::read(&procfs::target(pid, "mountinfo")).ok()?)
-        })?;
-        let overlay = Overlay::parse(&line)?;
+        let files = [
+            thread("mountinfo"),
+            procfs::target(TARGET.get(), "mountinfo"),
+        ];
+        let overlay = files.iter().find_map(|file| {
+            let mounts = Mounts::read(file).ok()?;
+            let mount = mounts.iter().find(|it| it.id == mount)?;
+            Some(Overlay::of(mount))
+        })??;
         let inside = path.strip_prefix(&overlay.point).ok()?;
         let inside = overlay.root.strip_prefix("/").ok()?.join(inside);
-        let known = self.known.get(overlay.device).map(AsFd::as_fd);
+        let known = self.known.get(&overlay.device).map(AsFd::as_fd);
         // This thread's root may be a container's.
         let outside = self
             .outside
@@ -98,29 +99,24 @@ impl Layers {
     }
 }
 
-/// A line of proc_pid_mountinfo(5).
-struct Overlay<'a> {
-    device: &'a str,
+/// What a mount shows of an overlay.
+struct Overlay {
+    device: String,
     root: PathBuf,
     point: PathBuf,
     upper: PathBuf,
 }
 
-impl<'a> Overlay<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (fields, kind) = line.split_once(" - overlay ")?;
-        let mut fields = fields.split(' ').skip(2);
-        let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
-        let options = kind.split(' ').nth(1)?;
-        let upper = options
-            .split(',')
-            .find_map(|option| option.strip_prefix("upperdir="))?;
-        let path = |text: &str| PathBuf::from(procfs::unescaped(text));
+impl Overlay {
+    fn of(mount: Mount) -> Option<Self> {
+        let upper = mount
+            .option("upperdir")
+            .filter(|_| mount.kind == "overlay")?;
         Some(Self {
-            device,
-            root: path(root),
-            point: path(point),
-            upper: path(upper),
+            device: mount.device.to_owned(),
+            root: mount.root(),
+            point: mount.point(),
+            upper: upper.into(),
         })
     }
 

@@ -6,6 +6,7 @@
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -17,6 +18,7 @@ use tracing::{debug, warn};
 use super::serve::Server;
 use crate::credentials::{Id, Ids, capability};
 use crate::error::is_shortage;
+use crate::linux::mountinfo::Mounts;
 use crate::linux::procfs;
 use crate::linux::seccomp::Notification;
 use crate::linux::sys;
@@ -96,9 +98,9 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         server.container.mapped_uids = IdMaps::of("self")?.uids;
         server.container.identities.initial.uid = Ids::all(own_id(Uid::effective().as_raw())?);
         server.container.identities.initial.gid = Ids::all(own_id(Gid::effective().as_raw())?);
-        let mounts = procfs::read(&procfs::own("mountinfo")).unwrap_or_default();
+        let mounts = Mounts::read(&procfs::own("mountinfo"))?;
         server.container.procfs_shows_worker = shows_worker(&mounts);
-        if mounts.contains(" - overlay ") {
+        if mounts.iter().any(|mount| mount.kind == "overlay") {
             server.container.expect_overlays();
         }
         let namespace = fstat(open_own("ns/user")?)?;
@@ -231,19 +233,12 @@ fn own_id<T: Id>(id: u32) -> Result<T, Errno> {
 
 /// Whether any procfs that is mounted in the container may show this process, which must then not
 /// be led through its own links: unless it is seen not to. What covers one may be taken away later.
-fn shows_worker(mounts: &str) -> bool {
-    // proc_pid_mountinfo(5): the mount's id comes first, its point fifth; behind a lone dash comes
-    // the type.
-    let mut procfs = mounts.lines().filter_map(|line| {
-        let (fields, kind) = line.split_once(" - ")?;
-        kind.starts_with("proc ").then_some(())?;
-        let mut fields = fields.split(' ');
-        Some((fields.next()?.parse().ok()?, fields.nth(3)?))
-    });
-    procfs.any(|(id, point)| hides_worker(id, &procfs::unescaped(point)) != Ok(true))
+fn shows_worker(mounts: &Mounts) -> bool {
+    let mut procfs = mounts.iter().filter(|mount| mount.kind == "proc");
+    procfs.any(|mount| hides_worker(mount.id, &mount.point()) != Ok(true))
 }
 
-fn hides_worker(mount: u64, point: &str) -> Result<bool, Errno> {
+fn hides_worker(mount: u64, point: &Path) -> Result<bool, Errno> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let root = openat(PROCFS, point, flags, Mode::empty())?;
     let found = sys::statx(root.as_fd(), c"", libc::AT_EMPTY_PATH, libc::STATX_MNT_ID)?;

@@ -1,6 +1,7 @@
 //! What the host gives this user: ids, /proc, filters, cgroups.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use nix::unistd::{Uid, User};
 use super::Check;
 use super::proof::output;
 use crate::linux::limits::{self, Loss};
+use crate::linux::mountinfo::Mounts;
 use crate::linux::userns::IdMaps;
 use crate::linux::{programs, sys};
 
@@ -111,26 +113,19 @@ pub(super) fn limits() -> Check {
 /// Whether workers can see their targets.
 pub(super) fn procfs() -> Check {
     const NAME: &str = "/proc";
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    // proc_pid_mountinfo(5): the fifth field is where, behind a lone dash come type, source and
-    // options.
-    let mut mounted = mounts.lines().filter_map(|line| {
-        let (fields, file_system) = line.split_once(" - ")?;
-        let at_proc = fields.split(' ').nth(4)? == "/proc";
-        at_proc.then(|| file_system.split(' ').next_back().unwrap_or_default())
-    });
-    let Some(options) = mounted.next_back() else {
+    let mounts = Mounts::read("/proc/self/mountinfo").ok();
+    let mounts = mounts.as_ref().map(Mounts::iter).into_iter().flatten();
+    let Some(mount) = mounts.filter(|it| it.point() == Path::new("/proc")).last() else {
         return Check::fail(NAME, "not mounted", "mount -t proc proc /proc, as root");
     };
-    match options
-        .split(',')
-        .find(|option| option.starts_with("hidepid="))
-    {
-        None => Check::ok(NAME, "shows all processes"),
-        Some("hidepid=0" | "hidepid=off") => Check::ok(NAME, "shows all processes"),
-        Some(option) => Check::ok(
+    let hidden = mount.option("hidepid").unwrap_or_default();
+    match hidden.to_string_lossy().as_ref() {
+        "" | "0" | "off" => Check::ok(NAME, "shows all processes"),
+        hidden => Check::ok(
             NAME,
-            format!("{option}: shows this user's processes, which is all that workers look at"),
+            format!(
+                "hidepid={hidden}: shows this user's processes, which is all that workers look at"
+            ),
         ),
     }
 }
