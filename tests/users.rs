@@ -70,6 +70,16 @@ fn setpriv_sets_ids_and_groups() {
     );
 }
 
+/// Any program may choose its name.
+#[test]
+fn a_process_whose_name_is_no_text_is_who_it_became() {
+    let seen = with_users(
+        r"perl -e 'open F, q(>/proc/self/comm); print F qq(\xff\xfe); close F; $) = q(7 7 8);
+        ($<, $>) = (33, 33); umask 027; mkdir q(/tmp/d); exec qw(sh -c), q(id; umask; stat -c %a%u%g /tmp/d)'",
+    );
+    assert!(seen.starts_with("uid=33(www-data) gid="), "{seen}");
+}
+
 #[test]
 fn runuser_sets_ids_and_groups() {
     let seen = with_users(

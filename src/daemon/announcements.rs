@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::debug;
 
+use crate::linux::procfs::Stat;
 use crate::linux::sys;
 use crate::wire::handover::Announcement;
 
@@ -133,10 +134,7 @@ impl Waiting {
 }
 
 fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // State, then the parent's id; the name before it may hold anything.
-    let rest = stat.rsplit(')').next()?;
-    let parent = rest.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let parent = Stat::of(format_args!("/proc/{pid}")).ok()?.parent()?;
     (parent > 1).then_some(parent)
 }
 

@@ -2,13 +2,12 @@
 //! kernel takes one listener for a tree of processes, so a container in there must do without rules
 //! of its own, and has no need of them.
 
-use std::fs;
-
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Uid, fchown};
 
 use crate::error::{Context, Error};
+use crate::linux::procfs::Status;
 use crate::linux::sys;
 
 /// A filter that allows everything: BPF_RET | BPF_K with SECCOMP_RET_ALLOW, a `struct sock_filter`.
@@ -19,22 +18,16 @@ const FAR: Uid = Uid::from_raw(u32::MAX - 2);
 
 /// Whether what is started from here is emulated already.
 pub(super) fn emulates() -> Result<bool, Error> {
-    if !has_filters() || !has_listener()? {
+    let filters = Status::of("/proc/self")
+        .ok()
+        .and_then(|status| status.filters());
+    if filters == Some(0) || !has_listener()? {
         return Ok(false);
     }
     match change_owner() {
         Ok(()) => Ok(true),
         Err(_) => Err(Error::ForeignListener),
     }
-}
-
-/// proc_pid_status(5); before Linux 5.9 it did not tell.
-fn has_filters() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let filters = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp_filters:"));
-    filters.is_none_or(|count| count.trim() != "0")
 }
 
 /// The kernel tells only who wants to be another one. A filter is its thread's, and gone with it.

@@ -1,7 +1,7 @@
 //! What a runtime has noted down of a container that runs.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::user::ANNOTATION;
 use crate::front::bundle;
-use crate::linux::procfs::{self, Status};
+use crate::linux::procfs::{Stat, Status};
 use crate::linux::sys;
 use crate::syscalls::profile::Runtime;
 use crate::wire::handover::ProcessUser;
@@ -122,8 +122,8 @@ impl Noted {
         let pidfd = sys::process_pidfd(self.pid).ok()?;
         let is_it = match self.start_time {
             Some(noted) => {
-                let stat = fs::read(format!("/proc/{}/stat", self.pid)).ok()?;
-                procfs::start_time(&String::from_utf8_lossy(&stat)) == Some(noted)
+                let stat = Stat::of(format_args!("/proc/{}", self.pid)).ok()?;
+                stat.start_time() == Some(noted)
             }
             // The first of its pid namespace.
             None => {
@@ -176,6 +176,8 @@ fn object(root: &Path, id: &str, file: &str) -> Option<Map<String, Value>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     use serde_json::json;
@@ -224,8 +226,7 @@ mod tests {
     #[test]
     fn a_number_that_is_somebody_elses_by_now_is_no_first_process() {
         let pid = std::process::id();
-        let stat = fs::read_to_string("/proc/self/stat").unwrap();
-        let own = procfs::start_time(&stat).unwrap();
+        let own = Stat::of("/proc/self").unwrap().start_time().unwrap();
         for (kind, file, names) in [
             (Runtime::Crun, "status", ["pid", "process-start-time"]),
             (

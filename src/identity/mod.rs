@@ -24,7 +24,7 @@ pub(crate) use table::Table;
 
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Ids};
 use crate::linux::lock::Locks;
-use crate::linux::procfs;
+use crate::linux::procfs::{self, Stat};
 use crate::linux::sys;
 use cookie::{Cookie, Fingerprint, PendingExec, Tag, USUAL_SLACK};
 
@@ -333,16 +333,11 @@ fn threads(tid: u32) -> Result<Vec<u32>, Errno> {
 fn fingerprint(tid: u32) -> Result<Fingerprint, Errno> {
     const START_CODE: usize = 26;
     const START_DATA: usize = 45;
-    let stat = procfs::read(&procfs::target(tid, "stat"))?;
-    // The second field is the name, in which anything may stand.
-    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse().ok());
+    let stat = Stat::of(tid)?;
     // Code, its end, stack; data, its end, heap.
     let addresses = (START_CODE..START_CODE + 3).chain(START_DATA..START_DATA + 3);
-    Ok(Fingerprint::of(
-        &addresses.filter_map(field).collect::<Vec<u64>>(),
-    ))
+    let addresses: Vec<u64> = addresses.filter_map(|field| stat.field(field)).collect();
+    Ok(Fingerprint::of(&addresses))
 }
 
 fn slack_file(tid: u32) -> crate::linux::name::Name {

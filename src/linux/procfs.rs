@@ -6,10 +6,12 @@
 //! chose: only behind a magic link, which has left it.
 
 use std::ffi::{CStr, OsStr};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::str::FromStr;
 
 use nix::NixPath;
 use nix::errno::Errno;
@@ -44,13 +46,14 @@ pub(crate) fn read(name: &Name) -> Result<String, Errno> {
     read_at(AT_FDCWD, name)
 }
 
-/// The text of a file of any procfs.
+/// The text of a file of any procfs. Programs choose their names, and bytes in them that are no
+/// text must not hide the rest.
 pub(crate) fn read_at<P: NixPath + ?Sized>(
     directory: impl AsFd,
     name: &P,
 ) -> Result<String, Errno> {
     let bytes = read_bytes_at(directory, name)?;
-    String::from_utf8(bytes).map_err(|_| Errno::EILSEQ)
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 pub(crate) fn read_bytes_at<P: NixPath + ?Sized>(
@@ -70,17 +73,6 @@ pub(crate) fn write(name: &Name, text: &[u8]) -> Result<(), Errno> {
     File::from(file).write_all(text).map_err(errno_of)
 }
 
-/// Whether the main thread of the process `pid` has ended while others have not: then it cannot be
-/// waited for. A killed worker with a thread in an uninterruptible call (FUSE that has read the
-/// request, a dead NFS server) stays so. To be called while /proc is the host's.
-pub(crate) fn is_dying(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.starts_with(" Z"))
-    })
-}
-
 /// The names in a directory that are text.
 pub(crate) fn list(name: &CStr) -> Result<Vec<String>, Errno> {
     let entries = std::fs::read_dir(OsStr::from_bytes(name.to_bytes())).map_err(errno_of)?;
@@ -89,15 +81,44 @@ pub(crate) fn list(name: &CStr) -> Result<Vec<String>, Errno> {
         .collect())
 }
 
-/// When a process was started, in clock ticks since the boot: proc_pid_stat(5), field 22.
-pub(crate) fn start_time(stat: &str) -> Option<u64> {
-    // The program's name, the second field, may hold anything.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
 pub(crate) fn errno_of(error: std::io::Error) -> Errno {
     Errno::try_from(error).unwrap_or(Errno::EIO)
+}
+
+/// PID/stat: proc_pid_stat(5).
+#[derive(Debug)]
+pub(crate) struct Stat(String);
+
+impl Stat {
+    /// Of a process, which is named by its directory in procfs: `/proc/self`.
+    pub(crate) fn of(process: impl Display) -> Result<Self, Errno> {
+        read(&Name::format(format_args!("{process}/stat"))).map(Self)
+    }
+
+    /// A field by its number in the man page, from 3 on.
+    pub(crate) fn field<T: FromStr>(&self, number: usize) -> Option<T> {
+        // The second field is the program's name, which may hold anything.
+        let (_, rest) = self.0.rsplit_once(')')?;
+        let text = rest.split_ascii_whitespace().nth(number - 3)?;
+        text.parse().ok()
+    }
+
+    pub(crate) fn parent(&self) -> Option<u32> {
+        self.field(4)
+    }
+
+    /// When the process was started, in clock ticks since the boot.
+    pub(crate) fn start_time(&self) -> Option<u64> {
+        self.field(22)
+    }
+}
+
+/// Whether the main thread of the process `pid` has ended while others have not: then it cannot be
+/// waited for. A killed worker with a thread in an uninterruptible call (FUSE that has read the
+/// request, a dead NFS server) stays so. To be called while /proc is the host's.
+pub(crate) fn is_dying(pid: u32) -> bool {
+    let stat = Stat::of(format_args!("/proc/{pid}"));
+    stat.is_ok_and(|stat| stat.field(3) == Some('Z'))
 }
 
 /// PID/status: proc_pid_status(5).
@@ -105,8 +126,9 @@ pub(crate) fn errno_of(error: std::io::Error) -> Errno {
 pub(crate) struct Status(String);
 
 impl Status {
-    pub(crate) fn of(tid: u32) -> Result<Self, Errno> {
-        read(&target(tid, "status")).map(Self)
+    /// Of a process or thread, which is named as for [`Stat::of`].
+    pub(crate) fn of(process: impl Display) -> Result<Self, Errno> {
+        read(&Name::format(format_args!("{process}/status"))).map(Self)
     }
 
     /// From the opened file, of any procfs.
@@ -183,6 +205,11 @@ impl Status {
             .is_some_and(|bit| bit.trim() == "1")
     }
 
+    /// How many seccomp filters the thread has.
+    pub(crate) fn filters(&self) -> Option<u32> {
+        self.field("Seccomp_filters")?.trim().parse().ok()
+    }
+
     /// umask(2)
     pub(crate) fn umask(&self) -> Option<u32> {
         u32::from_str_radix(self.field("Umask")?.trim(), 8).ok()
@@ -209,5 +236,18 @@ mod tests {
         let sets = status.capabilities().unwrap();
         assert_eq!((sets.permitted, sets.effective), (0xa804_25fb, 1));
         assert_eq!(Status(String::new()).tgid(), None);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_nothing() {
+        let thread = std::thread::spawn(|| {
+            nix::sys::prctl::set_name(c") \xff").unwrap();
+            let stat = Stat::of("/proc/thread-self").unwrap();
+            let status = Status::of("/proc/thread-self").unwrap();
+            (stat.parent(), stat.field(3), status.tgid())
+        });
+        let parent = std::os::unix::process::parent_id();
+        let own = std::process::id();
+        assert_eq!(thread.join().unwrap(), (Some(parent), Some('R'), Some(own)));
     }
 }

@@ -13,6 +13,7 @@ use super::Check;
 use super::proof::output;
 use crate::linux::limits::{self, Loss};
 use crate::linux::mountinfo::Mounts;
+use crate::linux::procfs::Status;
 use crate::linux::userns::IdMaps;
 use crate::linux::{programs, sys};
 
@@ -133,12 +134,8 @@ pub(super) fn procfs() -> Check {
 /// Whether this process is confined already.
 pub(super) fn filters() -> Check {
     const NAME: &str = "filters";
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let count = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp_filters:")?.trim().parse().ok())
-        .unwrap_or(0_u32);
-    match count {
+    let status = Status::of("/proc/self").ok();
+    match status.and_then(|status| status.filters()).unwrap_or(0) {
         0 => Check::ok(NAME, "no seccomp filter is on this process"),
         count => Check::warn(
             NAME,

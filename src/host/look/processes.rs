@@ -9,6 +9,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 
+use crate::linux::procfs::Stat;
 use crate::wire::ask::Namespaces;
 
 /// The processes that this one can see.
@@ -31,7 +32,7 @@ impl Processes {
             .flatten()
             .filter_map(|entry| {
                 let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-                let parent = parent(pid)?;
+                let parent = Stat::of(format_args!("/proc/{pid}")).ok()?.parent()?;
                 let namespaces = namespaces(&pid.to_string());
                 Some((pid, Process { parent, namespaces }))
             })
@@ -75,13 +76,6 @@ impl Processes {
         let kind = kinds.into_iter().find(tells)?;
         Some(move |namespaces| kind(namespaces) == kind(joined))
     }
-}
-
-/// proc_pid_stat(5): behind the last parenthesis come the state and the parent.
-fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Those of a process that may be looked at.
