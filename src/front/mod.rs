@@ -20,19 +20,17 @@ pub(crate) use state::FirstProcess;
 pub(crate) use user::lines_in;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::os::fd::OwnedFd;
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::{Map, Value};
 
 use crate::error::{Context, Error};
 use crate::linux::limits::{self, Loss};
+use crate::linux::memfd;
 use crate::linux::sys;
 use crate::linux::userns::IdMaps;
 use crate::syscalls::profile::{self, Runtime};
@@ -313,11 +311,8 @@ pub(crate) fn passed_on(json: &Map<String, Value>) -> Result<OsString, Error> {
     /// Above what `--preserve-fds` and LISTEN_FDS would hand on to the container.
     const ABOVE_THOSE_OF_OTHERS: i32 = 512;
     const WHAT: &str = "passing the changed JSON on to the runtime";
-    let memfd = memfd_create(c"subuidless-json", MFdFlags::MFD_CLOEXEC).doing(WHAT)?;
-    let mut file = File::from(memfd);
-    serde_json::to_writer(&mut file, json).doing(WHAT)?;
-    file.flush().doing(WHAT)?;
-    let memfd = OwnedFd::from(file);
+    let bytes = serde_json::to_vec(json).doing(WHAT)?;
+    let memfd = memfd::with_contents(c"subuidless-json", &bytes).doing(WHAT)?;
     let number = [ABOVE_THOSE_OF_OTHERS, 64, 3]
         .into_iter()
         .find_map(|least| fcntl(&memfd, FcntlArg::F_DUPFD(least)).ok())

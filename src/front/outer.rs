@@ -3,10 +3,10 @@
 //! of its own, and has no need of them.
 
 use nix::errno::Errno;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Uid, fchown};
 
 use crate::error::{Context, Error};
+use crate::linux::memfd;
 use crate::linux::procfs::Status;
 use crate::linux::sys;
 
@@ -48,6 +48,6 @@ fn has_listener() -> Result<bool, Error> {
 
 /// What fails where nothing is emulated.
 fn change_owner() -> Result<(), Errno> {
-    let file = memfd_create(c"subuidless-outer", MFdFlags::MFD_CLOEXEC)?;
+    let file = memfd::create(c"subuidless-outer")?;
     fchown(&file, Some(FAR), None)
 }

@@ -11,15 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::fstat;
-use nix::unistd::ftruncate;
 
 use super::cookie::{Index, MAX_RECORDS};
 use super::record;
 use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Ids};
 use crate::linux::lock::Locks;
+use crate::linux::memfd;
 use crate::linux::sys::SharedWords;
 
 const COUNT: usize = 0;
@@ -57,12 +54,7 @@ impl Table {
     /// The memory of a new table, for a container whose processes start with `groups`. The locks of
     /// its container are on the same file.
     pub(crate) fn create(groups: Vec<EmulatedGid>) -> Result<OwnedFd, Errno> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let memfd = memfd_create(c"subuidless-identities", flags)?;
-        let length = WORDS * size_of::<AtomicU64>();
-        ftruncate(&memfd, length.try_into().map_err(|_| Errno::EOVERFLOW)?)?;
-        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-        fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals))?;
+        let memfd = memfd::sealed(c"subuidless-identities", WORDS)?;
         // Nobody else has it yet: no lock is needed.
         let start = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
         Self::open(memfd.as_fd())?.push(&start)?;
@@ -75,16 +67,10 @@ impl Table {
         first.map_or_else(Vec::new, |first| first.groups)
     }
 
-    /// The table in a memfd that [`Table::create`] made; EINVAL for others, which could fault under
-    /// our hands.
+    /// The table in a memfd that [`Table::create`] made; EINVAL for others.
     pub(crate) fn open(memfd: BorrowedFd) -> Result<Self, Errno> {
-        let seals = SealFlag::from_bits_retain(fcntl(memfd, FcntlArg::F_GET_SEALS)?);
-        let length = usize::try_from(fstat(memfd)?.st_size).unwrap_or_default();
-        if !seals.contains(SealFlag::F_SEAL_SHRINK) || length < WORDS * size_of::<AtomicU64>() {
-            return Err(Errno::EINVAL);
-        }
         Ok(Self {
-            memory: SharedWords::map(memfd.as_fd(), WORDS)?,
+            memory: SharedWords::map(memfd, WORDS)?,
             known: Mutex::default(),
         })
     }
@@ -188,12 +174,9 @@ impl Table {
 mod tests {
     use super::*;
     use crate::credentials::{Capabilities, Id};
-    use std::os::fd::AsRawFd;
 
     fn locks(memfd: &OwnedFd) -> Locks {
-        let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
-        let own = std::fs::File::options().read(true).write(true).open(path);
-        Locks::new(own.unwrap().into())
+        Locks::new(memfd::reopened(memfd).unwrap())
     }
 
     fn credentials(number: u32) -> Credentials {

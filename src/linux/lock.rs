@@ -226,6 +226,7 @@ fn description(kind: i32, byte: i64) -> Result<libc::flock, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::memfd;
     use std::fs::File;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -234,12 +235,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = File::create(directory.path().join("file")).unwrap();
         let stat = nix::sys::stat::fstat(&file).unwrap();
-        let memfd = nix::sys::memfd::memfd_create(c"locks", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
-            .unwrap();
+        let memfd = memfd::create(c"locks").unwrap();
         // A description of its own, as another worker has that opens the memfd anew.
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memfd));
-        let again = File::options().read(true).write(true).open(path).unwrap();
-        exclude_each_other(&[Locks::new(memfd), Locks::new(again.into())], &stat);
+        let again = memfd::reopened(&memfd).unwrap();
+        exclude_each_other(&[Locks::new(memfd.into()), Locks::new(again)], &stat);
     }
 
     #[test]
@@ -248,9 +247,7 @@ mod tests {
         let file = File::create(directory.path().join("file")).unwrap();
         let stat = nix::sys::stat::fstat(&file).unwrap();
         let openers = [0; 2].map(|_| {
-            let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
-            let memfd = nix::sys::memfd::memfd_create(c"locks", flags).unwrap();
-            let mut locks = Locks::new(memfd);
+            let mut locks = Locks::new(memfd::create(c"locks").unwrap().into());
             locks.share_files(directory.path());
             locks
         });

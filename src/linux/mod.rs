@@ -5,6 +5,7 @@
 
 pub(crate) mod limits;
 pub(crate) mod lock;
+pub(crate) mod memfd;
 pub(crate) mod mountinfo;
 pub(crate) mod name;
 pub(crate) mod procfs;

@@ -25,13 +25,13 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{Uid, chdir};
 
 use crate::credentials::Id;
 use crate::error::{Context, Error};
 use crate::linux::lock::Locks;
+use crate::linux::memfd;
 use crate::linux::userns;
 use crate::owner::{Device, Owners, attributes, file_type};
 use crate::store::Places;
@@ -68,8 +68,8 @@ impl Outside {
     pub(crate) fn new(store: Option<PathBuf>) -> Result<Self, Error> {
         let places = Places::prepare(store);
         let side = places.open()?;
-        let memory = memfd_create(c"locks", MFdFlags::MFD_CLOEXEC);
-        let mut locks = Locks::new(memory.doing("memory for locks")?);
+        let memory = memfd::create(c"locks").doing("memory for locks")?;
+        let mut locks = Locks::new(memory.into());
         if let Some(recent) = &places.recent {
             locks.share_files(recent);
         }

@@ -5,17 +5,14 @@
 //! unanswered. The daemon reads the counters when the container ends, or when it is asked. Both map
 //! one sealed memfd, so neither can make the other fault.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::{Mode, fstat};
-use nix::unistd::ftruncate;
 
 use crate::linux::lock::{self, Claim};
+use crate::linux::memfd;
 use crate::linux::seccomp::{Slot, clear};
 use crate::linux::sys::{NOTIFICATION_WORDS, SharedWords};
 use crate::wire::ask::Namespaces;
@@ -138,40 +135,18 @@ pub(crate) struct Board {
 impl Board {
     /// A new board, all zero.
     pub(crate) fn create() -> Result<Self, Errno> {
-        let memfd = memfd_create(
-            c"subuidless-board",
-            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
-        )?;
-        let length = WORDS * size_of::<AtomicU64>();
-        ftruncate(&memfd, length.try_into().map_err(|_| Errno::EOVERFLOW)?)?;
-        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-        fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals))?;
-        Self::open(memfd)
+        Self::open(memfd::sealed(c"subuidless-board", WORDS)?)
     }
 
-    /// The board behind a memfd that [`Board::create`] made; EINVAL for others, which could fault
-    /// under our hands.
+    /// The board behind a memfd that [`Board::create`] made; EINVAL for others.
     pub(crate) fn open(memfd: OwnedFd) -> Result<Self, Errno> {
-        let seals = SealFlag::from_bits_retain(fcntl(&memfd, FcntlArg::F_GET_SEALS)?);
-        let length = usize::try_from(fstat(&memfd)?.st_size).unwrap_or_default();
-        if !seals.contains(SealFlag::F_SEAL_SHRINK) || length < WORDS * size_of::<AtomicU64>() {
-            return Err(Errno::EINVAL);
-        }
         let memory = SharedWords::map(memfd.as_fd(), WORDS)?;
         Ok(Self { memfd, memory })
     }
 
     /// For a role that is to be taken. To be called while /proc is the host's.
     pub(crate) fn claim(&self, role: Role) -> Result<Claim, Errno> {
-        let path = format!("/proc/self/fd/{}", self.memfd.as_raw_fd());
-        // Locks belong to the open file description, and all processes share the one that was
-        // received.
-        let file = open(
-            path.as_str(),
-            OFlag::O_RDWR | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )?;
-        Ok(Claim::new(file, role as usize))
+        memfd::reopened(self).map(|own| Claim::new(own, role as usize))
     }
 
     /// Whether some process has the role; an error is a yes.
@@ -384,6 +359,7 @@ mod tests {
 
     #[test]
     fn the_memory_can_be_neither_shrunk_nor_grown() {
+        use nix::unistd::ftruncate;
         let board = Board::create().unwrap();
         assert_eq!(ftruncate(board.as_fd(), 0), Err(Errno::EPERM));
         assert_eq!(ftruncate(board.as_fd(), 1 << 20), Err(Errno::EPERM));

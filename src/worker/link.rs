@@ -5,7 +5,6 @@
 //! container over, to be watched again.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +26,7 @@ use super::serve::Server;
 use crate::error::{Context, Error};
 use crate::identity::Table;
 use crate::linux::lock::Locks;
+use crate::linux::memfd;
 use crate::linux::procfs;
 use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
@@ -92,7 +92,7 @@ impl Link {
         let taken_over = TakenOver {
             listener,
             board: Board::open(board).doing(WHAT)?,
-            locks: Locks::new(reopened(&shared).doing(WHAT)?),
+            locks: Locks::new(memfd::reopened(&shared).doing(WHAT)?),
             identities: Table::open(shared.as_fd()).doing(WHAT)?,
             user: handover.user,
         };
@@ -241,12 +241,4 @@ fn hold(socket: &Path) -> Option<(OwnedFd, OsString)> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let directory: Result<OwnedFd, Errno> = open(socket.parent()?, flags, Mode::empty());
     Some((directory.ok()?, socket.file_name()?.to_owned()))
-}
-
-/// An open file description of its own: locks belong to the description, and the one received is
-/// every worker's.
-fn reopened(memfd: &OwnedFd) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
-    let file = File::options().read(true).write(true).open(path)?;
-    Ok(file.into())
 }

@@ -3,19 +3,18 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::write;
 use sendfd::SendWithFd;
 use tokio::process::{Child, Command};
 use tracing::{debug, warn};
 
 use crate::daemon::workers::{Container, Workers};
+use crate::linux::memfd;
 use crate::wire::mode::Mode;
 
 /// Between two attempts to have a guard.
@@ -85,11 +84,8 @@ fn start_one(workers: &Workers) -> io::Result<Child> {
 
 fn send(link: &UnixStream, container: &Container) -> io::Result<()> {
     // In a file: a packet has bounds.
-    let message: OwnedFd = memfd_create(c"subuidless-handover", MFdFlags::MFD_CLOEXEC)?;
     let bytes = container.handover.encode();
-    if write(&message, &bytes)? != bytes.len() {
-        return Err(io::ErrorKind::WriteZero.into());
-    }
+    let message = memfd::with_contents(c"subuidless-handover", &bytes)?;
     let fds = [
         container.listener.as_fd().as_raw_fd(),
         container.board.as_fd().as_raw_fd(),

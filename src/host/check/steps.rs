@@ -6,18 +6,18 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Gid, Uid, chown};
 use sendfd::{RecvWithFd, SendWithFd};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error};
+use crate::linux::memfd;
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot};
 use crate::linux::{sys, userns};
 use crate::syscalls::Dispatch;
@@ -126,7 +126,7 @@ fn try_as_supervisor(seen: &mut Supervisor) -> io::Result<()> {
     };
     let listener = ListenerFd::new(fd)?;
     seen.sync_wake_up = listener.enable_sync_wake_up();
-    let file = marked_file()?;
+    let file = memfd::with_contents(c"subuidless-check", CONTENT)?;
     let dispatch = Dispatch::new();
     loop {
         // Before Linux 6.11 only a hang-up tells that the target has ended.
@@ -148,14 +148,6 @@ fn try_as_supervisor(seen: &mut Supervisor) -> io::Result<()> {
         // ENOENT: it has ended meanwhile.
         let _ = listener.reply(call.id, reply);
     }
-}
-
-fn marked_file() -> io::Result<OwnedFd> {
-    let memfd = memfd_create(c"subuidless-check", MFdFlags::MFD_CLOEXEC)?;
-    let mut file = File::from(memfd);
-    file.write_all(CONTENT)?;
-    io::Seek::rewind(&mut file)?;
-    Ok(file.into())
 }
 
 fn join(seen: &mut Supervisor, pid: u32) {

@@ -8,6 +8,8 @@ use std::sync::atomic::AtomicU64;
 
 use libc::c_void;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::stat::fstat;
 
 /// Memory shared with another process, seen as atomic words.
 #[derive(Debug)]
@@ -22,14 +24,20 @@ unsafe impl Send for SharedWords {}
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
-    /// Maps `words` words of `memfd`, whose size must be sealed: a shrinking file would mean
-    /// SIGBUS.
+    /// Maps `words` words of `memfd`; EINVAL if it has less, or could be made to have less: touching
+    /// what is behind its end would mean SIGBUS.
     pub(crate) fn map(memfd: BorrowedFd, words: usize) -> Result<Self, Errno> {
+        let bytes = words * size_of::<AtomicU64>();
+        let seals = SealFlag::from_bits_retain(fcntl(memfd, FcntlArg::F_GET_SEALS)?);
+        let has_them = usize::try_from(fstat(memfd)?.st_size).is_ok_and(|length| length >= bytes);
+        if !seals.contains(SealFlag::F_SEAL_SHRINK) || !has_them {
+            return Err(Errno::EINVAL);
+        }
         // SAFETY: the kernel chooses the address, so no other mapping is touched.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                words * size_of::<AtomicU64>(),
+                bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 memfd.as_raw_fd(),

@@ -1,16 +1,15 @@
 //! From the syscall table to a filter that this program loads itself, where no runtime does.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{Read, Seek};
 
 use libseccomp::error::SeccompError;
 use libseccomp::{
     ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
 };
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{Comparison, IO_URING, comparisons};
+use crate::linux::memfd;
 use crate::syscalls::{Row, TABLE, Trap};
 
 /// Everything is allowed, the table's calls are notified: `struct sock_filter`s, as seccomp(2)
@@ -18,7 +17,7 @@ use crate::syscalls::{Row, TABLE, Trap};
 pub(crate) fn program() -> std::io::Result<Vec<u8>> {
     let filter = build().map_err(std::io::Error::other)?;
     // Loaded by hand, since libseccomp before 2.6 knows no WAIT_KILLABLE_RECV.
-    let mut file = File::from(memfd_create(c"filter", MFdFlags::MFD_CLOEXEC)?);
+    let mut file = memfd::create(c"filter")?;
     filter.export_bpf(&file).map_err(std::io::Error::other)?;
     file.rewind()?;
     let mut program = on_unnamed(libc::SECCOMP_RET_USER_NOTIF);

@@ -1,0 +1,61 @@
+//! Files in memory: memfd_create(2).
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
+use nix::unistd::ftruncate;
+
+pub(crate) fn create(name: &CStr) -> Result<File, Errno> {
+    memfd_create(name, MFdFlags::MFD_CLOEXEC).map(File::from)
+}
+
+/// To be read from its beginning.
+pub(crate) fn with_contents(name: &CStr, contents: &[u8]) -> io::Result<File> {
+    let mut file = create(name)?;
+    file.write_all(contents)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Of `words` zero words, a size that nobody can change: for [`crate::linux::sys::SharedWords`].
+pub(crate) fn sealed(name: &CStr, words: usize) -> Result<OwnedFd, Errno> {
+    let memfd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let length = words * size_of::<AtomicU64>();
+    ftruncate(&memfd, length.try_into().map_err(|_| Errno::EOVERFLOW)?)?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(memfd)
+}
+
+/// An open file description of its own, since that is what locks belong to: one that was received
+/// is its sender's, too. To be called while /proc is the host's.
+pub(crate) fn reopened(memfd: impl AsFd) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/self/fd/{}", memfd.as_fd().as_raw_fd());
+    open(
+        path.as_str(),
+        OFlag::O_RDWR | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::sys::SharedWords;
+
+    #[test]
+    fn only_memory_that_cannot_shrink_is_mapped() {
+        let map = |memfd: OwnedFd, words| SharedWords::map(memfd.as_fd(), words).map(drop);
+        let unsealed = with_contents(c"test", &[0; 4096]).unwrap();
+        assert_eq!(map(unsealed.into(), 512), Err(Errno::EINVAL));
+        assert_eq!(map(sealed(c"test", 512).unwrap(), 513), Err(Errno::EINVAL));
+        assert_eq!(map(sealed(c"test", 512).unwrap(), 512), Ok(()));
+    }
+}
