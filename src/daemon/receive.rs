@@ -7,14 +7,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{MsgFlags, recv};
-use sendfd::RecvWithFd;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::io::Interest;
@@ -293,20 +291,16 @@ async fn make_room() -> io::Result<()> {
 /// Reads what there is; `false` when the peer has closed.
 async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<bool, ReceiveError> {
     let mut chunk = [0; 8 * 1024];
-    let mut numbers: [RawFd; MAX_FDS + 1] = [-1; MAX_FDS + 1];
     loop {
         connection.readable().await?;
         make_room().await?;
-        let (length, count) = match connection.recv_with_fd(&mut chunk, &mut numbers) {
+        let receive = || Ok(sys::receive(connection, &mut chunk, MAX_FDS + 1)?);
+        let received = match connection.try_io(Interest::READABLE, receive) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             result => result?,
         };
-        // No program is started between these two lines, so close-on-exec comes in time.
-        let received = sys::adopt_received_fds(&numbers[..count]);
-        for fd in &received {
-            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(io::Error::from)?;
-        }
-        message.fds.extend(received);
+        let length = received.length;
+        message.fds.extend(received.files);
         message.scan.feed(&chunk[..length]);
         message.payload.extend_from_slice(&chunk[..length]);
         if message.fds.len() > MAX_FDS {

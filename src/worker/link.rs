@@ -19,7 +19,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::stat::Mode;
 use nix::unistd::Uid;
-use sendfd::{RecvWithFd, SendWithFd};
+use sendfd::SendWithFd;
 use tracing::{debug, info};
 
 use super::serve::Server;
@@ -115,13 +115,12 @@ impl Link {
         };
         let mut orders = Vec::new();
         let mut message = vec![0; 16 * 1024];
-        let mut fds: [RawFd; 2] = [-1; 2];
         // What comes with an fd is read apart from what comes behind it (unix(7)).
-        while let Ok((length, count)) = daemon.recv_with_fd(&mut message, &mut fds)
-            && length > 0
+        while let Ok(received) = sys::receive(daemon, &mut message, 1)
+            && received.length > 0
         {
-            let received = sys::adopt_received_fds(&fds[..count]).into_iter().next();
-            orders.extend(Orders::parse(&message[..length]).zip(received));
+            let pipe = received.files.into_iter().next();
+            orders.extend(Orders::parse(&message[..received.length]).zip(pipe));
         }
         orders
     }
@@ -192,9 +191,8 @@ fn receive(daemon: &UnixStream) -> io::Result<(Vec<u8>, Handover, Vec<OwnedFd>)>
     let mut received = Vec::new();
     loop {
         let mut chunk = vec![0; 64 * 1024];
-        let mut fds: [RawFd; FDS + 1] = [-1; FDS + 1];
-        let (length, count) = daemon.recv_with_fd(&mut chunk, &mut fds)?;
-        received.extend(sys::adopt_received_fds(&fds[..count]));
+        let sys::Received { length, files: fds } = sys::receive(daemon, &mut chunk, FDS + 1)?;
+        received.extend(fds);
         message.extend_from_slice(&chunk[..length]);
         // JSON ends with this byte, and strings in it may have it, too.
         if message.ends_with(b"}")

@@ -11,17 +11,16 @@ pub(in crate::daemon) mod link;
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{UnixCredentials, getsockopt};
-use sendfd::{RecvWithFd, SendWithFd};
+use sendfd::SendWithFd;
 use tracing::{debug, info, warn};
 
 use crate::error::{Context, Error};
@@ -313,18 +312,13 @@ impl Kept {
 
 /// What the daemon gives next; `None`: it has ended.
 fn receive(daemon: &UnixStream) -> io::Result<Option<Kept>> {
-    let mut fds: [RawFd; FDS] = [-1; FDS];
-    let (length, count) = daemon.recv_with_fd(&mut [0; 8], &mut fds)?;
-    let received = sys::adopt_received_fds(&fds[..count]);
-    if length == 0 {
+    let received = sys::receive(daemon, &mut [0; 8], FDS)?;
+    if received.length == 0 {
         return Ok(None);
-    }
-    for fd in &received {
-        fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     }
     let missing = |_| io::Error::other("it came without descriptors");
     let [listener, board, shared, message] =
-        <[OwnedFd; FDS]>::try_from(received).map_err(missing)?;
+        <[OwnedFd; FDS]>::try_from(received.files).map_err(missing)?;
     let mut bytes = Vec::new();
     let mut message = File::from(message);
     message.rewind()?;

@@ -6,14 +6,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Gid, Uid, chown};
-use sendfd::{RecvWithFd, SendWithFd};
+use sendfd::SendWithFd;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error};
@@ -119,9 +119,7 @@ pub(crate) fn supervisor() -> Result<(), Error> {
 
 fn try_as_supervisor(seen: &mut Supervisor) -> io::Result<()> {
     let link = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut fds: [RawFd; 1] = [-1];
-    let (_, count) = link.recv_with_fd(&mut [0], &mut fds)?;
-    let Some(fd) = sys::adopt_received_fds(&fds[..count]).pop() else {
+    let Some(fd) = sys::receive(&link, &mut [0], 1)?.files.pop() else {
         return Ok(());
     };
     let listener = ListenerFd::new(fd)?;

@@ -2,14 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use sendfd::RecvWithFd;
 
 use super::{Daemon, OLDER, ask_failed, daemons, shown, slow};
 use crate::error::{Context, Error};
@@ -79,20 +77,16 @@ impl Source {
         })?;
         let failed = |error| ask_failed(&daemon.path, slow(error));
         let mut answer = vec![0; 4096];
-        let mut fds: [RawFd; 1] = [-1];
-        let (length, count) = daemon
-            .connection
-            .recv_with_fd(&mut answer, &mut fds)
-            .map_err(failed)?;
-        let received = sys::adopt_received_fds(&fds[..count]).into_iter().next();
+        let received = sys::receive(&daemon.connection, &mut answer, 1);
+        let sys::Received { length, files } = received.map_err(|errno| failed(errno.into()))?;
         if length == 0 {
             return Err(ask_failed(&daemon.path, OLDER));
         }
         let answer: Tracing = serde_json::from_slice(&answer[..length])
             .map_err(|error| ask_failed(&daemon.path, error))?;
-        match (received, answer.refusal) {
+        match (files.into_iter().next(), answer.refusal) {
             (Some(pipe), None) => Ok(Self {
-                pipe: prepare(pipe).map_err(failed)?,
+                pipe: File::from(pipe),
                 path: daemon.path,
                 connection: Some(daemon.connection),
                 listeners: answer.listeners,
@@ -124,11 +118,6 @@ impl Source {
         output.flush()?;
         Ok(length > 0)
     }
-}
-
-fn prepare(pipe: OwnedFd) -> io::Result<File> {
-    fcntl(&pipe, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(File::from(pipe))
 }
 
 /// Whether the last who could write a line ends together with the daemon.

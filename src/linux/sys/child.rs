@@ -5,14 +5,12 @@
 //! without files of this one's, and in another working directory, may.
 
 use std::ffi::CStr;
-use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use libc::{c_int, c_uint};
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// What the child does before it makes its call.
 #[derive(Debug)]
@@ -35,7 +33,8 @@ impl Child<'_> {
             let fd = unsafe { libc::openat(self.file.as_raw_fd(), link.as_ptr(), libc::O_PATH) };
             Errno::result(fd).map(Some)
         });
-        opened?.ok_or(Errno::EACCES)
+        // It had a file, which found no room here.
+        opened?.ok_or(Errno::ENFILE)
     }
 
     /// Has the child bind the socket that its file is to an address as it is.
@@ -65,7 +64,7 @@ impl Child<'_> {
         // said.
         let pid = Errno::result(pid).map_err(|_| Errno::ENFILE)?;
         drop(theirs);
-        let answer = receive_result(ours.as_raw_fd());
+        let answer = receive_result(&ours);
         let waited = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
         debug_assert!(waited.is_ok(), "{waited:?}");
         answer
@@ -144,30 +143,16 @@ fn send_result(channel: RawFd, result: Result<Option<RawFd>, Errno>) {
     unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) };
 }
 
-/// ENFILE where the child could not answer: it was ended by somebody else, or too many files are on their way (unix(7)).
-fn receive_result(channel: RawFd) -> Result<Option<OwnedFd>, Errno> {
+/// ENFILE where the child could not answer: it was ended by somebody else, or too many files are on
+/// their way (unix(7)).
+fn receive_result(channel: &UnixStream) -> Result<Option<OwnedFd>, Errno> {
     let mut bytes = [0; size_of::<c_int>()];
-    let mut parts = [IoSliceMut::new(&mut bytes)];
-    let mut space = nix::cmsg_space!(RawFd);
-    let mut file = None;
-    let length = loop {
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        match recvmsg::<()>(channel, &mut parts, Some(&mut space), flags) {
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-            Ok(message) => {
-                for control in message.cmsgs()? {
-                    if let ControlMessageOwned::ScmRights(files) = control {
-                        file = super::adopt_received_fds(&files).pop();
-                    }
-                }
-                break message.bytes;
-            }
-        }
-    };
-    match (length == size_of::<c_int>()).then(|| c_int::from_ne_bytes(bytes)) {
-        None => Err(Errno::ENFILE),
-        Some(0) => Ok(file),
-        Some(errno) => Err(Errno::from_raw(errno)),
+    let mut received = super::receive(channel, &mut bytes, 1)?;
+    if received.length != bytes.len() {
+        return Err(Errno::ENFILE);
+    }
+    match c_int::from_ne_bytes(bytes) {
+        0 => Ok(received.files.pop()),
+        errno => Err(Errno::from_raw(errno)),
     }
 }

@@ -1,22 +1,84 @@
 //! Sockets, and what comes through them.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
+use libc::c_uint;
 use nix::errno::Errno;
 
 use super::owned_fd;
 
-/// Takes over fds that recvmsg(2) put into this process.
+/// What recvmsg(2) brings.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) length: usize,
+    pub(crate) files: Vec<OwnedFd>,
+}
+
+/// Receives bytes and at most `most` files, which are closed on exec from their first moment. The
+/// kernel closes those that there is no room for.
 ///
-/// The caller must have got them from SCM_RIGHTS just now and must not use the numbers again.
-pub(crate) fn adopt_received_fds(fds: &[RawFd]) -> Vec<OwnedFd> {
-    fds.iter()
-        // SAFETY: the kernel installed these fds for this message; the caller gives them up.
-        .map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) })
-        .collect()
+/// nix's recvmsg shows none of the files when there was no room for all of them, and then nobody
+/// closes those that have come.
+pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8], most: usize) -> Result<Received, Errno> {
+    let mut part = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    let files = c_uint::try_from(most * size_of::<RawFd>()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: only computes a size.
+    let room = unsafe { libc::CMSG_LEN(files) } as usize;
+    // Words, for the alignment of a control message.
+    let mut control = vec![0_u64; room.div_ceil(size_of::<u64>())];
+    // SAFETY: all-zero bytes are a valid `msghdr`.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = room as _;
+    let (socket, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_CMSG_CLOEXEC);
+    let length = loop {
+        // SAFETY: the message points to what is borrowed or owned here, with its length.
+        let result = unsafe { libc::recvmsg(socket, &raw mut message, flags) };
+        match Errno::result(result) {
+            Err(Errno::EINTR) => {}
+            result => break result?,
+        }
+    };
+    Ok(Received {
+        length: length.cast_unsigned(),
+        files: received_files(&message),
+    })
+}
+
+/// Takes over what has come with a message. It must be fresh from recvmsg(2), and be asked once.
+fn received_files(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut files = Vec::new();
+    // SAFETY: the kernel has filled the control buffer, which is still there.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !next.is_null() {
+        // SAFETY: the address of a header in that buffer.
+        let header = unsafe { next.read_unaligned() };
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: only computes an address.
+            let data = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
+            // SAFETY: only computes a size.
+            let before = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = (header.cmsg_len as usize - before) / size_of::<RawFd>();
+            for index in 0..count {
+                // SAFETY: the header says that there are as many.
+                let number = unsafe { data.wrapping_add(index).read_unaligned() };
+                // SAFETY: the kernel has just made it, and nobody else knows of it.
+                files.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+        // SAFETY: as for the first one.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+    files
 }
 
 /// Takes over the fds that systemd passed (sd_listen_fds(3)); to be called once, before anything
@@ -81,4 +143,33 @@ pub(crate) fn peer_pidfd(socket: BorrowedFd) -> Result<OwnedFd, Errno> {
     };
     Errno::result(result)?;
     owned_fd(fd.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    use sendfd::SendWithFd;
+    use std::io::Read;
+
+    #[test]
+    fn files_for_which_there_is_no_room_are_closed() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        theirs
+            .send_with_fd(b"hello", &[writer.as_raw_fd(); 5])
+            .unwrap();
+        drop(writer);
+        let mut bytes = [0; 8];
+        let received = receive(&ours, &mut bytes, 3).unwrap();
+        assert_eq!(&bytes[..received.length], b"hello");
+        assert_eq!(received.files.len(), 3);
+        for file in &received.files {
+            let flags = fcntl(file, FcntlArg::F_GETFD).unwrap();
+            assert_eq!(flags, FdFlag::FD_CLOEXEC.bits());
+        }
+        drop(received);
+        // Somebody who has the other end would make this wait.
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    }
 }
