@@ -17,7 +17,6 @@ mod user;
 
 pub(crate) use find::kind;
 pub(crate) use state::FirstProcess;
-pub(crate) use user::lines_in;
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;

@@ -6,14 +6,11 @@
 //! noNewPrivileges and capabilities stay as they are: the kernel holds the process to them.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
-
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use serde_json::{Map, Value, json};
 
+use crate::linux::accounts::accounts;
 use crate::linux::userns::{IdMap, IdMaps};
 use crate::syscalls::profile::Runtime;
 use crate::wire::handover::{NextUser, ProcessUser};
@@ -218,35 +215,8 @@ pub(super) fn add_home(
 
 /// passwd(5)
 fn home(rootfs: &Path, uid: u32) -> Option<String> {
-    lines_in(rootfs, "etc/passwd").iter().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let is_it = fields.get(2)?.parse() == Ok(uid);
-        fields
-            .get(5)
-            .filter(|_| is_it)
-            .map(|home| (*home).to_owned())
-    })
-}
-
-/// Far above any table of users that is a file.
-const MAX_FILE: u64 = 16 << 20;
-
-/// The lines of a file of a root file system, whose links lead nowhere else, and which may be made
-/// of anything. None without it.
-pub(crate) fn lines_in(rootfs: &Path, file: &str) -> Vec<String> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let read = || -> io::Result<String> {
-        let file = File::from(openat2(File::open(rootfs)?, file, how)?);
-        let mut bytes = Vec::new();
-        if file.metadata()?.is_file() {
-            file.take(MAX_FILE).read_to_end(&mut bytes)?;
-        }
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let text = read().unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+    let mut its = accounts(rootfs).filter(|account| account.uid == uid);
+    its.find_map(|account| account.home)
 }
 
 #[cfg(test)]

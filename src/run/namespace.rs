@@ -1,6 +1,5 @@
 //! Namespaces for containers: how `exec` enters them, and cgroups where crun expects them.
 
-
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};

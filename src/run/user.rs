@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 
 use crate::error::Error;
-use crate::front::lines_in;
+use crate::linux::accounts::{Account, accounts, groups};
 use crate::wire::handover::ProcessUser;
 
 /// The ids of a command.
@@ -92,13 +92,6 @@ pub(super) enum Names<'a> {
     Rootfs(&'a Path),
 }
 
-#[derive(Debug)]
-struct Account {
-    name: String,
-    uid: u32,
-    gid: u32,
-}
-
 impl std::fmt::Display for Names<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
@@ -129,8 +122,8 @@ impl Names<'_> {
             Self::Host => looked_up(name, Group::from_name(name))
                 .map(|group| group.map(|group| group.gid.as_raw())),
             Self::Rootfs(rootfs) => Ok(groups(rootfs)
-                .find(|(known, ..)| known == name)
-                .map(|(_, gid, _)| gid)),
+                .find(|group| group.name == name)
+                .map(|group| group.gid)),
         }
     }
 
@@ -145,8 +138,8 @@ impl Names<'_> {
             }
             Self::Rootfs(rootfs) => gids.extend(
                 groups(rootfs)
-                    .filter(|(_, _, members)| members.contains(&account.name))
-                    .map(|(_, gid, _)| gid),
+                    .filter(|group| group.members.contains(&account.name))
+                    .map(|group| group.gid),
             ),
         }
         let first = account.gid;
@@ -175,36 +168,8 @@ fn of_host(user: User) -> Account {
         name: user.name,
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),
+        home: None,
     }
-}
-
-/// passwd(5)
-fn accounts(rootfs: &Path) -> impl Iterator<Item = Account> {
-    lines_in(rootfs, "etc/passwd")
-        .into_iter()
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            Some(Account {
-                name: (*fields.first()?).to_owned(),
-                uid: fields.get(2)?.parse().ok()?,
-                gid: fields.get(3)?.parse().ok()?,
-            })
-        })
-}
-
-/// group(5): name, number, members.
-fn groups(rootfs: &Path) -> impl Iterator<Item = (String, u32, Vec<String>)> {
-    lines_in(rootfs, "etc/group")
-        .into_iter()
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let members = fields.get(3)?.split(',').map(str::to_owned).collect();
-            Some((
-                (*fields.first()?).to_owned(),
-                fields.get(2)?.parse().ok()?,
-                members,
-            ))
-        })
 }
 
 #[cfg(test)]
