@@ -18,6 +18,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{FileStat, Mode};
 use tracing::warn;
 
+use crate::linux::hash;
+
 /// Files share a lock by chance only.
 const STRIPES: usize = 512;
 /// The container's table of identities.
@@ -69,7 +71,7 @@ impl Locks {
 
     /// Excludes all others from the owner of the file that `stat` is of.
     pub(crate) fn lock_file(&self, stat: &FileStat) -> Result<Guard<'_>, Errno> {
-        let stripe = spread(stat.st_dev, stat.st_ino) % STRIPES;
+        let stripe = hash::spread(stat.st_dev, stat.st_ino) % STRIPES;
         let Some(files) = &self.files else {
             return self.lock(stripe);
         };
@@ -132,17 +134,10 @@ impl Locks {
 /// The byte of an inode in the file of all locks: so many that no two inodes share one but by a
 /// very rare chance.
 fn byte(device: u64, inode: u64) -> i64 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mixed = (inode.wrapping_mul(ODD) ^ device.rotate_left(32)).wrapping_mul(ODD);
     // A place in a file is no more than i64::MAX, the last byte included.
-    ((mixed ^ mixed >> 32) >> 2).cast_signed()
+    (hash::of_inode(device, inode) >> 2).cast_signed()
 }
 
-/// A number for a place in a table that inodes of all devices spread over evenly.
-pub(crate) fn spread(device: u64, inode: u64) -> usize {
-    let mixed = (inode ^ device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 32) as usize
-}
 /// Held from the load to the end of the store.
 #[derive(Debug)]
 pub(crate) struct Guard<'a> {

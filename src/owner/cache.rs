@@ -11,7 +11,7 @@ use nix::sys::statfs::FsType;
 use nix::time::{ClockId, clock_gettime};
 
 use super::record::Owner;
-use crate::linux::lock::spread;
+use crate::linux::hash::spread;
 
 /// Twice the coarsest tick of a Linux clock (HZ=100), in nanoseconds.
 const SETTLED_AFTER: i64 = 20_000_000;

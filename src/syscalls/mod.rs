@@ -38,6 +38,7 @@ use nix::errno::Errno;
 
 pub(crate) use describe::{describe, describe_reply, describe_results, escaped};
 
+use crate::linux::hash;
 use crate::linux::seccomp::{Notification, Reply};
 use crate::target::{Abi, Call};
 
@@ -335,15 +336,9 @@ pub(crate) static TABLE: &[Row] = &[
     ),
 ];
 
-/// Tells this table from that of another version, whose rows are in other places (FNV-1a of the
-/// names).
+/// Tells this table from that of another version, whose rows are in other places.
 pub(crate) fn fingerprint() -> u64 {
-    TABLE
-        .iter()
-        .flat_map(|row| row.name.bytes().chain([0]))
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+    hash::of_bytes(TABLE.iter().flat_map(|row| row.name.bytes().chain([0])))
 }
 
 /// The architectures whose calls are answered, as a notification names them and as libseccomp does.

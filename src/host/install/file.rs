@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::{Act, Report};
 use crate::error::{Context, Error};
+use crate::linux::hash;
 
 const MARK: &str = "# Written by `subuidless install`, and left alone once changed. Sum: ";
 const DIRECTORIES: &str = "# Directories made for it: ";
@@ -76,12 +77,9 @@ fn render(mine: &Mine) -> String {
     format!("{MARK}{}\n{rest}", sum(&rest))
 }
 
-/// FNV-1a: it has to notice a change, not to withstand one that is made for it.
+/// It has to notice a change, not to withstand one that is made for it.
 fn sum(text: &str) -> String {
-    let sum = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{sum:016x}")
+    format!("{:016x}", hash::of_bytes(text.bytes()))
 }
 
 /// Makes the file say this. `Keep` for one that does already, `None` for one that is left alone.
