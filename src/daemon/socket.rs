@@ -153,7 +153,12 @@ fn activation_fd() -> Result<Option<OwnedFd>, Error> {
     let mut fds = sd_notify::listen_fds().map_err(|source| Error::Activation { source })?;
     match (fds.len(), fds.next()) {
         (0, _) | (_, None) => Ok(None),
-        (1, Some(fd)) => Ok(Some(sys::adopt_activation_fd(fd))),
+        (1, Some(fd)) => {
+            let socket = sys::duplicate(fd).map_err(|errno| Error::Activation {
+                source: errno.into(),
+            })?;
+            Ok(Some(socket))
+        }
         (count, _) => Err(Error::ActivationCount { count }),
     }
 }

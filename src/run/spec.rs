@@ -3,14 +3,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use terminal_size::terminal_size_of;
 
 use super::network::Network;
 use crate::error::Error;
-use crate::linux::sys;
 use crate::wire::handover::ProcessUser;
 
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -217,9 +216,9 @@ impl Wishes {
         process.insert("terminal".into(), self.terminal.into());
         process.remove("consoleSize");
         if self.terminal
-            && let Ok((rows, columns)) = sys::window_size(std::io::stdin().as_fd())
+            && let Some((width, height)) = terminal_size_of(std::io::stdin())
         {
-            let size = json!({"height": rows, "width": columns});
+            let size = json!({"height": height.0, "width": width.0});
             process.insert("consoleSize".into(), size);
         }
         if !self.command.is_empty() {

@@ -95,7 +95,9 @@ pub(crate) fn open_lmdb(
         // SAFETY: without locks nobody may write, and on a read-only file system nobody can.
         unsafe { options.flags(heed::EnvFlags::READ_ONLY | heed::EnvFlags::NO_LOCK) };
     }
-    // SAFETY: LMDB's map must not be changed but through LMDB; the directory is private to the user
-    // (0700).
+    // SAFETY: LMDB's map must not be changed but through LMDB. The directory is closed to all but
+    // this user (`wire::rundir`), whose other programs could change the map all the same; against
+    // them the worst that LMDB's own code does with it is to end the process. So only processes that
+    // may be ended open it, and others have it read through before (`store::damage`).
     unsafe { options.open(directory) }
 }

@@ -176,20 +176,6 @@ pub(crate) fn ignore_termination() {
     }
 }
 
-/// The rows and columns of the terminal `fd`.
-pub(crate) fn window_size(fd: BorrowedFd) -> Result<(u16, u16), Errno> {
-    let mut size = libc::winsize {
-        ws_row: 0,
-        ws_col: 0,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    // SAFETY: the ioctl writes one `winsize`.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
-    Errno::result(result)?;
-    Ok((size.ws_row, size.ws_col))
-}
-
 /// Starts `command` as nobody's child: in a session of its own, deaf to SIGTERM, with no file of
 /// this process but its standard ones. This process must have one thread.
 pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {

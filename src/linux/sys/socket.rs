@@ -81,11 +81,12 @@ fn received_files(message: &libc::msghdr) -> Vec<OwnedFd> {
     files
 }
 
-/// Takes over the fds that systemd passed (sd_listen_fds(3)); to be called once, before anything
-/// opens files.
-pub(crate) fn adopt_activation_fd(fd: RawFd) -> OwnedFd {
-    // SAFETY: sd_listen_fds(3): the fds from 3 on belong to this process, and the caller asks once.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+/// A duplicate of what a number stands for that is nobody's in this program, as systemd passes one
+/// (sd_listen_fds(3)).
+pub(crate) fn duplicate(fd: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is touched, and a number that is not open is EBADF.
+    let result = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    owned_fd(result.into())
 }
 
 /// bind(2) to an address as it is.
