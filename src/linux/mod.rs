@@ -5,6 +5,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod hash;
+pub(crate) mod attribute;
 pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod memfd;

@@ -9,13 +9,11 @@ use super::attribute::original;
 use super::kept::Named;
 use super::record::{KeptAttribute, Record};
 use super::{Owners, carries_xattrs, file_type};
+use crate::linux::attribute;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
 use crate::store::{Key, store_failed};
-
-/// XATTR_SIZE_MAX, and the most that the side store takes of one inode.
-const LARGEST: usize = 65_536;
 
 /// What is kept of one open file; names are those of [`super::Attribute::Kept`].
 #[derive(Debug)]
@@ -48,14 +46,9 @@ impl Kept<'_> {
                 .map(|known| known.value));
         }
         let path = procfs::own_fd(self.file);
-        let mut value = vec![0; LARGEST];
-        match sys::getxattr(path.as_c_str(), name.as_c_str(), &mut value, true) {
-            Ok(length) => {
-                value.truncate(length);
-                Ok(Some(value))
-            }
+        match attribute::value(path.as_c_str(), name.as_c_str(), true) {
             Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
-            Err(errno) => Err(errno),
+            value => value.map(Some),
         }
     }
 
@@ -105,7 +98,7 @@ impl Kept<'_> {
             let sizes = attributes
                 .iter()
                 .map(|known| known.name.len() + known.value.len());
-            if sizes.sum::<usize>() > LARGEST {
+            if sizes.sum::<usize>() > attribute::LARGEST {
                 return Err(Errno::ENOSPC);
             }
             Ok(())

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::Owners;
 use super::attribute::{Attribute, PREFIX};
 use super::keeper::Kept;
+use crate::linux;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
@@ -26,7 +27,7 @@ pub(crate) type Named = (Vec<u8>, Vec<u8>);
 /// since it was kept.
 pub(crate) fn attributes(owners: &Owners, fd: BorrowedFd, mode: u32) -> Result<Vec<Named>, Errno> {
     let path = procfs::own_fd(fd);
-    let names = match whole(|buffer| sys::listxattr(path.as_c_str(), buffer, true)) {
+    let names = match linux::attribute::names(path.as_c_str(), true) {
         Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
         names => names?,
     };
@@ -38,7 +39,7 @@ pub(crate) fn attributes(owners: &Owners, fd: BorrowedFd, mode: u32) -> Result<V
             continue;
         }
         let real = Name::new(name.to_vec());
-        let value = whole(|buffer| sys::getxattr(path.as_c_str(), real.as_c_str(), buffer, true));
+        let value = linux::attribute::value(path.as_c_str(), real.as_c_str(), true);
         let mut value = match value {
             // Removed meanwhile, or another user's; capabilities for another root of another
             // namespace.
@@ -137,7 +138,7 @@ pub(crate) fn remove_access_list(fd: BorrowedFd) -> Result<(), Errno> {
 /// Another program's attribute; `None` if there is none.
 pub(crate) fn foreign_attribute(fd: BorrowedFd, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
     let path = procfs::own_fd(fd);
-    match whole(|buffer| sys::getxattr(path.as_c_str(), name, buffer, true)) {
+    match linux::attribute::value(path.as_c_str(), name, true) {
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
         value => value.map(Some),
     }
@@ -153,20 +154,4 @@ pub(crate) fn set_foreign_attribute(
 
 fn attribute(name: &[u8]) -> Attribute {
     Attribute::of(Name::new(name.to_vec()).as_c_str())
-}
-
-/// Reads into a buffer that is made large enough: XATTR_SIZE_MAX and XATTR_LIST_MAX are both 64
-/// KiB.
-fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut value = vec![0; 1024];
-    loop {
-        match read(&mut value) {
-            Ok(length) => {
-                value.truncate(length);
-                return Ok(value);
-            }
-            Err(Errno::ERANGE) if value.len() < 65_536 => value.resize(65_536, 0),
-            Err(errno) => return Err(errno),
-        }
-    }
 }

@@ -8,27 +8,30 @@ use nix::sys::stat::{
     FchmodatFlags, Mode, SFlag, fchmod as change_mode_of, fchmodat as change_mode_at,
 };
 
-use super::permission::{Named, allow, check_as, check_change};
+use super::permission::{FileArgument, allow, check_as, check_change};
 use super::stat::beside;
 use crate::credentials::Access;
-use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::owner::file_type;
-use crate::target::{Abi, Call, Location, PROCFS};
+use crate::target::{Abi, Call, PROCFS};
 
 // ---- chmod(2)
 
 pub(super) fn chmod(call: &mut Call) -> Result<Reply, Errno> {
-    change_mode(call, Named::path(0), 1)
+    change_mode(call, FileArgument::path(0), 1)
 }
 
 pub(super) fn fchmod(call: &mut Call) -> Result<Reply, Errno> {
-    change_mode(call, Named::fd(call, 0), 1)
+    change_mode(call, FileArgument::fd(call, 0), 1)
 }
 
 pub(super) fn fchmodat(call: &mut Call) -> Result<Reply, Errno> {
-    change_mode(call, Named::at(call.dirfd(0), 1, AtFlags::empty()), 2)
+    change_mode(
+        call,
+        FileArgument::at(call.dirfd(0), 1, AtFlags::empty()),
+        2,
+    )
 }
 
 pub(super) fn fchmodat2(call: &mut Call) -> Result<Reply, Errno> {
@@ -37,11 +40,11 @@ pub(super) fn fchmodat2(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: EINVAL.
         return Ok(Reply::Continue);
     }
-    change_mode(call, Named::at(call.dirfd(0), 1, flags), 2)
+    change_mode(call, FileArgument::at(call.dirfd(0), 1, flags), 2)
 }
 
 /// `mode` is an argument number.
-fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
+fn change_mode(call: &mut Call, named: FileArgument, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
     bring_up(call, named);
     check_change(call, named, |call, subject, file, location| {
@@ -78,24 +81,13 @@ fn change_mode(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errn
 
 /// What is kept of a special file in a lower layer of an overlay goes along when the kernel copies
 /// it up; whatever is wrong with the call, the kernel says.
-fn bring_up(call: &Call, named: Named) {
+fn bring_up(call: &Call, named: FileArgument) {
     if !call.container.owners.side_store_is_used() || !call.container.has_overlays() {
         // Nearly always.
         return;
     }
-    let Ok(path) = named
-        .path
-        .map_or(Ok(Name::default()), |path| call.path(path))
-    else {
-        return;
-    };
-    let location = Location {
-        dirfd: named.dirfd,
-        path: path.as_c_str(),
-        follow: !named.flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
-        empty_path: named.flags.contains(AtFlags::AT_EMPTY_PATH),
-    };
-    if let Some((file, stat)) = beside(call, &location)
+    if let Some(path) = named.read(call)
+        && let Some((file, stat)) = beside(call, &named.location(&path))
         && call.ensure_waiting().is_ok()
     {
         let _ = call.container.owners.bring_up(file.as_fd(), &stat);
@@ -114,7 +106,7 @@ enum Times {
     Kept,
 }
 
-fn change_times(call: &mut Call, named: Named, times: Times) -> Result<Reply, Errno> {
+fn change_times(call: &mut Call, named: FileArgument, times: Times) -> Result<Reply, Errno> {
     if times == Times::Kept {
         // CONTINUE: nothing to check.
         return Ok(Reply::Continue);
@@ -139,12 +131,12 @@ fn given(call: &Call, times: usize) -> Times {
 
 pub(super) fn utime(call: &mut Call) -> Result<Reply, Errno> {
     let times = given(call, 1);
-    change_times(call, Named::path(0), times)
+    change_times(call, FileArgument::path(0), times)
 }
 
 pub(super) fn utimes(call: &mut Call) -> Result<Reply, Errno> {
     let times = given(call, 1);
-    change_times(call, Named::path(0), times)
+    change_times(call, FileArgument::path(0), times)
 }
 
 pub(super) fn futimesat(call: &mut Call) -> Result<Reply, Errno> {
@@ -204,30 +196,34 @@ fn is_valid(nanoseconds: i64) -> bool {
 }
 
 /// `dirfd` and path in the first two arguments; without a path `dirfd` is the file.
-fn path_or_fd(call: &Call, flags: AtFlags) -> Named {
+fn path_or_fd(call: &Call, flags: AtFlags) -> FileArgument {
     match call.register(1) {
-        0 => Named::fd(call, 0),
-        _ => Named::at(call.dirfd(0), 1, flags),
+        0 => FileArgument::fd(call, 0),
+        _ => FileArgument::at(call.dirfd(0), 1, flags),
     }
 }
 
 // ---- access(2)
 
 pub(super) fn access(call: &mut Call) -> Result<Reply, Errno> {
-    may_access(call, Named::path(0), 1)
+    may_access(call, FileArgument::path(0), 1)
 }
 
 pub(super) fn faccessat(call: &mut Call) -> Result<Reply, Errno> {
-    may_access(call, Named::at(call.dirfd(0), 1, AtFlags::empty()), 2)
+    may_access(
+        call,
+        FileArgument::at(call.dirfd(0), 1, AtFlags::empty()),
+        2,
+    )
 }
 
 pub(super) fn faccessat2(call: &mut Call) -> Result<Reply, Errno> {
     let flags = AtFlags::from_bits_retain(call.int(3));
-    may_access(call, Named::at(call.dirfd(0), 1, flags), 2)
+    may_access(call, FileArgument::at(call.dirfd(0), 1, flags), 2)
 }
 
 /// fs/open.c, do_faccessat. `mode` is an argument number.
-fn may_access(call: &mut Call, named: Named, mode: usize) -> Result<Reply, Errno> {
+fn may_access(call: &mut Call, named: FileArgument, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
     let by_effective_ids = named.flags.contains(AtFlags::AT_EACCESS);
     let known = AtFlags::AT_EACCESS | AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;

@@ -50,12 +50,7 @@ fn change_at(
     flags: AtFlags,
 ) -> Result<Reply, Errno> {
     let path = call.path(path)?;
-    let location = Location {
-        dirfd,
-        path: path.as_c_str(),
-        follow: !flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
-        empty_path: flags.contains(AtFlags::AT_EMPTY_PATH),
-    };
+    let location = Location::new(dirfd, path.as_c_str(), flags);
     let file = call.resolve(&location)?;
     let change = call.owner_change(uid, uid + 1);
     apply(call, file.as_fd(), change)

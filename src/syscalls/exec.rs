@@ -37,12 +37,7 @@ fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Rep
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
-    let location = Location {
-        dirfd,
-        path: path.as_c_str(),
-        follow: !flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
-        empty_path: flags.contains(AtFlags::AT_EMPTY_PATH),
-    };
+    let location = Location::new(dirfd, path.as_c_str(), flags);
     let Ok(file) = call.resolve(&location) else {
         // CONTINUE: the kernel says why.
         return Ok(Reply::Continue);

@@ -23,7 +23,6 @@ mod make;
 mod mount;
 mod open;
 mod permission;
-mod posix_acl;
 pub(crate) mod profile;
 mod setid;
 mod site;
@@ -31,7 +30,6 @@ mod socket;
 mod stat;
 mod view;
 mod xattr;
-mod xattrat;
 
 use libseccomp::{ScmpArch, ScmpSyscall};
 use nix::errno::Errno;
@@ -279,10 +277,10 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("removexattr", Trap::Always, xattr::removexattr),
     emulated("lremovexattr", Trap::Always, xattr::lremovexattr),
     emulated("fremovexattr", Trap::Always, xattr::fremovexattr),
-    emulated_new("setxattrat", 463, xattrat::setxattrat),
-    emulated_new("getxattrat", 464, xattrat::getxattrat),
-    emulated_new("listxattrat", 465, xattrat::listxattrat),
-    emulated_new("removexattrat", 466, xattrat::removexattrat),
+    emulated_new("setxattrat", 463, xattr::setxattrat),
+    emulated_new("getxattrat", 464, xattr::getxattrat),
+    emulated_new("listxattrat", 465, xattr::listxattrat),
+    emulated_new("removexattrat", 466, xattr::removexattrat),
     emulated("access", Trap::Always, attribute::access),
     emulated("faccessat", Trap::Always, attribute::faccessat),
     emulated("faccessat2", Trap::Always, attribute::faccessat2),

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, TMPFS_MAGIC, fstatfs};
@@ -60,12 +60,7 @@ pub(super) fn mount(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
-    let location = Location {
-        dirfd: Dirfd::Cwd,
-        path: path.as_c_str(),
-        follow: true,
-        empty_path: false,
-    };
+    let location = Location::new(Dirfd::Cwd, path.as_c_str(), AtFlags::empty());
     let Ok(directory) = call.resolve(&location) else {
         // CONTINUE: the kernel says why.
         return Ok(Reply::Continue);

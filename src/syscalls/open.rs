@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, ResolveFlag, openat as open_at};
+use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat as open_at};
 use nix::sys::stat::{Mode, SFlag};
 
 use super::site::{Site, is_out_of_reach, may_inherit};
@@ -186,12 +186,7 @@ fn open_present(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno>
 
 /// A link that cannot be created through leads to something that is there, or nowhere.
 fn open_behind_link(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
-    let location = Location {
-        dirfd: wanted.dirfd,
-        path: wanted.path.as_c_str(),
-        follow: true,
-        empty_path: false,
-    };
+    let location = Location::new(wanted.dirfd, wanted.path.as_c_str(), AtFlags::empty());
     match call.resolve(&location) {
         Ok(file) => check_present(call, site, &file, wanted),
         // CONTINUE: the kernel says why.
@@ -267,12 +262,11 @@ fn hand_over(call: &Call, file: &OwnedFd, wanted: &Open) -> Result<Reply, Errno>
 
 /// O_TMPFILE: the path is the directory's.
 fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
-    let location = Location {
-        dirfd: wanted.dirfd,
-        path: wanted.path.as_c_str(),
-        follow: !wanted.flags.contains(OFlag::O_NOFOLLOW),
-        empty_path: false,
+    let flags = match wanted.flags.contains(OFlag::O_NOFOLLOW) {
+        true => AtFlags::AT_SYMLINK_NOFOLLOW,
+        false => AtFlags::empty(),
     };
+    let location = Location::new(wanted.dirfd, wanted.path.as_c_str(), flags);
     let who = call.who_among_files()?;
     let as_kernel = call.container.identities.creates_as_kernel(who);
     if (as_kernel && !may_inherit(call, &location, location.path, false)) || is_out_of_reach(call)?

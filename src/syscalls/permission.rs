@@ -16,14 +16,14 @@ use crate::target::{Call, Dirfd, Location};
 
 /// Where a call names its file; numbers are those of arguments.
 #[derive(Clone, Copy)]
-pub(super) struct Named {
+pub(super) struct FileArgument {
     pub(super) dirfd: Dirfd,
     /// `None`: the file is `dirfd` itself.
     pub(super) path: Option<usize>,
     pub(super) flags: AtFlags,
 }
 
-impl Named {
+impl FileArgument {
     pub(super) fn path(path: usize) -> Self {
         Self::at(Dirfd::Cwd, path, AtFlags::empty())
     }
@@ -47,6 +47,17 @@ impl Named {
             flags: AtFlags::AT_EMPTY_PATH,
         }
     }
+
+    /// The path, empty where there is none; `None`: the kernel finds the same fault.
+    pub(super) fn read(&self, call: &Call) -> Option<Name> {
+        self.path
+            .map_or(Some(Name::default()), |path| call.path(path).ok())
+    }
+
+    /// With the path that has been read.
+    pub(super) fn location<'a>(&self, path: &'a Name) -> Location<'a> {
+        Location::new(self.dirfd, path.as_c_str(), self.flags)
+    }
 }
 
 /// The capabilities with which root is not held up by owners and modes.
@@ -58,7 +69,7 @@ const OVER_FILES: u64 = capability::DAC_OVERRIDE | capability::FOWNER | capabili
 /// between two calls of the target's own.
 pub(super) fn check(
     call: &mut Call,
-    named: Named,
+    named: FileArgument,
     decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
 ) -> Result<Reply, Errno> {
     let subject = call.subject()?;
@@ -69,33 +80,22 @@ pub(super) fn check(
 pub(super) fn check_as(
     call: &mut Call,
     subject: &Subject,
-    named: Named,
+    named: FileArgument,
     decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
 ) -> Result<Reply, Errno> {
     if subject.has(OVER_FILES) || call.is_nested() {
         // CONTINUE: nothing holds it up, neither here nor in the kernel.
         return Ok(Reply::Continue);
     }
-    let Ok(path) = named
-        .path
-        .map_or(Ok(Name::default()), |path| call.path(path))
-    else {
+    let Some(path) = named.read(call) else {
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
-    if named.path.is_some()
-        && path.as_c_str().is_empty()
-        && !named.flags.contains(AtFlags::AT_EMPTY_PATH)
-    {
+    let location = named.location(&path);
+    if location.is_empty() && !location.empty_path {
         // CONTINUE: ENOENT.
         return Ok(Reply::Continue);
     }
-    let location = Location {
-        dirfd: named.dirfd,
-        path: path.as_c_str(),
-        follow: !named.flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
-        empty_path: named.flags.contains(AtFlags::AT_EMPTY_PATH),
-    };
     let Ok(mode) = call.mode_of(&location) else {
         // CONTINUE: the kernel says why.
         return Ok(Reply::Continue);
@@ -111,7 +111,7 @@ pub(super) fn check_as(
 /// (mnt_want_write).
 pub(super) fn check_change(
     call: &mut Call,
-    named: Named,
+    named: FileArgument,
     decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
 ) -> Result<Reply, Errno> {
     check(call, named, |call, subject, mode, location| {

@@ -17,7 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::permission::is_read_only;
-use super::posix_acl;
+use super::xattr::posix_acl;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
 use crate::identity::{Identities, Index};
 use crate::linux::name::Name;
@@ -338,12 +338,7 @@ fn directory_of(dirfd: Dirfd, prefix: &Name) -> Location<'_> {
         path if path.is_empty() => c".",
         path => path,
     };
-    Location {
-        dirfd,
-        path,
-        follow: true,
-        empty_path: false,
-    }
+    Location::new(dirfd, path, AtFlags::empty())
 }
 
 /// Whether a file that the container's root creates may belong to another group, or take an access
@@ -354,9 +349,8 @@ pub(super) fn may_inherit(
     path: &CStr,
     follows: bool,
 ) -> bool {
-    let reached = match call.name(directory) {
-        Some(reached) if !call.container.shows_worker() => reached,
-        _ => return true,
+    let Some(reached) = call.name(directory) else {
+        return true;
     };
     let hands_down = match call.glance(&reached, true) {
         Ok(Some(owner)) => owner.gid.is_some() || owner.hands_down_list,

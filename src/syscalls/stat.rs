@@ -195,12 +195,7 @@ impl Filled {
 
 /// The fd is the first argument.
 fn answer_fd(call: &mut Call, form: &Form) -> Result<Reply, Errno> {
-    let location = Location {
-        dirfd: Dirfd::from_fd(call.int(0)),
-        path: c"",
-        follow: true,
-        empty_path: true,
-    };
+    let location = Location::new(Dirfd::from_fd(call.int(0)), c"", AtFlags::AT_EMPTY_PATH);
     answer(call, &location, form)
 }
 
@@ -224,13 +219,7 @@ fn answer_path(
         // CONTINUE: ENOENT, EBADF or EINVAL.
         return Ok(Reply::Continue);
     }
-    let location = Location {
-        dirfd,
-        path: path.as_c_str(),
-        // The file behind an fd is reached through a link: /proc/PID/fd/N.
-        follow: is_fd || !flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
-        empty_path: is_fd,
-    };
+    let location = Location::new(dirfd, path.as_c_str(), flags);
     answer(call, &location, form)
 }
 
@@ -247,10 +236,8 @@ fn may_succeed(dirfd: Dirfd, is_fd: bool, flags: AtFlags) -> bool {
 }
 
 fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Errno> {
-    let reached = match call.name(location) {
-        Some(reached) if !call.container.shows_worker() => reached,
-        // The kernel would take a link to `/proc/self` on the way for one to us.
-        _ => return answer_resolved(call, location, form),
+    let Some(reached) = call.name(location) else {
+        return answer_resolved(call, location, form);
     };
     let name = reached.as_c_str();
     if call.thread.expects_owner {
@@ -323,11 +310,8 @@ pub(super) fn beside(call: &Call, location: &Location) -> Option<(OwnedFd, FileS
     if !call.container.owners.side_store_is_used() {
         return None;
     }
-    let follow = location.follow || location.is_empty();
-    if let Some(reached) = call
-        .name(location)
-        .filter(|_| !call.container.shows_worker())
-        && !may_be_in_side_store(call, reached.as_c_str(), follow)
+    if let Some(reached) = call.name(location)
+        && !may_be_in_side_store(call, reached.as_c_str(), location.follow)
     {
         return None;
     }

@@ -222,11 +222,8 @@ impl Call<'_> {
     }
 
     fn glance_at_mode(&mut self, location: &Location) -> Option<FileMode> {
-        let reached = self
-            .name(location)
-            .filter(|_| !self.container.shows_worker())?;
-        let follow = location.follow || location.is_empty();
-        let flags = match follow {
+        let reached = self.name(location)?;
+        let flags = match location.follow {
             true => AtFlags::empty(),
             false => AtFlags::AT_SYMLINK_NOFOLLOW,
         };
@@ -235,7 +232,7 @@ impl Call<'_> {
         let owner = match self.thread.owners.get(Version::of(&stat)) {
             _ if !carries => None,
             Some(owner) => Some(owner),
-            None => self.glance(&reached, follow).ok()?,
+            None => self.glance(&reached, location.follow).ok()?,
         };
         if owner.is_none() && self.container.owners.may_be_beside(file_type(stat.st_mode)) {
             return None;

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 
 use super::{Call, PROCFS};
@@ -90,7 +90,18 @@ const MAX_PATH: usize = 4095;
 
 pub(super) const O_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
-impl Location<'_> {
+impl<'a> Location<'a> {
+    /// As calls with `flags` mean it. The file behind an fd is reached through a link,
+    /// `/proc/PID/fd/N`, so that is always followed.
+    pub(crate) fn new(dirfd: Dirfd, path: &'a CStr, flags: AtFlags) -> Self {
+        Self {
+            dirfd,
+            path,
+            follow: path.is_empty() || !flags.contains(AtFlags::AT_SYMLINK_NOFOLLOW),
+            empty_path: flags.contains(AtFlags::AT_EMPTY_PATH),
+        }
+    }
+
     pub(super) fn is_absolute(&self) -> bool {
         self.path.to_bytes().starts_with(b"/")
     }
@@ -112,6 +123,10 @@ impl Call<'_> {
     /// A name by which this thread reaches the file in one system call, following links as the
     /// location says; `None` if it takes [`Call::resolve`].
     pub(crate) fn name<'a>(&self, location: &Location<'a>) -> Option<Reached<'a>> {
+        if self.container.shows_worker() {
+            // The kernel would take a link to `/proc/self` on the way for one to us.
+            return None;
+        }
         if location.is_empty() {
             return self.base_name(location.dirfd).map(Reached::Behind);
         }

@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use super::{Call, Location, PROCFS};
+use super::{Call, Dirfd, Location, PROCFS};
 use crate::credentials::{FileCapabilities, Program};
 use crate::linux::procfs;
 use crate::linux::sys;
@@ -25,12 +25,7 @@ impl Call<'_> {
         for _ in 0..MAX_INTERPRETERS {
             match interpreter(file.as_fd())? {
                 Some(path) => {
-                    let location = Location {
-                        dirfd: super::Dirfd::Cwd,
-                        path: path.as_c_str(),
-                        follow: true,
-                        empty_path: false,
-                    };
+                    let location = Location::new(Dirfd::Cwd, path.as_c_str(), AtFlags::empty());
                     file = self.resolve(&location)?;
                 }
                 None => return self.program_itself(file.as_fd()),

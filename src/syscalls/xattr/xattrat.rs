@@ -4,22 +4,24 @@
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 
-use super::permission::Named;
-use super::xattr::{self, Asked, Change};
+use super::change::change;
+use super::read::{get, list};
+use super::{Asked, Change};
 use crate::linux::seccomp::Reply;
+use crate::syscalls::permission::FileArgument;
 use crate::target::Call;
 
 /// The file that the first three arguments name; `None` for flags that there are none of.
-fn named(call: &Call) -> Option<Named> {
+fn named(call: &Call) -> Option<FileArgument> {
     let flags = AtFlags::from_bits_retain(call.int(2));
     if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
         return None;
     }
     let is_fd =
         || call.register(1) == 0 || call.path(1).is_ok_and(|path| path.as_c_str().is_empty());
-    let named = Named::at(call.dirfd(0), 1, flags);
+    let named = FileArgument::at(call.dirfd(0), 1, flags);
     Some(if flags.contains(AtFlags::AT_EMPTY_PATH) && is_fd() {
-        Named {
+        FileArgument {
             path: None,
             ..named
         }
@@ -56,23 +58,23 @@ fn asked(call: &Call) -> Option<Asked> {
     })
 }
 
-pub(super) fn getxattrat(call: &mut Call) -> Result<Reply, Errno> {
+pub(in crate::syscalls) fn getxattrat(call: &mut Call) -> Result<Reply, Errno> {
     match asked(call) {
-        Some(asked) if asked.flags == 0 => xattr::get(call, &asked),
+        Some(asked) if asked.flags == 0 => get(call, &asked),
         // CONTINUE: EINVAL, E2BIG or a bad pointer.
         _ => Ok(Reply::Continue),
     }
 }
 
-pub(super) fn setxattrat(call: &mut Call) -> Result<Reply, Errno> {
+pub(in crate::syscalls) fn setxattrat(call: &mut Call) -> Result<Reply, Errno> {
     match asked(call) {
-        Some(asked) => xattr::change(call, &asked, Change::Set),
+        Some(asked) => change(call, &asked, Change::Set),
         // CONTINUE: EINVAL, E2BIG or a bad pointer.
         None => Ok(Reply::Continue),
     }
 }
 
-pub(super) fn listxattrat(call: &mut Call) -> Result<Reply, Errno> {
+pub(in crate::syscalls) fn listxattrat(call: &mut Call) -> Result<Reply, Errno> {
     let Some(named) = named(call) else {
         // CONTINUE: EINVAL.
         return Ok(Reply::Continue);
@@ -84,10 +86,10 @@ pub(super) fn listxattrat(call: &mut Call) -> Result<Reply, Errno> {
         size: call.register(4),
         flags: 0,
     };
-    xattr::list(call, &asked)
+    list(call, &asked)
 }
 
-pub(super) fn removexattrat(call: &mut Call) -> Result<Reply, Errno> {
+pub(in crate::syscalls) fn removexattrat(call: &mut Call) -> Result<Reply, Errno> {
     let Some(named) = named(call) else {
         // CONTINUE: EINVAL.
         return Ok(Reply::Continue);
@@ -99,5 +101,5 @@ pub(super) fn removexattrat(call: &mut Call) -> Result<Reply, Errno> {
         size: 0,
         flags: 0,
     };
-    xattr::change(call, &asked, Change::Remove)
+    change(call, &asked, Change::Remove)
 }

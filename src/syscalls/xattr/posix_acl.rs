@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
-use super::xattr::{Asked, Change, given, stored};
+use super::{Asked, Change};
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
@@ -29,14 +29,14 @@ fn kept_name(of: &CStr) -> Name {
     }
 }
 
-/// The list that is kept under `name`, as it is by now.
+/// The list that is stored under `name` as `bytes`, as it is by now.
 pub(super) fn shown(
-    call: &mut Call,
+    call: &Call,
     location: &Location,
     name: &Name,
+    bytes: &[u8],
 ) -> Result<Option<Vec<u8>>, Errno> {
-    let list = stored(call, location, name);
-    let Some(list) = list.and_then(|bytes| Acl::decode(&bytes)) else {
+    let Some(list) = Acl::decode(bytes) else {
         return Ok(None);
     };
     // A default list is no file's permissions.
@@ -60,7 +60,7 @@ pub(super) fn change(
         return Ok(Reply::Continue);
     };
     let given = match change {
-        Change::Set => match given(call, asked) {
+        Change::Set => match asked.given(call) {
             Some(given) => given,
             // CONTINUE: E2BIG, or a bad pointer.
             None => return Ok(Reply::Continue),
@@ -111,14 +111,17 @@ pub(super) fn change(
 }
 
 /// What is kept for new files of a directory.
-pub(super) fn handed_down(call: &Call, directory: BorrowedFd) -> Result<Option<Vec<u8>>, Errno> {
+pub(in crate::syscalls) fn handed_down(
+    call: &Call,
+    directory: BorrowedFd,
+) -> Result<Option<Vec<u8>>, Errno> {
     let kept = call.container.owners.kept(directory, libc::S_IFDIR);
     kept.get(&kept_name(DEFAULT))
 }
 
 /// Keeps `list` of a new file, which the kernel has given what it knows of it: fs/posix_acl.c,
 /// posix_acl_create. The new file's mode says the rest.
-pub(super) fn inherit(
+pub(in crate::syscalls) fn inherit(
     call: &Call,
     file: BorrowedFd,
     stat: &FileStat,

@@ -1,0 +1,34 @@
+//! Extended attributes of any size, and lists of their names.
+
+use std::ffi::CStr;
+
+use nix::errno::Errno;
+
+use super::sys;
+
+/// XATTR_SIZE_MAX, XATTR_LIST_MAX
+pub(crate) const LARGEST: usize = 65_536;
+
+/// The value of the attribute `name`.
+pub(crate) fn value(path: &CStr, name: &CStr, follow: bool) -> Result<Vec<u8>, Errno> {
+    read(|buffer| sys::getxattr(path, name, buffer, follow))
+}
+
+/// The names of all attributes, each with a NUL behind it.
+pub(crate) fn names(path: &CStr, follow: bool) -> Result<Vec<u8>, Errno> {
+    read(|buffer| sys::listxattr(path, buffer, follow))
+}
+
+fn read(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0; 512];
+    loop {
+        match read(&mut value) {
+            Ok(length) => {
+                value.truncate(length);
+                return Ok(value);
+            }
+            Err(Errno::ERANGE) if value.len() < LARGEST => value.resize(LARGEST, 0),
+            Err(errno) => return Err(errno),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! setxattr(2), removexattr(2).
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use super::{Asked, Change, absent, at, may_administer, nameless, posix_acl, without_trusted};
+use crate::credentials::{Access, capability};
+use crate::linux::name::Name;
+use crate::linux::seccomp::Reply;
+use crate::owner::{Attribute, carries_xattrs, file_type};
+use crate::syscalls::permission::{self, FileArgument, allow};
+use crate::target::{Call, Location};
+use crate::wire::board::Step;
+
+pub(in crate::syscalls) fn setxattr(call: &mut Call) -> Result<Reply, Errno> {
+    change(
+        call,
+        &Asked::of(call, FileArgument::path(0), 2),
+        Change::Set,
+    )
+}
+
+pub(in crate::syscalls) fn lsetxattr(call: &mut Call) -> Result<Reply, Errno> {
+    change(
+        call,
+        &Asked::of(call, FileArgument::link(0), 2),
+        Change::Set,
+    )
+}
+
+pub(in crate::syscalls) fn fsetxattr(call: &mut Call) -> Result<Reply, Errno> {
+    change(
+        call,
+        &Asked::of(call, FileArgument::fd(call, 0), 2),
+        Change::Set,
+    )
+}
+
+pub(in crate::syscalls) fn removexattr(call: &mut Call) -> Result<Reply, Errno> {
+    change(
+        call,
+        &Asked::of(call, FileArgument::path(0), 2),
+        Change::Remove,
+    )
+}
+
+pub(in crate::syscalls) fn lremovexattr(call: &mut Call) -> Result<Reply, Errno> {
+    change(
+        call,
+        &Asked::of(call, FileArgument::link(0), 2),
+        Change::Remove,
+    )
+}
+
+pub(in crate::syscalls) fn fremovexattr(call: &mut Call) -> Result<Reply, Errno> {
+    change(
+        call,
+        &Asked::of(call, FileArgument::fd(call, 0), 2),
+        Change::Remove,
+    )
+}
+
+pub(super) fn change(call: &mut Call, asked: &Asked, change: Change) -> Result<Reply, Errno> {
+    let named = asked.named;
+    let Ok(name) = call.path(asked.name) else {
+        // CONTINUE: the kernel finds the same fault.
+        return Ok(Reply::Continue);
+    };
+    let attribute = Attribute::of(name.as_c_str());
+    if attribute == Attribute::Hidden {
+        // To a program that would keep owners there itself: xattr(7) for a file system that has no
+        // such attributes.
+        let errno = match change {
+            Change::Set => Errno::EOPNOTSUPP,
+            Change::Remove => Errno::ENODATA,
+        };
+        return at(call, named, |call, location| absent(call, location, errno));
+    }
+    let checked = check_change(call, named, name.as_c_str())?;
+    match attribute {
+        Attribute::Kept(kept) if may_administer(call)? => at(call, named, |call, location| {
+            keep(call, location, &kept, (asked, change))
+        }),
+        Attribute::Nameless => at(call, named, nameless),
+        Attribute::Acl(kept) => at(call, named, |call, location| {
+            posix_acl::change(call, location, (name.as_c_str(), &kept), (asked, change))
+        }),
+        _ => Ok(checked),
+    }
+}
+
+/// fs/xattr.c, xattr_permission; fs/posix_acl.c; security/commoncap.c.
+fn check_change(call: &mut Call, named: FileArgument, name: &CStr) -> Result<Reply, Errno> {
+    permission::check_change(call, named, |_, subject, file, _| {
+        let name = name.to_bytes();
+        if name.starts_with(b"user.") {
+            const STICKY: u32 = 0o1000;
+            let is_closed = file.is_directory() && file.mode & STICKY != 0 && !subject.owns(file);
+            if is_closed || !carries_xattrs(file_type(file.mode)) {
+                return Err(Errno::EPERM);
+            }
+            return allow(subject.may(Access::WRITE, file), Errno::EACCES);
+        }
+        let allowed = if name == b"security.capability" {
+            subject.has(capability::SETFCAP)
+        } else if name.starts_with(b"system.posix_acl_") {
+            subject.owns(file)
+        } else if name.starts_with(b"trusted.") || name.starts_with(b"security.") {
+            subject.has(capability::SYS_ADMIN)
+        } else {
+            // A kind of attributes that no file system has.
+            return allow(subject.may(Access::WRITE, file), Errno::EACCES);
+        };
+        allow(allowed, Errno::EPERM)
+    })
+}
+
+/// An attribute that lives under the name `name`.
+fn keep(
+    call: &Call,
+    location: &Location,
+    name: &Name,
+    (asked, change): (&Asked, Change),
+) -> Result<Reply, Errno> {
+    let Ok(file) = call.resolve(location) else {
+        // CONTINUE: no such file.
+        return Ok(Reply::Continue);
+    };
+    let stat = fstat(&file)?;
+    if !call.container.is_mapped(stat.st_uid) {
+        // CONTINUE: another host user's; EPERM.
+        return Ok(Reply::Continue);
+    }
+    let _lock = call.container.locks.lock_file(&stat)?;
+    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
+    // A worker that was killed may have done it already: then nothing is in the way.
+    let is_again = call.journal.noted() == Some(Step::Changing);
+    match change {
+        Change::Set => {
+            let Some(value) = asked.given(call) else {
+                // CONTINUE: E2BIG, or a bad pointer.
+                return Ok(Reply::Continue);
+            };
+            let flags = if is_again { 0 } else { asked.flags };
+            if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) == 0 && flags != 0 {
+                let is_there = kept.get(name)?.is_some();
+                if is_there && flags & libc::XATTR_CREATE != 0 {
+                    return Err(Errno::EEXIST);
+                }
+                if !is_there && flags & libc::XATTR_REPLACE != 0 {
+                    return Err(Errno::ENODATA);
+                }
+            }
+            call.ensure_waiting()?;
+            call.journal.note(Step::Changing);
+            kept.set(name, &value, flags)?;
+        }
+        Change::Remove => {
+            if !is_again && kept.get(name)?.is_none() {
+                return without_trusted(call, location).and(Err(Errno::ENODATA));
+            }
+            call.ensure_waiting()?;
+            call.journal.note(Step::Changing);
+            match kept.remove(name) {
+                Err(Errno::ENODATA) if is_again => {}
+                result => result?,
+            }
+        }
+    }
+    Ok(Reply::Value(0))
+}

@@ -1,0 +1,164 @@
+//! getxattr(2), listxattr(2).
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::{Asked, at, may_administer, nameless, posix_acl, without_trusted};
+use crate::linux::attribute;
+use crate::linux::name::Name;
+use crate::linux::procfs;
+use crate::linux::seccomp::Reply;
+use crate::linux::sys;
+use crate::owner::{Attribute, kept_name, shown};
+use crate::syscalls::permission::FileArgument;
+use crate::syscalls::stat::beside;
+use crate::target::{Call, Location};
+
+pub(in crate::syscalls) fn getxattr(call: &mut Call) -> Result<Reply, Errno> {
+    get(call, &Asked::of(call, FileArgument::path(0), 2))
+}
+
+pub(in crate::syscalls) fn lgetxattr(call: &mut Call) -> Result<Reply, Errno> {
+    get(call, &Asked::of(call, FileArgument::link(0), 2))
+}
+
+pub(in crate::syscalls) fn fgetxattr(call: &mut Call) -> Result<Reply, Errno> {
+    get(call, &Asked::of(call, FileArgument::fd(call, 0), 2))
+}
+
+pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
+    let named = asked.named;
+    let Ok(name) = call.path(asked.name) else {
+        // CONTINUE: the kernel finds the same fault.
+        return Ok(Reply::Continue);
+    };
+    match Attribute::of(name.as_c_str()) {
+        // CONTINUE: an attribute like any other.
+        Attribute::Plain => Ok(Reply::Continue),
+        Attribute::Hidden => at(call, named, hidden),
+        Attribute::Nameless => at(call, named, nameless),
+        Attribute::Kept(name) => at(call, named, |call, location| {
+            if is_trusted(&name) && !may_administer(call)? {
+                // CONTINUE: none for this target.
+                return Ok(Reply::Continue);
+            }
+            match stored(call, location, &name) {
+                Some(value) => deliver(call, asked, &value),
+                None if is_trusted(&name) => without_trusted(call, location),
+                // CONTINUE: none.
+                None => Ok(Reply::Continue),
+            }
+        }),
+        Attribute::Acl(name) => at(call, named, |call, location| {
+            let list = match stored(call, location, &name) {
+                Some(bytes) => posix_acl::shown(call, location, &name, &bytes)?,
+                None => None,
+            };
+            match list {
+                Some(list) => deliver(call, asked, &list),
+                // CONTINUE: the kernel has it all.
+                None => Ok(Reply::Continue),
+            }
+        }),
+    }
+}
+
+/// What the kernel says of an attribute of users that nobody has.
+fn hidden(call: &mut Call, location: &Location) -> Result<Reply, Errno> {
+    let Ok(file) = call.resolve(location) else {
+        // CONTINUE: the kernel says why.
+        return Ok(Reply::Continue);
+    };
+    let path = procfs::own_fd(file.as_fd());
+    match sys::getxattr(path.as_c_str(), c"user.subuidless", &mut [], true) {
+        Ok(_) => Err(Errno::ENODATA),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn is_trusted(kept: &Name) -> bool {
+    kept.as_c_str()
+        .to_bytes()
+        .starts_with(b"user.subuidless.trusted.")
+}
+
+pub(in crate::syscalls) fn listxattr(call: &mut Call) -> Result<Reply, Errno> {
+    list(call, &Asked::of(call, FileArgument::path(0), 1))
+}
+
+pub(in crate::syscalls) fn llistxattr(call: &mut Call) -> Result<Reply, Errno> {
+    list(call, &Asked::of(call, FileArgument::link(0), 1))
+}
+
+pub(in crate::syscalls) fn flistxattr(call: &mut Call) -> Result<Reply, Errno> {
+    list(call, &Asked::of(call, FileArgument::fd(call, 0), 1))
+}
+
+pub(super) fn list(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
+    at(call, asked.named, |call, location| {
+        let has_ours = |names: &[u8]| shown(names, false).is_some();
+        let names = read_carefully(call, location, attribute::names, has_ours);
+        let Some(names) = names.or_else(|| names_beside(call, location)) else {
+            // CONTINUE: nothing to hide, and nothing to add; or the kernel says why.
+            return Ok(Reply::Continue);
+        };
+        let list = shown(&names, may_administer(call)?).unwrap_or(names);
+        deliver(call, asked, &list)
+    })
+}
+
+/// All names of a file of which the side store has some.
+fn names_beside(call: &Call, location: &Location) -> Option<Vec<u8>> {
+    let (file, stat) = beside(call, location)?;
+    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
+    let beside = kept.beside().ok().filter(|known| !known.is_empty())?;
+    let path = procfs::own_fd(file.as_fd());
+    let mut all = attribute::names(path.as_c_str(), true).ok()?;
+    all.extend(beside.iter().flat_map(|(name, _)| kept_name(name)));
+    Some(all)
+}
+
+/// Asks something of the file that is named, by its name first: mostly there is nothing to be had.
+///
+/// What is had is read again from the file itself. By a name alone a worker could be led through
+/// links of its own in procfs.
+fn read_carefully(
+    call: &mut Call,
+    location: &Location,
+    ask: impl Fn(&CStr, bool) -> Result<Vec<u8>, Errno>,
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> Option<Vec<u8>> {
+    if let Some(reached) = call.name(location)
+        && !is_wanted(&ask(reached.as_c_str(), location.follow).ok()?)
+    {
+        return None;
+    }
+    let file = call.resolve(location).ok()?;
+    let value = ask(procfs::own_fd(file.as_fd()).as_c_str(), true).ok()?;
+    is_wanted(&value).then_some(value)
+}
+
+/// What is kept under `name` of what is named.
+pub(super) fn stored(call: &mut Call, location: &Location, name: &Name) -> Option<Vec<u8>> {
+    let ask = |path: &CStr, follow| attribute::value(path, name.as_c_str(), follow);
+    if let Some(value) = read_carefully(call, location, ask, |_| true) {
+        return Some(value);
+    }
+    let (file, stat) = beside(call, location)?;
+    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
+    kept.get(name).ok().flatten()
+}
+
+fn deliver(call: &Call, asked: &Asked, value: &[u8]) -> Result<Reply, Errno> {
+    let room = usize::try_from(asked.size).unwrap_or(usize::MAX);
+    if room > 0 {
+        if room < value.len() {
+            return Err(Errno::ERANGE);
+        }
+        call.write_to([(asked.value, value)])?;
+    }
+    let length = i64::try_from(value.len()).map_err(|_| Errno::ERANGE)?;
+    Ok(Reply::Value(length))
+}
