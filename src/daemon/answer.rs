@@ -9,8 +9,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tracing::debug;
 
-use super::tracers;
-use super::workers::{Container, Workers};
+use super::supervised::Supervised;
+use super::workers::Workers;
 use crate::syscalls::{TABLE, fingerprint};
 use crate::wire::ask::{Ask, Listener, Report, What};
 use crate::wire::tally::Count;
@@ -30,7 +30,11 @@ pub(super) async fn answer(ask: Ask, mut connection: UnixStream, workers: &Worke
             }
         }
         What::Trace { container, filter } => {
-            tracers::serve(connection, workers, container, filter).await;
+            let now = workers.containers();
+            workers
+                .tracers
+                .serve(connection, now, container, filter)
+                .await;
         }
     }
 }
@@ -47,7 +51,7 @@ fn report(workers: &Workers) -> Report {
     }
 }
 
-fn listener(container: &Container) -> Listener {
+fn listener(container: &Supervised) -> Listener {
     let board = &container.board;
     let mut all = Count::default();
     board.counts().for_each(|count| all.add(&count));
@@ -64,7 +68,7 @@ fn listener(container: &Container) -> Listener {
     }
 }
 
-fn syscalls(container: &Container) -> Vec<(String, Count)> {
+fn syscalls(container: &Supervised) -> Vec<(String, Count)> {
     // A worker of another version counted in rows of another table: only the sum means something.
     if container.board.table() != fingerprint() {
         return Vec::new();

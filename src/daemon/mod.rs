@@ -12,6 +12,7 @@ mod receive;
 mod router;
 mod socket;
 pub(crate) mod store;
+mod supervised;
 mod tracers;
 mod workers;
 
@@ -157,7 +158,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let mut hangup = watch(SignalKind::hangup())?;
     let guarded = Rc::clone(&daemon.workers);
     // Later than whoever waits for us is told.
-    tokio::task::spawn_local(async move { guard::link::start(guarded) });
+    tokio::task::spawn_local(async move { guarded.keep_guard().await });
     info!(socket = %socket.display(), "listening");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -237,7 +238,7 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
             tokio::task::spawn_local(async move {
                 // Most commands have ended by then.
                 tokio::time::sleep(UNGUARDED).await;
-                guard::link::start(guarded);
+                guarded.keep_guard().await;
             });
             workers.supervise(state, listener, None).await;
         }

@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tracing::{debug, info, warn};
 
-use super::workers::{Container, Workers};
+use super::supervised::Supervised;
 use crate::wire::ask::{Filter, Orders, Tracing};
 
 /// Each costs an fd in every worker that it watches.
@@ -36,12 +36,12 @@ struct Tracer {
 }
 
 impl Tracer {
-    fn wants(&self, container: &Container) -> bool {
+    fn wants(&self, container: &Supervised) -> bool {
         let id = &container.handover.id;
         self.container.as_ref().is_none_or(|wanted| wanted == id)
     }
 
-    fn watch(&self, container: &Container) {
+    fn watch(&self, container: &Supervised) {
         match container.tell_worker(&self.orders, &self.pipe) {
             Ok(()) => {}
             Err(error) => debug!(container = %container.handover.id, %error, "cannot be traced"),
@@ -51,69 +51,68 @@ impl Tracer {
 
 impl Tracers {
     /// To be called when `container` has got another worker.
-    pub(super) fn watch(&self, container: &Container) {
+    pub(super) fn watch(&self, container: &Supervised) {
         let tracers = self.0.borrow();
         for tracer in tracers.iter().filter(|tracer| tracer.wants(container)) {
             tracer.watch(container);
         }
     }
-}
 
-/// Lets the peer watch until it ends the connection.
-pub(super) async fn serve(
-    mut connection: UnixStream,
-    workers: &Workers,
-    container: Option<String>,
-    filter: Filter,
-) {
-    if workers.tracers.0.borrow().len() >= MAX {
-        let refusal = Some(format!("{MAX} others are tracing already"));
-        let answer = Tracing {
-            refusal,
-            ..Tracing::default()
-        };
-        if let Err(error) = say(&connection, &answer, &[]).await {
-            debug!(%error, "whoever wanted to trace is gone");
-        }
-        return;
-    }
-    let (read, write) = match pipe() {
-        Ok(pipe) => pipe,
-        Err(error) => {
-            warn!(%error, "cannot make a pipe to trace to");
+    /// Lets the peer watch `containers`, and those that come later, until it ends the connection.
+    pub(super) async fn serve(
+        &self,
+        mut connection: UnixStream,
+        containers: Vec<Rc<Supervised>>,
+        container: Option<String>,
+        filter: Filter,
+    ) {
+        if self.0.borrow().len() >= MAX {
+            drop(containers);
+            let refusal = Some(format!("{MAX} others are tracing already"));
+            let answer = Tracing {
+                refusal,
+                ..Tracing::default()
+            };
+            if let Err(error) = say(&connection, &answer, &[]).await {
+                debug!(%error, "whoever wanted to trace is gone");
+            }
             return;
         }
-    };
-    let tracer = Rc::new(Tracer {
-        container,
-        orders: Orders::new(filter).encode(),
-        pipe: write,
-    });
-    let containers = workers.containers();
-    let watched: Vec<_> = containers
-        .iter()
-        .filter(|container| tracer.wants(container))
-        .collect();
-    let answer = Tracing {
-        listeners: watched.len(),
-        refusal: None,
-    };
-    workers.tracers.0.borrow_mut().push(Rc::clone(&tracer));
-    for container in watched {
-        tracer.watch(container);
+        let (read, write) = match pipe() {
+            Ok(pipe) => pipe,
+            Err(error) => {
+                warn!(%error, "cannot make a pipe to trace to");
+                return;
+            }
+        };
+        let tracer = Rc::new(Tracer {
+            container,
+            orders: Orders::new(filter).encode(),
+            pipe: write,
+        });
+        let watched: Vec<_> = containers
+            .iter()
+            .filter(|container| tracer.wants(container))
+            .collect();
+        let answer = Tracing {
+            listeners: watched.len(),
+            refusal: None,
+        };
+        self.0.borrow_mut().push(Rc::clone(&tracer));
+        for container in watched {
+            tracer.watch(container);
+        }
+        drop(containers);
+        info!(container = ?tracer.container, "traced");
+        let said = say(&connection, &answer, &[read]).await;
+        if said.is_ok() {
+            while matches!(connection.read(&mut [0; 64]).await, Ok(1..)) {}
+        }
+        self.0
+            .borrow_mut()
+            .retain(|other| !Rc::ptr_eq(other, &tracer));
+        info!(container = ?tracer.container, "not traced any more");
     }
-    drop(containers);
-    info!(container = ?tracer.container, "traced");
-    let said = say(&connection, &answer, &[read]).await;
-    if said.is_ok() {
-        while matches!(connection.read(&mut [0; 64]).await, Ok(1..)) {}
-    }
-    workers
-        .tracers
-        .0
-        .borrow_mut()
-        .retain(|other| !Rc::ptr_eq(other, &tracer));
-    info!(container = ?tracer.container, "not traced any more");
 }
 
 /// Neither end ever waits, whoever holds it.

@@ -1,9 +1,9 @@
 //! One worker process for each listener: spawn, wait, start another one if it dies before its
 //! targets.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
 use std::rc::{Rc, Weak};
@@ -11,16 +11,15 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
-use sendfd::SendWithFd;
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::groups;
 use super::guard::link::Guard;
 use super::patiently;
 use super::receive::Orphan;
 use super::store::Keeper;
+use super::supervised::{EXEC, Supervised};
 use super::tracers::Tracers;
 use crate::credentials::EmulatedGid;
 use crate::identity::Table;
@@ -37,8 +36,6 @@ use crate::wire::oci::{ContainerProcessState, UNKNOWN};
 const PAUSE: Duration = Duration::from_millis(200);
 /// Between two looks whether a worker can still be waited for.
 const LOOK: Duration = Duration::from_secs(2);
-/// The status of a container into which a further process is put.
-const EXEC: &str = "running";
 /// Deaths in a row without a served call before the attempts become rarer.
 const PATIENCE: u32 = 10;
 
@@ -47,7 +44,7 @@ pub(super) struct Workers {
     /// Of all workers, but for the store.
     setup: Setup,
     keeper: Rc<Keeper>,
-    containers: RefCell<Vec<Rc<Container>>>,
+    containers: RefCell<Vec<Rc<Supervised>>>,
     pub(super) tracers: Tracers,
     pub(super) guard: Guard,
     shared: RefCell<Vec<Shared>>,
@@ -85,8 +82,25 @@ impl Workers {
         }
     }
 
+    /// Keeps a guard running.
+    pub(super) async fn keep_guard(&self) {
+        const PAUSE: Duration = Duration::from_millis(50);
+        loop {
+            let started = self.guard.start(&Mode::Guard(self.setup()), &self.containers());
+            match started {
+                Ok(mut guard) => {
+                    let ended = guard.wait().await;
+                    debug!(?ended, "the guard has ended");
+                }
+                Err(error) => warn!(%error, "no guard: nobody else keeps the containers"),
+            }
+            self.guard.lose();
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Those that are looked after now.
-    pub(super) fn containers(&self) -> Vec<Rc<Container>> {
+    pub(super) fn containers(&self) -> Vec<Rc<Supervised>> {
         self.containers.borrow().clone()
     }
 
@@ -208,7 +222,7 @@ impl Workers {
                     board.set_views_differ();
                 }
                 board.begin(fingerprint(), SystemTime::now());
-                let mut container = Container::new(handover, listener, board, shared);
+                let mut container = Supervised::new(handover, listener, board, shared);
                 container.feed = feed;
                 self.keep(container, None).await;
             }
@@ -233,11 +247,11 @@ impl Workers {
         }
         // Its own, whatever is known under this name by now: processes carry numbers of its table.
         let shared = self.share(&orphan.handover, orphan.shared);
-        let container = Container::new(orphan.handover, orphan.listener, orphan.board, shared);
+        let container = Supervised::new(orphan.handover, orphan.listener, orphan.board, shared);
         self.keep(container, Some(link)).await;
     }
 
-    fn of_board(&self, board: &Board) -> Option<Rc<Container>> {
+    fn of_board(&self, board: &Board) -> Option<Rc<Supervised>> {
         let inode = |board: &Board| fstat(board).map(|found| found.st_ino).ok();
         let wanted = inode(board)?;
         let containers = self.containers.borrow();
@@ -249,9 +263,9 @@ impl Workers {
 
     /// The listener is held here, too: without a worker, calls wait for the next one instead of
     /// failing with ENOSYS.
-    async fn keep(&self, container: Container, mut adopted: Option<tokio::net::UnixStream>) {
+    async fn keep(&self, container: Supervised, mut adopted: Option<tokio::net::UnixStream>) {
         let container = Rc::new(container);
-        let Container {
+        let Supervised {
             handover: Handover { id, .. },
             listener,
             board,
@@ -311,7 +325,7 @@ impl Workers {
     }
 
     /// From now on `link` leads to the container's worker.
-    fn connect(&self, container: &Container, link: io::Result<OwnedFd>) {
+    fn connect(&self, container: &Supervised, link: io::Result<OwnedFd>) {
         let link = link.and_then(|link| {
             let link = UnixStream::from(link);
             link.set_nonblocking(true)?;
@@ -326,7 +340,7 @@ impl Workers {
         }
     }
 
-    async fn run_one(&self, container: &Container) -> io::Result<ExitStatus> {
+    async fn run_one(&self, container: &Supervised) -> io::Result<ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         // The id is the runtime's, so control characters may be in it.
@@ -339,7 +353,7 @@ impl Workers {
         // A worker that does not read holds up nobody but itself; one that has died is noticed
         // below.
         tokio::select! {
-            handed = hand_over(container, &mut ours) => if let Err(error) = handed {
+            handed = container.hand_over(&mut ours) => if let Err(error) = handed {
                 // The worker finds its end of the socket closed and says so.
                 warn!(container = %container.handover.id, %error, "cannot hand the container over");
             },
@@ -353,7 +367,7 @@ impl Workers {
 
 /// Becomes the one who sees to the container's worker: until then a guard of an earlier daemon may
 /// be starting one.
-async fn manage(container: &Container) -> Option<Claim> {
+async fn manage(container: &Supervised) -> Option<Claim> {
     const PAUSE: Duration = Duration::from_millis(10);
     const ATTEMPTS: u32 = 1000;
     let failed = |errno| warn!(container = %container.handover.id, %errno, "cannot take a lock");
@@ -373,77 +387,6 @@ async fn manage(container: &Container) -> Option<Claim> {
         }
     }
     None
-}
-
-/// Tells a new worker of its container.
-async fn hand_over(container: &Container, link: &mut tokio::net::UnixStream) -> io::Result<()> {
-    let message = container.handover.encode();
-    let mut fds = vec![
-        container.listener.as_fd().as_raw_fd(),
-        container.board.as_fd().as_raw_fd(),
-        container.shared.as_raw_fd(),
-    ];
-    fds.extend(container.feed.as_ref().map(OwnedFd::as_raw_fd));
-    let sent = loop {
-        link.writable().await?;
-        match link.send_with_fd(&message, &fds) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => break result?,
-        }
-    };
-    link.write_all(&message[sent..]).await
-}
-
-/// What is handed to each worker of a container, and what is known of the present one.
-#[derive(Debug)]
-pub(super) struct Container {
-    pub(super) handover: Handover,
-    pub(super) listener: ListenerFd,
-    pub(super) board: Board,
-    pub(super) shared: Rc<OwnedFd>,
-    /// Where the worker finds its notifications, if it does not receive by itself.
-    pub(super) feed: Option<OwnedFd>,
-    pub(super) worker: Cell<Option<u32>>,
-    /// The present worker's.
-    link: RefCell<Option<UnixStream>>,
-    /// Of a worker that somebody else has started when the present one had ended.
-    successor: RefCell<Option<tokio::net::UnixStream>>,
-    /// Workers that died before their targets.
-    pub(super) deaths: Cell<u32>,
-}
-
-impl Container {
-    fn new(handover: Handover, listener: ListenerFd, board: Board, shared: Rc<OwnedFd>) -> Self {
-        Self {
-            handover,
-            listener,
-            board,
-            shared,
-            feed: None,
-            worker: Cell::new(None),
-            link: RefCell::default(),
-            successor: RefCell::default(),
-            deaths: Cell::new(0),
-        }
-    }
-
-    /// What it is that has begun and will end.
-    fn kind(&self) -> &'static str {
-        match self.handover.status.as_str() {
-            _ if self.feed.is_some() => "user namespace",
-            EXEC => "exec",
-            _ => "container",
-        }
-    }
-
-    /// Says something to the present worker, without waiting for it; one without a worker hears it
-    /// later.
-    pub(super) fn tell_worker(&self, message: &[u8], fd: &OwnedFd) -> io::Result<()> {
-        match &*self.link.borrow() {
-            Some(link) => link.send_with_fd(message, &[fd.as_raw_fd()]).map(drop),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Waits for the end of a worker that is no child of this process.
