@@ -22,7 +22,6 @@ use nix::unistd::Uid;
 use sendfd::SendWithFd;
 use tracing::{debug, info};
 
-use super::serve::Server;
 use crate::error::{Context, Error};
 use crate::identity::Table;
 use crate::linux::lock::Locks;
@@ -160,7 +159,7 @@ impl Link {
     /// Hands the container to the daemon that listens now, if there is one.
     ///
     /// Looks once in a period at the most, however often it is called.
-    pub(super) fn search(&mut self, server: &Server) {
+    pub(super) fn search(&mut self, listener: &ListenerFd, board: &Board) {
         let Some(period) = self.search_period() else {
             return;
         };
@@ -170,8 +169,8 @@ impl Link {
         };
         self.searched = Some(Instant::now());
         let fds = [
-            server.listener.as_fd().as_raw_fd(),
-            server.board.as_fd().as_raw_fd(),
+            listener.as_fd().as_raw_fd(),
+            board.as_fd().as_raw_fd(),
             self.shared.as_raw_fd(),
         ];
         match hand_over(directory, name, &self.message, &fds) {

@@ -288,7 +288,7 @@ fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
         if has_ended(2) {
             link.lose();
         }
-        link.search(server);
+        link.search(&server.listener, &server.board);
     }
 }
 

@@ -278,7 +278,7 @@ impl Pool {
             if ended.daemon {
                 link.lose();
             }
-            link.search(&self.server);
+            link.search(&self.server.listener, &self.server.board);
             if self.broken.load(Ordering::Relaxed) {
                 return Err(Error::doing(super::RECEIVING, Errno::EIO));
             }
