@@ -2,9 +2,11 @@
 
 use std::ffi::CStr;
 
+use std::os::fd::BorrowedFd;
+
 use nix::errno::Errno;
 
-use super::sys;
+use super::{procfs, sys};
 
 /// XATTR_SIZE_MAX, XATTR_LIST_MAX
 pub(crate) const LARGEST: usize = 65_536;
@@ -12,6 +14,14 @@ pub(crate) const LARGEST: usize = 65_536;
 /// The value of the attribute `name`.
 pub(crate) fn value(path: &CStr, name: &CStr, follow: bool) -> Result<Vec<u8>, Errno> {
     read(|buffer| sys::getxattr(path, name, buffer, follow))
+}
+
+/// That of an open file; `None` if it has none.
+pub(crate) fn of_file(file: BorrowedFd, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
+    match value(procfs::own_fd(file).as_c_str(), name, true) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        value => value.map(Some),
+    }
 }
 
 /// The names of all attributes, each with a NUL behind it.

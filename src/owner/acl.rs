@@ -2,8 +2,14 @@
 //! Pure.
 //!
 //! The kernel refuses such a list. It gets one without those entries, which keeps the file's mode
-//! right, and the whole list is kept beside; what chmod(2) has changed since is taken from the
+//! right, and the whole list is stored as well; what chmod(2) has changed since is taken from the
 //! mode.
+
+use std::ffi::CStr;
+
+/// The attributes that hold lists: who may do what, and what new files of a directory get.
+pub(crate) const ACCESS: &CStr = c"system.posix_acl_access";
+pub(crate) const DEFAULT: &CStr = c"system.posix_acl_default";
 
 /// POSIX_ACL_XATTR_VERSION
 const VERSION: u32 = 2;

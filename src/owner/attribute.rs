@@ -1,12 +1,16 @@
-//! Which extended attributes a target does not see, and which are kept under another name. Pure.
+//! Which extended attributes a target does not see, and which are stored under another one. Pure.
 //!
 //! What the container's root may set and the kernel refuses, since it takes privileges outside of
-//! the container, is kept in a user attribute of the same file: `user.subuidless.` and the name.
+//! the container, is stored in a user attribute of the same file: `user.subuidless.` and the name.
 
 use std::ffi::CStr;
 
 use super::XATTR;
+use super::acl::{ACCESS, DEFAULT};
 use crate::linux::name::Name;
+
+/// A name and a value.
+pub(crate) type NamedValue = (Vec<u8>, Vec<u8>);
 
 pub(super) const PREFIX: &[u8] = b"user.subuidless.";
 
@@ -17,45 +21,42 @@ pub(crate) enum Attribute {
     Plain,
     /// Ours: for a target it does not exist.
     Hidden,
-    /// `trusted.*`, `security.*`: kept under this name where the kernel does not take it.
-    Kept(Name),
+    /// `trusted.*`, `security.*`: stored under this name, since the kernel does not take it.
+    Emulated(Name),
     /// `trusted.` or `security.` without a name.
     Nameless,
-    /// An access control list: kept under this name as far as the kernel does not take it.
+    /// An access control list: stored under this name as far as the kernel does not take it.
     Acl(Name),
 }
 
 impl Attribute {
     pub(crate) fn of(name: &CStr) -> Self {
         let bytes = name.to_bytes();
-        let kept = || Name::new([PREFIX, bytes].concat());
+        let stored = || Name::new([PREFIX, bytes].concat());
         if bytes == XATTR.to_bytes() || bytes.starts_with(PREFIX) {
             Self::Hidden
-        } else if matches!(
-            bytes,
-            b"system.posix_acl_access" | b"system.posix_acl_default"
-        ) {
-            Self::Acl(kept())
+        } else if name == ACCESS || name == DEFAULT {
+            Self::Acl(stored())
         } else if bytes == b"security.capability" {
             Self::Plain
         } else if matches!(bytes, b"trusted." | b"security.") {
             Self::Nameless
         } else if bytes.starts_with(b"trusted.") || bytes.starts_with(b"security.") {
-            Self::Kept(kept())
+            Self::Emulated(stored())
         } else {
             Self::Plain
         }
     }
 }
 
-/// The name that a kept attribute has for the container.
-pub(super) fn original(kept: &Name) -> &[u8] {
-    let bytes = kept.as_c_str().to_bytes();
+/// The name that an emulated attribute has for the container.
+pub(super) fn original(stored: &Name) -> &[u8] {
+    let bytes = stored.as_c_str().to_bytes();
     bytes.strip_prefix(PREFIX).unwrap_or(bytes)
 }
 
-/// The name that something is kept under, with the NUL at its end.
-pub(crate) fn kept_name(original: &[u8]) -> Vec<u8> {
+/// The name that an attribute is stored under, with the NUL at its end.
+pub(crate) fn stored_name(original: &[u8]) -> Vec<u8> {
     [PREFIX, original, b"\0"].concat()
 }
 
@@ -70,8 +71,8 @@ pub(crate) fn shown(list: &[u8], shows_trusted: bool) -> Option<Vec<u8>> {
     let mut shown: Vec<&[u8]> = Vec::new();
     for name in names() {
         let name = match name.strip_prefix(PREFIX) {
-            Some(kept) if kept.starts_with(b"security.") => kept,
-            Some(kept) if kept.starts_with(b"trusted.") && shows_trusted => kept,
+            Some(name) if name.starts_with(b"security.") => name,
+            Some(name) if name.starts_with(b"trusted.") && shows_trusted => name,
             None if !is_ours(name) => name,
             // An access control list has its name for the kernel, too.
             _ => continue,
@@ -99,7 +100,7 @@ mod tests {
         let kept = Name::new(b"user.subuidless.trusted.overlay.opaque".to_vec());
         assert_eq!(
             Attribute::of(c"trusted.overlay.opaque"),
-            Attribute::Kept(kept)
+            Attribute::Emulated(kept)
         );
         assert_eq!(Attribute::of(c"trusted."), Attribute::Nameless);
         assert!(matches!(

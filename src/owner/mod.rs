@@ -8,8 +8,8 @@
 pub(crate) mod acl;
 mod attribute;
 mod cache;
-mod keeper;
-mod kept;
+mod emulated;
+mod exported;
 mod record;
 mod stored;
 
@@ -27,12 +27,10 @@ use nix::unistd::Uid;
 use tracing::warn;
 use xattr::FileExt;
 
-pub(crate) use attribute::{Attribute, kept_name, shown};
+pub(crate) use attribute::{Attribute, NamedValue, shown, stored_name};
 pub(crate) use cache::{OwnerCache, Version};
-pub(crate) use keeper::takes_attributes;
-pub(crate) use kept::{
-    Named, attributes, foreign_attribute, remove_access_list, set_attribute, set_foreign_attribute,
-};
+pub(crate) use emulated::takes_attributes;
+pub(crate) use exported::{attributes, remove_access_list, set_attribute};
 use record::Record;
 pub(crate) use record::{Device, Owner};
 

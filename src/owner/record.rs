@@ -21,12 +21,12 @@ struct Resource {
     device_type: u32,
     #[prost(uint32, tag = "1002")]
     device_number: u32,
-    /// Ours: what is created in this directory takes the access control list that is kept for that.
+    /// Ours: what is created in this directory takes the access control list that is stored for that.
     #[prost(bool, tag = "1003")]
     hands_down_list: bool,
     /// Ours, and in the side store only.
     #[prost(message, repeated, tag = "1004")]
-    attributes: Vec<KeptAttribute>,
+    attributes: Vec<StoredAttribute>,
     /// Ours, and in the side store only.
     #[prost(bytes = "vec", repeated, tag = "1005")]
     elsewhere: Vec<Vec<u8>>,
@@ -37,7 +37,7 @@ struct Resource {
 
 /// An extended attribute of an inode that carries none of `user.*`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct KeptAttribute {
+pub(crate) struct StoredAttribute {
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) name: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -53,7 +53,7 @@ pub(crate) struct Owner {
     pub(crate) gid: Option<EmulatedGid>,
     /// The device that the file, a socket, stands for.
     pub(crate) device: Option<Device>,
-    /// The file, a directory, has a default access control list that is kept beside the kernel's.
+    /// The file, a directory, has a default access control list of which the kernel has a part only.
     pub(crate) hands_down_list: bool,
 }
 
@@ -113,7 +113,7 @@ impl Owner {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) owner: Owner,
-    pub(crate) attributes: Vec<KeptAttribute>,
+    pub(crate) attributes: Vec<StoredAttribute>,
     /// Further keys that it is stored under.
     pub(crate) elsewhere: Vec<Vec<u8>>,
     /// All keys that it is stored under, so that the entries of one inode go together.
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn attributes_stay_beside_their_owner() {
-        let attribute = |name: &[u8]| KeptAttribute {
+        let attribute = |name: &[u8]| StoredAttribute {
             name: name.to_vec(),
             value: vec![0, 0xff],
         };
@@ -257,7 +257,7 @@ mod tests {
             };
             let record = Record {
                 owner: owner(u32::from(bytes(3).len() > 1), 70_000),
-                attributes: vec![KeptAttribute {
+                attributes: vec![StoredAttribute {
                     name: bytes(20),
                     value: bytes(20),
                 }],

@@ -2,7 +2,7 @@
 
 use nix::sys::stat::SFlag;
 
-use crate::owner::Named;
+use crate::owner::NamedValue;
 
 /// The type of a file, as a container sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub(crate) struct Entry {
     /// As stat(2) gives it.
     pub(crate) device: Option<u32>,
     /// Those that are set; others stay as they are.
-    pub(crate) attributes: Vec<Named>,
+    pub(crate) attributes: Vec<NamedValue>,
 }
 
 impl Entry {
@@ -200,7 +200,7 @@ pub(super) mod tests {
                 let major = 1 + self.below(4095);
                 device_number(major, self.below(1 << 20)).unwrap()
             });
-            let mut attributes: Vec<Named> = (0..self.below(3))
+            let mut attributes: Vec<NamedValue> = (0..self.below(3))
                 .map(|_| {
                     (
                         [b"trusted.", self.bytes(9).as_slice()].concat(),

@@ -6,7 +6,7 @@ use std::io::{self, BufRead};
 use ::tar::{Archive, EntryType};
 
 use super::entry::{Entry, Kind, device_number};
-use crate::owner::Named;
+use crate::owner::NamedValue;
 
 /// A compressed archive begins so: the program that reads it, and the bytes.
 const COMPRESSED: [(&str, &[u8]); 4] = [
@@ -62,7 +62,7 @@ struct Header {
 
 /// `None`: no file.
 fn header<R: io::Read>(member: &mut ::tar::Entry<R>) -> Result<Option<Header>, String> {
-    let (mut name, mut attributes) = (None, Vec::<Named>::new());
+    let (mut name, mut attributes) = (None, Vec::<NamedValue>::new());
     if let Some(extensions) = member.pax_extensions().map_err(sentence)? {
         for extension in extensions {
             let extension = extension.map_err(sentence)?;

@@ -9,7 +9,8 @@ use super::lines::Lines;
 use super::walk::{Found, Walk};
 use super::{Outside, Progress, fakeroot, json, link_text, mtree, override_stat, tar, text};
 use crate::error::{Context, Error};
-use crate::owner::{carries_xattrs, file_type, foreign_attribute, set_foreign_attribute};
+use crate::linux::{attribute, procfs, sys};
+use crate::owner::{carries_xattrs, file_type};
 
 /// How owners are written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -79,7 +80,8 @@ pub(crate) fn export(
 fn write_override(found: Found, entry: &Entry) -> Result<(), String> {
     if carries_xattrs(file_type(found.stat.st_mode)) {
         let value = override_stat::value(entry);
-        return set_foreign_attribute(found.file, override_stat::XATTR, value.as_bytes())
+        let path = procfs::own_fd(found.file);
+        return sys::setxattr(path.as_c_str(), override_stat::XATTR, value.as_bytes(), 0)
             .map_err(|errno| errno.desc().to_owned());
     }
     let kind = entry.kind.map_or("something else", Kind::sentence);
@@ -199,7 +201,7 @@ impl Import<'_> {
                 return Ok(None);
             }
             for name in [override_stat::XATTR, override_stat::XATTR_OF_FUSE] {
-                let value = foreign_attribute(found.file, name);
+                let value = attribute::of_file(found.file, name);
                 if let Some(value) = value.map_err(|errno| errno.desc().to_owned())? {
                     let wrong = |reason| format!("{}: {reason}", name.to_string_lossy());
                     return override_stat::parse(&value).map(Some).map_err(wrong);

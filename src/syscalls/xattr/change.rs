@@ -81,12 +81,14 @@ pub(super) fn change(call: &mut Call, asked: &Asked, change: Change) -> Result<R
     }
     let checked = check_change(call, named, name.as_c_str())?;
     match attribute {
-        Attribute::Kept(kept) if may_administer(call)? => at(call, named, |call, location| {
-            keep(call, location, &kept, (asked, change))
-        }),
+        Attribute::Emulated(stored) if may_administer(call)? => {
+            at(call, named, |call, location| {
+                keep(call, location, &stored, (asked, change))
+            })
+        }
         Attribute::Nameless => at(call, named, nameless),
-        Attribute::Acl(kept) => at(call, named, |call, location| {
-            posix_acl::change(call, location, (name.as_c_str(), &kept), (asked, change))
+        Attribute::Acl(stored) => at(call, named, |call, location| {
+            posix_acl::change(call, location, (name.as_c_str(), &stored), (asked, change))
         }),
         _ => Ok(checked),
     }
@@ -135,7 +137,7 @@ fn keep(
         return Ok(Reply::Continue);
     }
     let _lock = call.container.locks.lock_file(&stat)?;
-    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
+    let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
     // A worker that was killed may have done it already: then nothing is in the way.
     let is_again = call.journal.noted() == Some(Step::Changing);
     match change {
@@ -146,7 +148,7 @@ fn keep(
             };
             let flags = if is_again { 0 } else { asked.flags };
             if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) == 0 && flags != 0 {
-                let is_there = kept.get(name)?.is_some();
+                let is_there = emulated.get(name)?.is_some();
                 if is_there && flags & libc::XATTR_CREATE != 0 {
                     return Err(Errno::EEXIST);
                 }
@@ -156,15 +158,15 @@ fn keep(
             }
             call.ensure_waiting()?;
             call.journal.note(Step::Changing);
-            kept.set(name, &value, flags)?;
+            emulated.set(name, &value, flags)?;
         }
         Change::Remove => {
-            if !is_again && kept.get(name)?.is_none() {
+            if !is_again && emulated.get(name)?.is_none() {
                 return without_trusted(call, location).and(Err(Errno::ENODATA));
             }
             call.ensure_waiting()?;
             call.journal.note(Step::Changing);
-            match kept.remove(name) {
+            match emulated.remove(name) {
                 Err(Errno::ENODATA) if is_again => {}
                 result => result?,
             }

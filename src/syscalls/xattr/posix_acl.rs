@@ -1,7 +1,7 @@
 //! Access control lists that name ids which the kernel does not know: acl(5).
 //!
 //! The kernel gets such a list as far as it takes it, which keeps the file's mode right; the whole
-//! list is kept beside.
+//! list is stored as well.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,15 +14,12 @@ use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
-use crate::owner::acl::Acl;
+use crate::owner::acl::{ACCESS, Acl, DEFAULT};
 use crate::owner::{Attribute, file_type};
 use crate::target::{Call, Location};
 use crate::wire::board::Step;
 
-const ACCESS: &CStr = c"system.posix_acl_access";
-const DEFAULT: &CStr = c"system.posix_acl_default";
-
-fn kept_name(of: &CStr) -> Name {
+fn stored_name(of: &CStr) -> Name {
     match Attribute::of(of) {
         Attribute::Acl(name) => name,
         _ => Name::default(),
@@ -40,7 +37,7 @@ pub(super) fn shown(
         return Ok(None);
     };
     // A default list is no file's permissions.
-    let list = if *name == kept_name(DEFAULT) {
+    let list = if *name == stored_name(DEFAULT) {
         list
     } else {
         list.with_mode(fstat(call.resolve(location)?)?.st_mode)
@@ -48,11 +45,11 @@ pub(super) fn shown(
     Ok(Some(list.encode()))
 }
 
-/// setxattr(2) or removexattr(2) of the list `name`, of which some is kept under another one.
+/// setxattr(2) or removexattr(2) of the list `name`, of which some is stored under another one.
 pub(super) fn change(
     call: &Call,
     location: &Location,
-    (name, kept): (&CStr, &Name),
+    (name, stored): (&CStr, &Name),
     (asked, change): (&Asked, Change),
 ) -> Result<Reply, Errno> {
     let Ok(file) = call.resolve(location) else {
@@ -71,12 +68,12 @@ pub(super) fn change(
     let known = call.container.mapped_uids.first().unwrap_or(0);
     let foreign = Acl::decode(&given).and_then(|list| list.for_kernel(is_known, known));
     let stat = fstat(&file)?;
-    // What the kernel has and what is kept must be of one change.
+    // What the kernel has and what is stored must be of one change.
     let _lock = call.container.locks.lock_file(&stat)?;
-    let keeper = call.container.owners.kept(file.as_fd(), stat.st_mode);
+    let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
     // A worker that was killed may have done it already, or half of it: then nothing is in the way.
     let is_again = call.journal.noted() == Some(Step::Changing);
-    if foreign.is_none() && !is_again && keeper.get(kept)?.is_none() {
+    if foreign.is_none() && !is_again && emulated.get(stored)?.is_none() {
         // CONTINUE: the kernel takes it, or says what is wrong with it.
         return Ok(Reply::Continue);
     }
@@ -95,18 +92,8 @@ pub(super) fn change(
         (Change::Set, None) => sys::setxattr(path, name, &given, flags)?,
     }
     // Only now: the kernel might have refused it.
-    if foreign.is_some() {
-        keeper.set(kept, &given, 0)?;
-    } else {
-        match keeper.remove(kept) {
-            Ok(()) | Err(Errno::ENODATA) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    if name == DEFAULT {
-        let owners = &call.container.owners;
-        owners.note_list(file.as_fd(), foreign.is_some())?;
-    }
+    let whole = foreign.is_some().then_some(&given[..]);
+    emulated.set_whole_list(stored, whole)?;
     Ok(Reply::Value(0))
 }
 
@@ -115,8 +102,8 @@ pub(in crate::syscalls) fn handed_down(
     call: &Call,
     directory: BorrowedFd,
 ) -> Result<Option<Vec<u8>>, Errno> {
-    let kept = call.container.owners.kept(directory, libc::S_IFDIR);
-    kept.get(&kept_name(DEFAULT))
+    let emulated = call.container.owners.emulated(directory, libc::S_IFDIR);
+    emulated.get(&stored_name(DEFAULT))
 }
 
 /// Keeps `list` of a new file, which the kernel has given what it knows of it: fs/posix_acl.c,
@@ -127,14 +114,14 @@ pub(in crate::syscalls) fn inherit(
     stat: &FileStat,
     list: &[u8],
 ) -> Result<(), Errno> {
-    let kept = call.container.owners.kept(file, stat.st_mode);
+    let emulated = call.container.owners.emulated(file, stat.st_mode);
     let kind = file_type(stat.st_mode);
     if kind == SFlag::S_IFLNK {
         return Ok(());
     }
-    kept.set(&kept_name(ACCESS), list, 0)?;
+    emulated.set(&stored_name(ACCESS), list, 0)?;
     if kind == SFlag::S_IFDIR {
-        kept.set(&kept_name(DEFAULT), list, 0)?;
+        emulated.set(&stored_name(DEFAULT), list, 0)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
-use crate::owner::{Attribute, kept_name, shown};
+use crate::owner::{Attribute, shown, stored_name};
 use crate::syscalls::permission::FileArgument;
 use crate::syscalls::stat::beside;
 use crate::target::{Call, Location};
@@ -39,7 +39,7 @@ pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
         Attribute::Plain => Ok(Reply::Continue),
         Attribute::Hidden => at(call, named, hidden),
         Attribute::Nameless => at(call, named, nameless),
-        Attribute::Kept(name) => at(call, named, |call, location| {
+        Attribute::Emulated(name) => at(call, named, |call, location| {
             if is_trusted(&name) && !may_administer(call)? {
                 // CONTINUE: none for this target.
                 return Ok(Reply::Continue);
@@ -78,8 +78,9 @@ fn hidden(call: &mut Call, location: &Location) -> Result<Reply, Errno> {
     }
 }
 
-fn is_trusted(kept: &Name) -> bool {
-    kept.as_c_str()
+fn is_trusted(stored: &Name) -> bool {
+    stored
+        .as_c_str()
         .to_bytes()
         .starts_with(b"user.subuidless.trusted.")
 }
@@ -112,11 +113,14 @@ pub(super) fn list(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
 /// All names of a file of which the side store has some.
 fn names_beside(call: &Call, location: &Location) -> Option<Vec<u8>> {
     let (file, stat) = beside(call, location)?;
-    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
-    let beside = kept.beside().ok().filter(|known| !known.is_empty())?;
+    let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
+    let beside = emulated
+        .of_side_store()
+        .ok()
+        .filter(|known| !known.is_empty())?;
     let path = procfs::own_fd(file.as_fd());
     let mut all = attribute::names(path.as_c_str(), true).ok()?;
-    all.extend(beside.iter().flat_map(|(name, _)| kept_name(name)));
+    all.extend(beside.iter().flat_map(|(name, _)| stored_name(name)));
     Some(all)
 }
 
@@ -147,8 +151,8 @@ pub(super) fn stored(call: &mut Call, location: &Location, name: &Name) -> Optio
         return Some(value);
     }
     let (file, stat) = beside(call, location)?;
-    let kept = call.container.owners.kept(file.as_fd(), stat.st_mode);
-    kept.get(name).ok().flatten()
+    let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
+    emulated.get(name).ok().flatten()
 }
 
 fn deliver(call: &Call, asked: &Asked, value: &[u8]) -> Result<Reply, Errno> {

@@ -1,13 +1,13 @@
-//! Attributes that the kernel does not take of a container's root: beside the others where the
-//! inode carries `user.*` (see `attribute`), otherwise in the side store.
+//! Attributes that the kernel does not take of a container's root: in `user.*` ones where the inode
+//! carries those (see `attribute`), otherwise in the side store.
 
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use super::attribute::original;
-use super::kept::Named;
-use super::record::{KeptAttribute, Record};
+use super::acl::DEFAULT;
+use super::attribute::{NamedValue, original};
+use super::record::{Record, StoredAttribute};
 use super::{Owners, carries_xattrs, file_type};
 use crate::linux::attribute;
 use crate::linux::name::Name;
@@ -15,29 +15,29 @@ use crate::linux::procfs;
 use crate::linux::sys;
 use crate::store::{Key, store_failed};
 
-/// What is kept of one open file; names are those of [`super::Attribute::Kept`].
+/// Those of one open file; names are those of [`super::Attribute::Emulated`].
 #[derive(Debug)]
-pub(crate) struct Kept<'a> {
+pub(crate) struct Emulated<'a> {
     owners: &'a Owners,
     file: BorrowedFd<'a>,
-    /// `user.*` attributes are for others.
-    is_beside: bool,
+    /// The inode carries no `user.*` attributes.
+    in_side_store: bool,
 }
 
 impl Owners {
-    /// What is kept of the file behind `file`, whose st_mode is `mode`.
-    pub(crate) fn kept<'a>(&'a self, file: BorrowedFd<'a>, mode: u32) -> Kept<'a> {
-        Kept {
+    /// The emulated attributes of the file behind `file`, whose st_mode is `mode`.
+    pub(crate) fn emulated<'a>(&'a self, file: BorrowedFd<'a>, mode: u32) -> Emulated<'a> {
+        Emulated {
             owners: self,
             file,
-            is_beside: !carries_xattrs(file_type(mode)),
+            in_side_store: !carries_xattrs(file_type(mode)),
         }
     }
 }
 
-impl Kept<'_> {
+impl Emulated<'_> {
     pub(crate) fn get(&self, name: &Name) -> Result<Option<Vec<u8>>, Errno> {
-        if self.is_beside {
+        if self.in_side_store {
             let known = self.record()?.attributes;
             let name = original(name);
             return Ok(known
@@ -45,15 +45,11 @@ impl Kept<'_> {
                 .find(|known| known.name == name)
                 .map(|known| known.value));
         }
-        let path = procfs::own_fd(self.file);
-        match attribute::value(path.as_c_str(), name.as_c_str(), true) {
-            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
-            value => value.map(Some),
-        }
+        attribute::of_file(self.file, name.as_c_str())
     }
 
     /// What is in the side store, by the names that the container knows.
-    pub(crate) fn beside(&self) -> Result<Vec<Named>, Errno> {
+    pub(crate) fn of_side_store(&self) -> Result<Vec<NamedValue>, Errno> {
         let known = self.record()?.attributes;
         Ok(known
             .into_iter()
@@ -63,7 +59,7 @@ impl Kept<'_> {
 
     fn record(&self) -> Result<Record, Errno> {
         match &self.owners.side {
-            Ok(side) if self.is_beside && !side.is_empty() => {
+            Ok(side) if self.in_side_store && !side.is_empty() => {
                 let bytes = side.load(&Key::of(self.file)?).map_err(store_failed)?;
                 // What is unreadable has been told of when the owner was looked up.
                 Ok(bytes
@@ -76,21 +72,21 @@ impl Kept<'_> {
 
     /// `flags` as in setxattr(2).
     pub(crate) fn set(&self, name: &Name, value: &[u8], flags: i32) -> Result<(), Errno> {
-        if !self.is_beside {
+        if !self.in_side_store {
             let path = procfs::own_fd(self.file);
             return sys::setxattr(path.as_c_str(), name.as_c_str(), value, flags);
         }
         if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) != 0 {
             return Err(Errno::EINVAL);
         }
-        self.change_beside(|attributes| {
+        self.change_in_side_store(|attributes| {
             let name = original(name);
             let known = attributes.iter().position(|known| known.name == name);
             match known {
                 Some(_) if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EEXIST),
                 None if flags & libc::XATTR_REPLACE != 0 => return Err(Errno::ENODATA),
                 Some(index) => attributes[index].value = value.to_vec(),
-                None => attributes.push(KeptAttribute {
+                None => attributes.push(StoredAttribute {
                     name: name.to_vec(),
                     value: value.to_vec(),
                 }),
@@ -106,11 +102,11 @@ impl Kept<'_> {
     }
 
     pub(crate) fn remove(&self, name: &Name) -> Result<(), Errno> {
-        if !self.is_beside {
+        if !self.in_side_store {
             let path = procfs::own_fd(self.file);
             return sys::removexattr(path.as_c_str(), name.as_c_str());
         }
-        self.change_beside(|attributes| {
+        self.change_in_side_store(|attributes| {
             let name = original(name);
             let known = attributes.iter().position(|known| known.name == name);
             known
@@ -119,9 +115,22 @@ impl Kept<'_> {
         })
     }
 
-    fn change_beside(
+    /// Stores a whole access control list, of which the kernel has taken what it knows; `None`: it
+    /// has taken it all.
+    pub(crate) fn set_whole_list(&self, name: &Name, list: Option<&[u8]>) -> Result<(), Errno> {
+        match list.map_or_else(|| self.remove(name), |list| self.set(name, list, 0)) {
+            Err(Errno::ENODATA) if list.is_none() => {}
+            result => result?,
+        }
+        match original(name) == DEFAULT.to_bytes() {
+            true => self.owners.note_list(self.file, list.is_some()),
+            false => Ok(()),
+        }
+    }
+
+    fn change_in_side_store(
         &self,
-        change: impl FnOnce(&mut Vec<KeptAttribute>) -> Result<(), Errno>,
+        change: impl FnOnce(&mut Vec<StoredAttribute>) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         if !takes_attributes(self.file) {
             return Err(Errno::EOPNOTSUPP);
