@@ -30,6 +30,7 @@ mod damage;
 mod environment;
 mod key;
 mod layer;
+mod mend;
 mod patience;
 mod places;
 mod settle;
@@ -45,9 +46,10 @@ pub(crate) use environment::{DATA, FULL_ONES};
 use environment::{Environment, Holds, Unusable, open_lasting};
 pub(crate) use key::{InodeNumber, Key, inode_of, is_by_birth};
 pub(crate) use layer::Layers;
+pub(crate) use mend::mend;
 use patience::Patience;
 pub(crate) use places::{Places, lasting_place, open_side_store, recent_directory, refuse_shared};
-pub(crate) use settle::{Marker, mend, read_through, result_of, settle};
+pub(crate) use settle::{Marker, read_through, result_of, settle};
 
 use crate::linux::sys::Durability;
 

@@ -1,9 +1,9 @@
-//! How what is recent in the side store comes to last, and what is done about a damaged one.
+//! How what is recent in the side store comes to last.
 //!
 //! Whoever maps a database may be ended by what others have written into it. So other processes of
 //! this program read and move it, and what is known of it is noted in a [`Marker`].
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
@@ -11,15 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::alarm;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::SideStore;
 use super::damage::ended_by_damage;
-use super::environment::{DATA, LOCK};
-use super::places::Places;
+use super::environment::DATA;
 use crate::error::{Context, Error};
 use crate::wire::mode::{Mode, Part};
 use crate::wire::rundir;
@@ -44,7 +41,7 @@ pub(crate) fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
     }
 }
 
-const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not seen, new \
+pub(super) const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not seen, new \
     ones are kept until the next boot";
 
 /// What came of what another process was to do.
@@ -52,19 +49,19 @@ const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are 
 pub(crate) struct Failure {
     pub(crate) reason: String,
     /// It has not come to an end: its locks are held for ever, or the disk does not answer.
-    hangs: bool,
+    pub(super) hangs: bool,
 }
 
 /// How long reading may take, in seconds: from a disk that is busy, when nobody waits for it.
 const LONG: u32 = 120;
 /// When somebody does; then what hangs is not given up, but locks are made anew.
-const SHORT: u32 = 20;
+pub(super) const SHORT: u32 = 20;
 /// From memory.
-const SHORTEST: u32 = 10;
+pub(super) const SHORTEST: u32 = 10;
 
 /// Lets another process read all of a database: what it says that it failed with, or that damage
 /// has ended it.
-fn read_elsewhere(directory: &Path, part: Part, seconds: u32) -> Result<(), Failure> {
+pub(super) fn read_elsewhere(directory: &Path, part: Part, seconds: u32) -> Result<(), Failure> {
     let mode = Mode::ReadStore {
         part,
         seconds,
@@ -192,123 +189,6 @@ impl Marker {
         match self.now(directory) {
             Some((now, _)) => drop(rundir::write_own(&self.file(recent), now.as_bytes())),
             None => drop(fs::remove_file(self.file(recent))),
-        }
-    }
-}
-
-/// What was done about a damaged store.
-#[derive(Debug, Default)]
-pub(crate) struct Mended {
-    /// The recent database has been begun anew, for this reason.
-    pub(crate) recent: Option<String>,
-    /// The lasting one is to be left alone, for this reason.
-    pub(crate) lasting: Option<String>,
-    /// The lasting one has new locks, for this reason.
-    pub(crate) locks: Option<String>,
-}
-
-/// Looks after a store that has ended a process: begins the recent database anew if it is damaged.
-/// Where nothing is to be found in them, both are given up after so many `crashes` in a row.
-pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
-    const FEW: u32 = 3;
-    let kept_ending = || "processes that use it keep ending".to_owned();
-    let mut mended = Mended::default();
-    let Some(recent) = &places.recent else {
-        return mended;
-    };
-    if let Some(lasting) = &places.lasting {
-        // Where it was removed, there is nothing in it to be lost.
-        let _ = rundir::own(lasting);
-        match read_elsewhere(lasting, Part::Lasting, SHORT) {
-            Ok(()) => mended.lasting = (crashes >= 2 * FEW).then(kept_ending),
-            Err(failure) if renew_locks(recent, lasting) => mended.locks = Some(failure.reason),
-            // The disk may answer again.
-            Err(failure) if failure.hangs => {}
-            Err(failure) => mended.lasting = Some(failure.reason),
-        }
-    }
-    let damage = || match read_elsewhere(recent, Part::Recent, SHORTEST) {
-        Err(failure) => Some(failure.reason),
-        Ok(()) => (crashes >= FEW && mended.lasting.is_none()).then(kept_ending),
-    };
-    if damage().is_none() {
-        return mended;
-    }
-    // Others may see the same, and begin it anew at the same time.
-    let Ok(_alone) = lock_alone(recent) else {
-        return mended;
-    };
-    if let Some(reason) = damage() {
-        match begin_anew(recent) {
-            Ok(()) => mended.recent = Some(reason),
-            Err(error) => {
-                error!(directory = %recent.display(), %error, "cannot begin the recent side \
-                    store anew");
-            }
-        }
-    }
-    mended
-}
-
-/// The lock that is held while entries are moved. Whoever holds it and is stopped must not stop us.
-fn lock_alone(recent: &Path) -> io::Result<Flock<File>> {
-    const TRIES: usize = 100;
-    const PERIOD: Duration = Duration::from_millis(20);
-    let mut directory = File::open(recent)?;
-    for _ in 0..TRIES {
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(locked) => return Ok(locked),
-            Err((file, Errno::EWOULDBLOCK)) => directory = file,
-            Err((_, errno)) => return Err(errno.into()),
-        }
-        std::thread::sleep(PERIOD);
-    }
-    Err(io::ErrorKind::TimedOut.into())
-}
-
-/// Whether the lasting database can be read with new locks: nothing but locks is in that file.
-fn renew_locks(recent: &Path, lasting: &Path) -> bool {
-    let lock = lasting.join(LOCK);
-    lock_alone(recent).is_ok_and(|_alone| {
-        fs::remove_file(&lock).is_ok() && read_elsewhere(lasting, Part::Lasting, SHORT).is_ok()
-    })
-}
-
-/// Who has the old files open goes on with them until it notices.
-fn begin_anew(recent: &Path) -> io::Result<()> {
-    for name in [DATA, LOCK, "settled", "read"] {
-        match fs::remove_file(recent.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-impl Mended {
-    /// Logs it.
-    pub(crate) fn tell(&self, places: &Places) {
-        let shown = |directory: &Option<PathBuf>| {
-            let directory = directory.as_deref().unwrap_or(Path::new(""));
-            directory.display().to_string()
-        };
-        if let Some(reason) = &self.lasting {
-            error!(directory = shown(&places.lasting), reason, "{NOT_LASTING}");
-        }
-        if let Some(reason) = &self.locks {
-            warn!(
-                directory = shown(&places.lasting),
-                reason, "the locks of the lasting side store were damaged and have been made anew"
-            );
-        }
-        if let Some(reason) = &self.recent {
-            error!(
-                directory = shown(&places.recent),
-                reason,
-                "the recent side store was damaged and has been begun anew: owners of symlinks, \
-                 fifos, sockets and devices \
-                 that were set in the last second, or in memory (tmpfs), are lost"
-            );
         }
     }
 }
