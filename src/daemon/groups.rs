@@ -8,33 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use tracing::warn;
 
 use crate::credentials::{EmulatedGid, Id};
+use crate::wire::config;
 
 /// The bundle may lie on a file system that does not answer; its container waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// podman's largest are some tens of KiB.
 const MAX_CONFIG: u64 = 16 * 1024 * 1024;
-
-#[derive(Debug, Default, Deserialize)]
-struct Config {
-    #[serde(default)]
-    process: Option<Process>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Process {
-    #[serde(default)]
-    user: Option<User>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct User {
-    #[serde(default, rename = "additionalGids")]
-    additional_gids: Option<Vec<u32>>,
-}
 
 /// process.user.additionalGids of a container that is being created.
 pub(super) async fn additional(status: &str, bundle: &str) -> Vec<EmulatedGid> {
@@ -89,8 +72,12 @@ fn read(path: &Path) -> std::io::Result<Vec<EmulatedGid>> {
     std::fs::File::open(path)?
         .take(MAX_CONFIG)
         .read_to_end(&mut bytes)?;
-    let config: Config = serde_json::from_slice(&bytes)?;
-    let user = config.process.unwrap_or_default().user.unwrap_or_default();
-    let gids = user.additional_gids.unwrap_or_default();
-    Ok(gids.into_iter().filter_map(EmulatedGid::new).collect())
+    let config: Map<String, Value> = serde_json::from_slice(&bytes)?;
+    let user = config
+        .get("process")
+        .and_then(Value::as_object)
+        .map(config::user)
+        .unwrap_or_default();
+    let gids = user.additional_gids.into_iter();
+    Ok(gids.filter_map(EmulatedGid::new).collect())
 }

@@ -86,7 +86,9 @@ impl Workers {
     pub(super) async fn keep_guard(&self) {
         const PAUSE: Duration = Duration::from_millis(50);
         loop {
-            let started = self.guard.start(&Mode::Guard(self.setup()), &self.containers());
+            let started = self
+                .guard
+                .start(&Mode::Guard(self.setup()), &self.containers());
             match started {
                 Ok(mut guard) => {
                     let ended = guard.wait().await;

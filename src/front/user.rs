@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::linux::accounts::accounts;
 use crate::linux::userns::{IdMap, IdMaps};
 use crate::syscalls::profile::Runtime;
+use crate::wire::config;
 use crate::wire::handover::{NextUser, ProcessUser};
 
 /// In what the runtime keeps of config.json: the wish, for processes that are started later; and
@@ -75,7 +76,7 @@ pub(super) fn user_namespace(config: &Map<String, Value>) -> Option<&Value> {
 
 /// Takes the user out of a `process` object that the runtime is to read.
 pub(super) fn take(process: &mut Map<String, Value>, mapped: &IdMaps) -> NextUser {
-    let wish = wish(process);
+    let wish = config::user(process);
     let Some((uid, gid)) = stand_in(mapped, &wish) else {
         return as_mapped(wish);
     };
@@ -126,7 +127,7 @@ pub(super) fn take_and_note(config: &mut Map<String, Value>, mapped: &IdMaps) ->
     let Some(process) = config.get_mut("process").and_then(Value::as_object_mut) else {
         return NextUser::AsIs;
     };
-    let present = wish(process);
+    let present = config::user(process);
     if let Some(noted) = noted
         && present.additional_gids.is_empty()
         && stand_in(mapped, &noted) == Some((present.uid, present.gid))
@@ -144,22 +145,6 @@ pub(super) fn take_and_note(config: &mut Map<String, Value>, mapped: &IdMaps) ->
         }
     }
     next
-}
-
-/// Whom a `process` object names.
-fn wish(process: &Map<String, Value>) -> ProcessUser {
-    process.get("user").map(user).unwrap_or_default()
-}
-
-fn user(value: &Value) -> ProcessUser {
-    let number = |value: &Value| u32::try_from(value.as_u64()?).ok();
-    let id = |key| value.get(key).and_then(number).unwrap_or_default();
-    let gids = value.get("additionalGids").and_then(Value::as_array);
-    ProcessUser {
-        uid: id("uid"),
-        gid: id("gid"),
-        additional_gids: gids.into_iter().flatten().filter_map(number).collect(),
-    }
 }
 
 /// Of `exec --user UID[:GID]`: the wish, and what the runtime is told instead; `None` for what is

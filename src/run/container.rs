@@ -20,7 +20,7 @@ use super::network::{self, Network};
 use super::options::{Container, Options, Root, is_interactive};
 use super::place::{self, About, Place, free_name};
 use super::program;
-use super::spec::{self, Bind, Wishes, text};
+use super::spec::{self, Bind, Wishes};
 use super::supervisor;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
@@ -28,6 +28,7 @@ use crate::front;
 use crate::front::bundle;
 use crate::linux::userns;
 use crate::syscalls::profile::Runtime;
+use crate::wire::config;
 
 /// Becomes the runtime. Returns only on failure.
 pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
@@ -148,7 +149,7 @@ fn prepare(
     let find = |user: &String| Login::find(user, &Names::Rootfs(rootfs));
     let user = options.user.as_ref().map(find).transpose()?;
     let wishes = Wishes {
-        command: spec::words(&options.command)?,
+        command: config::words(&options.command)?,
         user: user.map(|login| login.to_process_user()),
         environment: options.env.clone(),
         directory: options
@@ -169,7 +170,7 @@ fn prepare(
     write(&place.directory.join("config.json"), config)?;
     write(
         &place.directory.join("process.json"),
-        spec::object(config, "process"),
+        config::object(config, "process"),
     )
 }
 
@@ -240,8 +241,8 @@ fn copy_up(place: &Place, rootfs: &Path, directory: &str) -> Result<(), Error> {
     let data = format!(
         "userxattr,lowerdir={},upperdir={},workdir={}",
         procfs_name(&lower),
-        escaped(text(&base.join("upper"))?),
-        escaped(text(&base.join("work"))?)
+        escaped(config::text(&base.join("upper"))?),
+        escaped(config::text(&base.join("work"))?)
     );
     mount_at("overlay", &merged, Some(&data))
 }

@@ -10,12 +10,13 @@ use super::namespace;
 use super::options::{ExecOptions, is_interactive};
 use super::place::{self, About, Place};
 use super::program;
-use super::spec::{self, Wishes};
+use super::spec::Wishes;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
 use crate::front::bundle;
 use crate::front::{self, FirstProcess};
 use crate::syscalls::profile::Runtime;
+use crate::wire::config;
 
 /// Becomes the runtime. Returns only on failure.
 pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
@@ -27,14 +28,14 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     let mut process = bundle::read_object(&place.directory.join("process.json"))?;
     if user.is_some() {
         // It was that of the container's user.
-        spec::list(&mut process, "env").retain(|variable| {
+        config::list(&mut process, "env").retain(|variable| {
             !variable
                 .as_str()
                 .is_some_and(|text| text.starts_with("HOME="))
         });
     }
     let wishes = Wishes {
-        command: spec::words(&options.command)?,
+        command: config::words(&options.command)?,
         user: user.map(|login| login.to_process_user()),
         environment: options.env.clone(),
         directory: options.cwd.clone(),

@@ -19,9 +19,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::spec::{list, mount, object, text};
 use crate::error::Error;
 use crate::linux::{programs, sys};
+use crate::wire::config::{self, list, mount, object, text};
 use crate::wire::mode::Mode;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -149,7 +149,7 @@ fn hook_words(bundle: &Path) -> Result<Vec<String>, Error> {
         socket: socket(bundle),
     };
     let words = [vec!["subuidless".into()], mode.to_words()].concat();
-    super::spec::words(&words)
+    config::words(&words)
 }
 
 /// The hook: tells the keeper of the container, and returns when the network is up.

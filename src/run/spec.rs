@@ -1,7 +1,6 @@
 //! The config.json that `run --rootfs` writes, and the changes that options make to that of
 //! `run --bundle`.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use terminal_size::terminal_size_of;
 
 use super::network::Network;
 use crate::error::Error;
+use crate::wire::config::{list, mount, object, text};
 use crate::wire::handover::ProcessUser;
 
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -258,53 +258,4 @@ impl Wishes {
         }
         Ok(())
     }
-}
-
-pub(super) fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
-    json!({"destination": destination, "type": kind, "source": source, "options": options})
-}
-
-/// Returns the member `name`, an object, and creates it if necessary.
-pub(super) fn object<'a>(
-    parent: &'a mut Map<String, Value>,
-    name: &str,
-) -> &'a mut Map<String, Value> {
-    let member = parent.entry(name).or_insert_with(|| json!({}));
-    if !member.is_object() {
-        *member = json!({});
-    }
-    match member {
-        Value::Object(member) => member,
-        _ => unreachable!("made an object above"),
-    }
-}
-
-/// Returns the member `name`, a list, and creates it if necessary.
-pub(super) fn list<'a>(parent: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> {
-    let member = parent.entry(name).or_insert_with(|| json!([]));
-    if !member.is_array() {
-        *member = json!([]);
-    }
-    match member {
-        Value::Array(member) => member,
-        _ => unreachable!("made a list above"),
-    }
-}
-
-/// Returns the path as text, the only form that JSON has.
-pub(super) fn text(path: &Path) -> Result<&str, Error> {
-    path.to_str().ok_or_else(|| {
-        Error::at(
-            path,
-            std::io::Error::other("config.json can name paths in UTF-8 only"),
-        )
-    })
-}
-
-/// Returns the words of a command as text.
-pub(super) fn words(words: &[OsString]) -> Result<Vec<String>, Error> {
-    words
-        .iter()
-        .map(|word| text(Path::new(word)).map(str::to_owned))
-        .collect()
 }
