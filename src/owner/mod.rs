@@ -132,13 +132,14 @@ impl Owners {
     }
 
     /// Makes `owner` the owner of the file behind `fd`, or removes it where nothing is set, with
-    /// all that chown(2) does beside; `known` is what [`Owners::load`] found.
+    /// all that chown(2) does beside; `known` is what [`Owners::load`] found, `seen_by` as in
+    /// [`Layers::key_behind`].
     pub(crate) fn store(
         &self,
         fd: BorrowedFd,
         stat: &FileStat,
-        known: Option<Owner>,
-        owner: Owner,
+        (known, owner): (Option<Owner>, Owner),
+        seen_by: Option<u32>,
     ) -> Result<(), Errno> {
         if known.is_none() && owner.is_unset() {
             return touch(fd, stat, true);
@@ -151,7 +152,8 @@ impl Owners {
         // all.
         let before = Key::in_overlay(fd)?;
         touch(fd, stat, true)?;
-        self.store_beside(fd, owner, (before.as_ref(), carried))
+        let before = before.as_ref().map(|key| (key, seen_by));
+        self.store_beside(fd, owner, (before, carried))
     }
 
     /// Puts `owner` into the inode's attribute, if there is room for it.
@@ -194,7 +196,12 @@ impl Owners {
     /// Copies the file up, if it is a special one in a lower layer of an overlay and something is
     /// kept of it: what is kept goes along. To be done before the kernel does it for whatever
     /// reason.
-    pub(crate) fn bring_up(&self, fd: BorrowedFd, stat: &FileStat) -> Result<(), Errno> {
+    pub(crate) fn bring_up(
+        &self,
+        fd: BorrowedFd,
+        stat: &FileStat,
+        seen_by: Option<u32>,
+    ) -> Result<(), Errno> {
         let kind = file_type(stat.st_mode);
         let Some(side) = self.side.as_ref().ok().filter(|side| !side.is_empty()) else {
             return Ok(());
@@ -217,7 +224,7 @@ impl Owners {
             let path = procfs::own_fd(fd);
             fchmodat(AT_FDCWD, &path, mode, FchmodatFlags::FollowSymlink)?;
         }
-        self.store_beside(fd, record.owner, (Some(&before), Carried::Never))
+        self.store_beside(fd, record.owner, (Some((&before, seen_by)), Carried::Never))
     }
 
     /// Makes `owner` the owner of a file that has just been created, and does nothing beside.
@@ -262,12 +269,13 @@ impl Owners {
         Ok(())
     }
 
-    /// Of an inode that does not carry the attribute, and that was known by the key `before`.
+    /// Of an inode that does not carry the attribute, and that was known by the key `before` to
+    /// the process behind it.
     fn store_beside(
         &self,
         fd: BorrowedFd,
         owner: Owner,
-        (before, carried): (Option<&Key>, Carried),
+        (before, carried): (Option<(&Key, Option<u32>)>, Carried),
     ) -> Result<(), Errno> {
         if fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC {
             // procfs takes a chown and goes on showing the process's ids.
@@ -286,10 +294,10 @@ impl Owners {
             }
         };
         let key = Key::of(fd)?;
-        let copied_up = match before.filter(|before| **before != key) {
-            Some(before) => Some((
+        let copied_up = match before.filter(|(before, _)| **before != key) {
+            Some((before, seen_by)) => Some((
                 side.load(before).map_err(store_failed)?.unwrap_or_default(),
-                self.layers.key_behind(fd),
+                self.layers.key_behind(fd, seen_by),
             )),
             None => None,
         };

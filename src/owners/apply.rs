@@ -54,7 +54,8 @@ impl Outside {
             .load(file, file_type(stat.st_mode))
             .map_err(reason)?;
         let owner = with_ids(known, change, stat);
-        self.owners.store(file, stat, known, owner).map_err(reason)
+        let change = (known, owner);
+        self.owners.store(file, stat, change, None).map_err(reason)
     }
 
     /// As [`Outside::apply`], and what is not a socket stays what it is.

@@ -4,7 +4,6 @@
 //! has that of its copy in the upper layer, since only regular files and directories carry what
 //! would tell of their origin (`user.overlay.origin`).
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,11 +28,6 @@ pub(crate) struct Layers {
     outside: Option<OwnedFd>,
 }
 
-thread_local! {
-    /// Whose mounts this thread's files may be of, if not the worker's own.
-    static TARGET: Cell<u32> = const { Cell::new(0) };
-}
-
 /// Whoever sees the host's mounts may see many, and mostly other users'.
 const MOST: usize = 64;
 
@@ -52,13 +46,9 @@ impl Layers {
         }
     }
 
-    /// What this thread looks for from now on is what the process `pid` sees.
-    pub(crate) fn look_as(pid: u32) {
-        TARGET.set(pid);
-    }
-
-    /// The key of the upper layer's inode that the overlay shows as `file`, if it can be found.
-    pub(crate) fn key_behind(&self, file: BorrowedFd) -> Option<Key> {
+    /// The key of the upper layer's inode that the overlay shows as `file`, if it can be found;
+    /// `seen_by`: a process whose mounts it may be of, if not of the worker's own.
+    pub(crate) fn key_behind(&self, file: BorrowedFd, seen_by: Option<u32>) -> Option<Key> {
         let thread = |what: &str| Name::format(format_args!("thread-self/{what}"));
         let number = file.as_raw_fd();
         let details = procfs::read(&thread(&format!("fdinfo/{number}"))).ok()?;
@@ -73,10 +63,10 @@ impl Layers {
         // Below `run --keep-id` a container's mounts are its own, and layers have the names that
         // they have out here.
         let files = [
-            thread("mountinfo"),
-            procfs::target(TARGET.get(), "mountinfo"),
+            Some(thread("mountinfo")),
+            seen_by.map(|pid| procfs::target(pid, "mountinfo")),
         ];
-        let overlay = files.iter().find_map(|file| {
+        let overlay = files.iter().flatten().find_map(|file| {
             let mounts = Mounts::read(file).ok()?;
             let mount = mounts.iter().find(|it| it.id == mount)?;
             Some(Overlay::of(mount))

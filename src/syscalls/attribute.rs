@@ -90,7 +90,8 @@ fn bring_up(call: &Call, named: FileArgument) {
         && let Some((file, stat)) = beside(call, &named.location(&path))
         && call.ensure_waiting().is_ok()
     {
-        let _ = call.container.owners.bring_up(file.as_fd(), &stat);
+        let owners = &call.container.owners;
+        let _ = owners.bring_up(file.as_fd(), &stat, Some(call.pid()));
     }
 }
 

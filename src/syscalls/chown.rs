@@ -85,7 +85,7 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
         )
     };
     call.ensure_waiting()?;
-    owners.store(file, &stat, known, owner)?;
+    owners.store(file, &stat, (known, owner), Some(call.pid()))?;
     // fs/attr.c, setattr_should_drop_sgid: the kernel takes the bit from nobody who is its root.
     let is_group_id = stat.st_mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID
         && file_type(stat.st_mode) != SFlag::S_IFDIR;

@@ -51,7 +51,8 @@ impl Container {
             ..Owner::default()
         };
         if known.unwrap_or_default() != owner {
-            self.owners.store(file.as_fd(), &found, known, owner)?;
+            let change = (known, owner);
+            self.owners.store(file.as_fd(), &found, change, Some(pid))?;
         }
         Ok(true)
     }

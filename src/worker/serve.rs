@@ -10,7 +10,6 @@ use super::PAUSE;
 use super::link::Link;
 use super::trace::{Traced, Tracers};
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
-use crate::store::Layers;
 use crate::syscalls::{Dispatch, Found, Purpose};
 use crate::target::{Call, Container, ThreadState};
 use crate::wire::board::Board;
@@ -192,7 +191,6 @@ impl Server {
             Purpose::Watch => call.share_view().or(Ok(())),
         };
         shared?;
-        Layers::look_as(taken.call.pid);
         let reply = (found.row.handle)(&mut call);
         call.leave_view();
         reply

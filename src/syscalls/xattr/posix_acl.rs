@@ -78,7 +78,8 @@ pub(super) fn change(
         return Ok(Reply::Continue);
     }
     call.ensure_waiting()?;
-    call.container.owners.bring_up(file.as_fd(), &stat)?;
+    let owners = &call.container.owners;
+    owners.bring_up(file.as_fd(), &stat, Some(call.pid()))?;
     call.journal.note(Step::Changing);
     let path = procfs::own_fd(file.as_fd());
     let path = path.as_c_str();
