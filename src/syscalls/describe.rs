@@ -9,114 +9,16 @@ use nix::errno::Errno;
 use nix::fcntl::readlink;
 use std::os::unix::ffi::OsStrExt;
 
-use super::Row;
+use super::table::Argument::{self, *};
+use super::table::Row;
 use crate::credentials::Id as _;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::target::{Abi, Call};
 
-/// What an argument is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Argument {
-    Path,
-    Dirfd,
-    Fd,
-    Id,
-    Int,
-    Size,
-    Hex,
-    Pointer,
-    Mode,
-    Device,
-    OpenFlags,
-    AtFlags,
-    AccessMode,
-    CloneFlags,
-    AttributeFlags,
-    Resource,
-    Option,
-    /// Ids, as many as the argument before says.
-    Groups,
-    /// Written by the call: what it says of owners.
-    Stat,
-    Statx,
-    IdOut,
-}
-
-use Argument::{
-    AccessMode, AtFlags, AttributeFlags, CloneFlags, Device, Dirfd, Fd, Groups, Hex, Id, IdOut,
-    Int, Mode, OpenFlags, Option as PrctlOption, Path, Pointer, Resource, Size, Stat, Statx,
-};
-
-/// The arguments of a syscall of the table; `None` for one that nobody has described.
-fn arguments(name: &str) -> Option<&'static [Argument]> {
-    Some(match name.strip_suffix("32").unwrap_or(name) {
-        "chown" | "lchown" => &[Path, Id, Id],
-        "fchown" => &[Fd, Id, Id],
-        "fchownat" => &[Dirfd, Path, Id, Id, AtFlags],
-        "stat" | "lstat" | "stat64" | "lstat64" => &[Path, Stat],
-        "fstat" | "fstat64" => &[Fd, Stat],
-        "newfstatat" | "fstatat64" => &[Dirfd, Path, Stat, AtFlags],
-        "statx" => &[Dirfd, Path, AtFlags, Hex, Statx],
-        "setuid" | "setgid" | "setfsuid" | "setfsgid" => &[Id],
-        "setreuid" | "setregid" => &[Id, Id],
-        "setresuid" | "setresgid" => &[Id, Id, Id],
-        "getuid" | "geteuid" | "getgid" | "getegid" => &[],
-        "getresuid" | "getresgid" => &[IdOut, IdOut, IdOut],
-        "setgroups" => &[Int, Groups],
-        "getgroups" => &[Int, Pointer],
-        "capget" | "capset" => &[Pointer, Pointer],
-        "prctl" => &[PrctlOption, Hex, Hex, Hex, Hex],
-        "execve" => &[Path, Pointer, Pointer],
-        "execveat" => &[Dirfd, Path, Pointer, Pointer, AtFlags],
-        "getrlimit" | "setrlimit" | "ugetrlimit" => &[Resource, Pointer],
-        "prlimit64" => &[Int, Resource, Pointer, Pointer],
-        "open" => &[Path, OpenFlags, Mode],
-        "creat" | "mkdir" | "chmod" => &[Path, Mode],
-        "openat" => &[Dirfd, Path, OpenFlags, Mode],
-        "openat2" => &[Dirfd, Path, Pointer, Size],
-        "mkdirat" | "fchmodat" => &[Dirfd, Path, Mode],
-        "fchmodat2" => &[Dirfd, Path, Mode, AtFlags],
-        "mount" => &[Path, Path, Path, Hex, Path],
-        "mknod" => &[Path, Mode, Device],
-        "mknodat" => &[Dirfd, Path, Mode, Device],
-        "symlink" | "pivot_root" => &[Path, Path],
-        "symlinkat" => &[Path, Dirfd, Path],
-        "bind" => &[Fd, Pointer, Int],
-        "fchmod" => &[Fd, Mode],
-        "utime" | "utimes" => &[Path, Pointer],
-        "futimesat" => &[Dirfd, Path, Pointer],
-        "utimensat" | "utimensat_time64" => &[Dirfd, Path, Pointer, AtFlags],
-        "getxattr" | "lgetxattr" => &[Path, Path, Pointer, Size],
-        "fgetxattr" => &[Fd, Path, Pointer, Size],
-        "listxattr" | "llistxattr" => &[Path, Pointer, Size],
-        "flistxattr" => &[Fd, Pointer, Size],
-        "setxattr" | "lsetxattr" => &[Path, Path, Pointer, Size, AttributeFlags],
-        "fsetxattr" => &[Fd, Path, Pointer, Size, AttributeFlags],
-        "removexattr" | "lremovexattr" => &[Path, Path],
-        "fremovexattr" => &[Fd, Path],
-        "setxattrat" | "getxattrat" => &[Dirfd, Path, AtFlags, Path, Pointer, Size],
-        "listxattrat" => &[Dirfd, Path, AtFlags, Pointer, Size],
-        "removexattrat" => &[Dirfd, Path, AtFlags, Path],
-        "access" => &[Path, AccessMode],
-        "faccessat" => &[Dirfd, Path, AccessMode],
-        "faccessat2" => &[Dirfd, Path, AccessMode, AtFlags],
-        "getsockopt" => &[Fd, Int, Int, Pointer, Pointer],
-        "chroot" => &[Path],
-        "fsopen" => &[Path, Hex],
-        "setns" => &[Fd, CloneFlags],
-        "unshare" => &[CloneFlags],
-        "clone" => &[CloneFlags, Pointer, Pointer, Pointer, Pointer],
-        "clone3" => &[Pointer, Size],
-        "landlock_restrict_self" => &[Fd, Hex],
-        _ => return None,
-    })
-}
-
 /// The arguments of a call, as they are before it.
 pub(crate) fn describe(call: &Call, row: &Row) -> Vec<String> {
-    let kinds = arguments(row.name).unwrap_or(&[Hex; 6]);
-    kinds
+    row.arguments
         .iter()
         .enumerate()
         .map(|(index, kind)| argument(call, index, *kind))
@@ -125,8 +27,7 @@ pub(crate) fn describe(call: &Call, row: &Row) -> Vec<String> {
 
 /// Puts into `arguments` what an answered call has written for its target.
 pub(crate) fn describe_results(call: &Call, row: &Row, arguments: &mut [String]) {
-    let kinds = self::arguments(row.name).unwrap_or_default();
-    for (index, (kind, text)) in kinds.iter().zip(arguments).enumerate() {
+    for (index, (kind, text)) in row.arguments.iter().zip(arguments).enumerate() {
         if let Some(written) = result(call, row, index, *kind) {
             *text = written;
         }
@@ -159,7 +60,7 @@ fn argument(call: &Call, index: usize, kind: Argument) -> String {
         Int => int.to_string(),
         Size => call.register(index).to_string(),
         Hex => format!("{:#x}", call.register(index)),
-        Pointer | Stat | Statx | IdOut => pointer(call.register(index)),
+        Ptr | Stat | Statx | IdOut => pointer(call.register(index)),
         Groups => groups(call, index).unwrap_or_else(|| pointer(call.register(index))),
         Mode => format!("0{:o}", call.unsigned(index)),
         Device => {
@@ -184,12 +85,12 @@ fn argument(call: &Call, index: usize, kind: Argument) -> String {
         AccessMode if int == 0 => "F_OK".to_owned(),
         AccessMode => bits(int, &[(4, "R_OK"), (2, "W_OK"), (1, "X_OK")]),
         CloneFlags => bits(int, &CLONE_FLAGS),
-        AttributeFlags => bits(int, &[(1, "XATTR_CREATE"), (2, "XATTR_REPLACE")]),
+        XattrFlags => bits(int, &[(1, "XATTR_CREATE"), (2, "XATTR_REPLACE")]),
         Resource => match call.unsigned(index) {
             libc::RLIMIT_LOCKS => "RLIMIT_LOCKS".to_owned(),
             other => other.to_string(),
         },
-        PrctlOption => PRCTL
+        Prctl => PRCTL
             .iter()
             .find(|(option, _)| *option == int)
             .map_or_else(|| int.to_string(), |(_, name)| (*name).to_owned()),
@@ -363,15 +264,6 @@ const PRCTL: [(i32, &str); 6] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::syscalls::TABLE;
-
-    #[test]
-    fn the_arguments_of_every_row_are_known() {
-        for row in TABLE {
-            assert!(arguments(row.name).is_some(), "{}", row.name);
-        }
-        assert_eq!(arguments("read"), None);
-    }
 
     #[test]
     fn nothing_but_printable_ascii_is_shown() {

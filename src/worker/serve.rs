@@ -10,7 +10,7 @@ use super::PAUSE;
 use super::link::Link;
 use super::trace::{Traced, Tracers};
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
-use crate::syscalls::{Dispatch, Found, Purpose};
+use crate::syscalls::{Dispatch, Dispatched, Purpose};
 use crate::target::{Call, Container, ThreadState};
 use crate::wire::board::Board;
 use crate::wire::tally::Outcome;
@@ -106,7 +106,7 @@ impl Server {
             Some((found, Purpose::EmulateEarly | Purpose::EmulateIds)) if emulates => {
                 self.handle(&taken, found, thread)
             }
-            Some((found, Purpose::Watch)) => {
+            Some((found, Purpose::Observe)) => {
                 // Noticed now, or missed for good. Its answer is to continue, as for all others.
                 let _ = self.handle(&taken, found, thread);
                 Ok(Reply::Continue)
@@ -139,7 +139,7 @@ impl Server {
     fn call<'a>(
         &'a self,
         taken: &Taken<'a>,
-        found: Found,
+        found: Dispatched,
         thread: &'a mut ThreadState,
     ) -> Call<'a> {
         Call {
@@ -158,7 +158,7 @@ impl Server {
     fn handle_in_time(
         &self,
         taken: &Taken,
-        found: Found,
+        found: Dispatched,
         thread: &mut ThreadState,
     ) -> Result<Reply, Errno> {
         loop {
@@ -178,7 +178,7 @@ impl Server {
     fn handle(
         &self,
         taken: &Taken,
-        found: Found,
+        found: Dispatched,
         thread: &mut ThreadState,
     ) -> Result<Reply, Errno> {
         let mut call = self.call(taken, found, thread);
@@ -187,8 +187,8 @@ impl Server {
             // No root has been joined yet.
             _ if !self.container.is_joined() => Ok(()),
             Purpose::Emulate | Purpose::EmulateEarly => call.share_view(),
-            // What is only watched goes on to the kernel, whatever goes wrong here.
-            Purpose::Watch => call.share_view().or(Ok(())),
+            // What is only observed goes on to the kernel, whatever goes wrong here.
+            Purpose::Observe => call.share_view().or(Ok(())),
         };
         shared?;
         let reply = (found.row.handle)(&mut call);
@@ -270,12 +270,12 @@ fn has_descriptors() -> bool {
 struct Taken<'a> {
     slot: usize,
     call: &'a Notification,
-    found: Option<Found>,
+    found: Option<Dispatched>,
     received: Instant,
 }
 
 impl<'a> Taken<'a> {
-    fn new(slot: usize, call: &'a Notification, found: Option<Found>) -> Self {
+    fn new(slot: usize, call: &'a Notification, found: Option<Dispatched>) -> Self {
         Self {
             slot,
             call,

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::linux::procfs;
 use crate::linux::seccomp::{Notification, Reply};
-use crate::syscalls::{Found, describe, describe_reply, describe_results, escaped};
+use crate::syscalls::{Dispatched, describe, describe_reply, describe_results, escaped};
 use crate::target::Call;
 use crate::wire::ask::Filter;
 
@@ -101,7 +101,7 @@ impl Tracers {
     }
 
     /// Looks at a call before it is handled; `None` if nobody wants to see it.
-    pub(super) fn look(&self, call: &Call, found: Found) -> Option<Traced> {
+    pub(super) fn look(&self, call: &Call, found: Dispatched) -> Option<Traced> {
         let name = found.row.name;
         if !self.list().iter().any(|tracer| tracer.wants(name)) {
             return None;
@@ -116,7 +116,7 @@ impl Tracers {
     }
 
     /// Looks at what the call's handler has written.
-    pub(super) fn look_again(traced: &mut Traced, call: &Call, found: Found) {
+    pub(super) fn look_again(traced: &mut Traced, call: &Call, found: Dispatched) {
         describe_results(call, found.row, &mut traced.arguments);
     }
 
@@ -125,7 +125,7 @@ impl Tracers {
         &self,
         traced: &Traced,
         call: &Notification,
-        found: Found,
+        found: Dispatched,
         reply: Result<Reply, Errno>,
     ) {
         let line = format!(

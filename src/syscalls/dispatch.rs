@@ -1,0 +1,180 @@
+//! From a notification's architecture and number to the row of the table.
+
+use libseccomp::{ScmpArch, ScmpSyscall};
+
+use super::table::{Row, TABLE};
+use crate::linux::seccomp::Notification;
+use crate::target::Abi;
+
+/// The architectures whose calls are answered, as a notification names them and as libseccomp does.
+/// Calls of others (32-bit ARM) are left to the kernel.
+const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
+    (AUDIT_ARCH_X86_64, ScmpArch::X8664, Abi::Native),
+    (AUDIT_ARCH_AARCH64, ScmpArch::Aarch64, Abi::Native),
+    // x32 calls bear the x86-64 architecture, and a bit in their number; their structures are those
+    // of x86-64.
+    (AUDIT_ARCH_X86_64 | X32, ScmpArch::X32, Abi::Native),
+    (AUDIT_ARCH_I386, ScmpArch::X86, Abi::I386),
+];
+
+/// linux/audit.h
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
+const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+/// Not linux/audit.h's: tells x32 from x86-64 here.
+const X32: u32 = 1 << 16;
+/// asm/unistd.h, __X32_SYSCALL_BIT
+const X32_SYSCALL_BIT: i32 = 0x4000_0000;
+
+/// A row, and how its calls are to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dispatched {
+    /// Its place in the table.
+    pub(crate) index: usize,
+    pub(crate) row: &'static Row,
+    pub(crate) abi: Abi,
+}
+
+/// From a notification's architecture and number to the row.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    by_architecture: Vec<(u32, Vec<Option<Dispatched>>)>,
+}
+
+impl Dispatch {
+    pub(crate) fn new() -> Self {
+        let by_architecture = ARCHITECTURES
+            .iter()
+            .map(|&(audit, arch, abi)| (audit, rows_by_number(arch, abi)))
+            .collect();
+        Self { by_architecture }
+    }
+
+    pub(crate) fn find(&self, notification: &Notification) -> Option<Dispatched> {
+        let (arch, number) = match (notification.arch, notification.syscall) {
+            (AUDIT_ARCH_X86_64, number) if number > 0 && number & X32_SYSCALL_BIT != 0 => {
+                (AUDIT_ARCH_X86_64 | X32, number & !X32_SYSCALL_BIT)
+            }
+            known => known,
+        };
+        let (_, rows) = self
+            .by_architecture
+            .iter()
+            .find(|(audit, _)| *audit == arch)?;
+        *rows.get(usize::try_from(number).ok()?)?
+    }
+
+    /// Whether calls of this architecture are answered.
+    pub(crate) fn knows(&self, arch: u32) -> bool {
+        self.by_architecture.iter().any(|(audit, _)| *audit == arch)
+    }
+}
+
+/// The number of `row` on `arch`; libseccomp has negative pseudo-numbers for what an architecture
+/// lacks.
+fn number(row: &Row, arch: ScmpArch) -> Option<usize> {
+    match ScmpSyscall::from_name_by_arch(row.name, arch) {
+        Ok(syscall) => usize::try_from(i32::from(syscall)).ok(),
+        Err(_) => usize::try_from(row.number?).ok(),
+    }
+}
+
+fn rows_by_number(arch: ScmpArch, abi: Abi) -> Vec<Option<Dispatched>> {
+    let mut rows = Vec::new();
+    for (index, row) in TABLE.iter().enumerate() {
+        if let Some(number) = number(row, arch) {
+            let number = match arch {
+                ScmpArch::X32 => number & !(X32_SYSCALL_BIT.unsigned_abs() as usize),
+                _ => number,
+            };
+            if rows.len() <= number {
+                rows.resize(number + 1, None);
+            }
+            // chown on i386 is the call with 16-bit ids, where there is a chown32.
+            let is_short = TABLE
+                .iter()
+                .any(|wide| wide.name.strip_suffix("32") == Some(row.name));
+            let abi = match abi {
+                Abi::I386 if is_short => Abi::I386ShortIds,
+                abi => abi,
+            };
+            rows[number] = Some(Dispatched { index, row, abi });
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(arch: u32, syscall: i32) -> Notification {
+        Notification {
+            id: 1,
+            pid: 1,
+            syscall,
+            arch,
+            args: [0; 6],
+        }
+    }
+
+    #[test]
+    fn every_name_is_known_to_libseccomp_or_has_a_number_and_stands_once() {
+        for (index, row) in TABLE.iter().enumerate() {
+            let known = |arch| number(row, arch).is_some();
+            assert!(
+                known(ScmpArch::X8664) || known(ScmpArch::X86),
+                "{}",
+                row.name
+            );
+            assert!(TABLE[..index].iter().all(|other| other.name != row.name));
+        }
+        // The last row of the counters is for what is in no row.
+        assert!(TABLE.len() < crate::wire::tally::ROWS);
+    }
+
+    fn name(dispatch: &Dispatch, arch: u32, syscall: i32) -> Option<(&'static str, Abi)> {
+        let found = dispatch.find(&call(arch, syscall))?;
+        Some((found.row.name, found.abi))
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_architecture_that_the_call_came_from() {
+        let dispatch = Dispatch::new();
+        let name = |arch, syscall| name(&dispatch, arch, syscall).map(|(name, _)| name);
+        assert_eq!(name(AUDIT_ARCH_X86_64, 92), Some("chown"));
+        assert_eq!(name(AUDIT_ARCH_X86_64, 262), Some("newfstatat"));
+        assert_eq!(name(AUDIT_ARCH_AARCH64, 54), Some("fchownat"));
+        assert_eq!(name(AUDIT_ARCH_AARCH64, 79), Some("newfstatat"));
+        // 92 is personality on arm64, which has no chown, stat, lstat at all.
+        assert_eq!(name(AUDIT_ARCH_AARCH64, 92), None);
+        assert_eq!(name(AUDIT_ARCH_X86_64, 464), Some("getxattrat"));
+        assert_eq!(name(AUDIT_ARCH_AARCH64, 464), Some("getxattrat"));
+        assert_eq!(name(AUDIT_ARCH_I386, 452), Some("fchmodat2"));
+        assert_eq!(
+            name(AUDIT_ARCH_X86_64, X32_SYSCALL_BIT | 466),
+            Some("removexattrat")
+        );
+        assert_eq!(name(AUDIT_ARCH_X86_64, 0), None);
+        assert_eq!(name(AUDIT_ARCH_X86_64, -1), None);
+        assert_eq!(name(AUDIT_ARCH_X86_64, i32::MAX), None);
+    }
+
+    #[test]
+    fn i386_and_x32_calls_are_never_taken_for_x86_64_ones() {
+        let dispatch = Dispatch::new();
+        let i386 = |number| name(&dispatch, AUDIT_ARCH_I386, number);
+        assert_eq!(i386(182), Some(("chown", Abi::I386ShortIds)));
+        assert_eq!(i386(212), Some(("chown32", Abi::I386)));
+        assert_eq!(i386(195), Some(("stat64", Abi::I386)));
+        assert_eq!(i386(106), Some(("stat", Abi::I386)));
+        assert_eq!(i386(23), Some(("setuid", Abi::I386ShortIds)));
+        assert_eq!(i386(92), None);
+        let x32 = |number| name(&dispatch, AUDIT_ARCH_X86_64, X32_SYSCALL_BIT | number);
+        assert_eq!(x32(92), Some(("chown", Abi::Native)));
+        // Where x86-64 has execve, x32 has nothing.
+        assert_eq!(x32(59), None);
+        assert_eq!(x32(520), Some(("execve", Abi::Native)));
+        assert_eq!(name(&dispatch, AUDIT_ARCH_X86_64, 520), None);
+    }
+}

@@ -1,0 +1,358 @@
+//! [`TABLE`]: every syscall that is answered, or noticed, one row each.
+
+use libseccomp::ScmpSyscall;
+use nix::errno::Errno;
+
+use super::{
+    attribute, capability, chown, exec, getid, limit, make, mount, open, setid, socket, stat, view,
+    xattr,
+};
+use crate::linux::hash;
+use crate::linux::seccomp::Reply;
+use crate::target::Call;
+use Argument::*;
+use Trap::Always;
+
+/// Answers one call. `Err` is the errno that the target gets.
+pub(crate) type Handler = fn(&mut Call) -> Result<Reply, Errno>;
+
+/// Which calls of a syscall trap. BPF sees registers only, so no condition looks behind a pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trap {
+    Always,
+    /// Unless the ids in these two arguments are both −1.
+    ChangesOwner {
+        uid: u32,
+        gid: u32,
+    },
+    /// If the mask in this argument has any of these bits.
+    HasAny {
+        arg: u32,
+        bits: u64,
+    },
+    /// If this argument has these bits of the mask, and only these.
+    Masked {
+        arg: u32,
+        mask: u64,
+        bits: u64,
+    },
+}
+
+/// What a row is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Emulate,
+    /// As `Emulate`, also before the container has been joined: its runtime takes the ids of the
+    /// container's user.
+    EmulateEarly,
+    /// As `EmulateEarly`, and nothing is asked about files: which root directory the target sees
+    /// does not matter.
+    EmulateIds,
+    /// Noticed, also before the container has been joined, and always left to the kernel.
+    Observe,
+}
+
+/// One syscall.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) trap: Trap,
+    pub(crate) purpose: Purpose,
+    pub(crate) handle: Handler,
+    pub(super) arguments: &'static [Argument],
+    /// For libraries that are older than the syscall: since Linux 5.1 it has one number on all
+    /// architectures.
+    pub(super) number: Option<u32>,
+}
+
+impl Row {
+    /// The number, where only that names the call to this machine's libseccomp.
+    pub(crate) fn bare_number(&self) -> Option<u32> {
+        self.number
+            .filter(|_| ScmpSyscall::from_name(self.name).is_err())
+    }
+}
+
+/// Calls that are answered, or left to the kernel when its answer is the right one.
+const fn emulated(
+    name: &'static str,
+    trap: Trap,
+    handle: Handler,
+    arguments: &'static [Argument],
+) -> Row {
+    let purpose = Purpose::Emulate;
+    Row {
+        name,
+        trap,
+        purpose,
+        handle,
+        arguments,
+        number: None,
+    }
+}
+
+/// As [`emulated`], for syscalls that libseccomp may have no name for.
+const fn numbered(
+    name: &'static str,
+    number: u32,
+    handle: Handler,
+    arguments: &'static [Argument],
+) -> Row {
+    Row {
+        number: Some(number),
+        ..emulated(name, Always, handle, arguments)
+    }
+}
+
+/// As [`emulated`], also before the container has been joined.
+const fn at_start(
+    name: &'static str,
+    trap: Trap,
+    handle: Handler,
+    arguments: &'static [Argument],
+) -> Row {
+    Row {
+        purpose: Purpose::EmulateEarly,
+        ..emulated(name, trap, handle, arguments)
+    }
+}
+
+/// As [`at_start`], for calls that have to do with ids only.
+const fn ids_only(
+    name: &'static str,
+    trap: Trap,
+    handle: Handler,
+    arguments: &'static [Argument],
+) -> Row {
+    Row {
+        purpose: Purpose::EmulateIds,
+        ..emulated(name, trap, handle, arguments)
+    }
+}
+
+/// Calls that always go on to the kernel.
+const fn observed(
+    name: &'static str,
+    trap: Trap,
+    handle: Handler,
+    arguments: &'static [Argument],
+) -> Row {
+    Row {
+        purpose: Purpose::Observe,
+        ..emulated(name, trap, handle, arguments)
+    }
+}
+
+const fn changes_owner(uid: u32) -> Trap {
+    Trap::ChangesOwner { uid, gid: uid + 1 }
+}
+
+/// After which the target may see another root, or have other ids.
+const fn new_namespace(arg: u32) -> Trap {
+    Trap::HasAny {
+        arg,
+        bits: libc::CLONE_NEWNS as u64 | libc::CLONE_NEWUSER as u64,
+    }
+}
+
+const fn creates(flags: u32) -> Trap {
+    // O_TMPFILE without the O_DIRECTORY that is part of it.
+    const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+    Trap::HasAny {
+        arg: flags,
+        bits: (libc::O_CREAT | UNNAMED) as u64,
+    }
+}
+
+/// RLIMIT_LOCKS is 10; there are 16 limits.
+const fn of_locks(resource: u32) -> Trap {
+    Trap::Masked {
+        arg: resource,
+        mask: 0b1111,
+        bits: libc::RLIMIT_LOCKS as u64,
+    }
+}
+
+/// PR_SET_KEEPCAPS is 8, PR_CAPBSET_DROP 24, PR_SET_SECUREBITS 28, PR_SET_TIMERSLACK 29,
+/// PR_CAP_AMBIENT 47: bit 3 is what they have in common. Of the frequent ones only PR_SET_NAME has
+/// it, too.
+const ABOUT_CREDENTIALS: Trap = Trap::Masked {
+    arg: 0,
+    mask: 0b1000,
+    bits: 0b1000,
+};
+
+/// What SO_PEERCRED, 17, and SO_PEERGROUPS, 59, have in common.
+const ASKS_FOR_PEER: Trap = Trap::Masked {
+    arg: 2,
+    mask: 0b1_0101,
+    bits: 0b1_0001,
+};
+
+const MAKES_FILE_SYSTEM: Trap = Trap::Masked {
+    arg: 3,
+    mask: mount::OTHER_BUSINESS,
+    bits: 0,
+};
+
+/// Name, when it traps (or its number), handler, and arguments as `subuidless trace` shows them.
+#[rustfmt::skip]
+pub(crate) static TABLE: &[Row] = &[
+    // chown(2)
+    emulated("chown",    changes_owner(1), chown::chown,    &[Path, Id, Id]),
+    emulated("lchown",   changes_owner(1), chown::lchown,   &[Path, Id, Id]),
+    emulated("fchown",   changes_owner(1), chown::fchown,   &[Fd, Id, Id]),
+    emulated("fchownat", changes_owner(2), chown::fchownat, &[Dirfd, Path, Id, Id, AtFlags]),
+    // stat(2), statx(2)
+    emulated("stat",       Always, stat::stat,       &[Path, Stat]),
+    emulated("lstat",      Always, stat::lstat,      &[Path, Stat]),
+    emulated("fstat",      Always, stat::fstat,      &[Fd, Stat]),
+    emulated("newfstatat", Always, stat::newfstatat, &[Dirfd, Path, Stat, AtFlags]),
+    // Whatever its mask asks for: the kernel fills in ids, type and mode all the same.
+    emulated("statx", Always, stat::statx, &[Dirfd, Path, AtFlags, Hex, Statx]),
+    // setuid(2) and its relatives
+    ids_only("setuid",    Always, setid::setuid,    &[Id]),
+    ids_only("setgid",    Always, setid::setgid,    &[Id]),
+    ids_only("setreuid",  Always, setid::setreuid,  &[Id, Id]),
+    ids_only("setregid",  Always, setid::setregid,  &[Id, Id]),
+    ids_only("setresuid", Always, setid::setresuid, &[Id, Id, Id]),
+    ids_only("setresgid", Always, setid::setresgid, &[Id, Id, Id]),
+    ids_only("setfsuid",  Always, setid::setfsuid,  &[Id]),
+    ids_only("setfsgid",  Always, setid::setfsgid,  &[Id]),
+    ids_only("setgroups", Always, setid::setgroups, &[Int, Groups]),
+    // getuid(2) and its relatives
+    ids_only("getuid",    Always, getid::getuid,    &[]),
+    ids_only("geteuid",   Always, getid::geteuid,   &[]),
+    ids_only("getgid",    Always, getid::getgid,    &[]),
+    ids_only("getegid",   Always, getid::getegid,   &[]),
+    ids_only("getresuid", Always, getid::getresuid, &[IdOut, IdOut, IdOut]),
+    ids_only("getresgid", Always, getid::getresgid, &[IdOut, IdOut, IdOut]),
+    ids_only("getgroups", Always, getid::getgroups, &[Int, Ptr]),
+    // capget(2), capset(2), prctl(2)
+    ids_only("capget", Always,            capability::capget, &[Ptr, Ptr]),
+    ids_only("capset", Always,            capability::capset, &[Ptr, Ptr]),
+    ids_only("prctl",  ABOUT_CREDENTIALS, capability::prctl,  &[Prctl, Hex, Hex, Hex, Hex]),
+    // execve(2), execveat(2)
+    at_start("execve",   Always, exec::execve,   &[Path, Ptr, Ptr]),
+    at_start("execveat", Always, exec::execveat, &[Dirfd, Path, Ptr, Ptr, AtFlags]),
+    // getrlimit(2)
+    ids_only("getrlimit", of_locks(0), limit::getrlimit, &[Resource, Ptr]),
+    ids_only("setrlimit", of_locks(0), limit::setrlimit, &[Resource, Ptr]),
+    ids_only("prlimit64", of_locks(1), limit::prlimit64, &[Int, Resource, Ptr, Ptr]),
+    // open(2), openat2(2)
+    emulated("open",    creates(1), open::open,    &[Path, OpenFlags, Mode]),
+    emulated("creat",   Always,     open::creat,   &[Path, Mode]),
+    emulated("openat",  creates(2), open::openat,  &[Dirfd, Path, OpenFlags, Mode]),
+    emulated("openat2", Always,     open::openat2, &[Dirfd, Path, Ptr, Size]),
+    // mkdir(2), mknod(2), symlink(2), bind(2)
+    emulated("mkdir",     Always, make::mkdir,     &[Path, Mode]),
+    emulated("mkdirat",   Always, make::mkdirat,   &[Dirfd, Path, Mode]),
+    emulated("mknod",     Always, make::mknod,     &[Path, Mode, Device]),
+    emulated("mknodat",   Always, make::mknodat,   &[Dirfd, Path, Mode, Device]),
+    emulated("symlink",   Always, make::symlink,   &[Path, Path]),
+    emulated("symlinkat", Always, make::symlinkat, &[Path, Dirfd, Path]),
+    emulated("bind",      Always, make::bind,      &[Fd, Ptr, Int]),
+    // chmod(2), utime(2), utimensat(2)
+    emulated("chmod",     Always, attribute::chmod,     &[Path, Mode]),
+    emulated("fchmod",    Always, attribute::fchmod,    &[Fd, Mode]),
+    emulated("fchmodat",  Always, attribute::fchmodat,  &[Dirfd, Path, Mode]),
+    numbered("fchmodat2", 452,    attribute::fchmodat2, &[Dirfd, Path, Mode, AtFlags]),
+    emulated("utime",     Always, attribute::utime,     &[Path, Ptr]),
+    emulated("utimes",    Always, attribute::utimes,    &[Path, Ptr]),
+    emulated("futimesat", Always, attribute::futimesat, &[Dirfd, Path, Ptr]),
+    emulated("utimensat", Always, attribute::utimensat, &[Dirfd, Path, Ptr, AtFlags]),
+    // getxattr(2), listxattr(2), setxattr(2), removexattr(2)
+    emulated("getxattr",   Always, xattr::getxattr,   &[Path, Path, Ptr, Size]),
+    emulated("lgetxattr",  Always, xattr::lgetxattr,  &[Path, Path, Ptr, Size]),
+    emulated("fgetxattr",  Always, xattr::fgetxattr,  &[Fd, Path, Ptr, Size]),
+    emulated("listxattr",  Always, xattr::listxattr,  &[Path, Ptr, Size]),
+    emulated("llistxattr", Always, xattr::llistxattr, &[Path, Ptr, Size]),
+    emulated("flistxattr", Always, xattr::flistxattr, &[Fd, Ptr, Size]),
+    emulated("setxattr",     Always, xattr::setxattr,     &[Path, Path, Ptr, Size, XattrFlags]),
+    emulated("lsetxattr",    Always, xattr::lsetxattr,    &[Path, Path, Ptr, Size, XattrFlags]),
+    emulated("fsetxattr",    Always, xattr::fsetxattr,    &[Fd, Path, Ptr, Size, XattrFlags]),
+    emulated("removexattr",  Always, xattr::removexattr,  &[Path, Path]),
+    emulated("lremovexattr", Always, xattr::lremovexattr, &[Path, Path]),
+    emulated("fremovexattr", Always, xattr::fremovexattr, &[Fd, Path]),
+    numbered("setxattrat",    463, xattr::setxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size]),
+    numbered("getxattrat",    464, xattr::getxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size]),
+    numbered("listxattrat",   465, xattr::listxattrat,   &[Dirfd, Path, AtFlags, Ptr, Size]),
+    numbered("removexattrat", 466, xattr::removexattrat, &[Dirfd, Path, AtFlags, Path]),
+    // access(2)
+    emulated("access",     Always, attribute::access,     &[Path, AccessMode]),
+    emulated("faccessat",  Always, attribute::faccessat,  &[Dirfd, Path, AccessMode]),
+    emulated("faccessat2", Always, attribute::faccessat2, &[Dirfd, Path, AccessMode, AtFlags]),
+    // mount(2)
+    emulated("mount", MAKES_FILE_SYSTEM, mount::mount, &[Path, Path, Path, Hex, Path]),
+    // getsockopt(2)
+    emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt, &[Fd, Int, Int, Ptr, Ptr]),
+    // What i386 calls these: with ids of 32 bits, and structures of its own.
+    emulated("chown32",  changes_owner(1), chown::chown,  &[Path, Id, Id]),
+    emulated("lchown32", changes_owner(1), chown::lchown, &[Path, Id, Id]),
+    emulated("fchown32", changes_owner(1), chown::fchown, &[Fd, Id, Id]),
+    emulated("stat64",    Always, stat::stat64,    &[Path, Stat]),
+    emulated("lstat64",   Always, stat::lstat64,   &[Path, Stat]),
+    emulated("fstat64",   Always, stat::fstat64,   &[Fd, Stat]),
+    emulated("fstatat64", Always, stat::fstatat64, &[Dirfd, Path, Stat, AtFlags]),
+    ids_only("setuid32",    Always, setid::setuid,    &[Id]),
+    ids_only("setgid32",    Always, setid::setgid,    &[Id]),
+    ids_only("setreuid32",  Always, setid::setreuid,  &[Id, Id]),
+    ids_only("setregid32",  Always, setid::setregid,  &[Id, Id]),
+    ids_only("setresuid32", Always, setid::setresuid, &[Id, Id, Id]),
+    ids_only("setresgid32", Always, setid::setresgid, &[Id, Id, Id]),
+    ids_only("setfsuid32",  Always, setid::setfsuid,  &[Id]),
+    ids_only("setfsgid32",  Always, setid::setfsgid,  &[Id]),
+    ids_only("setgroups32", Always, setid::setgroups, &[Int, Groups]),
+    ids_only("getuid32",    Always, getid::getuid,    &[]),
+    ids_only("geteuid32",   Always, getid::geteuid,   &[]),
+    ids_only("getgid32",    Always, getid::getgid,    &[]),
+    ids_only("getegid32",   Always, getid::getegid,   &[]),
+    ids_only("getresuid32", Always, getid::getresuid, &[IdOut, IdOut, IdOut]),
+    ids_only("getresgid32", Always, getid::getresgid, &[IdOut, IdOut, IdOut]),
+    ids_only("getgroups32", Always, getid::getgroups, &[Int, Ptr]),
+    ids_only("ugetrlimit", of_locks(0), limit::ugetrlimit, &[Resource, Ptr]),
+    emulated("utimensat_time64", Always, attribute::utimensat_time64, &[Dirfd, Path, Ptr, AtFlags]),
+    // Calls after which a target may see another root directory, or live in another user namespace:
+    // left to the kernel, but noticed.
+    observed("chroot",     Always, view::chroot,     &[Path]),
+    observed("pivot_root", Always, view::pivot_root, &[Path, Path]),
+    observed("fsopen",     Always, view::fsopen,     &[Path, Hex]),
+    observed("setns",      Always, view::setns,      &[Fd, CloneFlags]),
+    observed("unshare", new_namespace(0), view::unshare, &[CloneFlags]),
+    observed("clone",   new_namespace(0), view::clone,   &[CloneFlags, Ptr, Ptr, Ptr, Ptr]),
+    observed("clone3",  Always,           view::clone3,  &[Ptr, Size]),
+    observed("landlock_restrict_self", Always, view::landlock_restrict_self, &[Fd, Hex]),
+];
+
+/// Tells this table from that of another version, whose rows are in other places.
+pub(crate) fn fingerprint() -> u64 {
+    hash::of_bytes(TABLE.iter().flat_map(|row| row.name.bytes().chain([0])))
+}
+
+/// What an argument is, for `subuidless trace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Argument {
+    Path,
+    Dirfd,
+    Fd,
+    Id,
+    Int,
+    Size,
+    Hex,
+    Ptr,
+    Mode,
+    Device,
+    OpenFlags,
+    AtFlags,
+    AccessMode,
+    CloneFlags,
+    XattrFlags,
+    Resource,
+    Prctl,
+    /// Ids, as many as the argument before says.
+    Groups,
+    /// Written by the call: what it says of owners.
+    Stat,
+    Statx,
+    IdOut,
+}
