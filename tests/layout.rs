@@ -2,13 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod layout {
+    pub(crate) mod imports;
+}
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use layout::imports::{Imports, Module, Source, circles};
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
+
+static IMPORTS: LazyLock<Imports> = LazyLock::new(|| Source::read(&source()).imports());
 
 /// The floors from the top down, as the library's documentation lists them: rooms in backticks, `>`
 /// between floors.
@@ -35,94 +44,21 @@ fn floors() -> Vec<Vec<String>> {
     list.split('>').map(rooms).collect()
 }
 
-/// All source files below `path`.
-fn files(path: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-/// The room that a file belongs to: the first part of its path in src.
-fn room(file: &Path) -> String {
-    let inside = file.strip_prefix(source()).unwrap();
-    let first = inside.components().next().unwrap();
-    let first: &Path = first.as_ref();
-    first.file_stem().unwrap().to_str().unwrap().to_owned()
-}
-
-/// The rooms that a file's code names, comments left out.
-fn imports(text: &str) -> BTreeSet<String> {
-    let code: String = text
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .fold(String::new(), |code, line| code + line + "\n");
-    let mut rooms = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        match rest.strip_prefix('{') {
-            // `use crate::{a::b, c::{d, e}, f};`: names at the first level.
-            Some(list) => {
-                let mut depth = 0;
-                let mut name = String::new();
-                let mut names = vec![];
-                for c in list.chars() {
-                    match c {
-                        '{' => depth += 1,
-                        '}' if depth == 0 => break,
-                        '}' => depth -= 1,
-                        ',' if depth == 0 => names.push(std::mem::take(&mut name)),
-                        _ => name.push(c),
-                    }
-                }
-                names.push(name);
-                rooms.extend(names.iter().filter_map(|name| first_name(name.trim())));
-            }
-            None => rooms.extend(first_name(rest)),
-        }
-    }
-    rooms
-}
-
-fn first_name(path: &str) -> Option<String> {
-    let end = path.find(|c: char| !(c.is_alphanumeric() || c == '_'));
-    let name = &path[..end.unwrap_or(path.len())];
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-#[test]
-fn a_list_of_imports_is_read_at_its_first_level() {
-    let text = "use crate::{error::Error, owner::{Owner, record}, sys};\nuse crate::target::Call; // crate::cli\n";
-    let found: Vec<String> = imports(text).into_iter().collect();
-    assert_eq!(found, ["error", "owner", "sys", "target"]);
-}
-
 #[test]
 fn rooms_import_from_lower_floors_only() {
     // A room stands below those to its left.
     let rooms: Vec<String> = floors().into_iter().flatten().collect();
     let place = |room: &str| rooms.iter().position(|known| known == room);
-    let mut all = Vec::new();
-    files(&source(), &mut all);
     let mut wrong = Vec::new();
-    for file in all {
-        let importer = room(&file);
-        if ["main", "lib"].contains(&importer.as_str()) {
+    for (importer, imported) in &*IMPORTS {
+        // lib.rs
+        let Some(above) = importer.first() else {
             continue;
-        }
-        let Some(above) = place(&importer) else {
-            panic!("{}: the room {importer} stands on no floor", file.display());
         };
-        for imported in imports(&fs::read_to_string(&file).unwrap()) {
-            let Some(below) = place(&imported) else {
-                panic!("{}: crate::{imported} is no room", file.display());
-            };
-            if above > below {
-                wrong.push(format!("{}: crate::{imported}", file.display()));
+        for module in imported {
+            let below = module.first().map_or("lib", String::as_str);
+            if place(above).unwrap() > place(below).unwrap_or(0) {
+                wrong.push(format!("{}: {}", importer.join("::"), module.join("::")));
             }
         }
     }
@@ -131,6 +67,92 @@ fn rooms_import_from_lower_floors_only() {
         "neither from a lower floor nor from the right:\n{}",
         wrong.join("\n")
     );
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let mut imports = IMPORTS.clone();
+    assert!(imports.len() > 100 && imports.values().map(BTreeSet::len).sum::<usize>() > 500);
+    for (module, others) in &mut imports {
+        // Files of a room use what the mod.rs above them define, and those use them.
+        others.retain(|other| !module.starts_with(other));
+    }
+    let circles: Vec<String> = circles(&imports)
+        .into_iter()
+        .map(|circle| {
+            let inside = |from: &Module| {
+                let inside = imports[from].iter().filter(|to| circle.contains(to));
+                let inside: Vec<String> = inside.map(|to| to.join("::")).collect();
+                format!("{} -> {}", from.join("::"), inside.join(", "))
+            };
+            circle.iter().map(inside).collect::<Vec<_>>().join("\n")
+        })
+        .collect();
+    assert!(circles.is_empty(), "\n{}", circles.join("\n\n"));
+}
+
+/// The documentation of a room, one line after the other.
+fn documentation(room: &str) -> Vec<String> {
+    let directory = source().join(room);
+    let path = match directory.is_dir() {
+        true => directory.join("mod.rs"),
+        false => directory.with_extension("rs"),
+    };
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
+    lines.map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn every_room_says_in_ten_lines_what_it_is() {
+    for room in floors().into_iter().flatten() {
+        let lines = documentation(&room).len();
+        assert!((1..=10).contains(&lines), "{room}: {lines} lines");
+    }
+}
+
+/// The first sentence of a room's documentation, as Markdown.
+fn sentence(room: &str) -> String {
+    let lines = documentation(room);
+    let paragraph: Vec<&str> = lines
+        .iter()
+        .map(String::as_str)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let text = paragraph.join(" ").replace("[`", "`").replace("`]", "`");
+    match text.split_once(". ") {
+        Some((sentence, _)) => format!("{sentence}."),
+        None => text,
+    }
+}
+
+#[test]
+fn the_table_of_the_architecture_has_a_row_for_each_room() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let page = fs::read_to_string(path).unwrap();
+    let (_, table) = page.split_once("| room |").unwrap();
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let rows: Vec<&str> = rows.collect();
+    let cell = |room: &str| match source().join(room).is_dir() {
+        true => format!("| `{room}/` |"),
+        false => format!("| `{room}.rs` |"),
+    };
+    let rooms: Vec<String> = floors().into_iter().flatten().collect();
+    for (index, room) in rooms.iter().enumerate() {
+        let (cell, sentence) = (cell(room), sentence(room));
+        let wanted = format!("{cell} {sentence}");
+        let rest = rows.iter().find_map(|row| row.strip_prefix(&cell));
+        assert!(
+            rows.get(index).is_some_and(|row| row.starts_with(&wanted)),
+            "row {index} of the table of docs/architecture.md should begin with:\n{wanted}\n\
+             of the room it says:\n{}",
+            rest.unwrap_or("nothing")
+        );
+    }
+    assert_eq!(rows.len(), rooms.len(), "rows of rooms that are none");
 }
 
 #[test]

@@ -3,28 +3,10 @@
 //! `user.*` attributes exist on regular files and directories only (xattr(7)), and not on every
 //! file system. Everything else lives in two LMDB environments that all workers of a user share:
 //! reads take no lock, a killed writer leaves nothing half done. The *recent* one lies in memory
-//! (tmpfs) and runs without fsync: a write costs microseconds. What is in there is moved to the
-//! *lasting* one on disk, with fsync, every second; so after a power cut as much is there as of an
-//! extended attribute, which nobody syncs either. What is in the recent one counts, a removal
-//! included.
-//!
-//! The life of an entry, who brings it on, and what is left if that one is killed:
-//!
-//! - *recent*, under all keys of its inode at once: a worker or `subuidless owners`, in one
-//!   transaction. Killed: the state before, and the call is done again.
-//! - *recent and lasting*: the process that moves entries ([`SideStore::settle`]), in a transaction
-//!   of the lasting one. Killed: recent only, and moved again.
-//! - *lasting*: the same process, in a transaction of the recent one, unless the value has changed
-//!   meanwhile. Killed: both, and moved again.
-//! - *removed*: a recent entry without a value, moved as any other. Then it is deleted from the
-//!   lasting one; in an overlay it stays, since there may be a lower layer.
-//! - *gone*, of an inode that is no more: `owners gc`, all keys in one transaction, if their values
-//!   are unchanged. Killed: all of them, or none.
-//!
-//! The key is the file system and the file handle, which carries the inode's generation, so that a
-//! recycled inode number inherits nothing. An overlay gives no such handle, and another file system
-//! id with every mount: through it an inode is known by its number and its time of birth in
-//! nanoseconds, by which it is entered, too, when it is seen without.
+//! (tmpfs) and runs without fsync: a write costs microseconds. Every second it is moved to the
+//! *lasting* one on disk, with fsync; so after a power cut as much is there as of an extended
+//! attribute, which nobody syncs either. What is in the recent one counts, a removal included. The
+//! life of an entry is told at [`SideStore`].
 
 mod damage;
 mod environment;
@@ -61,6 +43,23 @@ const PASSING: u8 = b'p';
 /// How many entries are moved at once.
 const BATCH: usize = 4096;
 
+/// The life of an entry, who brings it on, and what is left if that one is killed:
+///
+/// - *recent*, under all keys of its inode at once: a worker or `subuidless owners`, in one
+///   transaction. Killed: the state before, and the call is done again.
+/// - *recent and lasting*: the process that moves entries ([`SideStore::settle`]), in a transaction
+///   of the lasting one. Killed: recent only, and moved again.
+/// - *lasting*: the same process, in a transaction of the recent one, unless the value has changed
+///   meanwhile. Killed: both, and moved again.
+/// - *removed*: a recent entry without a value, moved as any other. Then it is deleted from the
+///   lasting one; in an overlay it stays, since there may be a lower layer.
+/// - *gone*, of an inode that is no more: `owners gc`, all keys in one transaction, if their values
+///   are unchanged. Killed: all of them, or none.
+///
+/// The key is the file system and the file handle, which carries the inode's generation, so that a
+/// recycled inode number inherits nothing. An overlay gives no such handle, and another file system
+/// id with every mount: through it an inode is known by its number and its time of birth in
+/// nanoseconds, by which it is entered, too, when it is seen without.
 #[derive(Debug)]
 pub(crate) struct SideStore {
     recent: Environment,
