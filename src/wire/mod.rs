@@ -1,6 +1,8 @@
-//! What processes say to each other, and where they meet: runtimes and us (`oci`, `config`), the
-//! front, daemons, guards and workers (`mode`, `handover`), people and a daemon (`ask`), the memory that a worker
-//! shares with its daemon (`board`, `tally`), and the runtime directory (`rundir`).
+//! What processes say to each other, and where they meet.
+//!
+//! Runtimes and us: `oci`, `config`. The front, daemons, guards and workers: `mode`, `handover`.
+//! People and a daemon: `ask`. The memory that a worker shares with its daemon: `board`, `tally`.
+//! The runtime directory: `rundir`.
 
 pub(crate) mod ask;
 pub(crate) mod board;
