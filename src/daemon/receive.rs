@@ -112,12 +112,12 @@ pub(super) async fn receive(
         })??;
     let listener = |fd| ListenerFd::new(fd).map_err(ReceiveError::NoListener);
     match said {
-        Said::Container(state) => {
+        FirstMessage::Container(state) => {
             let fd = message.fds.swap_remove(state.listener);
             Ok(Received::Container(state, listener(fd)?))
         }
-        Said::Ask(ask) => Ok(Received::Ask(ask.ok_or(ReceiveError::OtherVersion)?)),
-        Said::Orphan(handover) => {
+        FirstMessage::Ask(ask) => Ok(Received::Ask(ask.ok_or(ReceiveError::OtherVersion)?)),
+        FirstMessage::Orphan(handover) => {
             let handover = handover.ok_or(ReceiveError::OtherVersion)?;
             let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| ReceiveError::NoFd)?;
             let [fd, board, shared] = fds;
@@ -128,7 +128,7 @@ pub(super) async fn receive(
                 shared,
             }))
         }
-        Said::Announcement(announcement) => Ok(Received::Announcement(
+        FirstMessage::Announcement(announcement) => Ok(Received::Announcement(
             announcement.ok_or(ReceiveError::OtherVersion)?,
         )),
     }
@@ -152,7 +152,7 @@ async fn wait_for_bytes(connection: &UnixStream) -> io::Result<()> {
 
 /// What a complete message says; those of our own programs may be of a version that is not
 /// understood.
-enum Said {
+enum FirstMessage {
     Container(ContainerProcessState),
     Orphan(Option<Handover>),
     Announcement(Option<Announcement>),
@@ -187,7 +187,7 @@ struct Message {
 async fn read_message(
     connection: &UnixStream,
     message: &mut Message,
-) -> Result<Said, ReceiveError> {
+) -> Result<FirstMessage, ReceiveError> {
     loop {
         let open = if message.is_blank() {
             // Either all that crun before 0.19 sends, or the white space before somebody's JSON.
@@ -210,25 +210,25 @@ impl Message {
         !self.fds.is_empty() && is_space(byte)
     }
 
-    fn said(&self) -> Result<Said, ReceiveError> {
+    fn said(&self) -> Result<FirstMessage, ReceiveError> {
         let Self { payload, fds, .. } = self;
         if payload.is_empty() && fds.is_empty() {
             return Err(ReceiveError::Nothing);
         }
         let sender: Sender = serde_json::from_slice(payload).unwrap_or_default();
         if sender.worker.is_some() {
-            return Ok(Said::Orphan(Handover::parse(payload)));
+            return Ok(FirstMessage::Orphan(Handover::parse(payload)));
         }
         if sender.front.is_some() {
-            return Ok(Said::Announcement(Announcement::parse(payload)));
+            return Ok(FirstMessage::Announcement(Announcement::parse(payload)));
         }
         // A question has no descriptors with it.
         if sender.command.is_some() && fds.is_empty() && payload.len() <= MAX_ASK {
-            return Ok(Said::Ask(Ask::parse(payload)));
+            return Ok(FirstMessage::Ask(Ask::parse(payload)));
         }
         match oci::parse(payload, fds.len()) {
             Err(_) if fds.is_empty() => Err(ReceiveError::NoFd),
-            result => Ok(Said::Container(result?)),
+            result => Ok(FirstMessage::Container(result?)),
         }
     }
 }

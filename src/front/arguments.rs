@@ -58,15 +58,15 @@ pub(super) struct CommandLine {
     pub(super) task: Task,
     /// The first word behind the subcommand's options: the container's id.
     id: Option<usize>,
-    global: Vec<Found>,
-    own: Vec<Found>,
+    global: Vec<PlacedOption>,
+    own: Vec<PlacedOption>,
     /// Where a further option of the subcommand may be put.
     subcommand: usize,
 }
 
 /// An option with its value.
 #[derive(Debug)]
-struct Found {
+struct PlacedOption {
     name: &'static str,
     /// The word in which the value stands, and where in it.
     word: usize,
@@ -127,7 +127,7 @@ impl CommandLine {
         found.filter_map(|found| self.value(found))
     }
 
-    fn value(&self, found: &Found) -> Option<&OsStr> {
+    fn value(&self, found: &PlacedOption) -> Option<&OsStr> {
         let word = self.words.get(found.word)?;
         Some(OsStr::from_bytes(&word.as_bytes()[found.start..]))
     }
@@ -165,7 +165,11 @@ impl CommandLine {
 }
 
 /// The options with values from the word `start` on, and the first word that is no option.
-fn options(words: &[OsString], start: usize, known: &'static WithValue) -> (Vec<Found>, usize) {
+fn options(
+    words: &[OsString],
+    start: usize,
+    known: &'static WithValue,
+) -> (Vec<PlacedOption>, usize) {
     let mut found = Vec::new();
     let mut index = start;
     while let Some(word) = words.get(index) {
@@ -183,7 +187,7 @@ fn options(words: &[OsString], start: usize, known: &'static WithValue) -> (Vec<
                 None => (index + 1, 0),
             };
             index = word;
-            found.push(Found {
+            found.push(PlacedOption {
                 name,
                 word,
                 start,

@@ -34,13 +34,13 @@ pub(crate) struct Identities {
     table: Table,
     /// What a process has that has never changed its credentials.
     pub(crate) initial: Credentials,
-    turn: Mutex<()>,
+    lock: Mutex<()>,
     tag_failure_reported: AtomicBool,
 }
 
 /// What a thread's cookie leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum Lookup {
     Record(Index),
     /// It has executed a program that nobody could look at before: with that program's set-ID bits
     /// it may be more.
@@ -52,7 +52,7 @@ impl Identities {
         Self {
             table,
             initial,
-            turn: Mutex::new(()),
+            lock: Mutex::new(()),
             tag_failure_reported: AtomicBool::new(false),
         }
     }
@@ -91,7 +91,7 @@ impl Identities {
     }
 
     /// The record of the thread `tid`, where its cookie says it plainly.
-    pub(crate) fn glance(tid: u32) -> Result<Option<Index>, Errno> {
+    pub(crate) fn settled_record(tid: u32) -> Result<Option<Index>, Errno> {
         let (cookie, _) = read_cookie(tid)?;
         let is_plain = cookie.exec.is_none() && !cookie.threads_differ;
         Ok(is_plain.then_some(cookie.record))
@@ -99,7 +99,7 @@ impl Identities {
 
     /// The record of a thread that may be running: nothing is written. Of two that its process may
     /// have, the one that it had before an execve(2) that may be on its way.
-    pub(crate) fn peek(tid: u32) -> Result<Index, Errno> {
+    pub(crate) fn record_now(tid: u32) -> Result<Index, Errno> {
         let (cookie, _) = read_cookie(tid)?;
         match cookie.exec {
             Some(exec) if fingerprint(tid)? != exec.fingerprint => Ok(exec.record),
@@ -115,25 +115,25 @@ impl Identities {
 
     /// To be held from looking at a cookie to changing it: the threads of a process share one, and
     /// may call at the same time.
-    pub(crate) fn turn(&self) -> Turn<'_> {
+    pub(crate) fn lock(&self) -> ChangeLock<'_> {
         // What is protected is in the processes.
-        Turn(self.turn.lock().unwrap_or_else(PoisonError::into_inner))
+        ChangeLock(self.lock.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What holds for the thread `tid`; its cookie is made plain where that is possible.
-    pub(crate) fn find(&self, _turn: &Turn, tid: u32) -> Result<Found, Errno> {
+    pub(crate) fn find(&self, _lock: &ChangeLock, tid: u32) -> Result<Lookup, Errno> {
         let (cookie, hard) = read_cookie(tid)?;
         if cookie.exec.is_none() && !cookie.threads_differ {
-            return Ok(Found::Record(cookie.record));
+            return Ok(Lookup::Record(cookie.record));
         }
         if let Some(exec) = cookie.exec
             && fingerprint(tid)? != exec.fingerprint
         {
             if exec.unchecked {
-                return Ok(Found::Unchecked(exec.record));
+                return Ok(Lookup::Unchecked(exec.record));
             }
             become_one(tid, cookie, exec.record, hard)?;
-            return Ok(Found::Record(exec.record));
+            return Ok(Lookup::Record(exec.record));
         }
         let (record, is_tagged) = own_record(tid, cookie);
         // With a second thread about, an execve(2) of it may still be on its way.
@@ -143,18 +143,18 @@ impl Identities {
                 remove_tag(tid);
             }
         }
-        Ok(Found::Record(record))
+        Ok(Lookup::Record(record))
     }
 
     /// The program that nobody could look at has been looked at: its process has `record`, with all
     /// threads that it has started since.
-    pub(crate) fn checked(&self, _turn: &Turn, tid: u32, record: Index) -> Result<(), Errno> {
+    pub(crate) fn checked(&self, _lock: &ChangeLock, tid: u32, record: Index) -> Result<(), Errno> {
         let (cookie, hard) = read_cookie(tid)?;
         become_one(tid, cookie, record, hard)
     }
 
     /// From now on the thread `tid` has the credentials of `record`.
-    pub(crate) fn assign(&self, _turn: &Turn, tid: u32, record: Index) -> Result<(), Errno> {
+    pub(crate) fn assign(&self, _lock: &ChangeLock, tid: u32, record: Index) -> Result<(), Errno> {
         let (cookie, hard) = read_cookie(tid)?;
         if is_alone(tid)? {
             write_cookie(tid, cookie.settled(record), hard)?;
@@ -198,7 +198,7 @@ impl Identities {
     /// otherwise nothing has happened.
     pub(crate) fn expect_exec(
         &self,
-        _turn: &Turn,
+        _lock: &ChangeLock,
         tid: u32,
         after: Index,
         unchecked: bool,
@@ -217,13 +217,13 @@ impl Identities {
     }
 
     /// Whether an execve(2) of another thread was noted down, which may have failed.
-    pub(crate) fn expects_exec(_turn: &Turn, tid: u32) -> Result<bool, Errno> {
+    pub(crate) fn expects_exec(_lock: &ChangeLock, tid: u32) -> Result<bool, Errno> {
         Ok(read_cookie(tid)?.0.exec.is_some())
     }
 
     /// From now on the kernel creates files for the process of `tid`: it has restricted itself
     /// (landlock(7)), and a worker has not.
-    pub(crate) fn confine(&self, _turn: &Turn, tid: u32) -> Result<(), Errno> {
+    pub(crate) fn confine(&self, _lock: &ChangeLock, tid: u32) -> Result<(), Errno> {
         self.table.set_confined();
         let (cookie, hard) = read_cookie(tid)?;
         let cookie = Cookie {
@@ -268,7 +268,9 @@ impl Identities {
 
 /// Excludes others from the cookies of a container.
 #[derive(Debug)]
-pub(crate) struct Turn<'a>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>);
+pub(crate) struct ChangeLock<'a>(
+    #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>,
+);
 
 /// The record of one thread as long as no execve(2) has happened, and whether a tag says so.
 fn own_record(tid: u32, cookie: Cookie) -> (Index, bool) {

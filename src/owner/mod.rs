@@ -75,7 +75,7 @@ impl Owners {
 
     /// Whether an inode of this type, on which no attribute was found, may have an owner all the
     /// same: it can carry none, or it was full of others.
-    pub(crate) fn may_be_beside(&self, file_type: SFlag) -> bool {
+    pub(crate) fn may_be_in_side_store(&self, file_type: SFlag) -> bool {
         self.side.as_ref().is_ok_and(|side| {
             !side.is_empty() && (!carries_xattrs(file_type) || side.has_full_ones())
         })
@@ -83,14 +83,14 @@ impl Owners {
 
     /// The attribute of the file that `path` leads to, without opening it: one system call.
     /// EOPNOTSUPP where files have no such attributes.
-    pub(crate) fn glance(&self, path: &CStr, follow: bool) -> Result<Option<Owner>, Errno> {
+    pub(crate) fn read_attribute(&self, path: &CStr, follow: bool) -> Result<Option<Owner>, Errno> {
         let mut value = [0; 64];
         let length = sys::getxattr(path, XATTR, &mut value, follow);
         self.decode(length.map(|length| &value[..length]))
     }
 
-    /// As [`Owners::glance`], from a directory.
-    pub(crate) fn glance_at(
+    /// As [`Owners::read_attribute`], from a directory.
+    pub(crate) fn read_attribute_at(
         &self,
         directory: BorrowedFd,
         path: &CStr,
@@ -115,7 +115,7 @@ impl Owners {
             };
             let is_elsewhere = match length {
                 Err(Errno::EOPNOTSUPP) => true,
-                Err(Errno::ENODATA) => self.may_be_beside(file_type),
+                Err(Errno::ENODATA) => self.may_be_in_side_store(file_type),
                 _ => false,
             };
             if !is_elsewhere {
@@ -153,7 +153,7 @@ impl Owners {
         let before = Key::in_overlay(fd)?;
         touch(fd, stat, true)?;
         let before = before.as_ref().map(|key| (key, seen_by));
-        self.store_beside(fd, owner, (before, carried))
+        self.store_in_side(fd, owner, (before, carried))
     }
 
     /// Puts `owner` into the inode's attribute, if there is room for it.
@@ -165,14 +165,14 @@ impl Owners {
         // The attribute is what counts: what is in the side store must be gone before it would
         // show.
         if has_full_ones && owner.is_unset() {
-            self.forget_beside(fd)?;
+            self.remove_from_side(fd)?;
         }
         match store_xattr(fd, owner) {
             Err(Errno::EOPNOTSUPP) => Ok(Carried::Never),
             // ext4 has a block for all attributes of an inode, a quota may be used up.
             Err(Errno::ENOSPC | Errno::EDQUOT | Errno::E2BIG) => Ok(Carried::Full),
             Ok(()) if has_full_ones && !owner.is_unset() => {
-                self.forget_beside(fd)?;
+                self.remove_from_side(fd)?;
                 Ok(Carried::Yes)
             }
             result => result.map(|()| Carried::Yes),
@@ -180,7 +180,7 @@ impl Owners {
     }
 
     /// There is room again for what was in the side store.
-    fn forget_beside(&self, fd: BorrowedFd) -> Result<(), Errno> {
+    fn remove_from_side(&self, fd: BorrowedFd) -> Result<(), Errno> {
         let Ok(side) = &self.side else {
             return Ok(());
         };
@@ -224,7 +224,7 @@ impl Owners {
             let path = procfs::own_fd(fd);
             fchmodat(AT_FDCWD, &path, mode, FchmodatFlags::FollowSymlink)?;
         }
-        self.store_beside(fd, record.owner, (Some((&before, seen_by)), Carried::Never))
+        self.store_in_side(fd, record.owner, (Some((&before, seen_by)), Carried::Never))
     }
 
     /// Makes `owner` the owner of a file that has just been created, and does nothing beside.
@@ -247,7 +247,7 @@ impl Owners {
         if carried == Carried::Yes {
             return Ok(());
         }
-        self.store_beside(fd, owner, (None, carried))?;
+        self.store_in_side(fd, owner, (None, carried))?;
         if carried == Carried::Full {
             // As setting an attribute would, this moves ctime, by which owners are remembered.
             let mode = Mode::from_bits_truncate(stat.st_mode);
@@ -271,7 +271,7 @@ impl Owners {
 
     /// Of an inode that does not carry the attribute, and that was known by the key `before` to
     /// the process behind it.
-    fn store_beside(
+    fn store_in_side(
         &self,
         fd: BorrowedFd,
         owner: Owner,

@@ -40,7 +40,7 @@ pub(crate) use entry::{Entry, Kind, device_number, major_minor, parse_id};
 pub(crate) use json::line as json_line;
 pub(crate) use text::escape_for_terminal;
 pub(crate) use transfer::{Format, export, import};
-pub(crate) use walk::{Found, Walk};
+pub(crate) use walk::{TreeFile, Walk};
 
 /// Who is told how far a job is, and what could not be done.
 pub(crate) trait Progress {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::entry::{Entry, Kind};
 use super::lines::Lines;
-use super::walk::{Found, Walk};
+use super::walk::{TreeFile, Walk};
 use super::{Outside, Progress, fakeroot, json, link_text, mtree, override_stat, tar, text};
 use crate::error::{Context, Error};
 use crate::linux::{attribute, procfs, sys};
@@ -77,7 +77,7 @@ pub(crate) fn export(
     output.flush().doing(WHAT)
 }
 
-fn write_override(found: Found, entry: &Entry) -> Result<(), String> {
+fn write_override(found: TreeFile, entry: &Entry) -> Result<(), String> {
     if carries_xattrs(file_type(found.stat.st_mode)) {
         let value = override_stat::value(entry);
         let path = procfs::own_fd(found.file);
@@ -215,7 +215,7 @@ impl Import<'_> {
     fn walk(
         &mut self,
         walk: Walk,
-        known: impl Fn(Found) -> Result<Option<Entry>, String>,
+        known: impl Fn(TreeFile) -> Result<Option<Entry>, String>,
     ) -> Result<(), Error> {
         let top = duplicate(self.top.as_fd())?;
         walk.run(top, |found| {
@@ -233,8 +233,8 @@ impl Import<'_> {
 
     fn apply_known(
         &self,
-        found: Found,
-        known: impl Fn(Found) -> Result<Option<Entry>, String>,
+        found: TreeFile,
+        known: impl Fn(TreeFile) -> Result<Option<Entry>, String>,
     ) -> Result<(), String> {
         let Some(mut entry) = known(found)? else {
             return Ok(());

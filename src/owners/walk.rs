@@ -17,7 +17,7 @@ use crate::owner::file_type;
 
 /// An open file of the tree.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Found<'a> {
+pub(crate) struct TreeFile<'a> {
     /// From the top on; `.` is the top.
     pub(crate) path: &'a [u8],
     pub(crate) file: BorrowedFd<'a>,
@@ -50,7 +50,7 @@ impl Walk {
     pub(crate) fn run<E>(
         mut self,
         top: OwnedFd,
-        mut visit: impl FnMut(Result<Found, (&[u8], Errno)>) -> Result<(), E>,
+        mut visit: impl FnMut(Result<TreeFile, (&[u8], Errno)>) -> Result<(), E>,
     ) -> Result<(), E> {
         let device = match fstat(&top) {
             Ok(stat) => stat.st_dev,
@@ -84,7 +84,7 @@ impl Walk {
         &mut self,
         file: OwnedFd,
         device: u64,
-        visit: &mut impl FnMut(Result<Found, (&[u8], Errno)>) -> Result<(), E>,
+        visit: &mut impl FnMut(Result<TreeFile, (&[u8], Errno)>) -> Result<(), E>,
     ) -> Result<(), E> {
         let path = match self.path.as_slice() {
             b"" => b".",
@@ -97,7 +97,7 @@ impl Walk {
         if self.one_file_system && stat.st_dev != device {
             return Ok(());
         }
-        visit(Ok(Found {
+        visit(Ok(TreeFile {
             path,
             file: file.as_fd(),
             stat: &stat,

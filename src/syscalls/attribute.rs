@@ -9,7 +9,7 @@ use nix::sys::stat::{
 };
 
 use super::permission::{FileArgument, allow, check_as, check_change};
-use super::stat::beside;
+use super::stat::resolve_in_side_store;
 use crate::credentials::Access;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
@@ -87,7 +87,7 @@ fn bring_up(call: &Call, named: FileArgument) {
         return;
     }
     if let Some(path) = named.read(call)
-        && let Some((file, stat)) = beside(call, &named.location(&path))
+        && let Some((file, stat)) = resolve_in_side_store(call, &named.location(&path))
         && call.ensure_waiting().is_ok()
     {
         let owners = &call.container.owners;

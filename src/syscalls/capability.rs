@@ -115,10 +115,10 @@ fn leave_to_kernel(call: &Call) -> Result<Reply, Errno> {
         ..call.credentials()?
     };
     let identities = &call.container.identities;
-    let turn = identities.turn();
+    let lock = identities.lock();
     let record = identities.number(&credentials, &call.container.locks)?;
     call.ensure_waiting()?;
-    identities.assign(&turn, call.pid(), record)?;
+    identities.assign(&lock, call.pid(), record)?;
     // CONTINUE: the kernel's own sets are in force from now on.
     Ok(Reply::Continue)
 }

@@ -60,12 +60,14 @@ fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Rep
 fn note(call: &Call, program: &Program, unchecked: bool) -> Result<Reply, Errno> {
     let container = call.container;
     let identities = &container.identities;
-    if *program == Program::default() && Identities::glance(call.pid())? == Some(Index::INITIAL) {
+    if *program == Program::default()
+        && Identities::settled_record(call.pid())? == Some(Index::INITIAL)
+    {
         // CONTINUE: the program has the credentials that its caller has.
         return Ok(Reply::Continue);
     }
-    let turn = identities.turn();
-    let before = identities.get(call.who_in(&turn)?);
+    let lock = identities.lock();
+    let before = identities.get(call.who_in(&lock)?);
     let now = call.circumstances()?;
     let program = match now.no_new_privs {
         true => Program {
@@ -80,12 +82,12 @@ fn note(call: &Call, program: &Program, unchecked: bool) -> Result<Reply, Errno>
         false => before.after_exec(&program, &now),
     };
     // Another thread's note would count for this program, too.
-    if after != before || unchecked || Identities::expects_exec(&turn, call.pid())? {
+    if after != before || unchecked || Identities::expects_exec(&lock, call.pid())? {
         // What is not checked yet is worked out afterwards from what was in force before.
         let then = if unchecked { &before } else { &after };
         let then = identities.number(then, &container.locks)?;
         call.ensure_waiting()?;
-        identities.expect_exec(&turn, call.pid(), then, unchecked)?;
+        identities.expect_exec(&lock, call.pid(), then, unchecked)?;
     }
     // CONTINUE: the kernel executes it.
     Ok(Reply::Continue)

@@ -8,7 +8,7 @@ use nix::sys::socket::{UnixAddr, getsockname};
 use nix::sys::stat::{Mode, SFlag, mkdirat as make_directory_at, mknodat as make_node_at};
 use nix::unistd::symlinkat as make_link_at;
 
-use super::site::{Site, is_out_of_reach};
+use super::new_file::{NewFile, is_out_of_reach};
 use crate::credentials::capability;
 use crate::linux::name::Name;
 use crate::linux::seccomp::Reply;
@@ -16,9 +16,9 @@ use crate::owner::{Device, file_type};
 use crate::target::{Call, Dirfd};
 
 /// `path` is an argument number.
-fn site(call: &mut Call, dirfd: Dirfd, path: usize) -> Result<Option<Site>, Errno> {
+fn new_file(call: &mut Call, dirfd: Dirfd, path: usize) -> Result<Option<NewFile>, Errno> {
     match call.path(path) {
-        Ok(path) => Site::find(call, dirfd, path.as_c_str(), false, ResolveFlag::empty()),
+        Ok(path) => NewFile::find(call, dirfd, path.as_c_str(), false, ResolveFlag::empty()),
         Err(_) => Ok(None),
     }
 }
@@ -32,12 +32,12 @@ pub(super) fn mkdirat(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 fn make_directory(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<Reply, Errno> {
-    let Some(site) = site(call, dirfd, path)? else {
+    let Some(new_file) = new_file(call, dirfd, path)? else {
         // CONTINUE: the kernel creates, or says why not.
         return Ok(Reply::Continue);
     };
     let mode = Mode::from_bits_truncate(call.unsigned(mode) & 0o1777);
-    site.make(call, SFlag::S_IFDIR, |directory, name| {
+    new_file.make(call, SFlag::S_IFDIR, |directory, name| {
         make_directory_at(directory, name, mode)
     })
 }
@@ -63,10 +63,10 @@ fn make_node(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<
         // CONTINUE: a whiteout, or a type that there is none of.
         _ => return Ok(Reply::Continue),
     };
-    match site(call, dirfd, path)? {
-        Some(site) if !site.slash => {
-            let mode = Mode::from_bits_truncate(site.mode(mode) & 0o7777);
-            site.make(call, kind, |directory, name| {
+    match new_file(call, dirfd, path)? {
+        Some(new_file) if !new_file.slash => {
+            let mode = Mode::from_bits_truncate(new_file.mode(mode) & 0o7777);
+            new_file.make(call, kind, |directory, name| {
                 make_node_at(directory, name, kind, mode, 0)
             })
         }
@@ -94,15 +94,15 @@ fn make_device(
         // CONTINUE: EPERM, or what comes before it.
         return Ok(Reply::Continue);
     }
-    match Site::at(call, who, dirfd, path.as_c_str(), ResolveFlag::empty())? {
-        Some(site) if !site.slash => {
-            let may_make = site.subject.has(capability::MKNOD);
-            let site = Site {
+    match NewFile::at(call, who, dirfd, path.as_c_str(), ResolveFlag::empty())? {
+        Some(new_file) if !new_file.slash => {
+            let may_make = new_file.subject.has(capability::MKNOD);
+            let new_file = NewFile {
                 device: Some(device),
-                ..site
+                ..new_file
             };
-            let mode = Mode::from_bits_truncate(site.mode(mode) & 0o7777);
-            site.make(call, SFlag::S_IFSOCK, |directory, name| {
+            let mode = Mode::from_bits_truncate(new_file.mode(mode) & 0o7777);
+            new_file.make(call, SFlag::S_IFSOCK, |directory, name| {
                 if !may_make {
                     return Err(Errno::EPERM);
                 }
@@ -129,10 +129,12 @@ fn make_link(call: &mut Call, dirfd: Dirfd, path: usize) -> Result<Reply, Errno>
         // CONTINUE: ENOENT, or a bad pointer.
         _ => return Ok(Reply::Continue),
     };
-    match site(call, dirfd, path)? {
-        Some(site) if !site.slash => site.make(call, SFlag::S_IFLNK, |directory, name| {
-            make_link_at(&text, directory, name)
-        }),
+    match new_file(call, dirfd, path)? {
+        Some(new_file) if !new_file.slash => {
+            new_file.make(call, SFlag::S_IFLNK, |directory, name| {
+                make_link_at(&text, directory, name)
+            })
+        }
         // CONTINUE: the kernel creates, or says why not.
         _ => Ok(Reply::Continue),
     }
@@ -144,14 +146,14 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: no path, or nothing that can be read.
         return Ok(Reply::Continue);
     };
-    let found = Site::find(
+    let found = NewFile::find(
         call,
         Dirfd::Cwd,
         path.as_c_str(),
         false,
         ResolveFlag::empty(),
     )?;
-    let Some(site) = found.filter(|site| !site.slash) else {
+    let Some(new_file) = found.filter(|new_file| !new_file.slash) else {
         // CONTINUE: the kernel creates, or says why not.
         return Ok(Reply::Continue);
     };
@@ -164,7 +166,7 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         return Ok(Reply::Continue);
     }
     let mut is_bound = false;
-    let made = site.make(call, SFlag::S_IFSOCK, |_, _| {
+    let made = new_file.make(call, SFlag::S_IFSOCK, |_, _| {
         let bound = call.patiently(|| call.bind_as_target(socket.as_fd(), &address));
         is_bound = bound.is_ok();
         // CONTINUE, as where somebody was faster: the kernel says why, or does it by a link that

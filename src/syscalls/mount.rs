@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, TMPFS_MAGIC, fstatfs};
 
-use super::site::is_out_of_reach;
+use super::new_file::is_out_of_reach;
 use crate::credentials::{EmulatedGid, EmulatedUid, Id, capability};
 use crate::linux::name::Name;
 use crate::linux::procfs;

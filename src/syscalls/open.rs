@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat as open_at};
 use nix::sys::stat::{Mode, SFlag};
 
-use super::site::{Site, is_out_of_reach, may_inherit};
+use super::new_file::{NewFile, is_out_of_reach, may_inherit};
 use crate::credentials::Access;
 use crate::linux::name::Name;
 use crate::linux::procfs;
@@ -134,38 +134,43 @@ fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
     }
     let follows = !flags.intersects(OFlag::O_EXCL | OFlag::O_NOFOLLOW);
     let path = wanted.path.as_c_str();
-    let Some(site) = Site::find(call, wanted.dirfd, path, follows, wanted.resolve)? else {
+    let Some(new_file) = NewFile::find(call, wanted.dirfd, path, follows, wanted.resolve)? else {
         // CONTINUE: the kernel creates, or says why not.
         return Ok(Reply::Continue);
     };
-    create(call, site, &wanted, follows)
+    create(call, new_file, &wanted, follows)
 }
 
 /// MAXSYMLINKS of the kernel.
 const MAX_LINKS: usize = 40;
 
-fn create(call: &Call, mut site: Site, wanted: &Open, follows: bool) -> Result<Reply, Errno> {
+fn create(
+    call: &Call,
+    mut new_file: NewFile,
+    wanted: &Open,
+    follows: bool,
+) -> Result<Reply, Errno> {
     for _ in 0..MAX_LINKS {
-        if site.slash {
+        if new_file.slash {
             // CONTINUE: EISDIR, or why the path cannot be walked.
             return Ok(Reply::Continue);
         }
-        let present = site.present();
+        let present = new_file.present();
         if present == Ok(Some(SFlag::S_IFREG))
-            && let Some(made) = site.left_over(call, SFlag::S_IFREG)?
+            && let Some(made) = new_file.left_over(call, SFlag::S_IFREG)?
         {
-            return finish_creation(call, &site, &made, wanted);
+            return finish_creation(call, &new_file, &made, wanted);
         }
         match present {
-            Ok(None) => return create_here(call, &site, wanted),
+            Ok(None) => return create_here(call, &new_file, wanted),
             Ok(Some(SFlag::S_IFLNK)) if follows && wanted.resolve.is_empty() => {
-                match site.through_link(call)? {
-                    Some(next) => site = next,
-                    None => return open_behind_link(call, &site, wanted),
+                match new_file.through_link(call)? {
+                    Some(next) => new_file = next,
+                    None => return open_behind_link(call, &new_file, wanted),
                 }
             }
             Ok(Some(_)) if !wanted.flags.contains(OFlag::O_EXCL) => {
-                return open_present(call, &site, wanted);
+                return open_present(call, &new_file, wanted);
             }
             // CONTINUE: EEXIST, or why it cannot be looked up.
             _ => return Ok(Reply::Continue),
@@ -175,27 +180,32 @@ fn create(call: &Call, mut site: Site, wanted: &Open, follows: bool) -> Result<R
     Ok(Reply::Continue)
 }
 
-fn open_present(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
+fn open_present(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply, Errno> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match open_at(&site.directory, &site.name, flags, Mode::empty()) {
-        Ok(file) => check_present(call, site, &file, wanted),
+    match open_at(&new_file.directory, &new_file.name, flags, Mode::empty()) {
+        Ok(file) => check_present(call, new_file, &file, wanted),
         // CONTINUE: gone meanwhile.
         Err(_) => Ok(Reply::Continue),
     }
 }
 
 /// A link that cannot be created through leads to something that is there, or nowhere.
-fn open_behind_link(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
+fn open_behind_link(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply, Errno> {
     let location = Location::new(wanted.dirfd, wanted.path.as_c_str(), AtFlags::empty());
     match call.resolve(&location) {
-        Ok(file) => check_present(call, site, &file, wanted),
+        Ok(file) => check_present(call, new_file, &file, wanted),
         // CONTINUE: the kernel says why.
         Err(_) => Ok(Reply::Continue),
     }
 }
 
 /// What is there already is opened by the kernel: a fifo may wait there for its other end.
-fn check_present(call: &Call, site: &Site, file: &OwnedFd, wanted: &Open) -> Result<Reply, Errno> {
+fn check_present(
+    call: &Call,
+    new_file: &NewFile,
+    file: &OwnedFd,
+    wanted: &Open,
+) -> Result<Reply, Errno> {
     let shown = call.file_mode(file.as_fd())?;
     let mut access = match wanted.flags & OFlag::O_ACCMODE {
         OFlag::O_WRONLY => Access::WRITE,
@@ -209,40 +219,40 @@ fn check_present(call: &Call, site: &Site, file: &OwnedFd, wanted: &Open) -> Res
         // CONTINUE: EISDIR.
         return Ok(Reply::Continue);
     }
-    if !site.subject.may(access, shown) {
+    if !new_file.subject.may(access, shown) {
         if call.container.starts_as_user() && is_nameless(file.as_fd()) == Ok(true) {
             // CONTINUE: /dev/stderr of a container whose runtime was to give it to the user.
             return Ok(Reply::Continue);
         }
         return Err(Errno::EACCES);
     }
-    if wanted.flags.contains(OFlag::O_NOATIME) && !site.subject.owns(shown) {
+    if wanted.flags.contains(OFlag::O_NOATIME) && !new_file.subject.owns(shown) {
         return Err(Errno::EPERM);
     }
     // CONTINUE: allowed.
     Ok(Reply::Continue)
 }
 
-fn create_here(call: &Call, site: &Site, wanted: &Open) -> Result<Reply, Errno> {
-    site.prepare(call)?;
+fn create_here(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply, Errno> {
+    new_file.prepare(call)?;
     let flags = wanted.flags | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let mode = Mode::from_bits_truncate(site.mode(wanted.mode));
-    let file = match open_at(&site.directory, &site.name, flags, mode) {
+    let mode = Mode::from_bits_truncate(new_file.mode(wanted.mode));
+    let file = match open_at(&new_file.directory, &new_file.name, flags, mode) {
         // CONTINUE: somebody was faster.
         Err(Errno::EEXIST) => return Ok(Reply::Continue),
         result => result?,
     };
-    let handed_over = site
+    let handed_over = new_file
         .own(call, file.as_fd())
         .and_then(|()| hand_over(call, &file, wanted));
     // EMFILE, ENOSPC: the kernel would have noticed before.
-    handed_over.inspect_err(|_| site.remove(file.as_fd()))
+    handed_over.inspect_err(|_| new_file.remove(file.as_fd()))
 }
 
 /// `made` is there, with or without its owner, and the target is still without it.
 fn finish_creation(
     call: &Call,
-    site: &Site,
+    new_file: &NewFile,
     made: &OwnedFd,
     wanted: &Open,
 ) -> Result<Reply, Errno> {
@@ -250,7 +260,7 @@ fn finish_creation(
     let creation = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
     let flags = wanted.flags.difference(creation) | OFlag::O_CLOEXEC;
     let file = open_at(PROCFS, &procfs::own_fd(made.as_fd()), flags, Mode::empty())?;
-    site.own(call, file.as_fd())?;
+    new_file.own(call, file.as_fd())?;
     hand_over(call, &file, wanted)
 }
 
@@ -283,15 +293,15 @@ fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
         return Ok(Reply::Continue);
     };
     let subject = call.subject_of(who)?;
-    let site = Site::in_directory(call, subject, directory, Name::default(), false)?;
-    if !site.shown.is_directory() {
+    let new_file = NewFile::in_directory(call, subject, directory, Name::default(), false)?;
+    if !new_file.shown.is_directory() {
         // CONTINUE: ENOTDIR.
         return Ok(Reply::Continue);
     }
-    site.prepare(call)?;
+    new_file.prepare(call)?;
     let flags = wanted.flags | OFlag::O_CLOEXEC;
-    let mode = Mode::from_bits_truncate(site.mode(wanted.mode));
-    let file = open_at(&site.directory, c".", flags, mode)?;
-    site.own(call, file.as_fd())?;
+    let mode = Mode::from_bits_truncate(new_file.mode(wanted.mode));
+    let file = open_at(&new_file.directory, c".", flags, mode)?;
+    new_file.own(call, file.as_fd())?;
     hand_over(call, &file, wanted)
 }

@@ -82,7 +82,7 @@ fn peer(call: &Call) -> Option<(u32, Credentials)> {
     if Some((namespace.st_dev, namespace.st_ino)) != container.user_namespace || call.is_nested() {
         return None;
     }
-    let index = Identities::peek(pid).ok()?;
+    let index = Identities::record_now(pid).ok()?;
     let shown = number_for(call, pid).unwrap_or(0);
     Some((shown, container.identities.get(index)))
 }

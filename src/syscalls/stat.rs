@@ -248,7 +248,7 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
             return reply;
         }
     }
-    match call.glance(&reached, location.follow) {
+    match call.read_owner(&reached, location.follow) {
         Ok(Some(_)) => answer_resolved(call, location, form),
         Ok(None) if may_be_in_side_store(call, name, location.follow) => {
             answer_resolved(call, location, form)
@@ -301,12 +301,18 @@ fn may_be_elsewhere(call: &Call) -> bool {
 /// An inode without the attribute may still have an owner in the side store.
 fn may_be_in_side_store(call: &Call, name: &CStr, follow: bool) -> bool {
     call.container.owners.side_store_is_used()
-        && fstatat(PROCFS, name, lookup_flags(follow))
-            .is_ok_and(|stat| call.container.owners.may_be_beside(file_type(stat.st_mode)))
+        && fstatat(PROCFS, name, lookup_flags(follow)).is_ok_and(|stat| {
+            call.container
+                .owners
+                .may_be_in_side_store(file_type(stat.st_mode))
+        })
 }
 
 /// The file, if something of it may be in the side store.
-pub(super) fn beside(call: &Call, location: &Location) -> Option<(OwnedFd, FileStat)> {
+pub(super) fn resolve_in_side_store(
+    call: &Call,
+    location: &Location,
+) -> Option<(OwnedFd, FileStat)> {
     if !call.container.owners.side_store_is_used() {
         return None;
     }

@@ -47,7 +47,7 @@ pub(super) fn fsopen(call: &mut Call) -> Result<Reply, Errno> {
 /// would do it in spite of the rules.
 pub(super) fn landlock_restrict_self(call: &mut Call) -> Result<Reply, Errno> {
     let identities = &call.container.identities;
-    identities.confine(&identities.turn(), call.pid())?;
+    identities.confine(&identities.lock(), call.pid())?;
     // CONTINUE: what the call does is the kernel's business.
     Ok(Reply::Continue)
 }

@@ -14,7 +14,7 @@ use crate::credentials::{
     Capabilities, Change, Circumstances, Credentials, EmulatedGid, EmulatedUid, FileMode, Ids,
     Subject,
 };
-use crate::identity::{Found, Identities, Index, Turn};
+use crate::identity::{ChangeLock, Identities, Index, Lookup};
 use crate::linux::name::Name;
 use crate::linux::procfs::{self, Status};
 use crate::linux::sys;
@@ -39,19 +39,19 @@ impl Call<'_> {
 
     /// The number of the target's record.
     pub(crate) fn who(&self) -> Result<Index, Errno> {
-        match Identities::glance(self.pid())? {
+        match Identities::settled_record(self.pid())? {
             Some(index) => Ok(index),
-            None => self.who_in(&self.container.identities.turn()),
+            None => self.who_in(&self.container.identities.lock()),
         }
     }
 
     /// The same, when something is to be done about it.
-    pub(crate) fn who_in(&self, turn: &Turn) -> Result<Index, Errno> {
+    pub(crate) fn who_in(&self, lock: &ChangeLock) -> Result<Index, Errno> {
         let identities = &self.container.identities;
-        match identities.find(turn, self.pid())? {
-            Found::Record(index) => Ok(index),
-            Found::Unchecked(index) if !self.container.is_joined() => Ok(index),
-            Found::Unchecked(index) => {
+        match identities.find(lock, self.pid())? {
+            Lookup::Record(index) => Ok(index),
+            Lookup::Unchecked(index) if !self.container.is_joined() => Ok(index),
+            Lookup::Unchecked(index) => {
                 // The file is known by now, and so is what it was executed as.
                 let program = self.program_executed()?;
                 let after = identities
@@ -59,7 +59,7 @@ impl Call<'_> {
                     .after_exec(&program, &self.circumstances()?);
                 let record = identities.number(&after, &self.container.locks)?;
                 self.ensure_waiting()?;
-                identities.checked(turn, self.pid(), record)?;
+                identities.checked(lock, self.pid(), record)?;
                 Ok(record)
             }
         }
@@ -101,14 +101,14 @@ impl Call<'_> {
         change: impl FnOnce(&mut Change) -> Result<u32, Errno>,
     ) -> Result<u32, Errno> {
         let container = self.container;
-        let turn = container.identities.turn();
+        let lock = container.identities.lock();
         if let Some(Step::Assigning { record, value }) = self.journal.noted() {
             // By a worker that was killed then: a swap of ids done twice would be none.
             let record = Index::from_raw(record);
-            container.identities.assign(&turn, self.pid(), record)?;
+            container.identities.assign(&lock, self.pid(), record)?;
             return Ok(value);
         }
-        let before = container.identities.get(self.who_in(&turn)?);
+        let before = container.identities.get(self.who_in(&lock)?);
         let mut credentials = Change::of(before.clone(), || self.kernel_capabilities())?;
         let value = change(&mut credentials)?;
         let after = credentials.finish();
@@ -119,7 +119,7 @@ impl Call<'_> {
                 record: record.as_raw(),
                 value,
             });
-            container.identities.assign(&turn, self.pid(), record)?;
+            container.identities.assign(&lock, self.pid(), record)?;
         }
         Ok(value)
     }
@@ -132,8 +132,8 @@ impl Call<'_> {
         let Some(user) = container.expected_user() else {
             return Ok(false);
         };
-        let turn = container.identities.turn();
-        let before = container.identities.get(self.who_in(&turn)?);
+        let lock = container.identities.lock();
+        let before = container.identities.get(self.who_in(&lock)?);
         let capabilities = match user.uid.effective {
             EmulatedUid::ROOT => before.capabilities,
             // As the runtime has set them: what of them is left after execve(2) is for its rules to
@@ -153,7 +153,7 @@ impl Call<'_> {
             .identities
             .number(&credentials, &container.locks)?;
         self.ensure_waiting()?;
-        container.identities.assign(&turn, self.pid(), record)?;
+        container.identities.assign(&lock, self.pid(), record)?;
         container.set_user_taken_up();
         if container.is_joined() {
             container.give_terminal(self.pid());
@@ -215,13 +215,13 @@ impl Call<'_> {
     /// The same of a file that is only named. It costs two system calls, mostly, and the two may
     /// see different files where somebody exchanges them.
     pub(crate) fn mode_of(&mut self, location: &Location) -> Result<FileMode, Errno> {
-        match self.glance_at_mode(location) {
+        match self.mode_by_name(location) {
             Some(mode) => Ok(mode),
             None => self.file_mode(self.resolve(location)?.as_fd()),
         }
     }
 
-    fn glance_at_mode(&mut self, location: &Location) -> Option<FileMode> {
+    fn mode_by_name(&mut self, location: &Location) -> Option<FileMode> {
         let reached = self.name(location)?;
         let flags = match location.follow {
             true => AtFlags::empty(),
@@ -232,9 +232,14 @@ impl Call<'_> {
         let owner = match self.thread.owners.get(Version::of(&stat)) {
             _ if !carries => None,
             Some(owner) => Some(owner),
-            None => self.glance(&reached, location.follow).ok()?,
+            None => self.read_owner(&reached, location.follow).ok()?,
         };
-        if owner.is_none() && self.container.owners.may_be_beside(file_type(stat.st_mode)) {
+        if owner.is_none()
+            && self
+                .container
+                .owners
+                .may_be_in_side_store(file_type(stat.st_mode))
+        {
             return None;
         }
         let (uid, gid) = (

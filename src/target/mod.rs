@@ -253,7 +253,7 @@ impl Call<'_> {
     /// From a directory that stays open, `PID/fd` of the host's procfs, the way is shorter by two
     /// look-ups and their checks. Once the target has ended nothing exists in there any more,
     /// whoever bears its pid.
-    pub(crate) fn glance(
+    pub(crate) fn read_owner(
         &mut self,
         reached: &Reached,
         follow: bool,
@@ -262,14 +262,14 @@ impl Call<'_> {
         let directories = &mut self.thread.fd_directories;
         let short = reached.behind_fd().and_then(|rest| {
             let directory = directories.get(self.notification.pid)?;
-            Some(owners.glance_at(directory, rest, follow))
+            Some(owners.read_attribute_at(directory, rest, follow))
         });
         match short {
             Some(Err(Errno::ENOSYS)) => directories.disable(),
             None | Some(Err(Errno::ENOENT | Errno::ESRCH)) => {}
             Some(result) => return result,
         }
-        let result = owners.glance(reached.as_c_str(), follow);
+        let result = owners.read_attribute(reached.as_c_str(), follow);
         if short.is_some() && result != Err(Errno::ENOENT) {
             directories.forget(self.notification.pid);
         }

@@ -33,7 +33,7 @@ pub(crate) const LOCKS: &str = "lock";
 
 /// The runtime directory, and why those before it are not.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct RuntimeDirectory {
     pub(crate) path: PathBuf,
     pub(crate) passed_over: Vec<String>,
     /// It is ours, on whatever disk /tmp is on, and not a login session's.
@@ -41,12 +41,12 @@ pub(crate) struct Found {
 }
 
 /// The runtime directory, which exists then.
-pub(crate) fn find() -> Result<Found, Error> {
+pub(crate) fn find() -> Result<RuntimeDirectory, Error> {
     search(&|path| own(path).map(drop))
 }
 
 /// The same for who only wants to know: it may not exist yet.
-pub(crate) fn look() -> Result<Found, Error> {
+pub(crate) fn look() -> Result<RuntimeDirectory, Error> {
     search(&|path| match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = path.parent().unwrap_or(path);
@@ -56,7 +56,7 @@ pub(crate) fn look() -> Result<Found, Error> {
     })
 }
 
-fn search(take_makeshift: &dyn Fn(&Path) -> io::Result<()>) -> Result<Found, Error> {
+fn search(take_makeshift: &dyn Fn(&Path) -> io::Result<()>) -> Result<RuntimeDirectory, Error> {
     let mut passed_over = Vec::new();
     let login = PathBuf::from(format!("/run/user/{}", host_uid()));
     match env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
@@ -64,7 +64,7 @@ fn search(take_makeshift: &dyn Fn(&Path) -> io::Result<()>) -> Result<Found, Err
         Some(value) => {
             let path = PathBuf::from(value);
             match examine(&path) {
-                Ok(()) => return Ok(Found::new(path, passed_over, false)),
+                Ok(()) => return Ok(RuntimeDirectory::new(path, passed_over, false)),
                 Err(error) => {
                     passed_over.push(format!("{VARIABLE} is {}: {error}", path.display()));
                 }
@@ -72,12 +72,12 @@ fn search(take_makeshift: &dyn Fn(&Path) -> io::Result<()>) -> Result<Found, Err
         }
     }
     match examine(&login) {
-        Ok(()) => return Ok(Found::new(login, passed_over, false)),
+        Ok(()) => return Ok(RuntimeDirectory::new(login, passed_over, false)),
         Err(error) => passed_over.push(format!("{}: {error}", login.display())),
     }
     let makeshift = PathBuf::from(format!("/tmp/subuidless-{}", host_uid()));
     match take_makeshift(&makeshift).and_then(|()| refuse_replaceable(&makeshift)) {
-        Ok(()) => Ok(Found::new(makeshift, passed_over, true)),
+        Ok(()) => Ok(RuntimeDirectory::new(makeshift, passed_over, true)),
         Err(error) => {
             passed_over.push(format!("{}: {error}", makeshift.display()));
             Err(Error::NoRuntimeDirectory {
@@ -87,7 +87,7 @@ fn search(take_makeshift: &dyn Fn(&Path) -> io::Result<()>) -> Result<Found, Err
     }
 }
 
-impl Found {
+impl RuntimeDirectory {
     fn new(path: PathBuf, passed_over: Vec<String>, is_makeshift: bool) -> Self {
         Self {
             path,

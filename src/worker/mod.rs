@@ -83,11 +83,11 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     }
     let tracers = Tracers::new(&link.container);
     let mut server = Server::new(listener, board, container, tracers);
-    let Some(first) = until_joined(&mut server, &mut link)? else {
+    let Some(start) = until_joined(&mut server, &mut link)? else {
         return Ok(());
     };
     charge.take_later();
-    pool::run(Arc::new(server), first, link)
+    pool::run(Arc::new(server), start, link)
 }
 
 /// That this process serves the container, and no other one.
@@ -177,7 +177,7 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
 ///
 /// The result is the slot of the call that is still to be answered, and what was joined; `None`
 /// when all targets have ended.
-fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, Error> {
+fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<Start>, Error> {
     let mut left_over: Vec<usize> = server
         .board
         .used_slots()
@@ -213,7 +213,7 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, E
             Join::Done(view) => {
                 debug!(pid = notification.pid, "joined the container");
                 server.container.give_terminal(notification.pid);
-                return Ok(Some(First {
+                return Ok(Some(Start {
                     slot,
                     left_over,
                     view,
@@ -244,7 +244,7 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<First>, E
 
 /// Where service begins.
 #[derive(Debug)]
-struct First {
+struct Start {
     /// The call that made the worker join.
     slot: usize,
     /// Calls that a dead worker left, that one perhaps among them.

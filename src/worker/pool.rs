@@ -1,9 +1,9 @@
 //! The service threads of a worker.
 //!
 //! Parking several threads in RECV is the wrong way: each notification wakes them all. So one
-//! *sticky* thread receives, and the main thread watches it every few milliseconds while there is
-//! work, asleep otherwise: when calls keep waiting, it starts a helper, which leaves again once it
-//! finds nothing pending; when the sticky thread is stuck in a call (FUSE, a slow disk), another
+//! thread, the *receiver*, waits there, and the main thread watches it every few milliseconds while
+//! there is work, asleep otherwise: when calls keep waiting, it starts a helper, which leaves again
+//! once it finds nothing pending; when the receiver is stuck in a call (FUSE, a slow disk), another
 //! one takes over its role. The main thread also ends the worker when the last target has ended.
 //!
 //! The loop blocks in RECV; tokio does not drive it. Measured on the built product in one run
@@ -28,7 +28,7 @@ use tracing::{debug, error};
 
 use super::link::Link;
 use super::serve::Server;
-use super::{First, PAUSE, timeout};
+use super::{PAUSE, Start, timeout};
 use crate::error::{Context, Error, is_shortage};
 use crate::linux::seccomp::ReceiveError;
 use crate::log;
@@ -54,13 +54,13 @@ const FDS_PER_CALL: u64 = 4;
 const OTHER_FDS: u64 = 256;
 
 /// Starts service and watches over it until the last target has ended.
-pub(super) fn run(server: Arc<Server>, first: First, link: Link) -> Result<(), Error> {
-    let mut left_over = first.left_over;
-    left_over.retain(|slot| *slot != first.slot);
+pub(super) fn run(server: Arc<Server>, start: Start, link: Link) -> Result<(), Error> {
+    let mut left_over = start.left_over;
+    left_over.retain(|slot| *slot != start.slot);
     // From the end on: the first one receives whatever comes next.
-    left_over.push(first.slot);
-    let pool = Arc::new(Pool::new(server, first.view, &left_over).doing(WHAT)?);
-    pool.sticky.store(first.slot, Ordering::Relaxed);
+    left_over.push(start.slot);
+    let pool = Arc::new(Pool::new(server, start.view, &left_over).doing(WHAT)?);
+    pool.receiver.store(start.slot, Ordering::Relaxed);
     pool.watch(left_over, link)
 }
 
@@ -70,9 +70,9 @@ struct Pool {
     server: Arc<Server>,
     view: View,
     /// The slot of the thread that receives whatever comes.
-    sticky: AtomicUsize,
+    receiver: AtomicUsize,
     /// For each slot a number that is odd while its thread handles a call, and grows.
-    beats: Beats,
+    progress: Progress,
     free_slots: Mutex<FreeSlots>,
     /// Samples that are still to be taken, and calls among them that had to wait.
     samples_left: AtomicU32,
@@ -85,9 +85,9 @@ struct Pool {
 }
 
 /// A number for each slot, in pieces that are made when they are needed.
-struct Beats([OnceLock<Box<[AtomicU64; Self::PIECE]>>; SLOTS / Beats::PIECE]);
+struct Progress([OnceLock<Box<[AtomicU64; Self::PIECE]>>; SLOTS / Progress::PIECE]);
 
-impl Beats {
+impl Progress {
     const PIECE: usize = 64;
 
     fn new() -> Self {
@@ -145,8 +145,8 @@ impl Pool {
         Ok(Self {
             server,
             view,
-            sticky: AtomicUsize::new(0),
-            beats: Beats::new(),
+            receiver: AtomicUsize::new(0),
+            progress: Progress::new(),
             free_slots: Mutex::new(FreeSlots::new(taken, most_at_once())),
             samples_left: AtomicU32::new(0),
             samples_waited: AtomicU32::new(0),
@@ -163,14 +163,16 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn beat(&self, slot: usize) -> u64 {
-        self.beats.of(slot).load(Ordering::Relaxed)
+    fn progress(&self, slot: usize) -> u64 {
+        self.progress.of(slot).load(Ordering::Relaxed)
     }
 
     /// Only the slot's own thread writes here.
     fn advance(&self, slot: usize) {
-        let beat = self.beat(slot);
-        self.beats.of(slot).store(beat + 1, Ordering::Relaxed);
+        let progress = self.progress(slot);
+        self.progress
+            .of(slot)
+            .store(progress + 1, Ordering::Relaxed);
     }
 
     fn wake_watch(&self) {
@@ -202,9 +204,9 @@ impl Pool {
         let mut last_pid = 0;
         let mut patience = PATIENCE / 2;
         while patience > 0 {
-            let is_sticky = self.sticky.load(Ordering::Relaxed) == slot;
+            let is_receiver = self.receiver.load(Ordering::Relaxed) == slot;
             let left = self.samples_left.load(Ordering::Relaxed);
-            let looks = !is_sticky || left > 0;
+            let looks = !is_receiver || left > 0;
             let pending = looks && self.server.listener.has_pending();
             let call = match self.server.receive(slot) {
                 Ok(call) => call,
@@ -222,7 +224,7 @@ impl Pool {
             // one has waited.
             let has_waited = pending && call.pid != last_pid;
             last_pid = call.pid;
-            if is_sticky {
+            if is_receiver {
                 if looks {
                     self.samples_left.store(left - 1, Ordering::Relaxed);
                     self.samples_waited
@@ -241,7 +243,7 @@ impl Pool {
 
     /// The main thread's loop.
     fn watch(self: &Arc<Self>, mut left_over: Vec<usize>, mut link: Link) -> Result<(), Error> {
-        let mut look = Look::default();
+        let mut last = Snapshot::default();
         loop {
             // Calls of a dead worker's other threads, each in a thread of its own: one of them may
             // be stuck.
@@ -250,12 +252,12 @@ impl Pool {
             {
                 left_over.push(slot);
             }
-            let asleep = look.idle >= IDLE_LOOKS && left_over.is_empty();
+            let asleep = last.idle >= IDLE_LOOKS && left_over.is_empty();
             self.watch_sleeps.store(asleep, Ordering::SeqCst);
-            // Against the service threads' order: first the beat, then a look whether the watch
+            // Against the service threads' order: first the progress, then a look whether the watch
             // sleeps.
             fence(Ordering::SeqCst);
-            let timeout = match asleep && self.beats_now() == look.beats {
+            let timeout = match asleep && self.progress_now() == last.progress {
                 true => {
                     let owes = log::owes().then_some(log::PERIOD);
                     timeout(link.search_period().or(owes))
@@ -282,13 +284,13 @@ impl Pool {
             if self.broken.load(Ordering::Relaxed) {
                 return Err(Error::doing(super::RECEIVING, Errno::EIO));
             }
-            self.look(&mut look);
+            self.check_threads(&mut last);
         }
     }
 
-    fn beats_now(&self) -> Vec<u64> {
+    fn progress_now(&self) -> Vec<u64> {
         let used = self.free_slots().fresh;
-        (0..used).map(|slot| self.beat(slot)).collect()
+        (0..used).map(|slot| self.progress(slot)).collect()
     }
 
     /// Sleeps for `timeout`, or until a target, the daemon or the service ends, or work begins.
@@ -299,7 +301,7 @@ impl Pool {
         /// Among what is waited for, behind the listener, the wake-up and the queue; the daemon
         /// comes last.
         const FIRST_TRACER: usize = 3;
-        let is_busy = self.beat(self.sticky.load(Ordering::Relaxed)) % 2 == 1;
+        let is_busy = self.progress(self.receiver.load(Ordering::Relaxed)) % 2 == 1;
         let events = match is_busy && timeout != PollTimeout::from(PERIOD) {
             true => PollFlags::POLLIN,
             false => PollFlags::empty(),
@@ -346,23 +348,23 @@ impl Pool {
     }
 
     /// Looks whether the threads cope, and starts one if they do not.
-    fn look(self: &Arc<Self>, before: &mut Look) {
-        let beats = self.beats_now();
-        let is_busy = |slot: usize| beats[slot] % 2 == 1;
-        before.beats.resize(beats.len(), 0);
-        let is_stuck = |slot: usize| is_busy(slot) && beats[slot] == before.beats[slot];
-        let active = (0..beats.len())
-            .filter(|slot| beats[*slot] != before.beats[*slot])
+    fn check_threads(self: &Arc<Self>, before: &mut Snapshot) {
+        let progress = self.progress_now();
+        let is_busy = |slot: usize| progress[slot] % 2 == 1;
+        before.progress.resize(progress.len(), 0);
+        let is_stuck = |slot: usize| is_busy(slot) && progress[slot] == before.progress[slot];
+        let active = (0..progress.len())
+            .filter(|slot| progress[*slot] != before.progress[*slot])
             .count();
         before.idle = if active == 0 { before.idle + 1 } else { 0 };
         let pressed = self.samples_waited.swap(0, Ordering::Relaxed) >= PRESSED_SAMPLES;
         self.samples_left.store(SAMPLES, Ordering::Relaxed);
-        if is_stuck(self.sticky.load(Ordering::Relaxed)) && self.server.listener.has_pending() {
+        if is_stuck(self.receiver.load(Ordering::Relaxed)) && self.server.listener.has_pending() {
             debug!("the receiving thread is stuck in a call: another one takes over");
             self.start_another(true);
             // Where many calls hang already, the next ones are likely to: who waits behind them
             // must not wait long.
-            let stuck = (0..beats.len()).filter(|slot| is_stuck(*slot)).count();
+            let stuck = (0..progress.len()).filter(|slot| is_stuck(*slot)).count();
             for _ in 0..stuck / 16 {
                 self.start_another(false);
             }
@@ -370,19 +372,19 @@ impl Pool {
             debug!("calls are waiting: one more thread helps");
             self.start_another(false);
         }
-        before.beats = beats;
+        before.progress = progress;
     }
 
-    fn start_another(self: &Arc<Self>, sticky: bool) {
+    fn start_another(self: &Arc<Self>, receiver: bool) {
         let Some(slot) = self.free_slots().take() else {
             return;
         };
-        let previous = self.sticky.load(Ordering::Relaxed);
-        if sticky {
-            self.sticky.store(slot, Ordering::Relaxed);
+        let previous = self.receiver.load(Ordering::Relaxed);
+        if receiver {
+            self.receiver.store(slot, Ordering::Relaxed);
         }
         if !self.start(slot, false) {
-            self.sticky.store(previous, Ordering::Relaxed);
+            self.receiver.store(previous, Ordering::Relaxed);
             self.free_slots().returned.push(slot);
         }
     }
@@ -424,8 +426,8 @@ struct Ended {
 
 /// What the last look saw.
 #[derive(Debug, Default)]
-struct Look {
-    beats: Vec<u64>,
+struct Snapshot {
+    progress: Vec<u64>,
     idle: u32,
 }
 

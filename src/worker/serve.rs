@@ -74,7 +74,7 @@ impl Server {
     /// Answers the call in `slot`.
     pub(super) fn serve(&self, slot: usize, call: &Notification, thread: &mut ThreadState) {
         let taken = Taken::new(slot, call, self.dispatch.find(call));
-        let traced = self.look(&taken, thread);
+        let traced = self.begin_trace(&taken, thread);
         let reply = match taken.found {
             Some(found) => self.handle_in_time(&taken, found, thread),
             None => {
@@ -100,7 +100,7 @@ impl Server {
         emulates: bool,
     ) {
         let taken = Taken::new(slot, call, self.dispatch.find(call));
-        let traced = self.look(&taken, thread);
+        let traced = self.begin_trace(&taken, thread);
         let reply = match taken.found.map(|found| (found, found.row.purpose)) {
             // A runtime on its way into the container takes the ids of the container's user.
             Some((found, Purpose::EmulateEarly | Purpose::EmulateIds)) if emulates => {
@@ -197,12 +197,13 @@ impl Server {
     }
 
     /// For those who watch, while the target's memory is as it was.
-    fn look(&self, taken: &Taken, thread: &mut ThreadState) -> Option<Traced> {
+    fn begin_trace(&self, taken: &Taken, thread: &mut ThreadState) -> Option<Traced> {
         if !self.tracers.is_watched() {
             return None;
         }
         let found = taken.found?;
-        self.tracers.look(&self.call(taken, found, thread), found)
+        self.tracers
+            .describe(&self.call(taken, found, thread), found)
     }
 
     /// Before the reply: it may be the one that ends the last target, and with it this process.
@@ -217,7 +218,7 @@ impl Server {
             return;
         };
         if matches!(reply, Ok(Reply::Value(_))) {
-            Tracers::look_again(&mut traced, &self.call(taken, found, thread), found);
+            Tracers::describe_results(&mut traced, &self.call(taken, found, thread), found);
         }
         self.tracers.tell(&traced, taken.call, found, reply);
     }

@@ -101,7 +101,7 @@ impl Tracers {
     }
 
     /// Looks at a call before it is handled; `None` if nobody wants to see it.
-    pub(super) fn look(&self, call: &Call, found: Dispatched) -> Option<Traced> {
+    pub(super) fn describe(&self, call: &Call, found: Dispatched) -> Option<Traced> {
         let name = found.row.name;
         if !self.list().iter().any(|tracer| tracer.wants(name)) {
             return None;
@@ -116,7 +116,7 @@ impl Tracers {
     }
 
     /// Looks at what the call's handler has written.
-    pub(super) fn look_again(traced: &mut Traced, call: &Call, found: Dispatched) {
+    pub(super) fn describe_results(traced: &mut Traced, call: &Call, found: Dispatched) {
         describe_results(call, found.row, &mut traced.arguments);
     }
 

@@ -11,7 +11,8 @@ use super::console::Console;
 use crate::cli::not_written;
 use crate::error::Error;
 use crate::owners::{
-    Entry, Found, Kind, Outside, Progress, escape_for_terminal, json_line, link_text, major_minor,
+    Entry, Kind, Outside, Progress, TreeFile, escape_for_terminal, json_line, link_text,
+    major_minor,
 };
 
 #[derive(Debug, Args)]
@@ -79,7 +80,7 @@ struct List<'a> {
 }
 
 impl List<'_> {
-    fn file(&mut self, found: Found) -> Result<(), Error> {
+    fn file(&mut self, found: TreeFile) -> Result<(), Error> {
         let path = join(self.path, found.path);
         let entry = match self.outside.look(&path, found.file, found.stat) {
             Ok(entry) => entry,
@@ -102,7 +103,7 @@ impl List<'_> {
 }
 
 /// A line as of `ls -ln` in the container, without the date.
-fn line(entry: &Entry, found: Found) -> String {
+fn line(entry: &Entry, found: TreeFile) -> String {
     let mark = if entry.attributes.is_empty() {
         ' '
     } else {

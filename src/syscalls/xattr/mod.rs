@@ -1,7 +1,7 @@
 //! getxattr(2), listxattr(2), setxattr(2), removexattr(2), and their relatives.
 //!
 //! The attributes in which fake owners live do not exist for a target. What the container's root
-//! may set and the kernel refuses is kept beside (`owner::Attribute`); everything else goes on to
+//! may set and the kernel refuses is emulated (`owner::Attribute`); everything else goes on to
 //! the kernel, once it is clear who asks.
 
 pub(super) mod posix_acl;

@@ -13,7 +13,7 @@ use crate::linux::seccomp::Reply;
 use crate::linux::sys;
 use crate::owner::{Attribute, shown, stored_name};
 use crate::syscalls::permission::FileArgument;
-use crate::syscalls::stat::beside;
+use crate::syscalls::stat::resolve_in_side_store;
 use crate::target::{Call, Location};
 
 pub(in crate::syscalls) fn getxattr(call: &mut Call) -> Result<Reply, Errno> {
@@ -101,7 +101,7 @@ pub(super) fn list(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
     at(call, asked.named, |call, location| {
         let has_ours = |names: &[u8]| shown(names, false).is_some();
         let names = read_carefully(call, location, attribute::names, has_ours);
-        let Some(names) = names.or_else(|| names_beside(call, location)) else {
+        let Some(names) = names.or_else(|| names_in_side_store(call, location)) else {
             // CONTINUE: nothing to hide, and nothing to add; or the kernel says why.
             return Ok(Reply::Continue);
         };
@@ -111,16 +111,16 @@ pub(super) fn list(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
 }
 
 /// All names of a file of which the side store has some.
-fn names_beside(call: &Call, location: &Location) -> Option<Vec<u8>> {
-    let (file, stat) = beside(call, location)?;
+fn names_in_side_store(call: &Call, location: &Location) -> Option<Vec<u8>> {
+    let (file, stat) = resolve_in_side_store(call, location)?;
     let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
-    let beside = emulated
+    let stored = emulated
         .of_side_store()
         .ok()
         .filter(|known| !known.is_empty())?;
     let path = procfs::own_fd(file.as_fd());
     let mut all = attribute::names(path.as_c_str(), true).ok()?;
-    all.extend(beside.iter().flat_map(|(name, _)| stored_name(name)));
+    all.extend(stored.iter().flat_map(|(name, _)| stored_name(name)));
     Some(all)
 }
 
@@ -150,7 +150,7 @@ pub(super) fn stored(call: &mut Call, location: &Location, name: &Name) -> Optio
     if let Some(value) = read_carefully(call, location, ask, |_| true) {
         return Some(value);
     }
-    let (file, stat) = beside(call, location)?;
+    let (file, stat) = resolve_in_side_store(call, location)?;
     let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
     emulated.get(name).ok().flatten()
 }

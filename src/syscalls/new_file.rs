@@ -2,7 +2,7 @@
 //!
 //! To the kernel all new files are the host user's. For the container's root that is right, and the
 //! kernel creates, unless the directory hands down a fake group, or an access control list with ids
-//! that the kernel does not know. Else a [`Site`] is found, the file is created there with the
+//! that the kernel does not know. Else a [`NewFile`] is found, the file is created there with the
 //! target's umask, and gets its owner. Whatever cannot succeed goes on to the kernel, which knows
 //! the errno.
 
@@ -28,7 +28,7 @@ use crate::target::{Call, Dirfd, Location};
 use crate::wire::board::{Creation, Step};
 
 /// A place where something is to be created.
-pub(super) struct Site {
+pub(super) struct NewFile {
     pub(super) directory: OwnedFd,
     pub(super) name: Name,
     /// The path ends in a slash: only directories may be created so.
@@ -57,7 +57,7 @@ fn split(path: &CStr) -> Option<(Name, Name, bool)> {
     Some((name(&bytes[..start]), name(last), end < bytes.len()))
 }
 
-impl Site {
+impl NewFile {
     /// Where `path` is to be created, if that has to happen here; `None`: the kernel does it as
     /// well.
     pub(super) fn find(
@@ -352,9 +352,9 @@ pub(super) fn may_inherit(
     let Some(reached) = call.name(directory) else {
         return true;
     };
-    let hands_down = match call.glance(&reached, true) {
+    let hands_down = match call.read_owner(&reached, true) {
         Ok(Some(owner)) => owner.gid.is_some() || owner.hands_down_list,
-        Ok(None) => call.container.owners.may_be_beside(SFlag::S_IFDIR),
+        Ok(None) => call.container.owners.may_be_in_side_store(SFlag::S_IFDIR),
         // Where there are no attributes, its owner may be in the side store.
         Err(Errno::EOPNOTSUPP) => call.container.owners.side_store_is_used(),
         Err(_) => false,
