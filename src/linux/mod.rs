@@ -4,8 +4,8 @@
 //! Unsafe code is in `sys` only: one kernel call per function, without policy.
 
 pub(crate) mod accounts;
-pub(crate) mod hash;
 pub(crate) mod attribute;
+pub(crate) mod hash;
 pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod memfd;
