@@ -127,32 +127,31 @@ fn sentence(room: &str) -> String {
 }
 
 #[test]
-fn the_table_of_the_architecture_has_a_row_for_each_room() {
+fn the_page_of_the_architecture_describes_each_room() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
     let page = fs::read_to_string(path).unwrap();
-    let (_, table) = page.split_once("| room |").unwrap();
-    let rows = table
-        .lines()
-        .skip(2)
-        .take_while(|line| line.starts_with('|'));
-    let rows: Vec<&str> = rows.collect();
-    let cell = |room: &str| match source().join(room).is_dir() {
-        true => format!("| `{room}/` |"),
-        false => format!("| `{room}.rs` |"),
-    };
+    let (_, list) = page.split_once("## The rooms of src").unwrap();
+    let (list, _) = list.split_once("\n## ").unwrap();
+    let items: Vec<String> = list
+        .split("\n- ")
+        .skip(1)
+        .map(|item| item.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
     let rooms: Vec<String> = floors().into_iter().flatten().collect();
     for (index, room) in rooms.iter().enumerate() {
-        let (cell, sentence) = (cell(room), sentence(room));
-        let wanted = format!("{cell} {sentence}");
-        let rest = rows.iter().find_map(|row| row.strip_prefix(&cell));
+        let suffix = match source().join(room).is_dir() {
+            true => "/",
+            false => ".rs",
+        };
+        let wanted = format!("**`{room}{suffix}`** {}", sentence(room));
+        let found = items.get(index).map_or("nothing", String::as_str);
         assert!(
-            rows.get(index).is_some_and(|row| row.starts_with(&wanted)),
-            "row {index} of the table of docs/architecture.md should begin with:\n{wanted}\n\
-             of the room it says:\n{}",
-            rest.unwrap_or("nothing")
+            found.starts_with(&wanted),
+            "item {index} of the rooms in docs/architecture.md should begin with:\n{wanted}\n\
+             but it says:\n{found}"
         );
     }
-    assert_eq!(rows.len(), rooms.len(), "rows of rooms that are none");
+    assert_eq!(items.len(), rooms.len(), "items of rooms that do not exist");
 }
 
 #[test]
