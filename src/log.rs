@@ -1,9 +1,9 @@
-//! What is logged and how ([`Settings`]); and in measure: whoever can have a line written again and
-//! again fills no disk with it.
+//! Log settings, and rate limiting: a target that can cause a log line again and again must not
+//! fill a disk with it.
 //!
-//! Each place of the program that logs has a budget of its own, which grows again slowly. What goes
-//! beyond is counted, and the count is said once a minute, and at the end. Debug lines are for who
-//! has asked for them, and have no bounds.
+//! Each call site that logs has a budget of lines, which is refilled slowly. Lines beyond it are
+//! dropped and counted; the count is logged once a minute, and at exit. Debug and trace lines are
+//! not limited: the user has asked for them.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -20,14 +20,14 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How to log, always to standard error.
+/// The level and format of the log, which always goes to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
 pub(crate) struct Settings {
-    /// Log lines of this level and above: error, warn, info, debug, trace or off
+    /// Log messages of this level and above: error, warn, info, debug, trace or off
     #[arg(long = "log-level", value_name = "LEVEL", default_value = "info")]
     pub(crate) level: LevelFilter,
 
-    /// Log lines for people, or one JSON object a line
+    /// Log plain text, or one JSON object per line
     #[arg(long = "log-format", value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
 }
@@ -48,12 +48,12 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Begins to log. To be called once in a process.
+    /// Starts logging. Must be called only once per process.
     pub(crate) fn start(self) {
         let builder = tracing_subscriber::fmt()
             .with_max_level(self.level)
             .with_target(false)
-            // Else a closed standard error would be told on standard error, which panics.
+            // Otherwise a failed write to standard error would be reported there, which panics.
             .log_internal_errors(false)
             .with_writer(std::io::stderr);
         match self.format {
@@ -68,7 +68,7 @@ impl Settings {
         }
     }
 
-    /// For the command line of another process of this program.
+    /// The level and format as arguments for another process of this program.
     pub(crate) fn to_words(self) -> [String; 2] {
         let format = match self.format {
             Format::Text => "text",
@@ -89,18 +89,18 @@ impl Settings {
     }
 }
 
-/// So many lines from one place may come at once.
+/// The budget of a call site, in lines.
 const MOST: u32 = 100;
-/// In so long a time one more.
+/// The time in which the budget grows by one line.
 const REFILL: Duration = Duration::from_secs(6);
-/// Between two counts of what was left out.
+/// The time between two reports of dropped lines.
 pub(crate) const PERIOD: Duration = Duration::from_secs(60);
-/// Marks our own lines.
+/// The tracing target of this module's own lines, which are not limited.
 const OWN: &str = "sparing";
 
 static LEDGER: LazyLock<Mutex<Ledger>> = LazyLock::new(|| Mutex::new(Ledger::default()));
 
-/// Keeps what a log takes within bounds.
+/// The layer that drops lines beyond a budget.
 #[derive(Debug)]
 pub(crate) struct Sparing;
 
@@ -112,28 +112,32 @@ impl<S: Subscriber> Layer<S> for Sparing {
         }
         let now = Instant::now();
         let verdict = locked(|ledger| ledger.judge(metadata.callsite(), now, || Kind::of(event)));
-        // Logs something itself.
+        // After the lock is released: this logs.
         say_what_is_due(now);
         if verdict == Verdict::Last {
-            warn!(target: OWN, "many lines like the next one: further ones are left out, and counted");
+            warn!(
+                target: OWN,
+                "many lines like the next one: further ones are left out, and counted"
+            );
         }
         verdict != Verdict::LeaveOut
     }
 }
 
-/// Whether lines were left out that have not been counted aloud.
+/// Whether dropped lines are still to be reported.
 pub(crate) fn owes() -> bool {
     locked(|ledger| ledger.kinds.values().any(|kind| kind.left_out > 0))
 }
 
-/// To be called now and then: nobody else may be logging.
+/// Reports dropped lines if a report is due. To be called from time to time: there may be no
+/// further log line that would trigger the report.
 pub(crate) fn say_what_is_due(now: Instant) {
     if locked(|ledger| ledger.is_due(now)) {
         say_all();
     }
 }
 
-/// Says how much was left out.
+/// Reports all dropped lines.
 pub(crate) fn say_all() {
     for (is_error, left_out, like) in locked(Ledger::take) {
         match is_error {
@@ -156,7 +160,7 @@ struct Ledger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Log,
-    /// That, too, but nothing after it.
+    /// Log this line; the next ones are dropped.
     Last,
     LeaveOut,
 }
@@ -169,7 +173,7 @@ impl Ledger {
             Some(budget) => budget,
             None => {
                 kind.left_out += 1;
-                // The first count is due a period after this.
+                // The first report is due one period from now.
                 self.said.get_or_insert(now);
                 return Verdict::LeaveOut;
             }
@@ -202,14 +206,14 @@ impl Ledger {
     }
 }
 
-/// The lines of one place.
+/// The lines of one call site.
 #[derive(Debug)]
 struct Kind {
     is_error: bool,
     message: String,
     budget: u32,
     refilled: Option<Instant>,
-    /// The budget has been used up, and has not become whole again since.
+    /// The budget was exhausted, and has not been completely refilled since.
     is_scarce: bool,
     left_out: u64,
 }
@@ -240,7 +244,7 @@ impl Kind {
     }
 }
 
-/// The words of an event, which are the program's own, without its fields.
+/// The message of an event, without its fields: fixed text of the program.
 struct Message(String);
 
 impl Visit for Message {
@@ -289,7 +293,7 @@ mod tests {
         assert!(ledger.is_due(start + PERIOD));
         assert_eq!(ledger.take(), [(false, 6, "x".to_owned())]);
         assert_eq!(ledger.take(), []);
-        // Whole again.
+        // Completely refilled.
         let much_later = start + REFILL * 2 * MOST;
         assert_eq!(ledger.judge(place.clone(), much_later, kind), Verdict::Log);
         let kind = &ledger.kinds[&place];

@@ -238,7 +238,7 @@ fn a_program_that_never_answers_is_given_up() {
     let found = check(&place, |command| {
         command.env("PATH", format!("{}:/usr/bin:/bin", directory.display()));
     });
-    says(&found, "podman", "ok", "of an unknown version", "");
+    says(&found, "podman", "ok", "unknown version", "");
     assert!(place.processes().is_empty());
 }
 
@@ -309,7 +309,7 @@ fn directories_without_attributes_and_those_that_are_closed_are_told() {
         &found,
         "attributes in /proc",
         "warn",
-        "no file can be made there",
+        "cannot create a file there",
         "check DIR",
     );
 }

@@ -195,10 +195,10 @@ fn bundles_that_cannot_be_changed_are_left_as_they_are_and_named() {
         ("this is no JSON", "not a JSON object"),
         ("[]", "not a JSON object"),
         ("{\"linux\": ", "not a JSON object"),
-        ("{\"linux\": 3}", "its \"linux\" is no object"),
+        ("{\"linux\": 3}", "its \"linux\" is not an object"),
         (
             "{\"linux\": {\"seccomp\": 3}}",
-            "its \"linux.seccomp\" is no object",
+            "its \"linux.seccomp\" is not an object",
         ),
         ("{\"linux\": {\"seccomp\": {}}}", "defaultAction"),
         (&foreign.to_string(), "notifies another agent"),

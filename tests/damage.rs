@@ -118,7 +118,7 @@ fn goes_on(ways: &[Way], file: impl Fn(&Place) -> PathBuf, from_inside: bool, to
         if file.ends_with("data.mdb") {
             // Something is lost, and somebody says so.
             until(&format!("{name} is told of in {}", daemon.log()), || {
-                [told, "removed, replaced or cut off"]
+                [told, "removed, replaced or truncated"]
                     .iter()
                     .any(|part| !daemon.lines(&[part]).is_empty())
                     .then_some(())
@@ -200,8 +200,7 @@ fn owners_says_so_where_a_store_is_damaged() {
         let error = owners(&["ls", "-d", "l"]);
         assert_eq!(error.status.code(), Some(1), "{name}: {}", error.stderr);
         assert!(
-            error.stderr.contains("has been begun anew")
-                && error.stderr.contains("call this again"),
+            error.stderr.contains("has been begun anew") && error.stderr.contains("run this again"),
             "{name}: {}",
             error.stderr
         );

@@ -275,7 +275,7 @@ fn half_a_message_is_refused() {
 
 #[test]
 fn a_message_without_an_fd_is_refused() {
-    is_refused("no file descriptor came", |place, daemon, _| {
+    is_refused("the message came without file descriptors", |place, daemon, _| {
         send(place, daemon, crun("no-fd").to_string().as_bytes(), &[]);
     });
 }
@@ -342,7 +342,7 @@ fn more_fds_than_any_message_has_are_refused() {
 
 #[test]
 fn a_peer_that_closes_at_once_is_told_of() {
-    is_refused("closed without a word", |place, daemon, _| {
+    is_refused("closed without a message", |place, daemon, _| {
         drop(Peer::connect(place, daemon));
     });
 }

@@ -1271,7 +1271,7 @@ fn a_full_disk_keeps_what_is_new_in_memory() {
     let mut seen = inside("mkdir first; make first/ 20; look");
     for n in 0.. {
         assert!(n < 20, "the disk is never full: {}", daemon.log());
-        if daemon.log().contains("cannot be written to disk") {
+        if daemon.log().contains("cannot write the side store to disk") {
             break;
         }
         seen = inside(&format!("mkdir more{n}; make more{n}/ 200; look"));
@@ -1281,10 +1281,10 @@ fn a_full_disk_keeps_what_is_new_in_memory() {
     seen = inside("chown -h 7:8 first/*; rm first/3; mkdir last; make last/ 20; look");
     daemon.terminate();
     let daemon = Daemon::start(&place);
-    daemon.wait_for(&["cannot be written to disk"]);
+    daemon.wait_for(&["cannot write the side store to disk"]);
     assert_eq!(inside("look"), seen);
     tmpfs("size=10m", MsFlags::MS_REMOUNT);
-    daemon.wait_for(&["can be written again"]);
+    daemon.wait_for(&["can be written to disk again"]);
     container.stop();
     let daemon = reboot(&place, daemon);
     assert_eq!(sh(&bundle, "look"), seen);

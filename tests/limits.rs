@@ -24,7 +24,7 @@ fn under(place: &Place, limits: &str, arguments: &[&str]) -> Ran {
 fn is_refused(ran: Ran, code: i32, limit: &str) {
     assert_eq!(ran.status.code(), Some(code), "{}", ran.stderr);
     assert!(
-        ran.stderr.contains(limit) && ran.stderr.contains("raise that where it was lowered"),
+        ran.stderr.contains(limit) && ran.stderr.contains("raise the limit where it was lowered"),
         "{limit}: {}",
         ran.stderr
     );

@@ -552,12 +552,12 @@ fn more_tracers_than_there_is_room_for_are_refused() {
         .collect();
     let said = fs::read_to_string(&some[0].said).unwrap();
     assert!(
-        said.contains("no container nobody is served: waiting for it"),
+        said.contains("there is no container nobody: waiting for it"),
         "{said}"
     );
     let message = run(&mut place.subuidless(["trace"])).error();
     assert!(
-        message.contains("16 others are tracing already"),
+        message.contains("16 others trace already"),
         "{message}"
     );
     drop(some);
@@ -571,7 +571,7 @@ fn more_tracers_than_there_is_room_for_are_refused() {
 fn what_run_has_started_can_be_looked_at_too_and_leaves_nothing_to_ask() {
     let place = Place::new();
     let no_daemon = || run(&mut place.subuidless(["status"])).error();
-    assert!(no_daemon().contains("nothing runs that `subuidless run` has started"));
+    assert!(no_daemon().contains("no `subuidless run` is active"));
     let script = "mkfifo go; echo >ready; read word <go; touch f; chown 5:6 f; echo >done; exec sleep 1000000";
     let mut command = place.subuidless(["run", "--", "sh", "-euc", script]);
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();

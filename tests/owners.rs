@@ -147,7 +147,7 @@ fn what_is_set_from_outside_a_running_container_sees() {
             .error()
             .contains("d: is a directory, not a character device")
     );
-    assert!(set(&["root", "d"]).error().contains("no id"));
+    assert!(set(&["root", "d"]).error().contains("not an id"));
     container.stop();
 }
 
@@ -157,18 +157,21 @@ fn hostile_lines_do_no_harm_and_are_named() {
     sh(&place, "mkdir tree outside; touch tree/f tree/last outside/f; ln -s ../outside tree/out; ln -s /etc/passwd tree/abs; mkfifo tree/p").ok();
     let head = "{\"format\":\"subuidless-owners\",\"version\":1}\n";
     let lines = [
-        ("{\"path\":\"../outside/f\",\"uid\":5}", "leads out of DIR"),
+        (
+            "{\"path\":\"../outside/f\",\"uid\":5}",
+            "could lead out of DIR",
+        ),
         ("{\"path\":\"/etc/passwd\",\"uid\":5}", "is absolute"),
         (
             "{\"path\":\"out/f\",\"uid\":5}",
-            "out/f: a symbolic link is on the way",
+            "out/f: its path contains a symbolic link",
         ),
         (
             "{\"path\":\"abs/x\",\"uid\":5}",
-            "abs/x: a symbolic link is on the way",
+            "abs/x: its path contains a symbolic link",
         ),
         ("{\"path\":\"f\\u0000\",\"uid\":5}", "NUL"),
-        ("{\"path\":\"\",\"uid\":5}", "is no path"),
+        ("{\"path\":\"\",\"uid\":5}", "is not a path"),
         ("{\"path\":\"missing\",\"uid\":5}", "missing: is missing"),
         (
             "{\"path\":\"p\",\"type\":\"file\",\"uid\":5}",
@@ -180,7 +183,7 @@ fn hostile_lines_do_no_harm_and_are_named() {
         ),
         (
             "{\"path\":\"new\",\"type\":\"char\"}",
-            "new: is to be a device, and its number is missing",
+            "new: the entry of a device has no device number",
         ),
         (
             "{\"path\":\"f\",\"attributes\":{\"user.rootlesscontainers\":\"00\"}}",
@@ -201,7 +204,7 @@ fn hostile_lines_do_no_harm_and_are_named() {
         ("{\"path\":\"f\",\"uid\":\"root\"}", "invalid type"),
         ("{\"path\":\"f\",\"owner\":5}", "unknown field `owner`"),
         ("{\"path\":\"f\"", "column"),
-        ("\u{0}\u{1}", "no JSON object"),
+        ("\u{0}\u{1}", "is not a JSON object"),
     ];
     let mut file = fs::File::create(place.path("home/hostile")).expect("a file");
     file.write_all(head.as_bytes()).expect("writing");
@@ -244,11 +247,11 @@ fn hostile_lines_do_no_harm_and_are_named() {
     assert_eq!(told.matches("\"uid\":5").count(), 1, "{told}");
     sh(&place, "! getfattr -d -m - outside/f | grep .").ok();
     for (text, reason) in [
-        ("", "line 1: not what"),
-        ("{}\n", "line 1: not what"),
+        ("", "line 1: not written by"),
+        ("{}\n", "line 1: not written by"),
         (
             "{\"format\":\"subuidless-owners\",\"version\":9}\n",
-            "a newer subuidless",
+            "use a newer subuidless",
         ),
     ] {
         fs::write(place.path("home/other"), text).expect("a file");
@@ -278,7 +281,7 @@ fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
             let imported = owners(&place, ["import", "tree", "-i", "all"]);
             let lines = imported.stderr.lines();
             refused += lines
-                .filter(|line| line.contains("a symbolic link is on the way"))
+                .filter(|line| line.contains("its path contains a symbolic link"))
                 .count();
         }
         stop.store(true, Ordering::Relaxed);

@@ -249,7 +249,7 @@ fn what_stands_in_the_way_is_named() {
     assert!(
         nested
             .error()
-            .contains("runs under a seccomp listener already")
+            .contains("already runs under a seccomp listener")
     );
     let mut limited = place.as_user("unshare");
     let script = "echo 0 >/proc/sys/user/max_user_namespaces; exec \"$S\" run -- true";
@@ -544,7 +544,7 @@ fn with_keep_id_a_supervisor_without_descriptors_waits_for_some() {
     fs::write(home.join("go"), "go\n").unwrap();
     until("the log says what is missing", || {
         let log = fs::read_to_string(home.join("log")).unwrap_or_default();
-        log.contains("no worker for a user namespace").then_some(())
+        log.contains("cannot start a worker for a user namespace").then_some(())
     });
     allow(1024);
     let output = child.wait_with_output().unwrap();

@@ -480,7 +480,7 @@ fn what_is_wrong_is_said_in_one_sentence_there_and_in_the_runtimes_log() {
     let said = complaint(&place, "crun", &["run", "-b", "/nowhere", "c1"]);
     assert_eq!(
         said,
-        "subuidless: /nowhere/config.json: there is none: a bundle is a directory with a config.json, name it with --bundle\n"
+        "subuidless: /nowhere/config.json: not found: a bundle is a directory with a config.json; name it with --bundle\n"
     );
     let broken = place.path("home/config.json");
     fs::write(&broken, "{").unwrap();

@@ -277,7 +277,7 @@ fn where_a_stranger_has_every_directory_the_reason_is_said_and_nothing_is_caught
         let results = everything(&host, "/nowhere", &rootfs);
         let reason =
             "no directory for sockets and locks (XDG_RUNTIME_DIR is /nowhere: No such file";
-        let store = "there is no side store, the reason is above";
+        let store = "there is no side store, for the reason above";
         let listing = results.iter().find(|(what, _)| what.contains("owners ls"));
         let told = &listing.unwrap().1.stderr;
         assert!(

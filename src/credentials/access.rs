@@ -1,25 +1,26 @@
-//! What a thread may do to a file, by its fs ids: fs/namei.c, fs/attr.c.
+//! Whether a thread may do something to a file, by its fs ids: fs/namei.c, fs/attr.c.
 
 use super::{Capabilities, Credentials, EmulatedGid, EmulatedUid, Id, capability, securebits};
 
-/// A change that chown(2) asks for; `None` is the syscall's −1.
+/// The owner that a chown(2) sets; `None` is the syscall's −1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OwnerChange {
     pub(crate) uid: Option<EmulatedUid>,
     pub(crate) gid: Option<EmulatedGid>,
 }
 
-/// Who asks: what counts of credentials where files are concerned.
+/// The subject of a permission check: those parts of credentials that file permissions depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) uid: EmulatedUid,
     pub(crate) gid: EmulatedGid,
+    /// Sorted.
     pub(crate) groups: Vec<EmulatedGid>,
     /// Effective capabilities.
     pub(crate) capabilities: u64,
 }
 
-/// What a permission check looks at: the owner that is shown, and the mode.
+/// The object of a permission check: the emulated owner of a file, and its mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileMode {
     pub(crate) uid: EmulatedUid,
@@ -29,7 +30,8 @@ pub(crate) struct FileMode {
 }
 
 impl FileMode {
-    /// Of a file with this fake owner, as far as there is one; `None` if an id is none.
+    /// The mode of a file with this emulated owner; ids that are `None` are those of `stat`.
+    /// Returns `None` if an id of `stat` is −1.
     pub(crate) fn new(
         uid: Option<EmulatedUid>,
         gid: Option<EmulatedGid>,
@@ -42,7 +44,8 @@ impl FileMode {
         })
     }
 
-    /// Whether execve(2) takes it from anybody.
+    /// Whether the file is regular and has an execute bit. Without one, execve(2) fails for root,
+    /// too.
     pub(crate) fn is_executable(self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG && self.mode & 0o111 != 0
     }
@@ -52,7 +55,7 @@ impl FileMode {
     }
 }
 
-/// R_OK, W_OK, X_OK of access(2), added up.
+/// A mask of R_OK, W_OK and X_OK, as in access(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Access(u32);
 
@@ -61,21 +64,21 @@ impl Access {
     pub(crate) const WRITE: Self = Self(2);
     pub(crate) const EXECUTE: Self = Self(1);
     pub(crate) const READ_WRITE: Self = Self(6);
-    /// Write and search, of a directory.
+    /// Write and search permission for a directory, to create a file in it.
     pub(crate) const ENTER_TO_CREATE: Self = Self(3);
 
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The three low bits.
+    /// Keeps only the three low bits of `bits`.
     pub(crate) fn from_bits(bits: u32) -> Self {
         Self(bits & 7)
     }
 }
 
 impl Credentials {
-    /// Who asks, if `capabilities` are effective.
+    /// The subject of most calls: the fs ids, with `capabilities` as the effective set.
     pub(crate) fn subject(self, capabilities: u64) -> Subject {
         Subject {
             uid: self.uid.fs,
@@ -85,7 +88,7 @@ impl Credentials {
         }
     }
 
-    /// Who asks by access(2): fs/open.c, access_override_creds.
+    /// The subject of access(2): fs/open.c, access_override_creds.
     pub(crate) fn by_real_ids(self, sets: Capabilities) -> Subject {
         let capabilities = if self.securebits & securebits::NO_SETUID_FIXUP != 0 {
             sets.effective
@@ -104,7 +107,7 @@ impl Credentials {
 }
 
 impl Subject {
-    /// All of them, if there are several.
+    /// Whether all of `capabilities` are effective.
     pub(crate) fn has(&self, capabilities: u64) -> bool {
         self.capabilities & capabilities == capabilities
     }
@@ -113,7 +116,7 @@ impl Subject {
         self.gid == gid || self.groups.binary_search(&gid).is_ok()
     }
 
-    /// Whether chown(2) may do `change` to a file of `uid`:`gid`: chown_ok and chgrp_ok.
+    /// Whether chown(2) may make `change` to a file of `uid`:`gid`: chown_ok and chgrp_ok.
     pub(crate) fn may_change_owner(
         &self,
         (uid, gid): (EmulatedUid, EmulatedGid),
@@ -130,17 +133,17 @@ impl Subject {
         uid_ok && gid_ok
     }
 
-    /// inode_owner_or_capable
+    /// Whether the subject owns the file or has CAP_FOWNER: inode_owner_or_capable.
     pub(crate) fn owns(&self, file: FileMode) -> bool {
         self.uid == file.uid || self.has(capability::FOWNER)
     }
 
-    /// Whether S_ISGID may be set on a file of `gid`: otherwise chmod(2) and creation clear it.
+    /// Whether S_ISGID may be set on a file of `gid`; otherwise chmod(2) and creation clear it.
     pub(crate) fn may_set_group_id(&self, gid: EmulatedGid) -> bool {
         self.is_in_group(gid) || self.has(capability::FSETID)
     }
 
-    /// generic_permission, without access control lists.
+    /// Whether `access` to the file is allowed: generic_permission, without access control lists.
     pub(crate) fn may(&self, access: Access, file: FileMode) -> bool {
         let shift = if self.uid == file.uid {
             6
@@ -149,6 +152,8 @@ impl Subject {
         } else {
             0
         };
+        // acl_permission_check: the first class that matches decides, even if a later one allows
+        // more.
         if access.0 & !(file.mode >> shift) == 0 {
             return true;
         }
@@ -158,6 +163,7 @@ impl Subject {
         if self.has(capability::DAC_READ_SEARCH) && !writes && (is_directory || !executes) {
             return true;
         }
+        // Even CAP_DAC_OVERRIDE executes only files with an execute bit.
         self.has(capability::DAC_OVERRIDE) && (is_directory || !executes || file.mode & 0o111 != 0)
     }
 }

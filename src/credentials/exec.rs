@@ -1,4 +1,4 @@
-//! What execve(2) makes of credentials: fs/exec.c, bprm_fill_uid; security/commoncap.c,
+//! The effect of execve(2) on credentials: fs/exec.c, bprm_fill_uid; security/commoncap.c,
 //! cap_bprm_creds_from_file.
 
 use super::{Capabilities, Credentials, EmulatedGid, EmulatedUid, Ids, securebits};
@@ -12,8 +12,8 @@ pub(crate) struct FileCapabilities {
 }
 
 impl FileCapabilities {
-    /// Decodes `security.capability` (linux/capability.h, struct vfs_cap_data): revision 2, and 3
-    /// without its root id.
+    /// Decodes `security.capability` (linux/capability.h, struct vfs_cap_data): revision 2, and 3,
+    /// whose root id is ignored. Returns `None` for other revisions and truncated values.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         const REVISION_MASK: u32 = 0xff00_0000;
         const REVISION_2: u32 = 0x0200_0000;
@@ -36,8 +36,8 @@ impl FileCapabilities {
     }
 }
 
-/// What decides of a program that is executed; set-user-ID and the like are left out where the
-/// mount or no_new_privs forbid them.
+/// The properties of a program that affect credentials. Set-ID bits and file capabilities are
+/// `None` where the mount or no_new_privs disables them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) set_uid: Option<EmulatedUid>,
@@ -45,24 +45,26 @@ pub(crate) struct Program {
     pub(crate) capabilities: Option<FileCapabilities>,
 }
 
-/// What decides of the thread that executes, beside its credentials.
+/// The state of the calling thread, in addition to its credentials, that execve(2) depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances {
+    /// The thread's capabilities to the kernel.
     pub(crate) kernel: Capabilities,
     pub(crate) bounding: u64,
     pub(crate) no_new_privs: bool,
 }
 
 impl Credentials {
-    /// Whether execve(2) of a program without set-ID bits and capabilities changes nothing.
+    /// Whether execve(2) of a program without set-ID bits and file capabilities changes nothing.
     pub(crate) fn survive_exec(&self) -> bool {
-        // With a real id of its own, no_new_privs and the ambient set come into play.
+        // execve(2) resets the saved and fs ids; where the real id differs from the effective one,
+        // no_new_privs and the ambient set matter, too.
         let settled = |ids: [u32; 4]| ids.iter().all(|id| *id == ids[0]);
         settled(raw(self.uid))
             && settled(raw(self.gid))
             && self.securebits & securebits::KEEP_CAPS == 0
             && match self.capabilities {
-                // The kernel knows what happens to root's, since to it everybody is root.
+                // The kernel does what execve(2) does for root: to it, every process is root.
                 None => self.is_root() && self.securebits & securebits::NOROOT == 0,
                 Some(sets) => {
                     !self.is_root()
@@ -72,7 +74,7 @@ impl Credentials {
             }
     }
 
-    /// kernel/groups.c, in_group_p
+    /// kernel/groups.c, in_group_p.
     fn is_in_group(&self, gid: EmulatedGid) -> bool {
         self.gid.fs == gid || self.groups.binary_search(&gid).is_ok()
     }
@@ -82,7 +84,7 @@ impl Credentials {
         self.uid.real == root || self.uid.effective == root
     }
 
-    /// The credentials after `program` has been executed.
+    /// The credentials after a successful execve(2) of `program`.
     pub(crate) fn after_exec(&self, program: &Program, now: &Circumstances) -> Self {
         let old = self.capabilities.unwrap_or(now.kernel);
         let (mut euid, mut egid) = (
@@ -97,6 +99,8 @@ impl Credentials {
             None => (0, false),
         };
         let root = EmulatedUid::ROOT;
+        // handle_privileged_root: a set-user-ID-root program that has file capabilities gets only
+        // those, not root's.
         let is_set_root = self.uid.real != root && euid == root;
         let mixed = program.capabilities.is_some() && is_set_root;
         let mut whole = false;
@@ -107,7 +111,7 @@ impl Credentials {
             }
             effective |= euid == root;
         }
-        // Linux 6.17. Before, ids that differed from the real ones counted as changed, too.
+        // Linux 6.17. Before, ids that differed from the real ones counted as changed.
         let changes_ids = euid != self.uid.effective || !self.is_in_group(egid);
         if (changes_ids || permitted & !old.permitted != 0) && now.no_new_privs {
             (euid, egid) = (self.uid.real, self.gid.real);
@@ -125,7 +129,8 @@ impl Credentials {
             inheritable: old.inheritable,
             ambient,
         };
-        // Of a program that root executes the kernel, which sees root as well, makes the same.
+        // To the kernel every process is root: where root's rules apply, it arrives at the same
+        // sets, and the record can leave them to it.
         let is_kernels = whole && effective && ambient == now.kernel.ambient;
         Self {
             uid: Ids {

@@ -1,8 +1,9 @@
-//! Ids and credentials as a target sees them. Pure: no system calls.
+//! Ids and credentials as a target sees them, and the kernel's rules for them.
 //!
-//! nix's `Uid` and `Gid` are always ids of the host; [`EmulatedUid`] and [`EmulatedGid`] are what
-//! the container sees. [`Credentials`] is what credentials(7) says a thread has; `set` holds the
-//! calls that change it, `exec` what execve(2) makes of it, `access` what it may do to files.
+//! Pure: no system calls. nix's `Uid` and `Gid` are always ids of the host; [`EmulatedUid`] and
+//! [`EmulatedGid`] are those that the container sees. [`Credentials`] are those of credentials(7).
+//! `set` has the calls that change them, `exec` the effect of execve(2), `access` the permission
+//! checks for files.
 
 mod access;
 mod exec;
@@ -14,7 +15,7 @@ pub(crate) use access::{Access, FileMode, OwnerChange, Subject};
 pub(crate) use exec::{Circumstances, FileCapabilities, Program};
 pub(crate) use set::{Change, MAX_GROUPS};
 
-/// capabilities(7), by number, without `CAP_`.
+/// The names of capabilities(7), indexed by number, without `CAP_`.
 pub(crate) const CAPABILITY_NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -59,20 +60,20 @@ pub(crate) const CAPABILITY_NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// A user id inside the container; never the syscalls' −1.
+/// A user id inside the container; never −1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EmulatedUid(u32);
 
-/// A group id inside the container; never the syscalls' −1.
+/// A group id inside the container; never −1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EmulatedGid(u32);
 
-/// (uid_t) −1: "leave it" in chown(2), "not set" in `user.rootlesscontainers`.
+/// (uid_t) −1: "do not change" in chown(2), "not set" in `user.rootlesscontainers`.
 const UNCHANGED: u32 = u32::MAX;
 
-/// What the two kinds of ids have in common.
+/// An emulated uid or gid.
 pub(crate) trait Id: Copy + Eq {
-    /// `None` for −1.
+    /// Returns `None` for −1.
     fn new(id: u32) -> Option<Self>;
     fn as_raw(self) -> u32;
 }
@@ -105,7 +106,7 @@ impl EmulatedGid {
     pub(crate) const ROOT: Self = Self(0);
 }
 
-/// Sets of capabilities, as bits of capget(2).
+/// The bits of capability sets, as in capget(2).
 pub(crate) mod capability {
     pub(crate) const CHOWN: u64 = 1 << 0;
     pub(crate) const DAC_OVERRIDE: u64 = 1 << 1;
@@ -126,7 +127,7 @@ pub(crate) mod capability {
     pub(crate) const MAC_OVERRIDE: u64 = 1 << 32;
 }
 
-/// securebits, as prctl(2) takes and gives them.
+/// The bits of PR_SET_SECUREBITS (prctl(2), capabilities(7)).
 pub(crate) mod securebits {
     pub(crate) const NOROOT: u32 = 1 << 0;
     pub(crate) const NO_SETUID_FIXUP: u32 = 1 << 2;
@@ -135,7 +136,7 @@ pub(crate) mod securebits {
     pub(crate) const NO_CAP_AMBIENT_RAISE: u32 = 1 << 6;
 }
 
-/// The four ids of one kind.
+/// The four uids, or the four gids, of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ids<T> {
     pub(crate) real: T,
@@ -155,7 +156,7 @@ impl<T: Id> Ids<T> {
     }
 }
 
-/// The capability sets of a thread, but for the bounding set, which is always the kernel's own.
+/// The capability sets of a thread, except the bounding set: that is always the kernel's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Capabilities {
     pub(crate) permitted: u64,
@@ -169,15 +170,15 @@ pub(crate) struct Capabilities {
 pub(crate) struct Credentials {
     pub(crate) uid: Ids<EmulatedUid>,
     pub(crate) gid: Ids<EmulatedGid>,
-    /// Supplementary groups, in the kernel's order: sorted.
+    /// Supplementary groups, sorted as in the kernel.
     pub(crate) groups: Vec<EmulatedGid>,
     pub(crate) securebits: u32,
-    /// `None`: those that the kernel itself has for the thread.
+    /// `None`: the same as the thread's capabilities to the kernel.
     pub(crate) capabilities: Option<Capabilities>,
 }
 
 impl Credentials {
-    /// Those of a thread that has never changed them.
+    /// The credentials of a thread that has never changed them.
     pub(crate) fn initial(uid: EmulatedUid, gid: EmulatedGid, groups: Vec<EmulatedGid>) -> Self {
         Self {
             uid: Ids::all(uid),

@@ -1,8 +1,8 @@
 //! The calls by which a thread changes its credentials, rule by rule as in kernel/sys.c,
 //! kernel/groups.c and security/commoncap.c.
 //!
-//! A [`Change`] knows the capabilities, whoever keeps them; [`Change::finish`] says what is to be
-//! recorded.
+//! A [`Change`] has the capabilities in any case, from the record or from the kernel;
+//! [`Change::finish`] returns the credentials to record.
 
 use nix::errno::Errno;
 
@@ -13,7 +13,7 @@ use super::{
 /// NGROUPS_MAX
 pub(crate) const MAX_GROUPS: usize = 65_536;
 
-/// CAP_FS_SET of linux/capability.h: what follows fsuid.
+/// CAP_FS_SET of linux/capability.h: the capabilities that follow fsuid.
 const FS_SET: u64 = capability::CHOWN
     | capability::DAC_OVERRIDE
     | capability::DAC_READ_SEARCH
@@ -23,24 +23,25 @@ const FS_SET: u64 = capability::CHOWN
     | capability::MKNOD
     | capability::MAC_OVERRIDE;
 
-/// Which ids change: decides what happens to the capabilities.
+/// The kind of ids that change, on which the effect on capabilities depends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fixup {
     Users,
     FsUser,
 }
 
-/// Credentials about to change.
+/// Credentials while a call changes them.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     now: Credentials,
     capabilities: Capabilities,
-    /// What the kernel has; `None` if the record does not depend on it.
+    /// The thread's capabilities to the kernel; `None` if the record has its own.
     kernel: Option<Capabilities>,
 }
 
 impl Change {
-    /// `kernel` is asked for the kernel's own capabilities where those are in force.
+    /// Starts from `credentials`. `kernel` reads the thread's capabilities to the kernel; it is
+    /// called only if the record leaves them to the kernel.
     pub(crate) fn of(
         credentials: Credentials,
         kernel: impl FnOnce() -> Result<Capabilities, Errno>,
@@ -56,7 +57,7 @@ impl Change {
         })
     }
 
-    /// What is to be recorded.
+    /// The credentials to record.
     pub(crate) fn finish(self) -> Credentials {
         let unchanged = self.kernel == Some(self.capabilities);
         Credentials {
@@ -117,7 +118,7 @@ impl Change {
         Ok(())
     }
 
-    /// Never fails: setfsuid(2) gives the old id, whether it has changed or not.
+    /// Never fails: setfsuid(2) returns the old id, whether or not it has changed it.
     pub(crate) fn setfsuid(&mut self, uid: Option<EmulatedUid>) -> EmulatedUid {
         let old = self.now.uid;
         let privileged = self.has(capability::SETUID);
@@ -137,7 +138,7 @@ impl Change {
         old.fs
     }
 
-    /// Whether setgroups(2) is allowed at all; it is asked before the list is read.
+    /// Whether setgroups(2) is allowed; the kernel checks that before it reads the list.
     pub(crate) fn may_set_groups(&self) -> bool {
         self.has(capability::SETGID)
     }
@@ -176,12 +177,12 @@ impl Change {
         Ok(())
     }
 
-    /// PR_SET_SECUREBITS: a lock stays, and so does what it locks.
+    /// PR_SET_SECUREBITS: neither a lock nor a bit that it locks can change.
     pub(crate) fn set_securebits(&mut self, bits: u32) -> Result<(), Errno> {
         const ALL_BITS: u32 = 0x555;
         const ALL_LOCKS: u32 = ALL_BITS << 1;
-        // What programs ask of themselves (Linux 6.14): SECBIT_EXEC_RESTRICT_FILE,
-        // SECBIT_EXEC_DENY_INTERACTIVE, their locks.
+        // Since Linux 6.14 these need no capability: SECBIT_EXEC_RESTRICT_FILE,
+        // SECBIT_EXEC_DENY_INTERACTIVE and their locks.
         const UNPRIVILEGED: u32 = 0xf00;
         let old = self.now.securebits;
         let locked = (old & ALL_LOCKS) >> 1;
@@ -256,7 +257,7 @@ impl<T: Id> Ids<T> {
         [self.real, self.effective, self.saved, self.fs].contains(&id)
     }
 
-    /// What a change without privilege may take up.
+    /// Whether an unprivileged call may switch to `id`.
     fn own(self, id: T) -> bool {
         [self.real, self.effective, self.saved].contains(&id)
     }
@@ -305,7 +306,8 @@ fn set_two<T: Id>(
     })
 }
 
-/// setresuid(2), setresgid(2); `None`: nothing to do, and the fs id stays as it is (Linux 6.2).
+/// setresuid(2), setresgid(2). Returns `None` if nothing changes; then the fs id stays as it is
+/// (Linux 6.2).
 fn set_three<T: Id>(
     old: Ids<T>,
     [real, effective, saved]: [Option<T>; 3],

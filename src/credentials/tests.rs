@@ -1,5 +1,5 @@
-//! Rules that hold for every sequence of calls. That single answers are the kernel's is
-//! tests/programs/probe's affair.
+//! Rules that hold for every sequence of calls. tests/programs/probe compares single answers with
+//! the kernel's.
 
 use nix::errno::Errno;
 

@@ -1,9 +1,9 @@
-//! What the runtime front has announced, until the listener comes that it is about.
+//! The announcements of the runtime front, until the listener arrives that each of them is about.
 //!
 //! The front execs the runtime, so the process that announces is the one that connects later with
-//! the listener, or an ancestor of it. A container's id alone would not do: two execs of one
-//! container may start at the same time. But it has to do where a runtime leaves its parents
-//! behind, as `crun run --detach` does.
+//! the listener, or an ancestor of it. A container's id alone would not suffice: two execs in one
+//! container can start at the same time. It must suffice if the connecting process has lost its
+//! ancestors, as with `crun run --detach`.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,9 +17,10 @@ use crate::linux::procfs::Stat;
 use crate::linux::sys;
 use crate::wire::handover::Announcement;
 
-/// A front announces once, and its runtime comes within the second.
+/// The maximum number of announcements. A front sends one, and its runtime connects within a
+/// second.
 const MOST: usize = 1024;
-/// For a runtime whose first process has ended to come with its listener.
+/// The time that an announcement is kept after its process has exited without a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// crun forks once or twice before it connects.
 const GENERATIONS: usize = 8;
@@ -33,26 +34,26 @@ pub(super) struct Announcements {
 struct Waiting {
     announcement: Announcement,
     pid: u32,
-    /// Tells when `pid` means somebody else.
+    /// The pidfd, which tells when `pid` may be reused.
     process: OwnedFd,
     heard: Instant,
 }
 
-/// What a connection may turn out to be about. As long as it is held, it is waited for.
+/// An announcement that a connection may be about. While it is held, the announcement is kept.
 #[derive(Debug)]
 pub(super) struct Claim(Rc<Waiting>);
 
 impl Claim {
-    /// Whether the connection may be one that waits until its container is started: a runtime has
-    /// one.
+    /// Whether the connection may wait without a time limit until its container is started. Only
+    /// a few may per announcement: a runtime opens one.
     pub(super) fn may_wait(&self) -> bool {
         const MOST: usize = 4;
-        // One is in the list of those that are waited for.
+        // One more reference is in `Announcements::waiting`.
         Rc::strong_count(&self.0) <= MOST + 1
     }
 }
 
-/// Why an announcement is not taken.
+/// The reason why an announcement is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Unknown,
@@ -60,8 +61,8 @@ pub(super) enum Refusal {
 }
 
 impl Announcements {
-    /// Keeps what the process `pid` says, as long as it lives. Nothing that was heard makes room
-    /// for it: its container would start as somebody else.
+    /// Keeps the announcement of the process `pid`. Never drops another one to make room: its
+    /// container would start as the wrong user.
     pub(super) fn hear(&self, announcement: Announcement, pid: Option<u32>) -> Result<(), Refusal> {
         debug!(?announcement, pid, "announced");
         let pid = pid.ok_or(Refusal::Unknown)?;
@@ -80,10 +81,10 @@ impl Announcements {
         Ok(())
     }
 
-    /// What was announced by the process `pid` or one that it descends from. To be asked when it
-    /// connects: by the time of its message the runtime may have left its container to itself.
-    /// Others may ask as well, a hook of the runtime's among them: only who brings the container
-    /// [takes](Self::take) it.
+    /// The announcement of the process `pid` or of an ancestor. Must be called when `pid` connects:
+    /// when its message arrives, its ancestors may have exited. The connection may be another one,
+    /// for instance of a runtime's hook: only the one that brings the container
+    /// [takes](Self::take) the announcement.
     pub(super) fn claim(&self, pid: Option<u32>) -> Option<Claim> {
         let waiting = self.waiting.borrow();
         if waiting.is_empty() {
@@ -102,8 +103,8 @@ impl Announcements {
         None
     }
 
-    /// What was said about the container `id`: by an ancestor of whoever brings it, or else by
-    /// somebody who has not come yet.
+    /// Removes and returns the announcement of the container `id`: the claimed one if it is about
+    /// this container, otherwise the oldest one that is.
     pub(super) fn take(&self, claim: Option<Claim>, id: &str) -> Option<Announcement> {
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(may_come);
@@ -120,8 +121,8 @@ impl Announcements {
     }
 }
 
-/// Whether it is still of use: a container that is created today may be started tomorrow, by a
-/// connection that is open.
+/// Whether the listener may still arrive. A container that was created may be started days later,
+/// on a connection that is open since then and holds a [`Claim`].
 fn may_come(waiting: &Rc<Waiting>) -> bool {
     waiting.heard.elapsed() < PATIENCE || Rc::strong_count(waiting) > 1 || waiting.is_alive()
 }

@@ -1,7 +1,7 @@
-//! Answers to those who ask on the control socket (see `crate::wire::ask`).
+//! Answers `status` and `trace` on the control socket (see `crate::wire::ask`).
 //!
-//! They are of the daemon's own user, and may still be slow or gone: nobody waits for them but the
-//! task of their connection.
+//! The client is of the daemon's own user, but may be slow or dead: only the task of its connection
+//! waits for it.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::syscalls::{TABLE, fingerprint};
 use crate::wire::ask::{Ask, Listener, Report, What};
 use crate::wire::tally::Count;
 
-/// For the whole answer to be taken.
+/// The time limit for sending the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What is counted in no row of the table.
+/// The name of the row for calls in no row of the table.
 const OTHERS: &str = "others";
 
 pub(super) async fn answer(ask: Ask, mut connection: UnixStream, workers: &Workers) {
@@ -26,7 +26,7 @@ pub(super) async fn answer(ask: Ask, mut connection: UnixStream, workers: &Worke
             let text = serde_json::to_vec(&report(workers)).unwrap_or_default();
             let said = tokio::time::timeout(PATIENCE, connection.write_all(&text)).await;
             if !matches!(said, Ok(Ok(()))) {
-                debug!("whoever asked for the status does not listen");
+                debug!("the client that asked for the status does not read the answer");
             }
         }
         What::Trace { container, filter } => {

@@ -1,7 +1,7 @@
-//! A daemon in the background: started as nobody's child, and waited for until it listens.
+//! Starts a daemon in the background, as an orphan, and waits until it listens.
 //!
-//! The runtime front starts it in the midst of podman's and conmon's pipes, whose other ends wait
-//! for everybody to close them: nothing is inherited but the environment.
+//! The runtime front starts one while it holds pipes of podman and conmon, which wait until all
+//! write ends are closed. So the daemon inherits nothing but the environment.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,8 +13,8 @@ use nix::unistd::Uid;
 use crate::error::Error;
 use crate::wire::mode::{Daemon, Mode, wait_until_ready};
 
-/// What a daemon of its own has nothing to do with: conmon's pipes, and somebody else's service
-/// manager.
+/// Environment variables to remove: they describe conmon's pipes, and another service's systemd
+/// protocol.
 const OTHERS: [&str; 9] = [
     "_OCI_SYNCPIPE",
     "_OCI_STARTPIPE",
@@ -26,11 +26,11 @@ const OTHERS: [&str; 9] = [
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 ];
-/// A log of this size is begun anew.
+/// The size in bytes at which the log is truncated.
 const LARGEST_LOG: u64 = 1 << 20;
 
-/// Starts a daemon and waits until it listens. Its log is beside the socket. This process must have
-/// one thread.
+/// Starts a daemon and waits until it listens. Its log is in the directory of the socket. This
+/// process must have a single thread.
 pub(crate) fn start(daemon: Daemon) -> Result<(), Error> {
     let socket = super::socket::resolve(Some(daemon.socket.clone()))?;
     let (log, path) = open_log(&socket)?;
@@ -45,7 +45,7 @@ pub(crate) fn start(daemon: Daemon) -> Result<(), Error> {
 }
 
 fn open_log(socket: &Path) -> Result<(File, PathBuf), Error> {
-    // One for all daemons of a directory: each of podman's and buildah's namespaces may have one.
+    // One log for all daemons of a directory, of which there may be one per container.
     let path = socket.with_file_name("subuidless.log");
     let opened = OpenOptions::new()
         .append(true)
@@ -56,9 +56,9 @@ fn open_log(socket: &Path) -> Result<(File, PathBuf), Error> {
         .open(&path)
         .and_then(|file| {
             let found = file.metadata()?;
-            // Beside a socket that was named, others may have been first.
+            // In the directory of a given socket, another user may have created the file.
             if !found.is_file() || found.uid() != Uid::effective().as_raw() {
-                return Err(io::Error::other("it is no file of this user"));
+                return Err(io::Error::other("it is not a file of this user"));
             }
             if found.len() > LARGEST_LOG {
                 file.set_len(0)?;

@@ -1,7 +1,7 @@
-//! The supplementary groups that a container's user is to have.
+//! The supplementary groups of a container's user.
 //!
-//! Runtimes skip setgroups(2) where the kernel denies it, as it does in a user namespace with one
-//! mapped id, and say nothing: only the bundle's config.json tells what was wished for.
+//! In a user namespace with one mapped id the kernel denies setgroups(2), and runtimes skip it
+//! silently: only the bundle's config.json has the requested groups.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,45 +14,50 @@ use tracing::warn;
 use crate::credentials::{EmulatedGid, Id};
 use crate::wire::config;
 
-/// The bundle may lie on a file system that does not answer; its container waits meanwhile.
+/// The time limit for reading: the bundle may be on a file system that does not respond, and the
+/// container waits.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// podman's largest are some tens of KiB.
+/// The bytes that are read; podman's largest files have some tens of KiB.
 const MAX_CONFIG: u64 = 16 * 1024 * 1024;
 
 /// process.user.additionalGids of a container that is being created.
 pub(super) async fn additional(status: &str, bundle: &str) -> Vec<EmulatedGid> {
     let bundle = PathBuf::from(bundle);
-    // An exec has the groups of its container. Its own are nowhere to be read.
+    // The groups of an exec are not in any file; it gets those of its container.
     if status != "creating" || !bundle.is_absolute() {
         return Vec::new();
     }
     let (tell, told) = tokio::sync::oneshot::channel();
     let config = bundle.join("config.json");
     let path = config.clone();
-    // A thread of its own, which may hang for ever without anybody waiting for it.
+    // In a thread, which may hang for ever without blocking the daemon.
     let problem = match start(move || {
-        // Nobody may be listening any more.
+        // Fails after the timeout.
         let _ = tell.send(read(&path));
     }) {
         Err(error) => error.to_string(),
         Ok(_) => match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(Ok(groups))) => return groups,
             Ok(Ok(Err(error))) => error.to_string(),
-            Ok(Err(_)) | Err(_) => "it cannot be read in time".to_owned(),
+            Ok(Err(_)) | Err(_) => "timed out".to_owned(),
         },
     };
-    warn!(config = %config.display(), problem, "cannot read the container's additionalGids: it starts without");
+    warn!(
+        config = %config.display(),
+        problem,
+        "cannot read the container's additionalGids: it starts without supplementary groups"
+    );
     Vec::new()
 }
 
-/// Starts a thread, unless too many hang already.
+/// Starts a thread. Fails if too many hang already.
 fn start(task: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     const MOST: usize = 32;
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
     if RUNNING.fetch_add(1, Ordering::Relaxed) >= MOST {
         RUNNING.fetch_sub(1, Ordering::Relaxed);
         return Err(std::io::Error::other(
-            "too many others are being read, and do not come to an end",
+            "too many other files are being read and do not respond",
         ));
     }
     let task = || {

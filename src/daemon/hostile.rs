@@ -1,5 +1,4 @@
-//! Bytes that nobody meant well, from a seed: whatever a peer says ends in a message or in an
-//! error.
+//! Hostile messages, from a seed: whatever a peer sends is either a message or an error.
 
 use std::io::{IoSlice, Write};
 use std::net::Shutdown;
@@ -30,7 +29,7 @@ impl Random {
     }
 }
 
-/// What is said to a daemon in earnest.
+/// One valid message of each kind.
 fn earnest() -> Vec<Vec<u8>> {
     let user = ProcessUser {
         uid: 999,
@@ -45,9 +44,11 @@ fn earnest() -> Vec<Vec<u8>> {
     );
     vec![
         br#"{ "ociVersion": "0.2.0", "fds": [ "seccompFd" ], "pid": 0, "metadata": "",
-            "state": { "ociVersion": "0.2.0", "id": "c1", "status": "running", "pid": 0, "bundle": "." } }"#
+            "state": { "ociVersion": "0.2.0", "id": "c1", "status": "running", "pid": 0,
+                "bundle": "." } }"#
             .to_vec(),
-        br#"{"fds":["a","seccompFd"],"state":{"id":"r1","status":"creating","bundle":"/b","annotations":{}}}"#
+        br#"{"fds":["a","seccompFd"],
+            "state":{"id":"r1","status":"creating","bundle":"/b","annotations":{}}}"#
             .to_vec(),
         handover.encode(),
         Announcement::new("c1".into(), NextUser::User(user)).encode(),
@@ -60,7 +61,7 @@ fn earnest() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Changed a little, or more.
+/// A valid message with some random changes.
 fn spoilt(random: &mut Random, earnest: &[Vec<u8>]) -> Vec<u8> {
     const TOKENS: [&[u8]; 14] = [
         b"{",
@@ -120,7 +121,7 @@ fn the_parsers_of_a_handshake_take_anything() {
                 assert!(text.chars().count() <= 4096);
             }
         }
-        // What is understood can be said again.
+        // A message that is accepted survives the round trip.
         if let Some(handover) = Handover::parse(&bytes) {
             assert_eq!(Handover::parse(&handover.encode()), Some(handover));
         }
@@ -155,14 +156,14 @@ fn a_connection_that_says_anything_in_any_pieces_ends() {
             let mut left = bytes.as_slice();
             if random.below(3) == 0 && left.len() > 1 {
                 let (first, rest) = left.split_at(2);
-                // No listener, and never one.
+                // Never a listener.
                 let fds = [peer.as_raw_fd(); 3];
                 let fds = [ControlMessage::ScmRights(&fds[..=random.below(3)])];
                 let first = [IoSlice::new(first)];
                 sendmsg::<()>(peer.as_raw_fd(), &first, &fds, MsgFlags::empty(), None).unwrap();
                 left = rest;
             }
-            // All fits into the socket's buffer.
+            // The message fits into the socket's buffer.
             while !left.is_empty() {
                 let (piece, rest) = left.split_at(1 + random.below(left.len()));
                 peer.write_all(piece).unwrap();

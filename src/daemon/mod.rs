@@ -1,5 +1,8 @@
-//! The daemon: accepts listeners on the control socket and keeps a worker for each. The only async
-//! room.
+//! The daemon: accepts listeners on the control socket and keeps a worker running for each of them.
+//!
+//! `socket` binds, `receive` reads one message of a connection, `workers` starts and awaits
+//! workers. `guard` is a process that takes over when the daemon dies. No code here enters a
+//! container or answers a call. The only async room: tokio, on one thread.
 
 mod announcements;
 mod answer;
@@ -50,31 +53,31 @@ use store::Keeper;
 use crate::store::Places;
 use workers::Workers;
 
-/// What `subuidless serve` is asked to do.
+/// The options of `subuidless serve`, and those of a supervisor.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// Where to listen; `None`: `$XDG_RUNTIME_DIR/subuidless.sock`, or the socket that systemd
-    /// passes.
+    /// The path to listen on; by default `$XDG_RUNTIME_DIR/subuidless.sock`, or the socket that
+    /// systemd passes.
     pub(crate) socket: Option<PathBuf>,
-    /// Where the lasting side store lies; `None`: `$XDG_STATE_HOME/subuidless`.
+    /// The directory of the lasting side store; by default `$XDG_STATE_HOME/subuidless`.
     pub(crate) store: Option<PathBuf>,
-    /// For the workers, which log as the daemon does.
+    /// Log settings for workers, the same as the daemon's.
     pub(crate) log: log::Settings,
-    /// To end after so long a time without any container; `None`: never.
+    /// Exit after this time without a container; `None`: never.
     pub(crate) idle: Option<Duration>,
-    /// To end when the containers have ended that came.
+    /// Exit once the first container, and all that came meanwhile, have ended.
     pub(crate) for_one: bool,
-    /// To tell whoever has started this process that it listens.
+    /// Tell the process that started this one when the socket listens.
     pub(crate) says_ready: bool,
-    /// To end after a certain process and its containers, deaf to SIGTERM until then.
+    /// Exit after a certain process and its containers; ignore SIGTERM and SIGINT until then.
     pub(crate) until: Option<Until>,
 }
 
-/// How long a daemon is needed.
+/// The process that a daemon serves.
 pub(crate) struct Until {
     /// The pidfd of the process.
     pub(crate) process: OwnedFd,
-    /// Called when the process has ended; containers may still run then.
+    /// Called when the process has exited; containers may still run then.
     pub(crate) ended: Box<dyn Fn()>,
 }
 
@@ -86,26 +89,26 @@ impl std::fmt::Debug for Until {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. Running containers' workers go on.
+/// Serves until SIGTERM or SIGINT. Workers of running containers go on.
 pub(crate) fn run(options: Options) -> Result<(), Error> {
     block_on(serve(options))
 }
 
-/// Serves the one listener that standard input brings, until its last target has ended; `keep_id`:
-/// only in user namespaces below our own.
+/// Serves the one listener that is sent on standard input, until its last target has exited. With
+/// `keep_id`, only targets in user namespaces below this one are emulated.
 pub(crate) fn supervise(options: Options, keep_id: bool) -> Result<(), Error> {
     block_on(serve_one(options, keep_id))
 }
 
-/// For so long a command is kept by its supervisor and worker alone: a guard takes as long to start
-/// as a short command.
+/// The age of a command at which its guard is started: starting one takes as long as a short
+/// command.
 const UNGUARDED: Duration = Duration::from_millis(50);
 
 fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     check_kernel()?;
-    // A container takes four fds, and the usual soft limit is 1024, kept low for programs that use
-    // select(2).
+    // A container takes four file descriptors, and the usual soft limit is 1024, which is that low
+    // only for programs that use select(2).
     limits::raise();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -121,11 +124,11 @@ fn block_on(service: impl Future<Output = Result<(), Error>>) -> Result<(), Erro
     tasks.block_on(&runtime, service)
 }
 
-/// A kernel that writes larger notifications than this program was built for would write past the
-/// slots.
+/// Refuses a kernel whose notifications are larger than the slots that they are received into.
 fn check_kernel() -> Result<(), Error> {
     let size = sys::notification_size().doing(
-        "asking for the size of seccomp notifications (is CONFIG_SECCOMP_FILTER set, Linux ≥ 5.0?)",
+        "getting the size of seccomp notifications (Linux 5.0 or newer, with \
+         CONFIG_SECCOMP_FILTER?)",
     )?;
     if usize::from(size) > sys::NOTIFICATION_WORDS * 8 {
         return Err(Error::NotificationSize { size });
@@ -160,7 +163,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     // Later than whoever waits for us is told.
     tokio::task::spawn_local(async move { guarded.keep_guard().await });
     info!(socket = %socket.display(), "listening");
-    // Without systemd there is nobody to tell.
+    // Fails without systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     if options.says_ready {
         mode::say_ready();
@@ -184,9 +187,9 @@ async fn serve(options: Options) -> Result<(), Error> {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
-            _ = hangup.recv() => info!("SIGHUP: nothing to read anew, containers are left alone"),
+            _ = hangup.recv() => info!("SIGHUP is ignored: there is no configuration to reload"),
             () = daemon.be_idle(options.idle, options.for_one) => {
-                info!("no container is left: enough");
+                info!("exiting: no container is left");
                 break;
             }
             _ = &mut needless => break,
@@ -203,7 +206,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// In a task of its own for as long as the daemon runs.
+/// Starts the task that looks after the side store while the daemon runs.
 fn start_keeper(places: Places) -> Rc<Keeper> {
     let keeper = Rc::new(Keeper::new(places));
     let kept = Rc::clone(&keeper);
@@ -214,7 +217,7 @@ fn start_keeper(places: Places) -> Rc<Keeper> {
 async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
     let (state, listener) = match listener_from_stdin().await? {
         Some(received) => received,
-        // The command could not be run, and whoever called it has been told.
+        // The command could not be executed, and has reported that itself.
         None => return Ok(()),
     };
     let keeper = start_keeper(Places::prepare_quietly(options.store));
@@ -230,13 +233,13 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
             let workers = Rc::clone(&workers);
             tokio::task::spawn_local(async move { answer_all(&socket, &workers).await });
         }
-        Err(error) => debug!(%error, "nobody can ask about this command"),
+        Err(error) => debug!(%error, "status and trace cannot reach this supervisor"),
     }
     match keep_id {
         false => {
             let guarded = Rc::clone(&workers);
             tokio::task::spawn_local(async move {
-                // Most commands have ended by then.
+                // Most commands have exited by then.
                 tokio::time::sleep(UNGUARDED).await;
                 guarded.keep_guard().await;
             });
@@ -248,7 +251,7 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Answers questions, and hears nothing else.
+/// Answers `status` and `trace`; ignores all other messages.
 async fn answer_all(socket: &UnixListener, workers: &Rc<Workers>) {
     while let Ok((connection, _)) = socket.accept().await {
         let workers = Rc::clone(workers);
@@ -267,8 +270,8 @@ async fn answer_all(socket: &UnixListener, workers: &Rc<Workers>) {
     }
 }
 
-/// The process at the other end, where it is known; `None` when it is not one of this user's, which
-/// is logged.
+/// The pid of the peer, if it is known. Returns `None`, and logs it, if the peer is not of this
+/// user.
 fn peer(connection: &UnixStream) -> Option<Option<u32>> {
     match connection.peer_cred() {
         Ok(peer) if peer.uid() == Uid::effective().as_raw() => {
@@ -290,7 +293,7 @@ fn peer(connection: &UnixStream) -> Option<Option<u32>> {
 }
 
 async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, ListenerFd)>, Error> {
-    const WHAT: &str = "taking a listener from standard input";
+    const WHAT: &str = "receiving a listener from standard input";
     let connection = std::io::stdin().as_fd().try_clone_to_owned();
     let connection = std::os::unix::net::UnixStream::from(connection.doing(WHAT)?);
     connection.set_nonblocking(true).doing(WHAT)?;
@@ -305,7 +308,7 @@ async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, Listener
     }
 }
 
-/// Keeps a worker for each user namespace that targets are in, until the last of them has ended.
+/// Runs a worker for each user namespace with targets, until the last target has exited.
 async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<(), Error> {
     const WHAT: &str = "serving several user namespaces";
     let listener = Arc::new(listener);
@@ -324,7 +327,9 @@ async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<
                 let fd = ListenerFd::new(fd).doing(WHAT)?;
                 let id = format!("{id}.{}", served.len());
                 let workers = Rc::clone(workers);
-                served.spawn_local(async move { workers.supervise_fed(id, fd, newcomer.feed).await });
+                served.spawn_local(async move {
+                    workers.supervise_fed(id, fd, newcomer.feed).await;
+                });
             }
         }
     }
@@ -332,8 +337,8 @@ async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<
     Ok(())
 }
 
-/// Tries again and again what fails for want of a descriptor or of memory: somebody waits for it,
-/// and it may be had in a moment.
+/// Retries `attempt` while it fails for lack of file descriptors or memory: containers wait for it,
+/// and the shortage may end soon.
 async fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
     const PAUSE: Duration = Duration::from_millis(50);
     loop {
@@ -343,7 +348,7 @@ async fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::i
                     .raw_os_error()
                     .is_some_and(|raw| is_shortage(Errno::from_raw(raw))) =>
             {
-                warn!(%error, "waiting for what is missing");
+                warn!(%error, "waiting for file descriptors or memory");
                 tokio::time::sleep(PAUSE).await;
             }
             result => return result,
@@ -351,7 +356,7 @@ async fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::i
     }
 }
 
-/// Waits in a thread of its own until `fd` has one of `events`, or hangs up.
+/// Blocks until `fd` has one of `events`, or hangs up.
 fn wait_for(fd: &impl AsFd, events: PollFlags) -> nix::Result<()> {
     loop {
         match poll(&mut [PollFd::new(fd.as_fd(), events)], PollTimeout::NONE) {
@@ -365,19 +370,19 @@ fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
     signal(kind).doing("watching for signals")
 }
 
-/// What the connections share.
+/// The state that connections share.
 #[derive(Debug)]
 struct Daemon {
     workers: Rc<Workers>,
     announcements: Announcements,
     audience: Audience,
-    /// Connections whose container has not ended.
+    /// The number of connections that are handled, including those whose container runs.
     open: Cell<usize>,
-    /// When the last one came or went.
+    /// The time at which `open` last changed.
     last: Cell<Instant>,
-    /// One has gone.
+    /// Notified when `open` decreases.
     left: Notify,
-    /// Whether any of them brought a container.
+    /// Whether a container was received.
     has_served: Cell<bool>,
 }
 
@@ -393,8 +398,8 @@ impl Daemon {
         self.left.notify_one();
     }
 
-    /// Waits until there has been nothing to do for `limit`, or nothing is left of what came;
-    /// without both, for ever.
+    /// Waits until there was no connection for `limit`, or with `for_one` until all containers have
+    /// ended. With neither, waits for ever.
     async fn be_idle(&self, limit: Option<Duration>, for_one: bool) {
         loop {
             let mut patience = Duration::MAX;
@@ -416,7 +421,7 @@ impl Daemon {
         }
     }
 
-    /// Waits for the end of the process, and of the containers that are left then.
+    /// Waits until the process has exited, and its containers have ended.
     async fn outlive(&self, until: Option<Until>) {
         const LOOK: Duration = Duration::from_millis(5);
         let Some(until) = until else {
@@ -425,7 +430,7 @@ impl Daemon {
         let process = until.process;
         let end = tokio::task::spawn_blocking(move || wait_for(&process, PollFlags::POLLIN));
         if !matches!(end.await, Ok(Ok(()))) {
-            warn!("cannot wait for the process that this daemon is for");
+            warn!("cannot wait for the process that this daemon serves");
         }
         (until.ended)();
         while self.open.get() > 0 {
@@ -433,8 +438,7 @@ impl Daemon {
         }
     }
 
-    /// One connection, from the peer check to the end of its container. Errors end here, in one log
-    /// line.
+    /// Handles one connection, from the peer check to the end of its container. Logs errors.
     async fn handle(&self, connection: UnixStream) {
         let Some(pid) = peer(&connection) else {
             return;
@@ -457,16 +461,18 @@ impl Daemon {
             Ok(Received::Announcement(announcement)) => {
                 match self.announcements.hear(announcement, pid) {
                     Ok(()) => confirm(connection).await,
-                    Err(Refusal::Unknown) => warn!(pid, "refused: an announcement of nobody known"),
+                    Err(Refusal::Unknown) => {
+                        warn!(pid, "refused: an announcement of an unknown process");
+                    }
                     Err(Refusal::TooMany) => warn!(
                         pid,
-                        "refused: an announcement, since too many containers are waited for already"
+                        "refused: an announcement, since too many others wait for their container"
                     ),
                 }
             }
             Ok(Received::Ask(ask)) => answer::answer(ask, connection, &self.workers).await,
             Err(error) => {
-                // What was created may never be started.
+                // A created container may never be started: then, too, `for_one` must end.
                 self.has_served.set(self.has_served.get() || is_runtime);
                 warn!(%error, "refused: not a seccomp receiver message");
             }
@@ -475,6 +481,6 @@ impl Daemon {
 }
 
 async fn confirm(mut connection: UnixStream) {
-    // Who does not wait for it does not want it.
+    // A front that no longer reads has given up.
     let _ = connection.write_all(HEARD).await;
 }

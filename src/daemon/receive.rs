@@ -1,8 +1,8 @@
-//! One connection to what it brings: a [`ContainerProcessState`] with its [`ListenerFd`], a worker
-//! that lost its daemon, an announcement of the runtime front, or a question.
+//! Receives the one message of a connection: a [`ContainerProcessState`] with its [`ListenerFd`],
+//! the handover of a worker that lost its daemon, an announcement of the front, or a question.
 //!
-//! A runtime sends one message with SCM_RIGHTS and closes. The peer is trusted no further than its
-//! uid: whatever comes instead ends in an error, with every fd closed.
+//! A runtime sends one message with SCM_RIGHTS and closes. Apart from its uid the peer is not
+//! trusted: any other message ends in an error, with every file descriptor closed.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -27,37 +27,41 @@ use crate::wire::board::Board;
 use crate::wire::handover::{Announcement, FDS, Handover};
 use crate::wire::oci::{self, ContainerProcessState, ProtocolError};
 
-/// Annotations easily pass 4 KiB; nobody needs more than this.
+/// The maximum length of a message, in bytes. Annotations easily exceed 4 KiB.
 const MAX_PAYLOAD: usize = 1 << 20;
-/// The same for a question.
+/// The maximum length of a question, in bytes.
 const MAX_ASK: usize = 16 * 1024;
-/// Runtimes send one, and the specification lets them send others as well. The kernel closes those
-/// that there is no room for.
+/// The maximum number of file descriptors. Runtimes send one; the specification allows more.
 const MAX_FDS: usize = 16;
-/// From the connection to the end of the message.
+/// The time limit from the connection to the end of the message.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For something to follow one blank byte.
+/// The time limit for something to follow one blank byte.
 const BLANK_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Why a connection brought no listener.
+/// The reason why a connection brought no usable message.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReceiveError {
-    #[error("the peer did not finish its message within {} seconds; {bytes} bytes came", PATIENCE.as_secs())]
+    #[error(
+        "the peer did not finish its message within {} seconds; {bytes} bytes came",
+        PATIENCE.as_secs()
+    )]
     TimedOut { bytes: usize },
     #[error(
-        "the peer closed without a word: a runtime does so when it fails before it loads the filter"
+        "the peer closed without a message: a runtime does so if it fails before it loads the \
+         filter"
     )]
     Nothing,
     #[error("the message is longer than {MAX_PAYLOAD} bytes")]
     TooLong,
-    #[error("no file descriptor came with the message")]
+    #[error("the message came without file descriptors")]
     NoFd,
-    #[error("more than {MAX_FDS} file descriptors came")]
+    #[error("more than {MAX_FDS} file descriptors came with the message")]
     TooManyFds,
-    #[error("a message of another version of this program")]
+    #[error("the message is of another version of this program")]
     OtherVersion,
     #[error(
-        "too many peers were being heard at once, and this one had said nothing for the longest time"
+        "too many peers were connected at once, and this one had sent no message for the longest \
+         time"
     )]
     Crowded,
     #[error(transparent)]
@@ -70,16 +74,16 @@ pub(super) enum ReceiveError {
     Io(#[from] io::Error),
 }
 
-/// What a connection brings.
+/// The message of a connection.
 #[derive(Debug)]
 pub(super) enum Received {
     /// From a runtime.
     Container(ContainerProcessState, ListenerFd),
-    /// From a worker whose daemon has ended.
+    /// From a worker whose daemon has exited.
     Orphan(Orphan),
-    /// From the runtime front, whose runtime comes next.
+    /// From the front, whose runtime connects next.
     Announcement(Announcement),
-    /// From one of our own commands.
+    /// From `status` or `trace`.
     Ask(Ask),
 }
 
@@ -92,9 +96,11 @@ pub(super) struct Orphan {
     pub(super) shared: OwnedFd,
 }
 
-/// `announced`: it is known whose container this is, and it may have been created to be started
-/// some day. crun connects when it creates one, and where noNewPrivileges is true it loads the
-/// filter when it starts it.
+/// Receives the message of a connection.
+///
+/// `announced` means that the front has announced a container of this peer: then there is no time
+/// limit for the first byte. crun connects when it creates a container, but with noNewPrivileges
+/// loads the filter only when it starts it, which may be days later.
 pub(super) async fn receive(
     connection: &UnixStream,
     announced: bool,
@@ -103,7 +109,7 @@ pub(super) async fn receive(
         wait_for_bytes(connection).await?;
     }
     let mut message = Message::default();
-    // No peer is to blame for what we lack.
+    // Before the time limit starts: a shortage of ours is not the peer's fault.
     make_room().await?;
     let said = tokio::time::timeout(PATIENCE, read_message(connection, &mut message))
         .await
@@ -134,7 +140,7 @@ pub(super) async fn receive(
     }
 }
 
-/// Until there is something to read, or the peer has closed.
+/// Waits until there is something to read, or the peer has closed.
 async fn wait_for_bytes(connection: &UnixStream) -> io::Result<()> {
     loop {
         connection.readable().await?;
@@ -142,7 +148,7 @@ async fn wait_for_bytes(connection: &UnixStream) -> io::Result<()> {
             let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
             Ok(recv(connection.as_raw_fd(), &mut [0], flags)?)
         };
-        // The first readiness of a connection means nothing.
+        // readable() may return although there is nothing to read.
         match connection.try_io(Interest::READABLE, look) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result.map(drop),
@@ -159,7 +165,7 @@ enum FirstMessage {
     Ask(Option<Ask>),
 }
 
-/// Which of our own programs a message is from.
+/// The keys that distinguish the messages of this program.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Sender {
@@ -171,7 +177,7 @@ struct Sender {
     command: Option<IgnoredAny>,
 }
 
-/// What has come so far.
+/// The part of a message that was received so far.
 #[derive(Debug, Default)]
 struct Message {
     payload: Vec<u8>,
@@ -181,16 +187,16 @@ struct Message {
 
 /// Reads until the message is complete.
 ///
-/// That may be before the peer closes: crun's init holds its end open while its own first calls
-/// under the filter already wait for the answers that this message makes possible. It is parsed
-/// once: a peer that dribbles costs no more than others.
+/// It must not wait for the peer to close: crun's init keeps its end open while its first calls
+/// under the filter wait for a worker, which this message starts. The message is parsed only once,
+/// so a peer that sends single bytes costs no more than others.
 async fn read_message(
     connection: &UnixStream,
     message: &mut Message,
 ) -> Result<FirstMessage, ReceiveError> {
     loop {
         let open = if message.is_blank() {
-            // Either all that crun before 0.19 sends, or the white space before somebody's JSON.
+            // Either the whole message of crun before 0.19, or white space before JSON.
             let more = tokio::time::timeout(BLANK_PATIENCE, read_some(connection, message)).await;
             more.unwrap_or(Ok(false))?
         } else {
@@ -222,7 +228,7 @@ impl Message {
         if sender.front.is_some() {
             return Ok(FirstMessage::Announcement(Announcement::parse(payload)));
         }
-        // A question has no descriptors with it.
+        // A question comes without file descriptors.
         if sender.command.is_some() && fds.is_empty() && payload.len() <= MAX_ASK {
             return Ok(FirstMessage::Ask(Ask::parse(payload)));
         }
@@ -264,11 +270,11 @@ impl Scan {
             b'"' => self.is_in_string = true,
             _ => {}
         }
-        // What does not begin as an object does is none of the messages that we know.
+        // Text that does not start as an object is not a message, so there is no need to read on.
         self.is_over = self.depth == 0 && !is_space(byte);
     }
 
-    /// Nothing that may follow makes another message of what has come.
+    /// Whether the message is complete, or cannot become a valid one.
     fn is_over(&self) -> bool {
         self.is_over
     }
@@ -278,8 +284,8 @@ fn is_space(byte: u8) -> bool {
     byte == 0 || byte.is_ascii_whitespace()
 }
 
-/// Waits until there is room for all descriptors that a message may bring: of those for which there
-/// is none, the kernel lets nobody know.
+/// Waits until this process could open as many file descriptors as a message may bring: the kernel
+/// closes those that exceed RLIMIT_NOFILE.
 async fn make_room() -> io::Result<()> {
     let room = || {
         let duplicate = |_| io::stdin().as_fd().try_clone_to_owned();
@@ -288,7 +294,7 @@ async fn make_room() -> io::Result<()> {
     patiently(room).await.map(drop)
 }
 
-/// Reads what there is; `false` when the peer has closed.
+/// Reads once. Returns `false` if the peer has closed.
 async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<bool, ReceiveError> {
     let mut chunk = [0; 8 * 1024];
     loop {
@@ -313,15 +319,15 @@ async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<boo
     }
 }
 
-/// Those whose message has not come yet.
+/// The connections whose message has not been received yet.
 #[derive(Debug, Default)]
 pub(super) struct Audience(RefCell<VecDeque<Rc<Notify>>>);
 
 impl Audience {
-    /// More than that are not heard at once.
+    /// The maximum number of such connections.
     const MOST: usize = 256;
 
-    /// Hears a peer, as [`receive`] does, unless too many come after it.
+    /// As [`receive`], but gives up the oldest connection if there are too many.
     pub(super) async fn hear(
         &self,
         connection: &UnixStream,
@@ -345,8 +351,7 @@ impl Audience {
         heard
     }
 
-    /// Makes room by giving up who has been there for the longest time: an honest peer says what it
-    /// has to say at once.
+    /// Gives up the oldest connection: an honest peer sends its message at once.
     pub(super) fn send_one_away(&self) {
         if let Some(first) = self.0.borrow_mut().pop_front() {
             first.notify_one();
@@ -358,7 +363,7 @@ impl Audience {
 mod tests {
     use super::*;
 
-    /// How many bytes of `text` make a message that is over.
+    /// The number of bytes of `text` after which the message is over.
     fn over_after(text: &str) -> Option<usize> {
         let mut scan = Scan::default();
         (0..text.len()).find_map(|at| {

@@ -1,9 +1,10 @@
-//! One listener for processes of several user namespaces, as under `subuidless run --keep-id`.
+//! Routes the calls of one listener to the workers of several user namespaces, for `subuidless run
+//! --keep-id`.
 //!
-//! A worker can join one user namespace, and never leaves it. So a thread of the daemon receives,
-//! leaves the calls of processes in our own user namespace to the kernel, and passes those of
-//! others on to the worker of the namespace that they belong to: the one directly below ours. Two
-//! more context switches a call, and no namespace has to be known in advance.
+//! A worker can join one user namespace, and cannot leave it. So a thread of the supervisor
+//! receives the notifications. It continues calls of processes in its own user namespace. Others
+//! go to the worker of the namespace directly below its own, in or below which the process is. That
+//! costs two more context switches per call, but no namespace has to be known in advance.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,14 +26,14 @@ use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot,
 use crate::linux::sys::{self, NOTIFICATION_WORDS};
 use crate::linux::userns::IdMaps;
 
-/// A user namespace that has been seen for the first time.
+/// A user namespace in which a target was seen for the first time.
 #[derive(Debug)]
 pub(super) struct Newcomer {
-    /// Where its worker finds its notifications.
+    /// The socket from which its worker reads notifications.
     pub(super) feed: OwnedFd,
 }
 
-/// Starts to receive. Ends with the last target.
+/// Starts the thread, which ends with the last target.
 pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<Newcomer>> {
     let (announce, newcomers) = unbounded_channel();
     let mut router = Router {
@@ -46,37 +47,37 @@ pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<
         .name("router".to_owned())
         .spawn(move || {
             if let Err(errno) = router.receive_all() {
-                error!(%errno, "receiving notifications: calls are not answered any more");
-                // Better ENOSYS for all than a call that hangs for ever.
+                error!(%errno, "cannot receive notifications: all calls fail from now on");
+                // ENOSYS for all calls is better than calls that hang for ever.
                 std::process::exit(1);
             }
         })?;
     Ok(newcomers)
 }
 
-/// Before what is missing is asked for again.
+/// The time between two attempts while file descriptors or memory are short.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Device and inode of a namespace.
+/// Device and inode number of a namespace.
 type Identity = (u64, u64);
 
-/// A notification on its way.
+/// The words of a notification.
 type Packet = [u64; NOTIFICATION_WORDS];
 
 struct Router {
     listener: Arc<ListenerFd>,
     own: Identity,
-    /// The namespaces directly below ours that have a worker.
+    /// The namespaces directly below `own` that have a worker.
     branches: HashMap<Identity, Branch>,
     announce: UnboundedSender<Newcomer>,
-    /// Calls of namespaces for whose worker something is missing just now.
+    /// Calls of namespaces whose worker cannot be started at the moment.
     postponed: Vec<Packet>,
 }
 
 struct Branch {
-    /// To a thread that waits for the worker where that does not keep up: nobody else waits for it.
+    /// To a thread that writes to the worker's socket, and alone blocks if the worker is slow.
     feed: Sender<Packet>,
-    /// Held open, so that no other namespace gets its number.
+    /// Held open so that its inode number is not reused.
     _namespace: OwnedFd,
 }
 
@@ -113,18 +114,21 @@ impl Router {
         match passed_on {
             Ok(()) => return,
             Err(errno) if is_shortage(errno) && self.listener.is_waiting(call.id) => {
-                warn!(pid = call.pid, %errno, "no worker for a user namespace: its calls wait for one");
+                warn!(
+                    pid = call.pid, %errno,
+                    "cannot start a worker for a user namespace: its calls wait for one"
+                );
                 self.postponed.push(packet);
                 return;
             }
             Err(errno) => debug!(pid = call.pid, %errno, "no worker for this target"),
         }
-        // CONTINUE: in our own user namespace nothing is emulated, nor in one that is not ours to
-        // enter. Or the target has ended meanwhile, and gets no reply (ENOENT).
+        // CONTINUE: nothing is emulated in our own user namespace, nor in one that we may not
+        // enter. If the target has exited, the reply fails with ENOENT.
         let _ = self.listener.reply(call.id, Ok(Reply::Continue));
     }
 
-    /// Where the target's calls go; `None`: to the kernel.
+    /// The branch of the target. Returns `None` if the kernel shall continue its calls.
     fn branch(&mut self, call: &Notification) -> Result<Option<&Branch>, Errno> {
         let path = format!("/proc/{}/ns/user", call.pid);
         let identity = identity_of(path.as_str())?;
@@ -144,7 +148,7 @@ impl Router {
             return Err(Errno::ESRCH);
         }
         if !is_mapped {
-            // Nobody has an id in it yet: a worker would be nobody for good.
+            // No ids are mapped yet: a worker that joined now would have the overflow uid for ever.
             return Ok(None);
         }
         loop {
@@ -175,14 +179,14 @@ impl Router {
             .spawn(move || {
                 for packet in packets {
                     if let Err(errno) = pass_on(&ours, packet) {
-                        error!(%errno, "passing a notification on: its call hangs");
+                        error!(%errno, "cannot pass on a notification: its call hangs");
                         return;
                     }
                 }
             })
             .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EAGAIN))?;
         let newcomer = Newcomer { feed: theirs };
-        // Nobody listens only when this process is about to end.
+        // Fails only while this process exits.
         self.announce.send(newcomer).map_err(|_| Errno::ESRCH)?;
         Ok(Branch {
             feed,

@@ -1,4 +1,5 @@
-//! [`ControlSocket`]: bind or take over from systemd, accept, clean up.
+//! [`ControlSocket`]: binds a socket or takes one from systemd, accepts connections, and removes
+//! the socket at the end.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -30,7 +31,7 @@ const MAX_PATH: usize = 107;
 pub(super) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of the socket file that this process made, and will remove.
+    /// Device and inode number of the socket file, if this process created it and will remove it.
     own: Option<(u64, u64)>,
 }
 
@@ -38,7 +39,10 @@ impl ControlSocket {
     pub(super) fn open(path: Option<PathBuf>) -> Result<Self, Error> {
         if let Some(fd) = activation_fd()? {
             if let Some(path) = path {
-                warn!(path = %path.display(), "systemd has passed a socket: the one on the command line is not used");
+                warn!(
+                    path = %path.display(),
+                    "systemd has passed a socket: the one on the command line is not used"
+                );
             }
             return Self::from_systemd(fd);
         }
@@ -79,14 +83,15 @@ impl ControlSocket {
         if length > MAX_PATH {
             return Err(Error::SocketPathTooLong { path, length });
         }
-        // Two daemons that start at once must not take each other's socket for a stale one.
+        // Two daemons that start at once must not mistake each other's socket for a stale one:
+        // between bind(2) and listen(2) it refuses connections.
         let _lock = lock_directory(&path)?;
         remove_stale(&path)?;
         let failed = |source| Error::Listen {
             path: path.clone(),
             source,
         };
-        // 0600 from the first moment on.
+        // umask(2), not chmod(2): the socket has mode 0600 from the start.
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind(&path);
         umask(before);
@@ -106,14 +111,14 @@ impl Drop for ControlSocket {
             return;
         };
         if self.own == Some((file.dev(), file.ino())) {
-            // What is left over is replaced at the next start.
+            // A socket that is left over is replaced at the next start.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// A socket for questions about the one container `id`, for a daemon that nobody else talks to:
-/// under an abstract name, of which nothing is left whoever dies how.
+/// A socket for `status` and `trace` of a supervisor that has no other one. Its name is abstract:
+/// nothing remains of it, even after a SIGKILL.
 pub(super) fn for_questions(id: &str) -> io::Result<UnixListener> {
     let address = SocketAddr::from_abstract_name(abstract_name(id))?;
     let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
@@ -121,10 +126,10 @@ pub(super) fn for_questions(id: &str) -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-/// Whether the process `pid` at the other end lives in our own user namespace. An abstract name is
-/// open to every container with the host's network, and their processes are of our user, too.
+/// Whether the peer `pid` is in this process's user namespace. An abstract name can be reached from
+/// every container with the host's network, whose processes are of the same user.
 pub(crate) fn is_neighbour(connection: BorrowedFd, pid: u32) -> bool {
-    // Before Linux 6.5 a pid may be somebody else's by now.
+    // SO_PEERPIDFD (Linux 6.5). Without it, the pid may belong to another process by now.
     let Ok(process) = sys::peer_pidfd(connection).or_else(|_| sys::process_pidfd(pid)) else {
         return false;
     };
@@ -133,22 +138,21 @@ pub(crate) fn is_neighbour(connection: BorrowedFd, pid: u32) -> bool {
         Some((found.dev(), found.ino()))
     };
     let theirs = namespace(&pid.to_string());
-    // As long as it has not ended, its pid is its own.
+    // Checked after reading /proc/PID: the pid was not reused if the process still lives.
     let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
     let lives = poll(&mut fds, PollTimeout::ZERO) == Ok(0);
     lives && theirs.is_some() && theirs == namespace("self")
 }
 
-/// The name, without the NUL byte that makes it abstract: it looks like a path in the runtime
-/// directory.
+/// The abstract name, without its NUL byte; it looks like a path in the runtime directory.
 pub(crate) fn abstract_name(id: &str) -> String {
-    // Without one there is nothing to be found in it either.
+    // The supervisor and `status` agree on the name even if there is no such directory.
     let directory = rundir::look().map(|found| found.path).unwrap_or_default();
     let directory = directory.display();
     format!("{directory}/subuidless-{}/{id}", Uid::effective())
 }
 
-/// The one socket that systemd passes (sd_listen_fds(3)), if there is one.
+/// The socket passed by systemd (sd_listen_fds(3)), if any. Fails if there are several.
 fn activation_fd() -> Result<Option<OwnedFd>, Error> {
     let mut fds = sd_notify::listen_fds().map_err(|source| Error::Activation { source })?;
     match (fds.len(), fds.next()) {
@@ -163,7 +167,7 @@ fn activation_fd() -> Result<Option<OwnedFd>, Error> {
     }
 }
 
-/// The absolute path of the socket that was asked for, or the default one.
+/// The absolute path of the given socket, or the default path.
 pub(super) fn resolve(path: Option<PathBuf>) -> Result<PathBuf, Error> {
     match path {
         Some(path) => {
@@ -179,17 +183,23 @@ pub(super) fn resolve(path: Option<PathBuf>) -> Result<PathBuf, Error> {
         None => {
             let found = rundir::find()?;
             for reason in &found.passed_over {
-                info!(reason, directory = %found.path.display(), "another runtime directory is used");
+                info!(
+                    reason,
+                    directory = %found.path.display(),
+                    "another runtime directory is used"
+                );
             }
             Ok(found.control_socket())
         }
     }
 }
 
-/// An advisory lock on the socket's directory, for as long as it takes to bind.
+/// Locks the socket's directory, to be held until the socket listens. Returns `None` on a file
+/// system without locks.
 fn lock_directory(path: &Path) -> Result<Option<Flock<File>>, Error> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    // Others could keep a lock on a directory of theirs, or on /tmp, for ever.
+    // Another user could hold a lock on a directory of theirs, or on /tmp, for ever: then the
+    // runtime directory is locked instead.
     let parent = path.parent().unwrap_or(Path::new("/"));
     let is_ours = |found: Metadata| found.uid() == Uid::effective().as_raw();
     let directory = match std::fs::metadata(parent).map(is_ours) {
@@ -205,14 +215,14 @@ fn lock_directory(path: &Path) -> Result<Option<Flock<File>>, Error> {
             Err((_, Errno::EWOULDBLOCK)) => {
                 return Err(Error::at(directory, io::ErrorKind::WouldBlock));
             }
-            // File systems without locks: the probe below has to do.
+            // A file system without locks: the probe in remove_stale() has to suffice.
             Err(_) => return Ok(None),
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Removes a socket that nobody listens on; refuses everything else that is in the way.
+/// Removes a stale socket. Fails if a daemon listens on it, or if it is not a socket.
 fn remove_stale(path: &Path) -> Result<(), Error> {
     let path_buf = || path.to_owned();
     let failed = |source| Error::Listen {

@@ -1,5 +1,7 @@
-//! The daemon's care of the side store: what takes a map of its files is done by other processes,
-//! which may end by it.
+//! Looks after the side store for the daemon: moves recent entries to disk, and handles damage.
+//!
+//! The daemon itself never maps a database file: another process could truncate the file, and the
+//! access would end in SIGBUS. Short-lived processes do that work.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,24 +17,24 @@ use crate::store::{DATA, Marker, Places, is_suspect, mend, recent_directory, res
 use crate::wire::mode::Mode;
 use crate::wire::rundir;
 
-/// So much may be lost with the power; extended attributes wait longer for the disk.
+/// The time between two moves to disk, which bounds what a power failure loses. File systems write
+/// extended attributes back later than that.
 const PERIOD: Duration = Duration::from_secs(1);
-/// For the last move, when the daemon ends.
+/// The time limit for the last move, when the daemon exits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Looks after the side store for a daemon, which maps none of its files: whoever may write them
-/// could end it so. What takes a map is done by processes that may end.
+/// Looks after the side store for a daemon.
 #[derive(Debug)]
 pub(super) struct Keeper {
     places: RefCell<Places>,
     is_failing: Cell<bool>,
-    /// How often in a row moving has ended in damage.
+    /// The number of moves in a row that ended with signs of damage.
     crashes: Cell<u32>,
-    /// The databases' files when they were last looked at.
+    /// The database files at the last check.
     seen: RefCell<HashMap<PathBuf, Seen>>,
 }
 
-/// A file that never becomes smaller, nor another one.
+/// The identity and size of a database file, which never shrinks and is never replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     device: u64,
@@ -67,7 +69,7 @@ impl Keeper {
         }
     }
 
-    /// Where a worker that is about to start finds the store.
+    /// The places of the store, for a worker that is about to start.
     pub(super) fn places_for_worker(&self) -> Places {
         self.ensure_recent();
         self.watch();
@@ -78,7 +80,7 @@ impl Keeper {
         self.places.borrow().clone()
     }
 
-    /// Moves what is recent to the disk, every second, for ever.
+    /// Moves recent entries to disk once a second, for ever.
     pub(super) async fn keep(&self) {
         loop {
             tokio::time::sleep(PERIOD).await;
@@ -86,15 +88,18 @@ impl Keeper {
         }
     }
 
-    /// Moves what there is, and waits for it, but not for ever.
+    /// Moves recent entries to disk a last time, with a time limit.
     pub(super) async fn stop(&self) {
         if tokio::time::timeout(PATIENCE, self.settle()).await.is_err() {
-            warn!("the disk does not answer: the next daemon moves what is left in the side store");
+            warn!(
+                "the disk does not respond: the next daemon moves the remaining entries of the \
+                 side store"
+            );
         }
     }
 
-    /// Says what nobody else may notice: an empty file is a new database, and what was removed is
-    /// made anew.
+    /// Logs that a database file was removed, replaced or truncated. No other process may notice:
+    /// to LMDB an empty file is a new database, and a missing one is created again.
     fn watch(&self) {
         let places = self.places();
         let mut seen = self.seen.borrow_mut();
@@ -106,7 +111,7 @@ impl Keeper {
             {
                 error!(
                     directory = %database.display(),
-                    "data.mdb of the side store was removed, replaced or cut off while in use: \
+                    "data.mdb of the side store was removed, replaced or truncated while in use: \
                      owners in it are lost"
                 );
             }
@@ -127,7 +132,7 @@ impl Keeper {
         else {
             return;
         };
-        // Two system calls, where nothing has happened.
+        // Two system calls if there is nothing to move.
         if !recent.join(DATA).exists() || Marker::Settled.fits(&recent, &recent) {
             return;
         }
@@ -148,7 +153,7 @@ impl Keeper {
             Ok(()) => {
                 self.crashes.set(0);
                 if self.is_failing.take() {
-                    info!("the side store can be written again");
+                    info!("the side store can be written to disk again");
                 }
             }
             Err(_) if damaged => {
@@ -157,23 +162,23 @@ impl Keeper {
             }
             Err(reason) if !self.is_failing.replace(true) => error!(
                 reason,
-                "the side store cannot be written to disk: what is new in it is kept in memory, \
-                 and tried again every second"
+                "cannot write the side store to disk: new owners are kept in memory, trying again \
+                 every second"
             ),
             Err(_) => {}
         }
     }
 
-    /// To be called when a worker has ended before its targets, as others had in a row without
-    /// having served anything.
+    /// Must be called when a worker has died before its targets. `others` is the number of workers
+    /// before it that died in a row without having answered a call.
     pub(super) async fn worker_ended(&self, status: ExitStatus, others: u32) {
         if is_suspect(status) {
             self.mend(others).await;
         }
     }
 
-    /// Makes the directory of what is recent, if it has been removed: systemd removes that of a
-    /// user who has logged out, for one.
+    /// Creates the directory of the recent part again if it was removed, for instance by systemd
+    /// after the user has logged out.
     fn ensure_recent(&self) {
         let places = self.places();
         if places.recent.is_none_or(|recent| {
@@ -184,8 +189,8 @@ impl Keeper {
         let found = recent_directory();
         warn!(
             directory = %found.as_deref().unwrap_or(Path::new("none")).display(),
-            "the directory of the recent side store was removed: what was in it is lost, another \
-             one is used"
+            "the directory of the recent side store was removed: the owners in it are lost, \
+             another directory is used"
         );
         self.places.borrow_mut().recent = found;
     }
@@ -199,7 +204,7 @@ impl Keeper {
         };
         mended.tell(&self.places.borrow());
         if mended.recent.is_some() {
-            // That much has been said.
+            // `tell` has reported that already.
             self.seen.borrow_mut().clear();
         }
         if mended.lasting.is_some() {

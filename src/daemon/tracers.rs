@@ -1,8 +1,8 @@
-//! Who watches calls go by: `subuidless trace`.
+//! The clients of `subuidless trace`.
 //!
-//! The lines never come through the daemon: it makes a pipe, whose reading end goes to whoever
-//! asked, and whose writing end to the workers of the containers that are meant, those included
-//! that come later. That goes on until the connection ends.
+//! Lines do not pass through the daemon: it creates a pipe, sends the read end to the client and
+//! the write end to the workers of the requested containers, including later ones, until the
+//! connection ends.
 
 use std::cell::RefCell;
 use std::io;
@@ -19,12 +19,12 @@ use tracing::{debug, info, warn};
 use super::supervised::Supervised;
 use crate::wire::ask::{Filter, Orders, Tracing};
 
-/// Each costs an fd in every worker that it watches.
+/// The maximum number of tracers. Each costs a file descriptor in every worker that it traces.
 const MAX: usize = 16;
-/// The most that an unprivileged user's pipe may hold; some ten thousand calls.
+/// The largest pipe of an unprivileged user (pipe(7)), in bytes: room for some ten thousand calls.
 const PIPE_SIZE: i32 = 1 << 20;
 
-/// All who watch.
+/// All tracers.
 #[derive(Debug, Default)]
 pub(super) struct Tracers(RefCell<Vec<Rc<Tracer>>>);
 
@@ -115,15 +115,16 @@ impl Tracers {
     }
 }
 
-/// Neither end ever waits, whoever holds it.
+/// Both ends are non-blocking: O_NONBLOCK belongs to the open file description, so it travels with
+/// the file descriptor.
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    // With a smaller one, more is lost of what comes at once.
+    // If this fails, more lines of a burst are lost.
     let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
     Ok((read, write))
 }
 
-/// One short message, which a new connection has room for.
+/// Sends one short message, for which the buffer of a new connection suffices.
 async fn say(connection: &UnixStream, answer: &Tracing, fds: &[OwnedFd]) -> io::Result<()> {
     let text = serde_json::to_vec(answer)?;
     let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();

@@ -1,5 +1,5 @@
-//! One worker process for each listener: spawn, wait, start another one if it dies before its
-//! targets.
+//! Runs one worker process for each listener: starts it, waits for it, and starts another one if it
+//! dies before its targets.
 
 use std::cell::RefCell;
 use std::io;
@@ -32,16 +32,16 @@ use crate::wire::handover::{Announcement, Handover, NextUser};
 use crate::wire::mode::{Mode, Setup};
 use crate::wire::oci::{ContainerProcessState, UNKNOWN};
 
-/// Between two attempts to start a worker for the same container, the first one excepted.
+/// The time between two attempts to start a worker for one container, except before the second one.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Between two looks whether a worker can still be waited for.
+/// The time between two checks for a killed worker that cannot exit.
 const LOOK: Duration = Duration::from_secs(2);
 /// Deaths in a row without a served call before the attempts become rarer.
 const PATIENCE: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Workers {
-    /// Of all workers, but for the store.
+    /// The setup of all workers, without the side store.
     setup: Setup,
     keeper: Rc<Keeper>,
     containers: RefCell<Vec<Rc<Supervised>>>,
@@ -50,12 +50,11 @@ pub(super) struct Workers {
     shared: RefCell<Vec<Shared>>,
 }
 
-/// The memory that all workers of a container share, as long as one of them lives: its table of
-/// identities, and what they lock.
+/// The memory that all workers of a container share: its table, and the locks on that file.
 #[derive(Debug)]
 struct Shared {
-    /// Two runtimes, or two that keep their state in different places, may use one name.
     id: String,
+    /// Distinguishes containers with the same id, of two runtimes or in two state directories.
     bundle: String,
     memory: Weak<OwnedFd>,
 }
@@ -72,7 +71,7 @@ impl Workers {
         }
     }
 
-    /// What a worker, or a guard, that starts now is told.
+    /// The setup for a worker, or a guard, that is started now.
     pub(super) fn setup(&self) -> Setup {
         let places = self.keeper.places_for_worker();
         Setup {
@@ -106,12 +105,12 @@ impl Workers {
         self.containers.borrow().clone()
     }
 
-    /// The memory that the workers of a container share: that of the container into which a process
-    /// is put, or new one.
+    /// The memory that the workers of a container share: for an exec that of its container, for a
+    /// new container a new table.
     fn shared(&self, handover: &Handover, groups: &[EmulatedGid]) -> Result<Rc<OwnedFd>, Errno> {
         let known = match handover.status == EXEC {
             true => self.known(handover),
-            // Nobody is in it yet.
+            // A new container.
             false => None,
         };
         match known {
@@ -120,12 +119,13 @@ impl Workers {
         }
     }
 
-    /// That of the one container which is meant, where it is certain which.
+    /// The memory of the container that an exec belongs to. Returns `None` if there is no such
+    /// container, or more than one.
     fn known(&self, handover: &Handover) -> Option<Rc<OwnedFd>> {
         let Handover { id, bundle, .. } = handover;
         let shared = self.shared.borrow();
         let of_id = shared.iter().filter(|shared| shared.id == *id);
-        // crun does not say where the container's bundle is.
+        // crun sends "." as the bundle of an exec.
         let is_meant = |shared: &&Shared| !bundle.starts_with('/') || shared.bundle == *bundle;
         let found = of_id.filter(is_meant);
         let mut found: Vec<_> = found.filter_map(|shared| shared.memory.upgrade()).collect();
@@ -138,19 +138,20 @@ impl Workers {
             _ => {
                 warn!(
                     container = %id,
-                    "several containers have this name: a process that is put into one knows nothing of the ids of those in it"
+                    "several containers have this name: the new process does not see the emulated \
+                     ids of the others in its container"
                 );
                 None
             }
         }
     }
 
-    /// Lets later workers of the container share `memory`.
+    /// Registers `memory` for later workers of the container.
     fn share(&self, handover: &Handover, memory: OwnedFd) -> Rc<OwnedFd> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|shared| shared.memory.strong_count() > 0);
         let memory = Rc::new(memory);
-        // Containers without a name are not one container.
+        // Containers whose id is unknown are not the same container.
         if handover.id != UNKNOWN {
             shared.push(Shared {
                 id: handover.id.clone(),
@@ -161,7 +162,7 @@ impl Workers {
         memory
     }
 
-    /// Keeps a worker for `listener` until its last target has ended.
+    /// Runs a worker for `listener` until its last target has exited.
     pub(super) async fn supervise(
         &self,
         state: ContainerProcessState,
@@ -183,7 +184,7 @@ impl Workers {
             _ => info!(container = %id, %status, %bundle, "container"),
         }
         let groups = match next {
-            // Whom it announces has the groups that it announces.
+            // An announced user has the announced groups.
             Some(_) => Vec::new(),
             None => groups::additional(&status, &bundle).await,
         };
@@ -195,7 +196,7 @@ impl Workers {
         self.start(handover, listener, groups, None).await;
     }
 
-    /// The same for a worker whose notifications come from `feed`.
+    /// As [`Workers::supervise`], for a worker whose notifications come from `feed`.
     pub(super) async fn supervise_fed(&self, id: String, listener: ListenerFd, feed: OwnedFd) {
         info!(container = %id, "user namespace");
         let handover = Handover::new(id, EXEC.to_owned(), String::new(), None);
@@ -219,8 +220,7 @@ impl Workers {
         match memory.await {
             Ok((board, shared)) => {
                 if feed.is_some() {
-                    // What its processes did before they came into the namespace was seen by
-                    // nobody.
+                    // What its processes did before they entered the namespace is unknown.
                     board.set_views_differ();
                 }
                 board.begin(fingerprint(), SystemTime::now());
@@ -230,24 +230,25 @@ impl Workers {
             }
             Err(error) => error!(
                 container = %handover.id, %error,
-                "no memory to share with a worker: the container's calls will fail"
+                "cannot create the memory that workers share: the container's calls will fail"
             ),
         }
     }
 
-    /// Takes over a worker that an earlier daemon left; `link` closes at its end.
+    /// Takes over the worker of an earlier daemon. `link` hangs up when the worker exits.
     pub(super) async fn adopt(&self, orphan: Orphan, link: tokio::net::UnixStream) {
         let Handover {
             id, status, bundle, ..
         } = &orphan.handover;
         info!(container = %id, %status, %bundle, "container of an earlier daemon");
         if let Some(known) = self.of_board(&orphan.board) {
-            // A worker of it that has ended meanwhile was quicker. Two who look after one container
-            // would each want a worker.
+            // The container was handed over before, by a worker that has died since. Two tasks for
+            // one container would each start a worker.
             known.successor.replace(Some(link));
             return;
         }
-        // Its own, whatever is known under this name by now: processes carry numbers of its table.
+        // The worker's own table, even if another one is known for this id by now: the cookies of
+        // its processes refer to this one.
         let shared = self.share(&orphan.handover, orphan.shared);
         let container = Supervised::new(orphan.handover, orphan.listener, orphan.board, shared);
         self.keep(container, Some(link)).await;
@@ -298,7 +299,9 @@ impl Workers {
             }
             match ended {
                 Ok(status) => warn!(container = %id, %status, "worker died: starting another one"),
-                Err(error) => error!(container = %id, %error, "no worker: starting another one"),
+                Err(error) => {
+                    error!(container = %id, %error, "cannot run a worker: starting another one");
+                }
             }
             idle_deaths = if board.served().total() > before {
                 0
@@ -345,15 +348,15 @@ impl Workers {
     async fn run_one(&self, container: &Supervised) -> io::Result<ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        // The id is the runtime's, so control characters may be in it.
+        // The runtime chose the id, which may contain control characters.
         let title = format!("subuidless: {}", container.handover.id.escape_default());
         let mut command = Mode::Worker(self.setup()).command(title);
         command.stdin(OwnedFd::from(theirs));
         let mut child = Command::from(command).spawn()?;
         container.worker.set(child.id());
         let mut ours = tokio::net::UnixStream::from_std(ours)?;
-        // A worker that does not read holds up nobody but itself; one that has died is noticed
-        // below.
+        // A worker that does not read delays only its own container; one that has died is noticed
+        // by wait().
         tokio::select! {
             handed = container.hand_over(&mut ours) => if let Err(error) = handed {
                 // The worker finds its end of the socket closed and says so.
@@ -361,7 +364,7 @@ impl Workers {
             },
             ended = child.wait() => return ended,
         }
-        // It stays open: its end tells the worker that the daemon has ended.
+        // Kept open: a hang-up tells the worker that the daemon has exited.
         self.connect(container, ours.into_std().map(Into::into));
         or_give_up(child.id(), child.wait()).await
     }
@@ -411,7 +414,8 @@ fn peer_pid(link: &tokio::net::UnixStream) -> Option<u32> {
     u32::try_from(pid).ok()
 }
 
-/// Waits for `end`, the end of the worker `pid`, or for the certainty that it cannot be waited for.
+/// Waits for `end`, the exit of the worker `pid`. Fails once it is certain that the worker was
+/// killed but cannot exit.
 async fn or_give_up(
     pid: Option<u32>,
     end: impl Future<Output = io::Result<ExitStatus>>,
@@ -423,7 +427,7 @@ async fn or_give_up(
             status = &mut end => return status,
             () = tokio::time::sleep(LOOK) => {}
         }
-        // Once may be the moment before its end is told.
+        // Once is not enough: the worker may exit a moment later.
         looks_dying = if pid.is_some_and(procfs::is_dying) {
             looks_dying + 1
         } else {
@@ -431,7 +435,7 @@ async fn or_give_up(
         };
         if looks_dying == 2 {
             return Err(io::Error::other(
-                "killed, but a thread of it waits in the kernel and cannot end (FUSE, NFS)",
+                "killed, but one of its threads hangs in the kernel and cannot exit (FUSE, NFS)",
             ));
         }
     }

@@ -1,14 +1,14 @@
-//! A runtime's command line, as far as it has to be understood: the subcommand, the container, a
-//! few files. Pure.
+//! Parses the parts of a runtime's command line that the front needs: the subcommand, the
+//! container's id, and some options. Pure.
 //!
-//! crun parses as argp(3) does, runc as Go's flag package: `-b DIR`, `-bDIR`, `--bundle DIR`,
-//! `--bundle=DIR` and `-bundle DIR` are all in use. Both stop at the first word that is no option.
-//! Whatever is not known here goes on to the runtime as it is.
+//! crun parses its arguments with argp(3), runc with Go's flag package: `-b DIR`, `-bDIR`,
+//! `--bundle DIR`, `--bundle=DIR` and `-bundle DIR` are all in use. Both stop at the first word
+//! that is not an option. Unknown words are passed on unchanged.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Options that take a value, with their one letter.
+/// Options that take a value: the long name, and the letter of the short one.
 type WithValue = [(&'static str, Option<u8>)];
 
 const GLOBAL: &WithValue = &[
@@ -42,13 +42,13 @@ const EXEC: &WithValue = &[
     ("cgroup", None),
 ];
 
-/// What the command line asks for.
+/// The kind of a subcommand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
     /// create, run
     Create,
     Exec,
-    /// Everything that starts no process in a container.
+    /// Subcommands that start no process in a container.
     Other,
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Task {
 pub(super) struct CommandLine {
     words: Vec<OsString>,
     pub(super) task: Task,
-    /// The first word behind the subcommand's options: the container's id.
+    /// The index of the container's id: the first word behind the subcommand's options.
     id: Option<usize>,
     global: Vec<PlacedOption>,
     own: Vec<PlacedOption>,
@@ -68,10 +68,10 @@ pub(super) struct CommandLine {
 #[derive(Debug)]
 struct PlacedOption {
     name: &'static str,
-    /// The word in which the value stands, and where in it.
+    /// The index of the word with the value, and the offset of the value in that word.
     word: usize,
     start: usize,
-    /// The word in which the option begins.
+    /// The index of the word with the name.
     first: usize,
 }
 
@@ -111,17 +111,17 @@ impl CommandLine {
         self.id.map(|index| self.words[index].as_os_str())
     }
 
-    /// The value of a global option; the last one counts.
+    /// The value of a global option. If it is given several times, the last value is returned.
     pub(super) fn global(&self, name: &str) -> Option<&OsStr> {
         self.value(self.global.iter().rfind(|found| found.name == name)?)
     }
 
-    /// The value of an option of the subcommand.
+    /// The value of an option of the subcommand. As above, the last one is returned.
     pub(super) fn own(&self, name: &str) -> Option<&OsStr> {
         self.value(self.own.iter().rfind(|found| found.name == name)?)
     }
 
-    /// All values of an option that may be given several times.
+    /// All values of a repeatable option of the subcommand.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a OsStr> {
         let found = self.own.iter().filter(move |found| found.name == name);
         found.filter_map(|found| self.value(found))
@@ -132,7 +132,7 @@ impl CommandLine {
         Some(OsStr::from_bytes(&word.as_bytes()[found.start..]))
     }
 
-    /// Gives each occurrence of the subcommand's option `name` this value.
+    /// Replaces the value of the subcommand's option `name`, at each occurrence.
     pub(super) fn set(&mut self, name: &str, value: &OsStr) {
         for found in self.own.iter().filter(|found| found.name == name) {
             if let Some(word) = self.words.get_mut(found.word) {
@@ -143,8 +143,8 @@ impl CommandLine {
         }
     }
 
-    /// Takes all occurrences of the subcommand's option `name` away, and adds others right behind
-    /// the subcommand.
+    /// Removes all occurrences of the subcommand's option `without`, and inserts `added` behind the
+    /// subcommand.
     pub(super) fn into_words(self, without: &str, added: &[OsString]) -> Vec<OsString> {
         let gone = |index: usize| {
             self.own
@@ -181,7 +181,7 @@ fn options(
         }
         let first = index;
         if let Some((name, value)) = with_value(bytes, known) {
-            // In this word, or all of the next one.
+            // The value is the rest of this word, or the next one.
             let (word, start) = match value {
                 Some(start) => (index, start),
                 None => (index + 1, 0),
@@ -199,7 +199,7 @@ fn options(
     (found, index.min(words.len()))
 }
 
-/// The option of `known` that this word is, and where in it its value begins.
+/// The option of `known` that this word names, and the offset of its value if it is in this word.
 fn with_value(word: &[u8], known: &'static WithValue) -> Option<(&'static str, Option<usize>)> {
     let dashes = if word.starts_with(b"--") { 2 } else { 1 };
     let name_end = word.iter().position(|byte| *byte == b'=');
@@ -211,14 +211,14 @@ fn with_value(word: &[u8], known: &'static WithValue) -> Option<(&'static str, O
     if dashes == 2 {
         return None;
     }
-    // Letters in one word, the last of which may have a value.
+    // A word of short options, such as -db: the first one with a value takes the rest as the value.
     let (at, (long, _)) = word[1..].iter().enumerate().find_map(|(at, letter)| {
         let option = known.iter().find(|(_, short)| *short == Some(*letter))?;
         Some((at + 1, option))
     })?;
     let value = match word.get(at + 1) {
         None => None,
-        // runc's way; crun's option of one letter has no such thing.
+        // runc accepts -b=DIR, crun does not.
         Some(b'=') => Some(at + 2),
         Some(_) => Some(at + 1),
     };
@@ -236,7 +236,8 @@ mod tests {
     #[test]
     fn a_subcommand_is_found_behind_global_options_of_all_kinds() {
         for line in [
-            "--log-format=json --log /a/b --cgroup-manager disabled create --bundle /x --pid-file p id",
+            "--log-format=json --log /a/b --cgroup-manager disabled create --bundle /x \
+             --pid-file p id",
             "--root /r --systemd-cgroup create -b/x id",
             "-root /r -debug run -bundle=/x id",
             "--debug run -db /x id",
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(parse("--root").task, Task::Other);
     }
 
-    /// Words from a seed (xorshift64*), of which most mean something to one runtime or the other.
+    /// Random words (xorshift64*), most of which mean something to one of the runtimes.
     struct Random(u64);
 
     impl Random {

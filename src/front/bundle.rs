@@ -1,8 +1,8 @@
-//! Profiles on disk: a base is read from a file, and the woven profile goes into a bundle's
+//! Profiles on disk: reads a base profile, and writes the resulting profile into a bundle's
 //! config.json.
 //!
-//! config.json is replaced in one step (a temporary file beside it, fsync, rename), so that a crash
-//! never leaves half of it, and every other key stays as it was and where it was.
+//! config.json is replaced atomically (temporary file, fsync, rename): a crash never leaves a
+//! partial file. All other keys keep their values and their order.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,14 +16,14 @@ use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::syscalls::profile::{self, Format, Request, Runtime, USUAL_CAPABILITIES};
 
-/// The usual container profile, as Debian's golang-github-containers-common and the other
-/// distributions ship it.
+/// The usual container profile, from Debian's golang-github-containers-common and its counterparts
+/// in other distributions.
 const DEFAULT_PROFILE: &str = "/usr/share/containers/seccomp.json";
 
-/// What a profile is woven into.
+/// The profile that the rules are added to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Base {
-    /// Everything is allowed
+    /// A profile that allows everything
     Allow,
     /// The usual container profile, /usr/share/containers/seccomp.json
     Default,
@@ -57,13 +57,13 @@ impl Base {
     }
 }
 
-/// How a profile is asked for on the command line.
+/// The options for a profile.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wish<'a> {
     pub(crate) base: Option<Base>,
     pub(crate) runtime: Runtime,
     pub(crate) listener_path: Option<&'a str>,
-    /// Calls that have no names are denied already, by [`profile::denial`].
+    /// Calls unknown to libseccomp are denied already, by [`profile::denial`].
     pub(crate) is_denied: bool,
 }
 
@@ -80,7 +80,7 @@ impl<'a> Wish<'a> {
     }
 }
 
-/// The profile as a whole file.
+/// The profile as a file of its own.
 pub(crate) fn standalone(wish: Wish, format: Format) -> Result<Map<String, Value>, Error> {
     let base = wish.base.unwrap_or(Base::Allow);
     profile::weave(&base.load()?, &wish.request(format, &USUAL_CAPABILITIES)).map_err(|reason| {
@@ -91,11 +91,11 @@ pub(crate) fn standalone(wish: Wish, format: Format) -> Result<Map<String, Value
     })
 }
 
-/// Puts the profile into `bundle`/config.json. Without a wish for a base, a profile that is there
-/// is extended. The result is `false` if it lets calls through that cannot be answered, since they
-/// have no names.
+/// Adds the rules to `bundle`/config.json. Unless a base is given, the profile in it is extended.
+/// Returns `false` if the profile allows calls that cannot be handled because libseccomp does not
+/// know their names.
 pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<bool, Error> {
-    // A symbolic link stays one: its target is replaced.
+    // If it is a symbolic link, the link stays and its target is replaced.
     let path = bundle.join("config.json");
     let path = fs::canonicalize(&path).map_err(|source| Error::at(path, source))?;
     let mut config = read_object(&path)?;
@@ -108,7 +108,7 @@ pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<bool, Error> {
     Ok(!is_open || profile::denial().is_none())
 }
 
-/// Puts the profile into a config.json that was read from `path`.
+/// Adds the rules to a config.json that was read from `path`.
 pub(crate) fn weave_into(
     config: &mut Map<String, Value>,
     path: &Path,
@@ -124,11 +124,11 @@ pub(crate) fn weave_into(
         .entry("linux")
         .or_insert_with(|| Value::Object(Map::new()))
         .as_object_mut()
-        .ok_or_else(|| wrong("its \"linux\" is no object".to_owned()))?;
+        .ok_or_else(|| wrong("its \"linux\" is not an object".to_owned()))?;
     let base = match (wish.base, linux.get("seccomp")) {
         (None, Some(Value::Object(present))) => present.clone(),
         (None, Some(Value::Null) | None) => Base::Allow.load()?,
-        (None, Some(_)) => return Err(wrong("its \"linux.seccomp\" is no object".to_owned())),
+        (None, Some(_)) => return Err(wrong("its \"linux.seccomp\" is not an object".to_owned())),
         (Some(base), _) => base.load()?,
     };
     let woven = profile::weave(&base, &wish.request(Format::Oci, &capabilities)).map_err(wrong)?;
@@ -136,7 +136,7 @@ pub(crate) fn weave_into(
     Ok(())
 }
 
-/// process.capabilities.bounding
+/// The names in process.capabilities.bounding.
 fn capabilities(config: &Map<String, Value>) -> Vec<String> {
     let bounding = config
         .get("process")
@@ -156,7 +156,7 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
     })
 }
 
-/// Replaces the file at once, with its mode kept.
+/// Replaces the file atomically, keeping its mode and, if possible, its owner.
 pub(crate) fn replace(path: &Path, config: &Map<String, Value>) -> Result<(), Error> {
     let write = || -> io::Result<()> {
         let directory = path.parent().unwrap_or(Path::new("/"));
@@ -164,8 +164,8 @@ pub(crate) fn replace(path: &Path, config: &Map<String, Value>) -> Result<(), Er
         let mut file = NamedTempFile::new_in(directory)?;
         let made = file.as_file().metadata()?;
         if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
-            // As root on somebody else's bundle: it stays somebody else's. As somebody else on
-            // root's: who may put a file into the directory may put one of her own there.
+            // Root keeps the owner of another user's file. A user who may write to the directory
+            // of another user's file cannot keep the owner, and may replace the file anyway.
             match fchown(file.as_file(), Some(before.uid()), Some(before.gid())) {
                 Err(error)
                     if !matches!(

@@ -1,5 +1,5 @@
-//! What goes wrong here, told where the runtime would have told it: podman shows its user what
-//! stands in `--log FILE`.
+//! Reports the front's errors in the runtime's log: podman shows its user the content of `--log
+//! FILE`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -11,8 +11,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::error::Error;
 
-/// Adds a line to the runtime's log, in the runtimes' own form of JSON. It is told on standard
-/// error as well, so nothing is lost where there can be no log.
+/// Appends the error to the runtime's log, in the format of the runtimes. Failures are ignored: the
+/// error is also printed on standard error.
 pub(super) fn write(log: &Path, as_json: bool, error: &Error) {
     let Ok(mut file) = OpenOptions::new().append(true).create(true).open(log) else {
         return;
@@ -25,10 +25,10 @@ pub(super) fn write(log: &Path, as_json: bool, error: &Error) {
     let _ = writeln!(file, "{line}");
 }
 
-/// RFC 3339
+/// The time in the format of RFC 3339.
 fn now() -> String {
     let mut text = String::new();
-    // Into a string nothing fails.
+    // Cannot fail for a string.
     let _ = SystemTime.format_time(&mut Writer::new(&mut text));
     text
 }

@@ -1,4 +1,4 @@
-//! Which program is the real runtime.
+//! Finds the real runtime.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::linux::programs;
 use crate::syscalls::profile::Runtime;
 
-/// The names to look for, the better one first.
+/// The names to search for, in order of preference.
 pub(super) fn names(asked: &OsStr) -> [&'static str; 2] {
     match asked.as_encoded_bytes() {
         b"runc" | b"subuidless-runc" => ["runc", "crun"],
@@ -18,8 +18,7 @@ pub(super) fn names(asked: &OsStr) -> [&'static str; 2] {
     }
 }
 
-/// The first of `names` that is a program and not this one, under whatever name this one stands
-/// there.
+/// The first executable file with one of the `names` that is not this program.
 pub(super) fn find(names: [&'static str; 2]) -> Result<PathBuf, Error> {
     let inode = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
     let own = inode(Path::new("/proc/self/exe"));
@@ -30,7 +29,7 @@ pub(super) fn find(names: [&'static str; 2]) -> Result<PathBuf, Error> {
         .ok_or(Error::NoRuntime { names })
 }
 
-/// A runtime that was named by the user: a path, or a name on PATH.
+/// The path of a runtime given by the user: a path, or a name to search for on PATH.
 pub(super) fn named(runtime: &Path) -> Result<PathBuf, Error> {
     if runtime.as_os_str().as_encoded_bytes().contains(&b'/') {
         return Ok(runtime.to_owned());
@@ -41,8 +40,8 @@ pub(super) fn named(runtime: &Path) -> Result<PathBuf, Error> {
     })
 }
 
-/// What a runtime takes, by its file's name: flags of any kind are an error for runc, and unknown
-/// ones may be like it.
+/// The kind of a runtime, by its file name. Unknown runtimes count as runc, which rejects all
+/// seccomp flags.
 pub(crate) fn kind(runtime: &Path) -> Runtime {
     let name = runtime.file_name().unwrap_or_default().to_string_lossy();
     if name.contains("crun") || name.contains("krun") {

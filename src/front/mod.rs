@@ -1,10 +1,11 @@
-//! The runtime front, `subuidless-crun`: what podman and its like call instead of crun or runc.
+//! The runtime front, `subuidless-crun`: the program that podman and others call instead of crun or
+//! runc.
 //!
-//! Where a process is to be started in a container, it sees to a daemon, puts the rules into what
-//! the runtime is going to read, and tells the daemon whom the process is to be. Then it becomes
-//! the runtime, in the same process and with the same arguments. Everything else goes on to the
-//! runtime untouched, and so does everything below `subuidless run`, where somebody answers
-//! already.
+//! If the runtime will start a process in a container, the front finds or starts a daemon, adds the
+//! seccomp rules to the JSON that the runtime will read, and announces the process's user to the
+//! daemon. Then it executes the runtime in the same process, with the same arguments. All other
+//! subcommands are passed on unchanged, and so is everything below `subuidless run`, which is
+//! emulated already.
 
 mod arguments;
 pub(crate) mod bundle;
@@ -37,18 +38,18 @@ use crate::wire::handover::{Announcement, NextUser};
 use arguments::{CommandLine, Task};
 use state::State;
 
-/// The process that becomes the runtime: in its environment, so that it is not found to be the
-/// front once more.
+/// The environment variable with the pid of a front that executes a runtime. A runtime that finds
+/// its own pid there is the front again.
 const BECOMES_RUNTIME: &str = "SUBUIDLESS_BECOMES_RUNTIME";
 
-/// How the front was called.
+/// The arguments of the front.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// The name under which it was called, which says what runtime stands behind it.
+    /// argv[0], which selects the runtime.
     pub(crate) name: OsString,
-    /// The runtime, where it was named.
+    /// The runtime, if it was given.
     pub(crate) runtime: Option<PathBuf>,
-    /// The daemon's socket, where it was named.
+    /// The daemon's socket, if it was given.
     pub(crate) socket: Option<PathBuf>,
     /// The runtime's arguments.
     pub(crate) arguments: Vec<OsString>,
@@ -62,8 +63,7 @@ pub(crate) fn is_front(name: &OsStr) -> bool {
     )
 }
 
-/// Becomes the runtime; comes back only with an error, which has been told to who reads the
-/// runtime's log, too.
+/// Executes the runtime. Returns only on failure; the error is in the runtime's log, too.
 pub(crate) fn run(options: Options) -> Error {
     let line = CommandLine::parse(options.arguments);
     let log = line.global("log").map(PathBuf::from);
@@ -84,7 +84,7 @@ pub(crate) fn run(options: Options) -> Error {
     error
 }
 
-/// The runtime, and what it is called with.
+/// The path of the runtime, and its arguments.
 fn prepare(
     line: CommandLine,
     name: &OsStr,
@@ -95,7 +95,8 @@ fn prepare(
         Some(runtime) => find::named(&runtime)?,
         None => find::find(find::names(name))?,
     };
-    // A copy of this program, or a script that calls it.
+    // This process was the front already: the runtime found was a copy of this program, or a script
+    // that calls it.
     if std::env::var(BECOMES_RUNTIME).is_ok_and(|pid| pid == std::process::id().to_string()) {
         return Err(Error::RuntimeIsFront {
             name: name.to_owned(),
@@ -103,7 +104,7 @@ fn prepare(
     }
     let kind = find::kind(&runtime);
     let arguments = match (line.task, line.id().map(OsStr::to_owned)) {
-        // Without an id the runtime says what is wrong.
+        // Without an id, the runtime reports the error.
         (Task::Other, _) | (_, None) => line.words().to_vec(),
         _ if outer::emulates()? => line.words().to_vec(),
         (Task::Create, Some(id)) => create(line, &id, kind, socket)?,
@@ -112,7 +113,7 @@ fn prepare(
     Ok((runtime, arguments))
 }
 
-/// create, run
+/// `create` and `run`: adds the rules to config.json and announces the user.
 fn create(
     line: CommandLine,
     id: &OsStr,
@@ -121,14 +122,14 @@ fn create(
 ) -> Result<Vec<OsString>, Error> {
     let bundle = PathBuf::from(line.own("bundle").unwrap_or(OsStr::new(".")));
     let path = match line.own("config") {
-        // Relative to where the runtime is called, and not to the bundle.
+        // Relative to the working directory, not to the bundle.
         Some(path) if path != "config.json" => PathBuf::from(path),
         _ => bundle.join("config.json"),
     };
     let mut config = bundle::read_object(&path).map_err(hint)?;
     let mapped = user::maps_of_config(&config);
     if mapped.are_all() && nix::unistd::Uid::effective().is_root() {
-        // The real root's container: the kernel knows all ids.
+        // A container of real root: the kernel knows all ids.
         return Ok(line.words().to_vec());
     }
     limits::require(&[Loss::All, Loss::Ids], &mut |_| {})?;
@@ -153,8 +154,8 @@ fn create(
     hand_over(line, kind, path, &config)
 }
 
-/// A limit of locks means nothing to the kernel, and would be in the way of the identities that are
-/// kept in it.
+/// Removes RLIMIT_LOCKS, which has no effect in the kernel: a low hard limit would leave no room
+/// for cookies (see `crate::identity`).
 fn drop_lock_limit(config: &mut Map<String, Value>) {
     let limits = config
         .get_mut("process")
@@ -164,14 +165,14 @@ fn drop_lock_limit(config: &mut Map<String, Value>) {
     }
 }
 
-/// Denies the runtime, and the container with it, the calls that its profile has no names for. It
-/// takes a capability, or a process that can gain none; `false` where that is missing, as where the
-/// runtime is to make the user namespace.
+/// Denies the runtime, and so the container, the calls whose names libseccomp does not know: no
+/// profile can name them. seccomp(2) requires CAP_SYS_ADMIN or no_new_privs. Returns `false`
+/// without them, as in a process whose runtime has yet to create the user namespace.
 fn deny_unnamed() -> bool {
     profile::denial().is_none_or(|filter| sys::seccomp_restrict(&filter).is_ok())
 }
 
-/// Gives the runtime a config.json to read.
+/// Passes the changed config.json to the runtime. Returns the runtime's arguments.
 fn hand_over(
     mut line: CommandLine,
     kind: Runtime,
@@ -179,7 +180,7 @@ fn hand_over(
     config: &Map<String, Value>,
 ) -> Result<Vec<OsString>, Error> {
     if kind == Runtime::Runc {
-        // It reads the bundle's and no other. A symbolic link stays one.
+        // runc reads only the one in the bundle. If it is a symbolic link, its target is replaced.
         let path = std::fs::canonicalize(&path).unwrap_or(path);
         bundle::replace(&path, config)?;
         return Ok(line.words().to_vec());
@@ -194,14 +195,14 @@ fn hand_over(
     })
 }
 
-/// What the reader of "no such file" may have forgotten.
+/// Adds the way out to the error of a missing config.json.
 fn hint(error: Error) -> Error {
     match error {
         Error::File { path, source } if source.kind() == ErrorKind::NotFound => Error::File {
             path,
             source: std::io::Error::new(
                 ErrorKind::NotFound,
-                "there is none: a bundle is a directory with a config.json, name it with --bundle",
+                "not found: a bundle is a directory with a config.json; name it with --bundle",
             ),
         },
         error => error,
@@ -212,14 +213,14 @@ fn announcement(id: &OsStr, next: NextUser) -> Announcement {
     Announcement::new(id.to_string_lossy().into_owned(), next)
 }
 
-/// Of a process that is put into a container.
+/// The announcement of an `exec`, and the socket of the container's daemon.
 fn announcement_to(state: State, id: &OsStr, next: NextUser) -> (PathBuf, Announcement) {
     let mut announcement = announcement(id, next);
     announcement.bundle = state.bundle;
     (state.listener, announcement)
 }
 
-/// exec
+/// `exec`: announces the user of the new process.
 fn exec(line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, Error> {
     let Some(state) = State::find(id, line.global("root"), kind) else {
         return Ok(line.words().to_vec());
@@ -233,7 +234,7 @@ fn exec(line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, E
     }
 }
 
-/// What is to be executed stands in a file.
+/// `exec --process FILE`.
 fn exec_file(
     mut line: CommandLine,
     id: &OsStr,
@@ -254,7 +255,7 @@ fn exec_file(
     Ok(line.words().to_vec())
 }
 
-/// What is to be executed stands on the command line.
+/// `exec` with the program on the command line.
 fn exec_words(
     mut line: CommandLine,
     id: &OsStr,
@@ -272,7 +273,7 @@ fn exec_words(
                 line.set("user", OsStr::new(&instead));
                 next
             }
-            // The runtime says what is wrong with it.
+            // The runtime reports the error.
             None => return Ok(line.words().to_vec()),
         },
     };
@@ -285,7 +286,7 @@ fn exec_words(
     })
 }
 
-/// The runtime that was asked for, or the one that is there, and what it takes.
+/// The runtime that was given, or the one that is installed, and its kind.
 pub(crate) fn find_runtime(asked: Option<&Path>) -> Result<(PathBuf, Runtime), Error> {
     let path = match asked {
         Some(runtime) => find::named(runtime)?,
@@ -299,15 +300,15 @@ fn utf8(path: &Path) -> Result<&str, Error> {
     path.to_str().ok_or_else(|| {
         Error::at(
             path,
-            std::io::Error::other("the daemon's socket needs a path in UTF-8, to stand in JSON"),
+            std::io::Error::other("the path of the daemon's socket must be UTF-8, for JSON"),
         )
     })
 }
 
-/// A file for the runtime alone, as the name of an open descriptor: what the user wrote stays as it
-/// is.
+/// A path, through a file descriptor of this process, of a memfd with `json`: only the runtime can
+/// read it, and the user's file is not changed.
 pub(crate) fn passed_on(json: &Map<String, Value>) -> Result<OsString, Error> {
-    /// Above what `--preserve-fds` and LISTEN_FDS would hand on to the container.
+    /// Above the file descriptors that `--preserve-fds` and LISTEN_FDS pass on to the container.
     const ABOVE_THOSE_OF_OTHERS: i32 = 512;
     const WHAT: &str = "passing the changed JSON on to the runtime";
     let bytes = serde_json::to_vec(json).doing(WHAT)?;

@@ -1,6 +1,6 @@
-//! Whether somebody answers for this process already, as everywhere below `subuidless run`: the
-//! kernel takes one listener for a tree of processes, so a container in there must do without rules
-//! of its own, and has no need of them.
+//! Detects whether this process is emulated already, as everything below `subuidless run` is. The
+//! kernel allows one listener for a process and its descendants, so a container in there cannot
+//! have rules of its own, and needs none.
 
 use nix::errno::Errno;
 use nix::unistd::{Uid, fchown};
@@ -13,11 +13,13 @@ use crate::linux::sys;
 /// A filter that allows everything: BPF_RET | BPF_K with SECCOMP_RET_ALLOW, a `struct sock_filter`.
 const ALLOW: (u16, [u8; 2], u32) = (0x06, [0; 2], libc::SECCOMP_RET_ALLOW);
 
-/// An id that is mapped only where all are.
+/// An id that is mapped only where all ids are.
 const FAR: Uid = Uid::from_raw(u32::MAX - 2);
 
-/// Whether what is started from here is emulated already.
+/// Whether programs started by this process are emulated already. Fails if another agent has the
+/// listener.
 pub(super) fn emulates() -> Result<bool, Error> {
+    // Unknown before Linux 5.9.
     let filters = Status::of("/proc/self")
         .ok()
         .and_then(|status| status.filters());
@@ -30,7 +32,8 @@ pub(super) fn emulates() -> Result<bool, Error> {
     }
 }
 
-/// The kernel tells only who wants to be another one. A filter is its thread's, and gone with it.
+/// Whether this process has a listener. The only way to find out is to load a filter with another
+/// one: EBUSY. A thread does that, because the filter is gone when the thread exits.
 fn has_listener() -> Result<bool, Error> {
     let attempt = || -> Result<(), Errno> {
         nix::sys::prctl::set_no_new_privs()?;
@@ -46,7 +49,7 @@ fn has_listener() -> Result<bool, Error> {
     Ok(matches!(tried.join(), Ok(Err(Errno::EBUSY))))
 }
 
-/// What fails where nothing is emulated.
+/// Changes an owner, which succeeds only where subuidless answers.
 fn change_owner() -> Result<(), Errno> {
     let file = memfd::create(c"subuidless-outer")?;
     fchown(&file, Some(FAR), None)

@@ -1,10 +1,10 @@
-//! Which daemon a container's listener goes to, and how there comes to be one.
+//! Finds the daemon that a container's listener goes to, or starts one.
 //!
-//! podman runs its runtime as root of a user namespace of its own. A daemon that listens at the
-//! usual place lives outside, and can serve every container of the user. Where there is none, each
-//! container gets a daemon of its own, which ends with it: whoever starts a process here is the
-//! container's monitor in the end, to which the kernel gives what its descendants leave behind, and
-//! conmon waits for all of that. A daemon of several containers would keep the first one's monitor.
+//! podman runs its runtime as root of a new user namespace. A daemon that listens on the usual
+//! socket is outside of it and can serve all containers of the user. Without one, each container
+//! gets a daemon of its own, which exits with it. conmon, the container's monitor, is a child
+//! subreaper (prctl(2)): a daemon started here becomes its child, and conmon waits for all of them.
+//! A daemon of several containers would keep the first one's conmon alive.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -27,14 +27,13 @@ use crate::wire::handover::{Announcement, HEARD};
 use crate::wire::mode::Daemon;
 use crate::wire::rundir;
 
-/// A daemon that the front has started ends after so many seconds without any container.
+/// Seconds without a container after which a daemon started by the front exits.
 const IDLE: u64 = 60;
-/// For an answer, and for a new daemon.
+/// The time limit for connecting, and for each read and write.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Tells a daemon of the container that comes next, starting one if there is none. The result is
-/// the daemon's socket.
+/// Announces a container to a daemon, starting one if there is none. Returns the daemon's socket.
 pub(super) fn announce(
     asked: Option<PathBuf>,
     announcement: &Announcement,
@@ -46,12 +45,12 @@ pub(super) fn announce(
             false => start_for_one(&rundir::room()?, announcement),
         };
     };
-    // The runtime asks nobody whom it sends the listener to.
+    // The runtime does not check who receives the listener.
     rundir::refuse_replaceable(&own).map_err(|source| Error::SocketPlace {
         path: own.clone(),
         source,
     })?;
-    // A daemon may be about to end, having had nothing to do, or somebody else may be starting one.
+    // An idle daemon may be exiting right now, or another process may be starting one.
     let mut failure = None;
     for _ in 0..3 {
         if tell(&own, announcement)? {
@@ -63,12 +62,12 @@ pub(super) fn announce(
         true => Ok(own),
         false => Err(failure.unwrap_or_else(|| Error::NoDaemon {
             path: own,
-            reason: "it ended at once".to_owned(),
+            reason: "it exited at once".to_owned(),
         })),
     }
 }
 
-/// Starts a daemon for the container that is announced, and no other.
+/// Starts a daemon for the announced container only.
 fn start_for_one(directory: &Path, announcement: &Announcement) -> Result<PathBuf, Error> {
     const ATTEMPTS: u32 = 3;
     remove_left_over(directory);
@@ -76,7 +75,7 @@ fn start_for_one(directory: &Path, announcement: &Announcement) -> Result<PathBu
     let name = format!("userns-{namespace}-{}", std::process::id());
     let mut failure = None;
     for attempt in 0..ATTEMPTS {
-        // A container may live on that was started by a process of the same number.
+        // The container of an earlier process with this pid may still run.
         let socket = directory.join(format!("{name}-{attempt}.sock"));
         match start(&socket, true) {
             Ok(()) if tell(&socket, announcement)? => return Ok(socket),
@@ -86,13 +85,13 @@ fn start_for_one(directory: &Path, announcement: &Announcement) -> Result<PathBu
     }
     Err(failure.unwrap_or_else(|| Error::NoDaemon {
         path: directory.join(name),
-        reason: "it ended at once".to_owned(),
+        reason: "it exited at once".to_owned(),
     }))
 }
 
-/// Sockets of such daemons that were killed: nobody else would ever listen there.
+/// Removes the sockets of such daemons that were killed: no other daemon would reuse the names.
 fn remove_left_over(directory: &Path) {
-    // A daemon that starts holds this lock until it listens.
+    // A starting daemon holds this lock until it listens.
     let lock = File::open(directory)
         .map(|directory| Flock::lock(directory, FlockArg::LockExclusiveNonblock));
     let Ok(Ok(_lock)) = lock else {
@@ -103,13 +102,13 @@ fn remove_left_over(directory: &Path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let is_ours = name.starts_with("userns-") && name.ends_with(".sock");
         if is_ours && sys::is_bound(&path) == Ok(false) {
-            // Or the next one does it.
+            // If this fails, the next front tries again.
             let _ = fs::remove_file(&path);
         }
     }
 }
 
-/// `false`: nobody listens there.
+/// Sends the announcement to `socket`. Returns `false` if no daemon listens there.
 fn tell(socket: &Path, announcement: &Announcement) -> Result<bool, Error> {
     let failed = |source| Error::Announce {
         path: socket.to_owned(),
@@ -120,7 +119,7 @@ fn tell(socket: &Path, announcement: &Announcement) -> Result<bool, Error> {
         match sys::connect_unix(socket) {
             Ok(connection) => break connection,
             Err(Errno::ENOENT | Errno::ECONNREFUSED) => return Ok(false),
-            // Its queue is full.
+            // connect(2): the backlog of the socket is full.
             Err(Errno::EAGAIN) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
             Err(errno) => return Err(failed(errno.into())),
         }
@@ -128,9 +127,9 @@ fn tell(socket: &Path, announcement: &Announcement) -> Result<bool, Error> {
     match converse(&mut connection, announcement) {
         Ok(true) => Ok(true),
         Ok(false) => Err(failed(io::Error::other(
-            "it refuses: it may be an older one than this program",
+            "it refused: if it is older than this program, restart it",
         ))),
-        // It has ended in this moment.
+        // The daemon has just exited.
         Err(error)
             if matches!(
                 error.kind(),
@@ -159,7 +158,7 @@ fn converse(connection: &mut UnixStream, announcement: &Announcement) -> io::Res
     }
 }
 
-/// Starts a daemon on `socket`, and waits until it listens.
+/// Starts a daemon on `socket` and waits until it listens.
 fn start(socket: &Path, for_one: bool) -> Result<(), Error> {
     let daemon = Daemon {
         log: log::Settings::default(),

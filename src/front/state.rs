@@ -1,4 +1,4 @@
-//! What a runtime has noted down of a container that runs.
+//! Reads the state files that a runtime keeps of a running container.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,19 +20,19 @@ use crate::wire::rundir;
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// Its first process.
+    /// The container's first process.
     first: Noted,
-    /// Where it was made; runtimes may keep several containers of one name, in different places.
+    /// The bundle, which distinguishes containers with the same id in different state directories.
     pub(super) bundle: Option<String>,
-    /// Where the listener of each of its processes goes.
+    /// The socket to which the runtime sends the listener of each process.
     pub(super) listener: PathBuf,
-    /// Whom that was to be, where the runtime has been told otherwise.
+    /// The user requested for the first process, if the front has given the runtime another one.
     pub(super) user: Option<ProcessUser>,
 }
 
 impl State {
-    /// `None` for a container that the runtime does not know, and for one whose processes notify
-    /// nobody: it was not started by the front.
+    /// Finds a running container. Returns `None` if the runtime does not know it, or if its profile
+    /// has no listener: then the front did not start it.
     pub(super) fn find(id: &OsStr, root: Option<&OsStr>, kind: Runtime) -> Option<Self> {
         let name = match kind {
             Runtime::Crun => "crun",
@@ -48,7 +48,7 @@ impl State {
         found.filter(|state| state.first.hold().is_some())
     }
 
-    /// The first process.
+    /// The pid of the first process.
     pub(super) fn pid(&self) -> u32 {
         self.first.pid
     }
@@ -88,7 +88,7 @@ fn noted_bundle(root: &Path, id: &str, kind: Runtime, state: &Value) -> Option<S
     }
 }
 
-/// One of runc's, which are of the form KEY=VALUE.
+/// The value of one of runc's labels, which have the form KEY=VALUE.
 fn label<'a>(state: &'a Value, key: &str) -> Option<&'a str> {
     let labels = state.get("config")?.get("labels")?.as_array()?;
     labels
@@ -96,11 +96,11 @@ fn label<'a>(state: &'a Value, key: &str) -> Option<&'a str> {
         .find_map(|label| label.as_str()?.strip_prefix(key)?.strip_prefix('='))
 }
 
-/// What a runtime has noted down of a container's first process.
+/// A container's first process, as recorded by the runtime.
 #[derive(Debug)]
 struct Noted {
     pid: u32,
-    /// Before crun 0.15 it noted none.
+    /// `None` before crun 0.15.
     start_time: Option<u64>,
 }
 
@@ -117,7 +117,7 @@ impl Noted {
         })
     }
 
-    /// The process, if it lives; the number may be somebody else's by now.
+    /// Opens a pidfd of the process. Returns `None` if it has exited, even if its pid was reused.
     fn hold(&self) -> Option<FirstProcess> {
         let pidfd = sys::process_pidfd(self.pid).ok()?;
         let is_it = match self.start_time {
@@ -125,7 +125,7 @@ impl Noted {
                 let stat = Stat::of(format_args!("/proc/{}", self.pid)).ok()?;
                 stat.start_time() == Some(noted)
             }
-            // The first of its pid namespace.
+            // Without a start time: it must be pid 1 of its pid namespace.
             None => {
                 let process = File::open(format!("/proc/{}", self.pid)).ok()?;
                 let status = Status::in_directory(&process).ok()?;
@@ -136,12 +136,12 @@ impl Noted {
             pid: self.pid,
             pidfd,
         };
-        // What was read was of the process that is held, if that has not ended yet.
+        // /proc/PID was that of the pidfd's process if that process still lives.
         (is_it && first.lives()).then_some(first)
     }
 }
 
-/// The first process of a container: no other can come in its place.
+/// The first process of a container, held by a pidfd so that it cannot be confused with another.
 #[derive(Debug)]
 pub(crate) struct FirstProcess {
     pub(crate) pid: u32,
@@ -149,7 +149,7 @@ pub(crate) struct FirstProcess {
 }
 
 impl FirstProcess {
-    /// Of the container `id` of a runtime whose state is below `root`, if it lives.
+    /// The first process of the container `id`, if it lives. The state of the runtime is in `root`.
     pub(crate) fn find(root: &Path, id: &str, kind: Runtime) -> Option<Self> {
         Noted::read(root, id, kind)?.hold()
     }
@@ -201,7 +201,8 @@ mod tests {
     #[test]
     fn the_files_of_crun_and_runc_name_the_first_process_and_the_socket() {
         let user = json!({"uid": 9, "gid": 0, "additionalGids": [7]}).to_string();
-        let config = |seccomp: Value| json!({"linux": {"seccomp": seccomp}, "annotations": {ANNOTATION: user}});
+        let note = json!({ANNOTATION: user});
+        let config = |seccomp| json!({"linux": {"seccomp": seccomp}, "annotations": note});
         let status = ("status", json!({"pid": 7}));
         let ours = ("config.json", config(json!({"listenerPath": "/s"})));
         assert_eq!(

@@ -1,9 +1,9 @@
-//! Whom a process is to be, taken out of its JSON.
+//! Takes the user of a process out of its JSON.
 //!
-//! A runtime changes ids before the emulation can help it in all cases (noNewPrivileges, crun's
-//! chown of a terminal), so it is told to change none: an id that the container's user namespace
-//! does not map is replaced by one that it does, and the daemon is told of the real wish.
-//! noNewPrivileges and capabilities stay as they are: the kernel holds the process to them.
+//! In some cases a runtime changes ids before its calls are emulated (noNewPrivileges, crun's chown
+//! of a terminal). So ids that the container's user namespace does not map are replaced by mapped
+//! ones, the *stand-in*, and the daemon is told the requested user. noNewPrivileges and
+//! capabilities are not changed: the kernel enforces them.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -16,22 +16,22 @@ use crate::syscalls::profile::Runtime;
 use crate::wire::config;
 use crate::wire::handover::{NextUser, ProcessUser};
 
-/// In what the runtime keeps of config.json: the wish, for processes that are started later; and
-/// where config.json itself is changed, for the next time.
+/// The annotation with the requested user: in the runtime's copy of config.json for later `exec`s,
+/// and in config.json itself, if that is changed in place, for the next run.
 pub(super) const ANNOTATION: &str = "io.subuidless.process.user";
 
-/// Those of this process's user namespace.
+/// The id maps of this process's user namespace.
 pub(super) fn own_maps() -> IdMaps {
     IdMaps::of("/proc/self").unwrap_or_else(|_| IdMaps::root_only())
 }
 
-/// Those of the container that config.json describes.
+/// The id maps of the container that config.json describes.
 pub(super) fn maps_of_config(config: &Map<String, Value>) -> IdMaps {
     let Some(namespace) = user_namespace(config) else {
         return own_maps();
     };
     if let Some(path) = namespace.get("path").and_then(Value::as_str) {
-        // Of another container, most likely: /proc/PID/ns/user.
+        // Usually that of another container: /proc/PID/ns/user.
         let process = path.strip_suffix("/ns/user");
         let maps = process
             .filter(|it| it.starts_with("/proc/"))
@@ -49,12 +49,13 @@ pub(super) fn maps_of_config(config: &Map<String, Value>) -> IdMaps {
     };
     match (mappings("uidMappings"), mappings("gidMappings")) {
         (Some(uids), Some(gids)) => IdMaps { uids, gids },
-        // What runtimes make of it.
+        // The default of the runtimes.
         _ => IdMaps::root_only(),
     }
 }
 
-/// Whom the runtime makes a process that is to be `wish`; `None`: just that.
+/// The uid and gid to give to the runtime in place of `wish`. Returns `None` if `wish` itself is
+/// mapped and has no supplementary groups.
 fn stand_in(mapped: &IdMaps, wish: &ProcessUser) -> Option<(u32, u32)> {
     let is_mapped = mapped.uids.contains(wish.uid) && mapped.gids.contains(wish.gid);
     if is_mapped && wish.additional_gids.is_empty() {
@@ -74,7 +75,8 @@ pub(super) fn user_namespace(config: &Map<String, Value>) -> Option<&Value> {
         .find(|namespace| namespace.get("type").and_then(Value::as_str) == Some("user"))
 }
 
-/// Takes the user out of a `process` object that the runtime is to read.
+/// Replaces the user in a `process` object by a stand-in if necessary. Returns the user to
+/// announce.
 pub(super) fn take(process: &mut Map<String, Value>, mapped: &IdMaps) -> NextUser {
     let wish = config::user(process);
     let Some((uid, gid)) = stand_in(mapped, &wish) else {
@@ -82,7 +84,7 @@ pub(super) fn take(process: &mut Map<String, Value>, mapped: &IdMaps) -> NextUse
     };
     let user = process.entry("user").or_insert_with(|| json!({}));
     if let Value::Object(user) = user {
-        // What else is there (umask) stays.
+        // Other keys, such as umask, are kept.
         user.insert("uid".into(), uid.into());
         user.insert("gid".into(), gid.into());
         user.remove("additionalGids");
@@ -93,10 +95,10 @@ pub(super) fn take(process: &mut Map<String, Value>, mapped: &IdMaps) -> NextUse
     NextUser::User(wish)
 }
 
-/// A process that gains capabilities by execve(2) is no longer dumpable (kernel/cred.c,
-/// commit_creds), and its own files in /proc are closed to it. To the kernel the stand-in is root,
-/// and gains the whole bounding set; unless it has that before. What the program has of it is the
-/// emulation's business.
+/// Keeps the process dumpable over execve(2). One that gains capabilities is no longer dumpable
+/// (kernel/cred.c, commit_creds), and cannot open its own files in /proc. To the kernel the
+/// stand-in is root and gains the whole bounding set, unless that is permitted before. The
+/// emulation decides which capabilities the program sees.
 fn keep_dumpable(process: &mut Map<String, Value>) {
     let is_true = |value: &Value| value.as_bool() == Some(true);
     if process.get("noNewPrivileges").is_some_and(is_true) {
@@ -110,7 +112,8 @@ fn keep_dumpable(process: &mut Map<String, Value>) {
     }
 }
 
-/// Root is told of all the same: her terminal may be one that was somebody else's.
+/// The announcement of a user that is mapped. Root is announced, too: the terminal may have had
+/// another owner before.
 fn as_mapped(wish: ProcessUser) -> NextUser {
     match (wish.uid, wish.gid) {
         (0, 0) => NextUser::User(wish),
@@ -118,7 +121,8 @@ fn as_mapped(wish: ProcessUser) -> NextUser {
     }
 }
 
-/// As [`take`], of a config.json, which may have been changed in place before.
+/// As [`take`], for a config.json, which an earlier run may have changed in place. Adds the
+/// annotation.
 pub(super) fn take_and_note(config: &mut Map<String, Value>, mapped: &IdMaps) -> NextUser {
     let noted = config
         .get("annotations")
@@ -170,8 +174,8 @@ pub(super) fn of_option(
     })
 }
 
-/// Gives the process a HOME where it has none, and where `kind` of runtime would take an empty one
-/// for none: it would give it the stand-in's.
+/// Adds HOME to the environment if it is not set; otherwise the runtime would use that of the
+/// stand-in. To runc an empty HOME counts as not set.
 pub(super) fn add_home(
     process: &mut Map<String, Value>,
     rootfs: &Path,
@@ -198,7 +202,7 @@ pub(super) fn add_home(
     environment.push(format!("HOME={home}").into());
 }
 
-/// passwd(5)
+/// The home directory of a uid in passwd(5).
 fn home(rootfs: &Path, uid: u32) -> Option<String> {
     let mut its = accounts(rootfs).filter(|account| account.uid == uid);
     its.find_map(|account| account.home)

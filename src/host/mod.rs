@@ -1,5 +1,5 @@
-//! What a user asks of this host: can it do the job (`check`), who runs on it (`look`), make it the
-//! habit (`install`).
+//! The host, for its user: `check` tests whether it can run containers, `install` sets it up, and
+//! `look` (`status`, `trace`) shows what runs on it.
 
 pub(crate) mod check;
 pub(crate) mod install;

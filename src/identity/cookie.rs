@@ -1,17 +1,17 @@
-//! What a process carries of its identity: 64 bits in its soft RLIMIT_LOCKS, and a few in a
-//! thread's timer slack. Pure.
+//! The encoding of identities: 64 bits in the soft RLIMIT_LOCKS of a process, and a record's number
+//! in the timer slack of a thread. Pure.
 //!
-//! RLIMIT_LOCKS means nothing since Linux 2.4.25, prlimit(2) sets it from outside, and fork and
-//! exec hand it on. It belongs to the process. Where the threads of one differ, each bears its own
-//! [`Tag`]: its timer slack is the usual 50 µs and as many nanoseconds more as its record's number
-//! says (16 µs at the most), and clone and exec hand that on, too.
+//! RLIMIT_LOCKS has had no effect since Linux 2.4.25, prlimit(2) sets it from outside, and fork and
+//! exec copy it. It belongs to the process. Where its threads differ, each has a [`Tag`]: its timer
+//! slack is the usual 50 µs plus the record's number in nanoseconds (at most 16 µs). clone and exec
+//! copy that, too.
 
 /// The number of a record in the container's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Index(u16);
 
 impl Index {
-    /// No record: the credentials that every process starts with.
+    /// No record: the initial credentials, with which every process starts.
     pub(crate) const INITIAL: Self = Self((1 << INDEX_BITS) - 1);
 
     pub(crate) fn new(number: usize) -> Option<Self> {
@@ -21,13 +21,13 @@ impl Index {
             .map(Self)
     }
 
-    /// The low bits of `bits`.
+    /// The index in the low bits of `bits`; the others are ignored.
     fn from_bits(bits: u64) -> Self {
         let [low, high, ..] = (bits & INDEX_MASK).to_le_bytes();
         Self(u16::from_le_bytes([low, high]))
     }
 
-    /// For keeping it somewhere.
+    /// The number for storing elsewhere; [`Index::from_raw`] is its inverse.
     pub(crate) fn as_raw(self) -> u16 {
         self.0
     }
@@ -41,13 +41,15 @@ impl Index {
     }
 }
 
-/// More would not fit into a cookie, and nobody has as many users in one container.
+/// As many as fit into a cookie, whose last number is [`Index::INITIAL`].
 pub(crate) const MAX_RECORDS: usize = (1 << INDEX_BITS) - 1;
 
 const INDEX_BITS: u32 = 14;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 const FINGERPRINT_BITS: u32 = 20;
 const FINGERPRINT_MASK: u64 = (1 << FINGERPRINT_BITS) - 1;
+// The layout of a cookie, from the low bits up: the record, the record after a pending execve(2),
+// the fingerprint, four flags; the mark is in the highest 12 bits.
 const AFTER: u32 = INDEX_BITS;
 const FINGERPRINT: u32 = AFTER + INDEX_BITS;
 const THREADS: u64 = 1 << (FINGERPRINT + FINGERPRINT_BITS);
@@ -57,37 +59,38 @@ const CONFINED: u64 = UNCHECKED << 1;
 const MARK: u32 = 52;
 
 const _: () = assert!(CONFINED < 1 << MARK);
-/// No limit that anybody would set begins like this.
+/// The mark: the high bits of no limit that people set.
 const OURS: u64 = 0x5b1;
 
-/// What the soft limit says.
+/// The content of the soft limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cookie {
     pub(crate) record: Index,
-    /// Threads may differ: those that bear a tag have its record.
+    /// Threads may differ: a thread with a tag has the tag's record.
     pub(crate) threads_differ: bool,
-    /// The process has restricted itself in a way that a worker does not share.
+    /// The process has restricted itself (landlock(7)).
     pub(crate) confined: bool,
     pub(crate) exec: Option<PendingExec>,
 }
 
-/// An execve(2) that was let go on, and changes the credentials if it succeeds.
+/// An execve(2) that was left to the kernel and changes the credentials if it succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PendingExec {
-    /// Of the program that called it.
+    /// The fingerprint of the calling program.
     pub(crate) fingerprint: Fingerprint,
+    /// The record after success.
     pub(crate) record: Index,
-    /// The program could not be looked at before: whether it is a set-user-ID one is seen
+    /// The program could not be inspected before: whether it is set-user-ID is determined
     /// afterwards.
     pub(crate) unchecked: bool,
 }
 
-/// Tells one program's memory from another's.
+/// A hash that distinguishes the memory of one program from that of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// Of addresses that differ from program to program, and from run to run where they are random.
+    /// A hash of addresses that differ between programs, and between runs if they are randomized.
     pub(crate) fn of(addresses: &[u64]) -> Self {
         let mixed = addresses.iter().fold(0u64, |hash, address| {
             (hash ^ address)
@@ -110,7 +113,7 @@ impl Cookie {
         }
     }
 
-    /// With one record for all threads, and nothing pending.
+    /// The cookie with one record for all threads and no pending execve(2).
     pub(crate) fn settled(self, record: Index) -> Self {
         Self {
             confined: self.confined,
@@ -118,7 +121,7 @@ impl Cookie {
         }
     }
 
-    /// `None` for a limit that is none of ours.
+    /// Returns `None` for a limit without the mark.
     pub(crate) fn decode(limit: u64) -> Option<Self> {
         if limit >> MARK != OURS {
             return None;
@@ -164,13 +167,13 @@ pub(crate) const USUAL_SLACK: u64 = 50_000;
 pub(crate) struct Tag(pub(crate) Index);
 
 impl Tag {
-    /// `None` for a slack that says nothing.
+    /// Returns `None` for a timer slack that is not a tag.
     pub(crate) fn decode(slack: u64) -> Option<Self> {
         let number = slack.checked_sub(USUAL_SLACK + 1)?;
         (number <= INDEX_MASK).then(|| Self(Index::from_bits(number)))
     }
 
-    /// In nanoseconds.
+    /// The timer slack, in nanoseconds.
     pub(crate) fn encode(self) -> u64 {
         USUAL_SLACK + 1 + u64::from(self.0.0)
     }

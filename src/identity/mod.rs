@@ -1,11 +1,12 @@
-//! Who a process is to the container: its emulated credentials, and where they live.
+//! The emulated credentials of processes, and where they are stored.
 //!
-//! The kernel itself hands them on: a process bears a [cookie] in an obsolete limit that fork and
-//! exec inherit, and the cookie names a record in the container's [table]. So nothing has to trap
-//! clone(2), no worker has to remember a process, and none has to be told of its end.
+//! A process has a [cookie] in an obsolete limit, which the kernel copies on fork and exec. The
+//! cookie is the number of a record in the container's [table]. So clone(2) need not be trapped,
+//! and no worker tracks processes or learns of their end.
 //!
-//! The caller's working directory must be the host's procfs (see [`crate::linux::procfs`]). A process is
-//! named by a thread's id, so what changes one is called only while that thread is known to wait.
+//! The caller's working directory must be the host's procfs (see [`crate::linux::procfs`]). A
+//! process is named by the id of one of its threads, so a process is changed only while that thread
+//! is known to wait for an answer.
 
 mod cookie;
 mod record;
@@ -32,18 +33,18 @@ use cookie::{Cookie, Fingerprint, PendingExec, Tag, USUAL_SLACK};
 #[derive(Debug)]
 pub(crate) struct Identities {
     table: Table,
-    /// What a process has that has never changed its credentials.
+    /// The credentials of a process that has never changed them.
     pub(crate) initial: Credentials,
     lock: Mutex<()>,
     tag_failure_reported: AtomicBool,
 }
 
-/// What a thread's cookie leads to.
+/// The record that a thread's cookie leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lookup {
     Record(Index),
-    /// It has executed a program that nobody could look at before: with that program's set-ID bits
-    /// it may be more.
+    /// The thread has executed a program that could not be inspected before: its set-ID bits, if it
+    /// has any, are still to be applied to this record.
     Unchecked(Index),
 }
 
@@ -62,28 +63,31 @@ impl Identities {
         self.table.anyone_changed()
     }
 
-    /// Whether any process may live in a user namespace of its own, in which nothing of this means
-    /// anything.
+    /// Whether any process may live in a user namespace below the container's, where emulated
+    /// credentials do not apply.
     pub(crate) fn anyone_nested(&self) -> bool {
         self.table.anyone_nested()
     }
 
+    /// Notes that a process may enter a user namespace below the container's.
     pub(crate) fn expect_nested(&self) {
         self.table.set_nested();
     }
 
+    /// The credentials in the record `index`, or the initial ones if there is no such record.
     pub(crate) fn get(&self, index: Index) -> Credentials {
         self.table
             .get(index)
             .unwrap_or_else(|| self.initial.clone())
     }
 
-    /// Whether the kernel creates files for `index` as they should be: with the ids that it knows.
+    /// Whether files that the kernel itself creates for `index` have the right owner.
     pub(crate) fn creates_as_kernel(&self, index: Index) -> bool {
         let (uid, gid) = self.ids(index);
         (uid.fs, gid.fs) == (self.initial.uid.fs, self.initial.gid.fs)
     }
 
+    /// As [`Identities::get`], but only the ids.
     pub(crate) fn ids(&self, index: Index) -> (Ids<EmulatedUid>, Ids<EmulatedGid>) {
         self.table
             .ids(index)
@@ -107,8 +111,8 @@ impl Identities {
         }
     }
 
-    /// What lies behind the limit `soft`, which was read from procfs: for looking at other
-    /// processes.
+    /// The record that the soft limit `soft` of another process names, as read from its
+    /// /proc/PID/limits. Tags and a pending execve(2) are ignored.
     pub(crate) fn of_limit(soft: u64) -> Index {
         Cookie::decode(soft).map_or(Index::INITIAL, |cookie| cookie.record)
     }
@@ -126,6 +130,7 @@ impl Identities {
         if cookie.exec.is_none() && !cookie.threads_differ {
             return Ok(Lookup::Record(cookie.record));
         }
+        // Another fingerprint: the pending execve(2) has succeeded, and ended all other threads.
         if let Some(exec) = cookie.exec
             && fingerprint(tid)? != exec.fingerprint
         {
@@ -136,7 +141,7 @@ impl Identities {
             return Ok(Lookup::Record(exec.record));
         }
         let (record, is_tagged) = own_record(tid, cookie);
-        // With a second thread about, an execve(2) of it may still be on its way.
+        // This thread waits for us, so it is not in execve(2) now; another thread could be.
         if is_alone(tid)? {
             write_cookie(tid, cookie.settled(record), hard)?;
             if is_tagged {
@@ -163,15 +168,15 @@ impl Identities {
             }
             return Ok(());
         }
-        // First the thread's own, then what makes it count. Realtime threads have no slack, and
-        // writing it does nothing.
+        // The tag first, then the flag in the cookie that makes tags count. The tag is read back:
+        // realtime threads have no timer slack, and writing it does nothing.
         let tag = Tag(record);
         let written = write_slack(tid, tag.encode());
         if written.is_err() || read_tag(tid) != Some(tag) {
             if !self.tag_failure_reported.swap(true, Ordering::Relaxed) {
                 warn!(
                     ?written,
-                    "a thread of several cannot have ids of its own: the change counts for its process"
+                    "cannot give one thread ids of its own: the change applies to its process"
                 );
             }
             return become_one(tid, cookie, record, hard);
@@ -181,7 +186,8 @@ impl Identities {
                 .into_iter()
                 .all(|other| read_tag(other) == Some(tag))
         {
-            // libc has had the last of them change.
+            // The last thread of a setuid() in libc, which changes the ids of every thread
+            // (nptl(7)).
             return become_one(tid, cookie, record, hard);
         }
         if !cookie.threads_differ {
@@ -194,8 +200,8 @@ impl Identities {
         Ok(())
     }
 
-    /// The thread `tid` is about to execute a program. If that succeeds its process has `after`,
-    /// otherwise nothing has happened.
+    /// Notes that the thread `tid` is about to execute a program: if that succeeds, its process has
+    /// the record `after`, otherwise nothing changes.
     pub(crate) fn expect_exec(
         &self,
         _lock: &ChangeLock,
@@ -233,7 +239,7 @@ impl Identities {
         write_cookie(tid, cookie, hard)
     }
 
-    /// Whether any process may have done so.
+    /// Whether any process may be confined.
     pub(crate) fn anyone_confined(&self) -> bool {
         self.table.anyone_confined()
     }
@@ -242,17 +248,18 @@ impl Identities {
         Ok(read_cookie(tid)?.0.confined)
     }
 
-    /// Whether the thread `tid` has a tag, which a change of its timer slack would remove.
+    /// Whether the thread `tid` has a tag: setting its timer slack would remove it.
     pub(crate) fn is_tagged(tid: u32) -> Result<bool, Errno> {
         Ok(read_cookie(tid)?.0.threads_differ && read_tag(tid).is_some())
     }
 
-    /// The record of `credentials`, new or known.
+    /// The record of `credentials`, added to the table if there is none yet.
     pub(crate) fn number(&self, credentials: &Credentials, locks: &Locks) -> Result<Index, Errno> {
         if *credentials == self.initial {
             return Ok(Index::INITIAL);
         }
         let index = self.table.add(credentials, locks)?;
+        // Securebits alone make no difference to what processes see.
         let securebits = self.initial.securebits;
         let ids_differ = self.initial
             != Credentials {
@@ -266,13 +273,13 @@ impl Identities {
     }
 }
 
-/// Excludes others from the cookies of a container.
+/// The lock on the cookies of a container's processes.
 #[derive(Debug)]
 pub(crate) struct ChangeLock<'a>(
     #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>,
 );
 
-/// The record of one thread as long as no execve(2) has happened, and whether a tag says so.
+/// The record of one thread, regardless of a pending execve(2), and whether its tag names it.
 fn own_record(tid: u32, cookie: Cookie) -> (Index, bool) {
     let tag = match cookie.threads_differ {
         true => read_tag(tid),
@@ -284,7 +291,8 @@ fn own_record(tid: u32, cookie: Cookie) -> (Index, bool) {
     )
 }
 
-/// All threads have one record. First the cookie: a thread without a tag has the cookie's.
+/// Gives all threads one record. The cookie is written first: a thread without a tag has the
+/// cookie's record.
 fn become_one(tid: u32, cookie: Cookie, record: Index, hard: u64) -> Result<(), Errno> {
     write_cookie(tid, cookie.settled(record), hard)?;
     for thread in threads(tid)? {
@@ -293,11 +301,11 @@ fn become_one(tid: u32, cookie: Cookie, record: Index, hard: u64) -> Result<(), 
     Ok(())
 }
 
-/// The cookie, and the hard limit that stays as it is.
+/// The cookie, and the hard limit, which must not change.
 fn read_cookie(tid: u32) -> Result<(Cookie, u64), Errno> {
     match sys::lock_limit(tid) {
         Ok((soft, hard)) => Ok((Cookie::decode(soft).unwrap_or(Cookie::INITIAL), hard)),
-        // Of a process that prlimit(2) keeps closed nobody has ever changed anything.
+        // prlimit(2) is not allowed on this process, so no worker can have written a cookie.
         Err(Errno::EPERM) => Ok((Cookie::INITIAL, u64::MAX)),
         Err(errno) => Err(errno),
     }
@@ -305,18 +313,22 @@ fn read_cookie(tid: u32) -> Result<(Cookie, u64), Errno> {
 
 fn write_cookie(tid: u32, cookie: Cookie, hard: u64) -> Result<(), Errno> {
     let soft = match cookie {
-        // As if nothing had ever happened.
+        // No cookie at all stands for the initial credentials.
         Cookie::INITIAL => hard,
         cookie => cookie.encode(),
     };
     sys::set_lock_limit(tid, soft, hard).inspect_err(|errno| {
-        warn!(tid, %errno, hard, "cannot keep the ids of a process in its RLIMIT_LOCKS, whose hard limit must be unlimited");
+        warn!(
+            tid, %errno, hard,
+            "cannot store the ids of a process in its RLIMIT_LOCKS: the hard limit must be \
+             unlimited"
+        );
     })
 }
 
 /// Whether the thread is the only one of its process.
 fn is_alone(tid: u32) -> Result<bool, Errno> {
-    // A directory for each thread, `.` and `..`.
+    // The link count of /proc/PID/task is 2 and the number of threads.
     let task = fstatat(
         nix::fcntl::AT_FDCWD,
         &procfs::target(tid, "task"),
@@ -331,7 +343,8 @@ fn threads(tid: u32) -> Result<Vec<u32>, Errno> {
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// /proc/PID/stat, proc_pid_stat(5): the addresses that exec gives to a program.
+/// The fingerprint of the program that `tid` runs: addresses set by exec, from /proc/PID/stat
+/// (proc_pid_stat(5)).
 fn fingerprint(tid: u32) -> Result<Fingerprint, Errno> {
     const START_CODE: usize = 26;
     const START_DATA: usize = 45;
@@ -346,7 +359,7 @@ fn slack_file(tid: u32) -> crate::linux::name::Name {
     procfs::target(tid, "timerslack_ns")
 }
 
-/// A slack that cannot be read is none of ours.
+/// The tag of a thread. Returns `None` if its timer slack is not a tag or cannot be read.
 fn read_tag(tid: u32) -> Option<Tag> {
     let text = procfs::read(&slack_file(tid)).ok()?;
     Tag::decode(text.trim().parse().ok()?)
@@ -358,7 +371,7 @@ fn write_slack(tid: u32, slack: u64) -> Result<(), Errno> {
 
 fn remove_tag(tid: u32) {
     if read_tag(tid).is_some() {
-        // A thread that has ended needs none any more.
+        // Fails only for a thread that has ended.
         let _ = write_slack(tid, USUAL_SLACK);
     }
 }

@@ -1,15 +1,16 @@
-//! [`Credentials`] to words and back. Pure.
+//! The encoding of [`Credentials`] in 64-bit words. Pure.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::credentials::{Capabilities, Credentials, EmulatedGid, EmulatedUid, Id, Ids};
 
-/// Four words of ids, one of flags, four of capabilities; then groups, two in a word.
+/// Words before the groups: four of ids, one of flags, four of capabilities. Then two groups per
+/// word.
 const HEADER: usize = 9;
 const FLAGS: usize = 4;
 const SETS: usize = 5;
-/// Bit 63 of the flags: the capabilities are the record's own. Below it are 31 bits of the number
-/// of groups.
+/// Bit 63 of the flags: the record has capability sets of its own. Below it are 31 bits for the
+/// number of groups, and 32 bits of securebits.
 const OWN_SETS: u64 = 1 << 63;
 
 pub(super) fn encode(credentials: &Credentials) -> Vec<u64> {

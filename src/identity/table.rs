@@ -1,9 +1,7 @@
-//! The records that cookies name: one table for each container, in memory that all of its workers
-//! share.
+//! The table: the records that cookies refer to, in memory that all workers of a container share.
 //!
-//! Records are only ever added, each set of credentials once, so that a number means the same for
-//! ever and reading takes no lock. The daemon holds the memory, too: a worker's death loses
-//! nothing.
+//! Records are only added, each set of credentials once: a number keeps its meaning, and reading
+//! takes no lock. The daemon holds the memory, too, so nothing is lost with a worker.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,24 +21,24 @@ const COUNT: usize = 0;
 const USED: usize = 1;
 const FLAGS: usize = 2;
 const OFFSETS: usize = 16;
-/// The first record: what processes start with.
+/// The first record: the initial credentials.
 const FIRST: usize = 0;
 const DATA: usize = OFFSETS + MAX_RECORDS;
-/// Enough for a hundred lists of 65,536 groups, or for as many short ones as there are numbers.
-/// Pages that nobody has written take no memory.
+/// The size in words: enough for a hundred lists of 65,536 groups, or for as many short ones as
+/// there are numbers. Pages that are never written take no memory.
 const WORDS: usize = DATA + (1 << 22);
 
-/// Some process may have other credentials than the initial ones.
+/// A flag: a process may have credentials other than the initial ones.
 const CHANGED: u64 = 1;
-/// Some process may live in a user namespace below the container's.
+/// A flag: a process may live in a user namespace below the container's.
 const NESTED: u64 = 2;
-/// Some process may have restricted itself.
+/// A flag: a process may have restricted itself (landlock(7)).
 const CONFINED: u64 = 4;
 
 #[derive(Debug)]
 pub(crate) struct Table {
     memory: SharedWords,
-    /// What is in the table, as far as this process has looked.
+    /// An index of the records that this process has read so far.
     known: Mutex<Known>,
 }
 
@@ -51,23 +49,23 @@ struct Known {
 }
 
 impl Table {
-    /// The memory of a new table, for a container whose processes start with `groups`. The locks of
-    /// its container are on the same file.
+    /// Creates a table in a memfd, for a container whose processes start with `groups`. The
+    /// container's locks are on the same file.
     pub(crate) fn create(groups: Vec<EmulatedGid>) -> Result<OwnedFd, Errno> {
         let memfd = memfd::sealed(c"subuidless-identities", WORDS)?;
-        // Nobody else has it yet: no lock is needed.
+        // No lock: no other process has the memfd yet.
         let start = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
         Self::open(memfd.as_fd())?.push(&start)?;
         Ok(memfd)
     }
 
-    /// The supplementary groups that the container's processes start with.
+    /// The supplementary groups with which the container's processes start.
     pub(crate) fn initial_groups(&self) -> Vec<EmulatedGid> {
         let first = Index::new(FIRST).and_then(|first| self.get(first));
         first.map_or_else(Vec::new, |first| first.groups)
     }
 
-    /// The table in a memfd that [`Table::create`] made; EINVAL for others.
+    /// Maps a memfd from [`Table::create`]. Fails with EINVAL for others.
     pub(crate) fn open(memfd: BorrowedFd) -> Result<Self, Errno> {
         Ok(Self {
             memory: SharedWords::map(memfd, WORDS)?,
@@ -103,7 +101,7 @@ impl Table {
         self.word(FLAGS).fetch_or(CONFINED, Ordering::SeqCst);
     }
 
-    /// The words of a record; `None` for a number that was never given out.
+    /// The words of a record. Returns `None` for a number that was never assigned.
     fn record(&self, index: Index) -> Option<&[AtomicU64]> {
         if index.number() >= self.count() {
             return None;
@@ -121,19 +119,20 @@ impl Table {
         record::decode(self.record(index)?)
     }
 
-    /// Only the ids, which is what is asked for most.
+    /// As [`Table::get`], but only the ids, which most callers need.
     pub(super) fn ids(&self, index: Index) -> Option<(Ids<EmulatedUid>, Ids<EmulatedGid>)> {
         record::decode_ids(self.record(index)?)
     }
 
-    /// The number of `credentials`, new or known. EAGAIN when the table is full: setuid(2) has it
-    /// for want of resources.
+    /// The number of `credentials`, added if they are not in the table. Fails with EAGAIN when the
+    /// table is full: setuid(2) returns it for lack of resources.
     pub(super) fn add(&self, credentials: &Credentials, locks: &Locks) -> Result<Index, Errno> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = known.numbers.get(credentials) {
             return Ok(*index);
         }
         let _lock = locks.lock_identities()?;
+        // First the records that other workers have added.
         for number in known.looked_at..self.count() {
             let index = Index::new(number).ok_or(Errno::EAGAIN)?;
             if let Some(credentials) = self.get(index) {
@@ -150,7 +149,7 @@ impl Table {
         Ok(index)
     }
 
-    /// Appends a record; nobody else may be at it.
+    /// Appends a record. The caller must exclude other writers.
     fn push(&self, credentials: &Credentials) -> Result<Index, Errno> {
         let number = self.count();
         let index = Index::new(number).ok_or(Errno::EAGAIN)?;
@@ -164,7 +163,7 @@ impl Table {
         self.word(OFFSETS + number).store(used, Ordering::Relaxed);
         let used = used + words.len() as u64;
         self.word(USED).store(used, Ordering::Relaxed);
-        // Only now does the record exist, complete.
+        // Release: the record is complete before its number becomes visible.
         self.word(COUNT).store(number as u64 + 1, Ordering::Release);
         Ok(index)
     }

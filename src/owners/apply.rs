@@ -1,4 +1,4 @@
-//! Gives one file what an [`Entry`] says of it.
+//! Applies an [`Entry`] to one file.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -20,7 +20,7 @@ use crate::owner::{
 /// PATH_MAX, without the NUL.
 const LONGEST_PATH: usize = 4095;
 
-/// What `owners set` changes.
+/// The ids to set; `None` leaves one unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct OwnerChange {
     pub(crate) uid: Option<EmulatedUid>,
@@ -36,11 +36,11 @@ impl OwnerChange {
     }
 }
 
-/// Why something cannot be done, as the end of a sentence that begins with the file's name.
+/// The reason for a failure, printed behind the file's name and a colon.
 type Reason = String;
 
 impl Outside {
-    /// chown(2) as the container's root.
+    /// Changes the owner, as chown(2) does for the container's root.
     pub(crate) fn change_owner(
         &self,
         file: BorrowedFd,
@@ -58,13 +58,14 @@ impl Outside {
         self.owners.store(file, stat, change, None).map_err(reason)
     }
 
-    /// As [`Outside::apply`], and what is not a socket stays what it is.
+    /// As [`Outside::apply`], but never replaces a file.
     pub(crate) fn apply_below(&self, top: &OwnedFd, entry: &Entry) -> Result<(), Reason> {
         self.apply(top.as_fd(), entry, false)
     }
 
-    /// Makes the file of the `entry` below `top` what it says. Once more makes no difference.
-    /// `is_replaceable`: an empty regular file may stand for what an unprivileged user cannot make.
+    /// Changes the file below `top` that `entry` names to match it. Idempotent. Creates a device
+    /// that is missing. With `is_replaceable`, an empty regular file is taken for a file that an
+    /// unprivileged user could not create, and is replaced.
     pub(super) fn apply(
         &self,
         top: BorrowedFd,
@@ -73,7 +74,7 @@ impl Outside {
     ) -> Result<(), Reason> {
         let (path, name) = split(&entry.path)?;
         if entry.kind.is_some_and(Kind::is_device) && entry.device.is_none() {
-            return Err("is to be a device, and its number is missing".to_owned());
+            return Err("the entry of a device has no device number".to_owned());
         }
         let directory = open_below(top, &path)?;
         let mut file = open_one(directory.as_fd(), name);
@@ -90,16 +91,17 @@ impl Outside {
         self.apply_to(file.map_err(reason)?.as_fd(), entry)
     }
 
-    /// In one step, for whoever looks at the same time and for a run that is killed: what is
-    /// replaced is all that says what it was.
+    /// Replaces a file by renaming a complete one over it. At no time is the file missing, for
+    /// other processes or after this one was killed: the old file may have the only record of what
+    /// it stands for.
     fn replace(&self, directory: BorrowedFd, name: &[u8], entry: &Entry) -> Result<(), Reason> {
-        const BESIDE: &str = ".subuidless-replacement";
-        // Of a run that was killed.
-        let _ = unlinkat(directory, BESIDE, UnlinkatFlags::NoRemoveDir);
-        make(directory, BESIDE.as_bytes(), entry).map_err(reason)?;
-        let made = open_one(directory, BESIDE.as_bytes()).map_err(reason)?;
+        const TEMPORARY: &str = ".subuidless-replacement";
+        // Left by an import that was killed.
+        let _ = unlinkat(directory, TEMPORARY, UnlinkatFlags::NoRemoveDir);
+        make(directory, TEMPORARY.as_bytes(), entry).map_err(reason)?;
+        let made = open_one(directory, TEMPORARY.as_bytes()).map_err(reason)?;
         self.apply_to(made.as_fd(), entry)?;
-        renameat(directory, BESIDE, directory, &Name::new(name.to_vec())).map_err(reason)
+        renameat(directory, TEMPORARY, directory, &Name::new(name.to_vec())).map_err(reason)
     }
 
     fn apply_to(&self, file: BorrowedFd, entry: &Entry) -> Result<(), Reason> {
@@ -122,12 +124,13 @@ impl Outside {
             let path = procfs::own_fd(file);
             let bits = Mode::from_bits_truncate(mode);
             fchmodat(AT_FDCWD, &path, bits, FchmodatFlags::FollowSymlink).map_err(reason)?;
-            // fs/attr.c, setattr_prepare: without a word.
+            // fs/attr.c, setattr_prepare: the kernel clears S_ISGID without an error.
             if mode & libc::S_ISGID != 0
                 && fstat(file).map_err(reason)?.st_mode & libc::S_ISGID == 0
             {
                 return Err(
-                    "its real group is none of yours, so it gets no set-group-ID bit".to_owned(),
+                    "cannot set the set-group-ID bit: you are not in the file's real group"
+                        .to_owned(),
                 );
             }
         }
@@ -149,7 +152,7 @@ impl Outside {
             let set = set_attribute(&self.owners, file, (name, value), |id| self.is_mapped(id));
             set.map_err(|errno| match errno {
                 Errno::EPERM if !carries_xattrs(file_type(stat.st_mode)) => {
-                    "there is no side store to keep its attributes in".to_owned()
+                    "there is no side store for its attributes".to_owned()
                 }
                 errno => format!("{}: {}", text::escape(name), errno.desc()),
             })?;
@@ -157,7 +160,7 @@ impl Outside {
         Ok(())
     }
 
-    /// A container's root may not change it either.
+    /// Refuses files of other users: a container's root may not change them either.
     fn check_ours(&self, stat: &FileStat) -> Result<(), Reason> {
         match self.is_mapped(stat.st_uid) {
             true => Ok(()),
@@ -177,7 +180,7 @@ fn with_ids(known: Option<Owner>, change: OwnerChange, stat: &FileStat) -> Owner
     }
 }
 
-/// What the file is to stand for from now on, if it is of the right type.
+/// The device that the file will stand for. Fails if the file is of another type than the entry.
 fn device(entry: &Entry, stat: &FileStat, known: Option<Owner>) -> Result<Option<Device>, Reason> {
     let found = Kind::of(stat.st_mode);
     let stands_for = known.and_then(|owner| owner.device);
@@ -197,7 +200,7 @@ fn device(entry: &Entry, stat: &FileStat, known: Option<Owner>) -> Result<Option
     };
     let found = found.map_or("something else", Kind::sentence);
     Err(match found == wanted.sentence() {
-        true => format!("is {found} with another number"),
+        true => format!("is {found} with another device number"),
         false => format!("is {found}, not {}", wanted.sentence()),
     })
 }
@@ -205,11 +208,14 @@ fn device(entry: &Entry, stat: &FileStat, known: Option<Owner>) -> Result<Option
 fn wanted_device(wanted: Kind, entry: &Entry) -> Result<Device, Reason> {
     Ok(Device {
         kind: wanted.flag(),
-        number: entry.device.ok_or("a device without number")?,
+        number: entry
+            .device
+            .ok_or("the entry of a device has no device number")?,
     })
 }
 
-/// The file is the empty regular one that others make for want of the right type.
+/// Whether the file is empty and regular, as fakeroot and others create in place of a file that
+/// they cannot create.
 fn stands_for_another(file: &OwnedFd, entry: &Entry) -> bool {
     let is_makeable = |kind: Kind| kind.is_device() || matches!(kind, Kind::Fifo | Kind::Socket);
     entry.kind.is_some_and(is_makeable)
@@ -218,8 +224,8 @@ fn stands_for_another(file: &OwnedFd, entry: &Entry) -> bool {
         })
 }
 
-/// A placeholder (see `syscalls::make`), or the fifo or socket itself; a whiteout of overlayfs is
-/// nobody's to refuse.
+/// Creates a placeholder (see `syscalls::make`), or the fifo or socket itself. A whiteout of
+/// overlayfs (character device 0,0) needs no privilege.
 fn make(directory: BorrowedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
     let kind = match (entry.kind, entry.device) {
         (Some(Kind::Character), Some(0)) => SFlag::S_IFCHR,
@@ -228,7 +234,7 @@ fn make(directory: BorrowedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> 
     };
     let mode = Mode::from_bits_truncate(entry.mode.unwrap_or(0o666));
     mknodat(directory, &Name::new(name.to_vec()), kind, mode, 0)?;
-    // What comes from the directory's default list is not the entry's.
+    // An access control list inherited from the directory's default one is not part of the entry.
     let made = open_one(directory, name)?;
     match remove_access_list(made.as_fd()) {
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
@@ -236,24 +242,24 @@ fn make(directory: BorrowedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> 
     }
 }
 
-/// The directory and the last name of a path that stays below the top.
+/// Splits a path below the top into the directory's components and the last one.
 fn split(path: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), Reason> {
     if path.starts_with(b"/") {
-        return Err("is absolute, and paths here are those below DIR".to_owned());
+        return Err("is absolute: paths must be relative to DIR".to_owned());
     }
     if path.is_empty() || path.contains(&0) {
-        return Err("is no path: empty, or with a NUL".to_owned());
+        return Err("is not a path: it is empty or contains a NUL".to_owned());
     }
     let is_name = |part: &&[u8]| !matches!(*part, b"" | b".");
     let mut parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(is_name).collect();
     if parts.contains(&&b".."[..]) {
-        return Err("leads out of DIR, or could: `..`".to_owned());
+        return Err("contains `..`, which could lead out of DIR".to_owned());
     }
     let name = parts.pop().unwrap_or(b".");
     Ok((parts, name))
 }
 
-/// The directory at the end of `parts`, none of which is a symbolic link.
+/// Opens the directory `parts`. Fails if one of them is a symbolic link.
 fn open_below(top: BorrowedFd, parts: &[&[u8]]) -> Result<OwnedFd, Reason> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut directory = open_with(top, &Name::new(b".".to_vec()), flags).map_err(reason)?;
@@ -270,7 +276,7 @@ fn open_below(top: BorrowedFd, parts: &[&[u8]]) -> Result<OwnedFd, Reason> {
             open_with(directory.as_fd(), &Name::new(step.join(&b'/')), flags).map_err(|errno| {
                 match errno {
                     Errno::ELOOP => {
-                        "a symbolic link is on the way, which is not followed".to_owned()
+                        "its path contains a symbolic link, which is not followed".to_owned()
                     }
                     errno => reason(errno),
                 }
@@ -294,7 +300,7 @@ fn open_with<P: NixPath + ?Sized>(
         | ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     let how = OpenHow::new().flags(flags).resolve(resolve);
-    // openat2(2): a rename somewhere made the kernel unsure.
+    // openat2(2): EAGAIN if a concurrent rename could have led out of the directory.
     const TRIES: usize = 64;
     let mut result = Err(Errno::EAGAIN);
     for _ in 0..TRIES {

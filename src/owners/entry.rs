@@ -1,4 +1,4 @@
-//! [`Entry`]: what is known of one file. Pure.
+//! [`Entry`]: type, mode, owner and attributes of one file. Pure.
 
 use nix::sys::stat::SFlag;
 
@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Block,
 }
 
-/// Bits of a mode, the word of our own format, that of mtree(5), what a sentence says.
+/// The S_IFMT bits, the words of our JSON and of mtree(5), and the name in messages.
 const KINDS: [(Kind, SFlag, &str, &str, &str); 7] = [
     (Kind::File, SFlag::S_IFREG, "file", "file", "a regular file"),
     (
@@ -58,7 +58,7 @@ const KINDS: [(Kind, SFlag, &str, &str, &str); 7] = [
 ];
 
 impl Kind {
-    /// From a mode with its S_IFMT part.
+    /// The type in the S_IFMT bits of `mode`.
     pub(crate) fn of(mode: u32) -> Option<Self> {
         let bits = mode & SFlag::S_IFMT.bits();
         KINDS
@@ -95,7 +95,7 @@ impl Kind {
             .find_map(|(kind, .., known, _)| (*known == word).then_some(*kind))
     }
 
-    /// With its article.
+    /// The name in messages, with its article.
     pub(super) fn sentence(self) -> &'static str {
         self.row().4
     }
@@ -105,24 +105,24 @@ impl Kind {
     }
 }
 
-/// What is known of a file. When it is applied, what is `None` stays as it is.
+/// The description of a file. When it is applied, fields that are `None` are left unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Below the top of the tree, `.` for the top itself.
+    /// Relative to the top of the tree; `.` is the top itself.
     pub(crate) path: Vec<u8>,
     pub(crate) kind: Option<Kind>,
-    /// Without the type.
+    /// Without the S_IFMT bits.
     pub(crate) mode: Option<u32>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
-    /// As stat(2) gives it.
+    /// The device number, encoded as in stat(2).
     pub(crate) device: Option<u32>,
     /// Those that are set; others stay as they are.
     pub(crate) attributes: Vec<NamedValue>,
 }
 
 impl Entry {
-    /// A file of the container's root like any other: nothing would be lost of it.
+    /// Owned by 0:0 with nothing special: an export may omit it.
     pub(crate) fn is_plain(&self) -> bool {
         (self.uid, self.gid) == (Some(0), Some(0))
             && self.attributes.is_empty()
@@ -130,35 +130,34 @@ impl Entry {
     }
 }
 
-/// Twelve and twenty bits: linux/kdev_t.h.
+/// Encodes a device number: 12 bits of major and 20 of minor number (linux/kdev_t.h).
 pub(crate) fn device_number(major: u64, minor: u64) -> Result<u32, String> {
     let number = match (u32::try_from(major), u32::try_from(minor)) {
         (Ok(major @ ..0x1000), Ok(minor @ ..0x10_0000)) => libc::makedev(major, minor),
         _ => u64::MAX,
     };
-    u32::try_from(number).map_err(|_| {
-        format!("{major},{minor} is no device number of Linux: they end at 4095,1048575")
-    })
+    u32::try_from(number)
+        .map_err(|_| format!("{major},{minor} is not a device number: the largest is 4095,1048575"))
 }
 
 pub(crate) fn major_minor(number: u32) -> (u32, u32) {
     (libc::major(number.into()), libc::minor(number.into()))
 }
 
-/// An id as text; −1 is none.
+/// Parses an id; −1 is not one.
 pub(crate) fn parse_id(text: &str) -> Result<u32, String> {
     match text.parse() {
-        Ok(u32::MAX) | Err(_) => Err(format!("{text:?} is no id: 0 to 4294967294")),
+        Ok(u32::MAX) | Err(_) => Err(format!("{text:?} is not an id (0 to 4294967294)")),
         Ok(id) => Ok(id),
     }
 }
 
-/// Permissions in octal, without or with the file's type before them.
+/// Parses an octal mode, with or without the S_IFMT bits.
 pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
     let is_octal = text.bytes().all(|byte| byte.is_ascii_digit());
     match u32::from_str_radix(text, 8) {
         Ok(mode @ 0..=0o177_777) if is_octal => Ok(mode),
-        _ => Err(format!("{text:?} is no mode: octal digits, as in 4755")),
+        _ => Err(format!("{text:?} is not a mode: octal digits, as in 4755")),
     }
 }
 
@@ -166,7 +165,7 @@ pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
 pub(super) mod tests {
     use super::*;
 
-    /// A stream of numbers that is the same each time.
+    /// A reproducible stream of pseudo-random numbers.
     pub(in crate::owners) struct Seeded(pub(in crate::owners) u64);
 
     impl Seeded {
@@ -185,7 +184,7 @@ pub(super) mod tests {
                 .collect()
         }
 
-        /// Any entry that a file can have.
+        /// A random entry of those that a file can have.
         pub(in crate::owners) fn entry(&mut self) -> Entry {
             let name = |bytes: Vec<u8>| -> Vec<u8> {
                 let replaced = bytes

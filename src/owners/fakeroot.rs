@@ -1,10 +1,10 @@
-//! The file that `fakeroot -s` saves: one inode a line, known by device and number. Pure.
+//! The file that `fakeroot -s` saves: one inode per line, named by device and inode number. Pure.
 
 use nix::sys::stat::FileStat;
 
 use super::entry::{Entry, Kind, parse_id, parse_mode};
 
-/// `device`, `inode`
+/// st_dev and st_ino.
 pub(super) type Inode = (u64, u64);
 
 /// `dev=fe00,ino=10092626,mode=104755,uid=100000,gid=70000,nlink=1,rdev=0`
@@ -22,25 +22,25 @@ pub(super) fn line(entry: &Entry, stat: &FileStat) -> String {
     )
 }
 
-/// The path is not in the line.
+/// Parses a line. It names the inode; the path of the entry is left empty.
 pub(super) fn parse(line: &[u8]) -> Result<(Inode, Entry), String> {
     let text = str::from_utf8(line).map_err(|_| "not text")?;
     let field = |name: &str| {
         text.split(',')
             .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
             .ok_or_else(|| {
-                format!("no {name}=, so this is no line of a file that `fakeroot -s` saves")
+                format!("there is no {name}=, so this is not from a file that `fakeroot -s` saves")
             })
     };
     let number = |name: &str, radix| {
         let value = field(name)?;
-        u64::from_str_radix(value, radix).map_err(|_| format!("{name}={value} is no number"))
+        u64::from_str_radix(value, radix).map_err(|_| format!("{name}={value} is not a number"))
     };
     let mode = parse_mode(field("mode")?)?;
-    let kind = Kind::of(mode).ok_or_else(|| format!("mode={mode:o} has no type of files"))?;
+    let kind = Kind::of(mode).ok_or_else(|| format!("mode={mode:o} does not have a file type"))?;
     let device = match number("rdev", 10)? {
         rdev if kind.is_device() => {
-            Some(u32::try_from(rdev).map_err(|_| format!("rdev={rdev} is no device of Linux"))?)
+            Some(u32::try_from(rdev).map_err(|_| format!("rdev={rdev} is not a device number"))?)
         }
         _ => None,
     };
@@ -92,7 +92,7 @@ mod tests {
             ("dev=fe00,ino=1,mode=644,uid=0,gid=0,nlink=1,rdev=0", "type"),
             (
                 "dev=fe00,ino=1,mode=100644,uid=-1,gid=0,nlink=1,rdev=0",
-                "no id",
+                "not an id",
             ),
             (
                 "dev=fe00,ino=1,mode=20644,uid=0,gid=0,nlink=1,rdev=99999999999",

@@ -1,10 +1,10 @@
-//! `owners gc`: removes from the side store what belongs to inodes that are no more.
+//! `owners gc`: removes the entries of deleted inodes from the side store.
 //!
-//! The kernel tells an unprivileged program of no inode whether it still exists: a file handle
-//! cannot be opened, and what is not found in one place may lie in another. Two things are certain,
-//! though. Where an inode's number belongs to another inode now, the first one is gone, wherever it
-//! was. And what was in none of some directories at one moment is gone, if there is nothing outside
-//! of them; whether that is so, only the user can say.
+//! The kernel does not tell an unprivileged program whether an inode exists: it may not open file
+//! handles, and a file that is not found in one place may be in another. Two things are certain,
+//! though. If the number of an inode belongs to another inode now, the first one was deleted. And
+//! an inode that is in none of the given directories was deleted if no file exists outside of them;
+//! only the user knows whether that is so.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -23,42 +23,43 @@ use crate::owner::Version;
 use crate::store::Places;
 use crate::store::{InodeNumber, Key, StoredEntry};
 
-/// Their handles are an inode's number and its generation.
+/// File systems whose handles are an inode's number and its generation.
 const LOCAL: [FsType; 3] = [
     statfs::EXT4_SUPER_MAGIC,
     statfs::XFS_SUPER_MAGIC,
     statfs::BTRFS_SUPER_MAGIC,
 ];
 
-/// What is to be done.
+/// The options of `owners gc`.
 #[derive(Debug)]
 pub(crate) struct Wish {
     pub(crate) store: Option<PathBuf>,
     pub(crate) directories: Vec<PathBuf>,
-    /// Remove the entries of what is not in the directories, too: the user says that it is nowhere.
+    /// Also remove entries of inodes that are in none of the directories: the user says that they
+    /// do not exist.
     pub(crate) missing: bool,
-    /// Remove nothing.
+    /// List only, remove nothing.
     pub(crate) dry_run: bool,
 }
 
-/// What is known of an entry's inode.
+/// What is known about the inode of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It is in one of the directories.
+    /// The inode is in one of the directories.
     Found,
-    /// Its number belongs to another inode.
+    /// Its number belongs to another inode now.
     Replaced,
-    /// It is in none of the directories, and on the file system of one of them.
+    /// It is in none of the directories, but on the file system of one of them.
     Missing,
-    /// It is on another file system, or its entry does not say where.
+    /// It is on another file system, or the entry does not name its file system.
     Elsewhere,
 }
 
-/// What was found, and what was removed.
+/// The result of [`sweep`].
 #[derive(Debug)]
 pub(crate) struct Swept {
     pub(crate) entries: Vec<(StoredEntry, Fate)>,
-    /// Directories that could not be read, and why.
+    /// The directories that could not be read.
     pub(crate) unread: Vec<Error>,
     pub(crate) removed: usize,
 }
@@ -69,15 +70,15 @@ impl Swept {
     }
 }
 
-/// Removes entries of inodes that are gone.
+/// Removes the entries of deleted inodes.
 ///
-/// The entries are listed first: what is made while this goes on is not among them.
+/// Lists the entries first: those of files created meanwhile are not among them.
 pub(crate) fn sweep(wish: &Wish) -> Result<Swept, Error> {
     let places = Places::prepare(wish.store.clone());
     let store = places.open()?;
     let database =
         |error: heed::Error| Error::doing("sweeping the side store", io::Error::other(error));
-    // First what is still on its way, or it would come back.
+    // Recent entries first: one that is moved to disk later would reappear.
     while store.settle().map_err(database)? > 0 {}
     let entries = store.lasting_entries().map_err(database)?;
     let is_exact = wish.missing && !wish.dry_run;
@@ -89,7 +90,7 @@ pub(crate) fn sweep(wish: &Wish) -> Result<Swept, Error> {
         seen.walk(directory)?;
     }
     if is_exact {
-        // Whoever knows of nothing else must have seen all there is.
+        // An inode that was not seen counts as deleted, so everything must have been seen.
         if !seen.unread.is_empty() {
             return Err(seen.unread.swap_remove(0));
         }
@@ -106,7 +107,8 @@ pub(crate) fn sweep(wish: &Wish) -> Result<Swept, Error> {
         }
         judged.push((entry, fate));
     }
-    // An entry by birth does not say which file system it is of; that by handle does.
+    // An entry by time of birth does not name its file system; the entry of the same inode by
+    // handle does.
     for (entry, fate) in &mut judged {
         *fate = gone.get(entry).copied().unwrap_or(*fate);
     }
@@ -123,19 +125,19 @@ pub(crate) fn sweep(wish: &Wish) -> Result<Swept, Error> {
     })
 }
 
-/// What is in the directories.
+/// The inodes in the directories.
 #[derive(Debug, Default)]
 struct Seen {
     inodes: HashMap<InodeNumber, Key>,
-    /// What has a handle, and no known time of birth.
+    /// Inodes that have a handle, but no time of birth.
     without_number: HashSet<Key>,
     file_systems: HashSet<Vec<u8>>,
-    /// Those that are known to give a handle to one inode only.
+    /// File systems that never give one handle to two inodes.
     local: HashSet<Vec<u8>>,
-    /// The directories, as they were before they were read.
+    /// Each directory and its version before it was read.
     directories: Vec<(PathBuf, Option<Version>)>,
     unread: Vec<Error>,
-    /// What is not seen counts as well: it must be known that nothing changes meanwhile.
+    /// Inodes that are not seen are removed: no directory may change meanwhile.
     is_exact: bool,
 }
 
@@ -151,8 +153,8 @@ impl Seen {
         }
     }
 
-    /// Whether another inode with this number was seen, where handles last as long as inodes and
-    /// are not made anew.
+    /// Whether another inode with this number was seen, on a file system where an inode's handle
+    /// never changes.
     fn replaces(&self, number: &InodeNumber) -> bool {
         let is_local = |key: &Key| {
             key.file_system()
@@ -161,7 +163,7 @@ impl Seen {
         self.inodes.get(number).is_some_and(is_local)
     }
 
-    /// Everything below `top` that is on its file system.
+    /// Notes everything below `top` that is on its file system.
     fn walk(&mut self, top: &Path) -> Result<(), Error> {
         let failed = |path: &Path, errno: Errno| Error::at(path, errno);
         let device = look(top)
@@ -188,7 +190,7 @@ impl Seen {
                     self.note(&file, &path, is_directory).map(|_| is_directory)
                 }) {
                     Ok(true) => pending.push(path),
-                    // Another file system's, or gone meanwhile.
+                    // On another file system, or deleted meanwhile.
                     Ok(false) | Err(Errno::ENOENT) => {}
                     Err(errno) => self.unread.push(failed(&path, errno)),
                 }
@@ -197,7 +199,7 @@ impl Seen {
         Ok(())
     }
 
-    /// The number of the file's device.
+    /// Notes one file. Returns its st_dev.
     fn note(&mut self, file: &OwnedFd, path: &Path, is_directory: bool) -> Result<u64, Errno> {
         if is_directory && self.is_exact {
             let version = settled(file)?;
@@ -220,10 +222,10 @@ impl Seen {
         Ok(fstat(file)?.st_dev)
     }
 
-    /// An error if a name was made, removed or moved in any of the directories since it was read.
+    /// Fails if a name was created, removed or moved in any of the directories since it was read.
     ///
-    /// A rename changes two directories. If none has changed until this begins, at that moment
-    /// everything was where it was seen.
+    /// A rename changes two directories. If none has changed by the time this starts, every file
+    /// was where it was seen at that moment.
     fn ensure_unchanged(&self) -> Result<(), Error> {
         for (path, version) in &self.directories {
             let now = look(path).and_then(|directory| fstat(&directory));
@@ -233,7 +235,7 @@ impl Seen {
             return Err(Error::at(
                 path,
                 io::Error::other(
-                    "something was made, removed or moved there meanwhile, so nothing is removed \
+                    "a file was created, removed or moved there meanwhile, so nothing was removed \
                      from the side store: try again when nothing changes these directories",
                 ),
             ));
@@ -242,11 +244,11 @@ impl Seen {
     }
 }
 
-/// The directory's version, once a later change would have another one; `None`: it is being changed
-/// all the time.
+/// The directory's version, once a later change is certain to have another one. Returns `None` if
+/// the directory is being changed all the time.
 fn settled(directory: &OwnedFd) -> Result<Option<Version>, Errno> {
     const PERIOD: Duration = Duration::from_millis(5);
-    // ext3 keeps whole seconds.
+    // ext3 stores times in whole seconds.
     const MOST: usize = 500;
     const USUAL: usize = 20;
     for tried in 0..MOST {

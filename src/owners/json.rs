@@ -1,15 +1,15 @@
-//! Our own format: a line that names it, then one JSON object for each file. Pure.
+//! Our JSON format: a line that names the format, then one object per file. Pure.
 //!
 //! ```json
 //! {"format":"subuidless-owners","version":1}
 //! {"path":"etc/shadow","type":"file","mode":"0640","uid":0,"gid":42}
 //! {"path":"dev/null","type":"char","device":[1,3],"mode":"0666","uid":0,"gid":0}
-//! {"path":"x\\xff","type":"file","mode":"0644","uid":0,"gid":0,"attributes":{"trusted.overlay.opaque":"79"}}
+//! {"path":"x\\xff","uid":0,"gid":0,"attributes":{"trusted.overlay.opaque":"79"}}
 //! ```
 //!
-//! In `path` and in names of attributes a byte that is not UTF-8 is `\xHH` and a backslash is `\\`,
-//! each once more escaped by JSON; values of attributes are hexadecimal. Everything but `path` may
-//! be left out, and stays as it is then.
+//! In `path` and in names of attributes, a byte that is not UTF-8 is `\xHH` and a backslash is
+//! `\\`, before JSON escapes the backslashes again. Values of attributes are hexadecimal. Every
+//! field but `path` is optional; `import` leaves unchanged what a line does not name.
 
 use std::collections::BTreeMap;
 
@@ -45,21 +45,21 @@ struct Line {
     attributes: BTreeMap<String, String>,
 }
 
-/// The first line.
+/// The first line, which names the format.
 pub(super) fn head() -> String {
     format!("{{\"format\":\"{FORMAT}\",\"version\":{VERSION}}}")
 }
 
-/// Whether `line` is a first line that we understand.
+/// Checks that `line` is a first line of a known version.
 pub(super) fn check_head(line: &[u8]) -> Result<(), String> {
     match serde_json::from_slice(line) {
         Ok(Head { format, version }) if format == FORMAT && version == VERSION => Ok(()),
         Ok(Head { format, version }) if format == FORMAT => Err(format!(
-            "version {version} of the format, and this program knows version {VERSION} only: a newer subuidless reads it"
+            "its format has version {version}, and this program reads only version \
+             {VERSION}: use a newer subuidless"
         )),
         _ => Err(
-            "not what `subuidless owners export` writes; for other formats there is --format"
-                .to_owned(),
+            "not written by `subuidless owners export`; for other formats use --format".to_owned(),
         ),
     }
 }
@@ -80,28 +80,28 @@ pub(crate) fn line(entry: &Entry) -> String {
             .map(|(name, value)| (escape(name), encode_hex(value)))
             .collect(),
     };
-    // Strings and numbers only: it cannot fail.
+    // Cannot fail: strings and numbers only.
     serde_json::to_string(&line).unwrap_or_default()
 }
 
 pub(super) fn parse(line: &[u8]) -> Result<Entry, String> {
-    // serde takes an array for a struct, too.
+    // serde also accepts an array in place of a struct.
     if !line.trim_ascii_start().starts_with(b"{") {
-        return Err("is no JSON object".to_owned());
+        return Err("is not a JSON object".to_owned());
     }
     let line: Line = serde_json::from_slice(line)
         .map_err(|error| error.to_string().replace(" at line 1 column", ", column"))?;
-    let kind = |word: String| Kind::from_word(&word).ok_or(format!("{word:?} is no type of files"));
+    let kind = |word: String| Kind::from_word(&word).ok_or(format!("{word:?} is not a file type"));
     let mode = |text: String| match parse_mode(&text)? {
         mode @ ..0o10000 => Ok(mode),
-        _ => Err(format!("{text:?} has more than permissions")),
+        _ => Err(format!("{text:?} has bits other than permissions")),
     };
     if [line.uid, line.gid].contains(&Some(u32::MAX)) {
-        return Err("4294967295 is no id".to_owned());
+        return Err("4294967295 is not an id".to_owned());
     }
     let kind = line.kind.map(kind).transpose()?;
     if line.device.is_some() && !kind.is_some_and(Kind::is_device) {
-        return Err("`device` goes with the types char and block only".to_owned());
+        return Err("`device` is allowed only with type char and block".to_owned());
     }
     let attributes = line.attributes.iter().map(|(name, value)| {
         let value = decode_hex(value).map_err(|reason| format!("{name}: {reason}"))?;
@@ -160,7 +160,7 @@ mod tests {
             ("{\"path\":\"a\"", "column"),
             ("{\"uid\":1}", "path"),
             ("{\"path\":\"a\",\"uid\":-1}", "-1"),
-            ("{\"path\":\"a\",\"uid\":4294967295}", "no id"),
+            ("{\"path\":\"a\",\"uid\":4294967295}", "not an id"),
             ("{\"path\":\"a\",\"uid\":4294967296}", "u32"),
             ("{\"path\":\"a\",\"uuid\":1}", "uuid"),
             ("{\"path\":\"\\\\q\"}", "backslash"),

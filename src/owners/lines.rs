@@ -1,18 +1,18 @@
-//! Lines of a file that may be anything.
+//! Reads the lines of a file, which may be hostile.
 
 use std::io::{self, BufRead, Read};
 
 /// Enough for a path and a file's largest attributes in hexadecimal.
 const LONGEST: usize = 4 << 20;
 
-/// The lines of `input` with their numbers, without their ends. What is longer than any line of
-/// ours is not kept in memory.
+/// The lines of `input` with their numbers, without their line ends. A line that is too long is
+/// skipped, not kept in memory.
 pub(super) struct Lines<R> {
     input: R,
     number: usize,
 }
 
-/// A line, or why it is none.
+/// A line, or the reason why it is not usable.
 pub(super) type Line = Result<Vec<u8>, String>;
 
 impl<R: BufRead> Lines<R> {

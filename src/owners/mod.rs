@@ -1,10 +1,10 @@
-//! The owners in a tree of files, seen and changed from outside of any container: `owners ls`,
-//! `set`, `export`, `import`.
+//! `owners ls`, `set`, `export` and `import`: reads and changes the owners in a tree of files from
+//! outside any container.
 //!
-//! A tree is looked at from a user namespace of one's own with one mapped id, as every container of
-//! ours has one: there the user's files are root's, all of them can be read, and nobody else's
-//! become writable. `walk` goes through it, `apply` changes one file; an [`Entry`] is what is known
-//! of one, and each format has a file for how it is written.
+//! This process enters a user namespace with one mapped id, like that of a container: there the
+//! user's files belong to root, all of them can be read, and files of other users stay read-only.
+//! `walk` visits the files of a tree, `apply` changes one file. An [`Entry`] describes one file;
+//! each format has a file of its own here. `gc` removes stale entries from the side store.
 
 mod apply;
 mod entry;
@@ -42,29 +42,30 @@ pub(crate) use text::escape_for_terminal;
 pub(crate) use transfer::{Format, export, import};
 pub(crate) use walk::{TreeFile, Walk};
 
-/// Who is told how far a job is, and what could not be done.
+/// Receives the progress and the failures of a job.
 pub(crate) trait Progress {
-    /// One more file is done.
+    /// Counts one more file as done.
     fn step(&mut self);
-    /// Something could not be done; the rest is.
+    /// Reports one failure. The job goes on with the next file.
     fn problem(&mut self, what: &str);
 }
 
-/// A place from which trees can be seen as containers see them.
+/// A view of trees as containers see them.
 #[derive(Debug)]
 pub(crate) struct Outside {
     owners: Owners,
     locks: Locks,
-    /// Where relative paths begin: the working directory is procfs.
+    /// The caller's working directory, for relative paths: the current one is procfs.
     start: OwnedFd,
-    /// In a user namespace of our own: all other users' files show the overflow uid.
+    /// This process is in a user namespace with one mapped id: files of other users show the
+    /// overflow uid.
     is_alone: bool,
 }
 
 impl Outside {
-    /// Opens the side store and moves this process, which must have one thread only, into a user
-    /// namespace of its own. What it has to open by other paths than through [`Outside::open`] it
-    /// opens before.
+    /// Opens the side store and moves this process, which must have a single thread, into a new
+    /// user namespace and to /proc. The caller opens other files before this, or by
+    /// [`Outside::open`].
     pub(crate) fn new(store: Option<PathBuf>) -> Result<Self, Error> {
         let places = Places::prepare(store);
         let side = places.open()?;
@@ -88,14 +89,14 @@ impl Outside {
         })
     }
 
-    /// A file, to be looked at.
+    /// Opens a file with O_PATH.
     pub(crate) fn open(&self, path: &Path, follow: bool) -> Result<OwnedFd, Error> {
         let mut flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         flags.set(OFlag::O_NOFOLLOW, !follow);
         openat(&self.start, path, flags, Mode::empty()).at(path)
     }
 
-    /// A directory, with all that is in it.
+    /// Opens a directory with O_PATH, following symbolic links. Fails with ENOTDIR for other files.
     pub(crate) fn open_directory(&self, path: &Path) -> Result<OwnedFd, Error> {
         let directory = self.open(path, true)?;
         match fstat(&directory) {
@@ -104,7 +105,7 @@ impl Outside {
         }
     }
 
-    /// What a container sees of a file.
+    /// The entry of a file, as a container sees it.
     pub(crate) fn look(
         &self,
         path: &[u8],
@@ -136,18 +137,21 @@ impl Outside {
         Ok(entry)
     }
 
-    /// What is new in the side store goes to the disk.
+    /// Moves recent entries of the side store to disk.
     pub(crate) fn settle(&self) -> Result<(), Error> {
-        self.owners.settle().doing("writing the side store to disk: what was set is kept until the next boot, and the next daemon tries again")
+        self.owners.settle().doing(
+            "writing the side store to disk: the new owners are kept in memory until the next \
+             boot, and the next daemon tries again",
+        )
     }
 
-    /// Whether the kernel knows `id` here, as it does in a container.
+    /// Whether `id` is mapped in this user namespace, as it is in a container.
     fn is_mapped(&self, id: u32) -> bool {
         !self.is_alone || id == 0
     }
 }
 
-/// The text of the symbolic link behind `file`.
+/// The target of the symbolic link `file`.
 pub(crate) fn link_text(file: BorrowedFd) -> Result<Vec<u8>, Errno> {
     nix::fcntl::readlinkat(file, c"").map(OsStringExt::into_vec)
 }

@@ -1,8 +1,7 @@
-//! mtree(5), as bsdtar and the BSDs' mtree write it: one file a line, keywords behind its name.
-//! Pure.
+//! mtree(5), as written by bsdtar and mtree(8): one file per line, its name and keywords. Pure.
 //!
-//! A name with a slash is a path from the top; one without lies in the directory that was named
-//! last, which `..` leaves.
+//! A name with a slash is a path relative to the top. A name without one is in the current
+//! directory: the directory named before, which `..` leaves.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +9,7 @@ use super::entry::{Entry, Kind, device_number, major_minor, parse_id, parse_mode
 
 pub(super) const HEAD: &str = "#mtree";
 
-/// `link`: where a symbolic link leads.
+/// Formats an entry; `link` is the target of a symbolic link.
 pub(super) fn line(entry: &Entry, link: Option<&[u8]>) -> String {
     let mut line = match entry.path.as_slice() {
         b"." => ".".to_owned(),
@@ -38,7 +37,7 @@ pub(super) fn line(entry: &Entry, link: Option<&[u8]>) -> String {
     line
 }
 
-/// vis(3) with octal numbers.
+/// Escapes a name as vis(3) does with VIS_OCTAL.
 fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
@@ -51,7 +50,7 @@ fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// vis(3), octal and in the style of C.
+/// Reads the escapes of vis(3), octal (VIS_OCTAL) and C-like (VIS_CSTYLE).
 fn decode(text: &[u8]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -82,7 +81,7 @@ fn decode(text: &[u8]) -> Result<Vec<u8>, String> {
             other if other.is_ascii_punctuation() => other,
             other => {
                 return Err(format!(
-                    "\\{} is no escape of vis(3)",
+                    "\\{} is not an escape of vis(3)",
                     char::from(other).escape_default()
                 ));
             }
@@ -91,40 +90,41 @@ fn decode(text: &[u8]) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The longest path that is read: a hostile file of short lines would make longer and longer ones.
+/// The longest path that is accepted: a hostile file of short lines could make longer and longer
+/// paths.
 const LONGEST_PATH: usize = 1 << 16;
-/// The longest value that is read, since a default value is read again for each file.
+/// The longest value that is accepted: a default value is parsed again for each file.
 const LONGEST_VALUE: usize = 64;
-/// The longest line, with all that continues it.
+/// The longest line, with its continuation lines.
 const LONGEST_LINE: usize = 4 << 20;
 
-/// What is read of a file; the rest is passed over.
+/// The keywords that are read; others are ignored.
 const KEYWORDS: [&str; 5] = ["type", "uid", "gid", "mode", "device"];
 
-/// Reads line by line what came before the present one, too.
+/// Reads a file line by line; entries depend on the lines before them.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    /// `/set`
+    /// The values of `/set`.
     defaults: Keywords,
     directory: Directory,
-    /// What goes on in the next line.
+    /// Lines that the next line continues.
     begun: Vec<u8>,
 }
 
 type Keywords = BTreeMap<&'static str, Vec<u8>>;
 
-/// Where names without a slash lie.
+/// The current directory, in which names without a slash are.
 #[derive(Debug, Default)]
 struct Directory {
     path: Vec<u8>,
-    /// How long the path was before each of its names.
+    /// The length of `path` before each of its components.
     lengths: Vec<usize>,
-    /// Names that were left out, since the path is too long.
+    /// The number of further components, left out because the path is too long.
     beyond: usize,
 }
 
 impl Directory {
-    /// The path of `name` in it; `None`: it is too long.
+    /// The path of `name` in this directory. Returns `None` if it is too long.
     fn join(&self, name: &[u8]) -> Option<Vec<u8>> {
         let is_short = self.beyond == 0 && self.path.len() + name.len() < LONGEST_PATH;
         let parts = [self.path.as_slice(), name];
@@ -157,7 +157,7 @@ impl Directory {
 }
 
 impl Reader {
-    /// The entry that `line` makes complete.
+    /// Reads a line. Returns the entry if it completes one.
     pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<Entry>, String> {
         if let Some(begun) = line.strip_suffix(b"\\") {
             if self.begun.len() + begun.len() < LONGEST_LINE {
@@ -166,7 +166,7 @@ impl Reader {
                 return Ok(None);
             }
             self.begun = Vec::new();
-            return Err("longer than 4 MiB, with all lines that continue it".to_owned());
+            return Err("longer than 4 MiB, including its continuation lines".to_owned());
         }
         let line = [&std::mem::take(&mut self.begun), line].concat();
         let mut words = line
@@ -191,7 +191,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// What began in the last line and did not end.
+    /// Returns the entry of an unfinished last line.
     pub(super) fn end(&mut self) -> Result<Option<Entry>, String> {
         self.line(b"")
     }
@@ -204,7 +204,7 @@ impl Reader {
             Some(String::from_utf8_lossy(value).into_owned())
         };
         let kind =
-            |word: String| Kind::from_mtree(&word).ok_or(format!("{word:?} is no type of files"));
+            |word: String| Kind::from_mtree(&word).ok_or(format!("{word:?} is not a file type"));
         let kind = value("type").map(kind).transpose()?;
         let id = |keyword: &str| value(keyword).map(|id| parse_id(&id)).transpose();
         let mode = value("mode").map(|mode| parse_mode(&mode)).transpose()?;
@@ -217,7 +217,7 @@ impl Reader {
             true => Some(name).filter(|path| path.len() < LONGEST_PATH),
             false => self.directory.join(&name),
         };
-        // A name without a slash begins its directory; the top is one, too.
+        // A directory whose name has no slash becomes the current one; so does the top, `.`.
         if !is_path && kind == Some(Kind::Directory) {
             self.directory.enter(path.as_deref());
         }
@@ -243,16 +243,16 @@ fn keywords<'a>(words: impl Iterator<Item = &'a [u8]>) -> Result<Keywords, Strin
             continue;
         };
         if value.len() > LONGEST_VALUE {
-            return Err(format!("{known}= has more than {LONGEST_VALUE} bytes"));
+            return Err(format!("{known}= is longer than {LONGEST_VALUE} bytes"));
         }
         found.insert(known, value.to_vec());
     }
     Ok(found)
 }
 
-/// `FORMAT,MAJOR,MINOR`, or a number as stat(2) gives it.
+/// Parses `FORMAT,MAJOR,MINOR`, or a number encoded as in stat(2).
 fn parse_device(text: &str) -> Result<u32, String> {
-    let wrong = || format!("{text:?} is no device: FORMAT,MAJOR,MINOR");
+    let wrong = || format!("{text:?} is not a device number: FORMAT,MAJOR,MINOR");
     let number = |text: &str| {
         let (digits, radix) = match text.strip_prefix("0x") {
             Some(digits) => (digits, 16),
@@ -300,8 +300,10 @@ mod tests {
     #[test]
     fn defaults_nesting_and_continued_lines_are_those_of_mtree() {
         let entries = read(
-            "#mtree\n/set type=file uid=5 gid=6 mode=0644\n. type=dir mode=755\n    a\\040b \\\n  uid=70000 nochange\n\
-             # a comment\n  d type=dir\n  n type=char device=native,0x1,3 uid=0\n/unset uid\n ..\n ./e/f gid=7\n g device=259\n..\n",
+            "#mtree\n/set type=file uid=5 gid=6 mode=0644\n\
+             . type=dir mode=755\n    a\\040b \\\n  uid=70000 nochange\n\
+             # a comment\n  d type=dir\n  n type=char device=native,0x1,3 uid=0\n\
+             /unset uid\n ..\n ./e/f gid=7\n g device=259\n..\n",
         );
         let shown: Vec<_> = entries
             .iter()
@@ -344,7 +346,7 @@ mod tests {
             (entries, errors),
             (LONGEST_PATH / 2, DEPTH - LONGEST_PATH / 2)
         );
-        // Each has its end.
+        // Each directory is left again.
         for _ in 0..DEPTH {
             assert_eq!(reader.line(b".."), Ok(None));
         }

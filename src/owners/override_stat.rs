@@ -1,16 +1,16 @@
-//! `user.containers.override_stat`: how containers/storage (with `force_mask`) and fuse-overlayfs
-//! keep owners. Pure.
+//! `user.containers.override_stat`: the attribute in which containers/storage (with `force_mask`)
+//! and fuse-overlayfs store owners. Pure.
 //!
-//! `UID:GID:MODE`, decimal and octal, sometimes with the type's bits, and in newer versions the
-//! type behind it: `file`, `dir`, `symlink`, `pipe`, `socket`, `block-MAJOR-MINOR`,
-//! `char-MAJOR-MINOR`. What is no directory may be a regular file in their trees.
+//! `UID:GID:MODE`, ids decimal, mode octal and sometimes with S_IFMT bits. Newer versions append
+//! the type: `:file`, `:dir`, `:symlink`, `:pipe`, `:socket`, `:block-MAJOR-MINOR`,
+//! `:char-MAJOR-MINOR`. Any file but a directory may be stored as a regular file in their trees.
 
 use std::ffi::CStr;
 
 use super::entry::{Entry, Kind, device_number, major_minor, parse_id, parse_mode};
 
 pub(super) const XATTR: &CStr = c"user.containers.override_stat";
-/// What fuse-overlayfs calls it, unless its lower layers have the other one.
+/// The name that fuse-overlayfs uses, unless its lower layers have the other one.
 pub(super) const XATTR_OF_FUSE: &CStr = c"user.fuseoverlayfs.override_stat";
 
 pub(super) fn value(entry: &Entry) -> String {
@@ -59,9 +59,9 @@ pub(super) fn parse(value: &[u8]) -> Result<Entry, String> {
     })
 }
 
-/// Whatever comes behind what we know of a type is a newer version's.
+/// Parses the type. Further fields, which a newer version may append, are ignored.
 fn parse_kind(text: &str) -> Result<(Option<Kind>, Option<u32>), String> {
-    let wrong = || format!("{text:?} is no type of files");
+    let wrong = || format!("{text:?} is not a file type");
     let mut parts = text.split('-');
     let kind = match parts.next().unwrap_or_default() {
         "file" => Kind::File,

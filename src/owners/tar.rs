@@ -1,4 +1,4 @@
-//! The headers of a tar archive: what its files are, and not what is in them.
+//! The headers of a tar archive; the contents of its files are skipped.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead};
@@ -8,7 +8,7 @@ use ::tar::{Archive, EntryType};
 use super::entry::{Entry, Kind, device_number};
 use crate::owner::NamedValue;
 
-/// A compressed archive begins so: the program that reads it, and the bytes.
+/// Magic numbers of compressed archives, each with the program that decompresses them.
 const COMPRESSED: [(&str, &[u8]); 4] = [
     ("zcat", &[0x1f, 0x8b]),
     ("bzcat", b"BZh"),
@@ -16,10 +16,10 @@ const COMPRESSED: [(&str, &[u8]); 4] = [
     ("zstdcat", &[0x28, 0xb5, 0x2f, 0xfd]),
 ];
 
-/// A member's number and what it says, or why it cannot be read.
+/// A member's number, and its entry or the reason why it cannot be read.
 pub(super) type Member = (usize, Result<Entry, String>);
 
-/// Gives `each` the members in their order.
+/// Calls `each` for the members in their order. Fails if the archive is compressed or truncated.
 pub(super) fn read<E: From<io::Error>>(
     mut input: impl BufRead,
     mut each: impl FnMut(Member) -> Result<(), E>,
@@ -30,12 +30,14 @@ pub(super) fn read<E: From<io::Error>>(
         .find(|(_, bytes)| start.starts_with(bytes))
     {
         let message = format!(
-            "the archive is compressed: `{program} FILE | subuidless owners import DIR --format tar`"
+            "the archive is compressed: use `{program} FILE | subuidless owners import DIR \
+             --format tar`"
         );
         return Err(io::Error::other(message).into());
     }
     let mut archive = Archive::new(input);
-    // A hard link has no device of its own, and there is no file that it could be a link to.
+    // The member of a hard link does not say that the file is a device, and a plain tar could not
+    // create the device, nor the link.
     let mut devices = HashMap::new();
     for (number, member) in archive.entries()?.enumerate() {
         let Some(header) = header(&mut member?).transpose() else {
@@ -56,11 +58,11 @@ pub(super) fn read<E: From<io::Error>>(
 
 struct Header {
     entry: Entry,
-    /// What the member is a hard link to.
+    /// The path that the member is a hard link to.
     link: Option<Vec<u8>>,
 }
 
-/// `None`: no file.
+/// Reads a member's header. Returns `None` for a member that is not a file.
 fn header<R: io::Read>(member: &mut ::tar::Entry<R>) -> Result<Option<Header>, String> {
     let (mut name, mut attributes) = (None, Vec::<NamedValue>::new());
     if let Some(extensions) = member.pax_extensions().map_err(sentence)? {
@@ -92,7 +94,7 @@ fn header<R: io::Read>(member: &mut ::tar::Entry<R>) -> Result<Option<Header>, S
         _ => return Ok(None),
     };
     let id = |id: io::Result<u64>| match id.map_err(sentence)?.try_into() {
-        Ok(u32::MAX) | Err(_) => Err("an id that is none: they end at 4294967294".to_owned()),
+        Ok(u32::MAX) | Err(_) => Err("has an id above 4294967294".to_owned()),
         Ok(id) => Ok(id),
     };
     let device = match kind.is_some_and(Kind::is_device) {
@@ -100,7 +102,7 @@ fn header<R: io::Read>(member: &mut ::tar::Entry<R>) -> Result<Option<Header>, S
             let number = |number: io::Result<Option<u32>>| {
                 number
                     .map_err(sentence)?
-                    .ok_or("a device without number".to_owned())
+                    .ok_or("is a device without a device number".to_owned())
             };
             let (major, minor) = (
                 number(header.device_major())?,
@@ -126,7 +128,7 @@ fn header<R: io::Read>(member: &mut ::tar::Entry<R>) -> Result<Option<Header>, S
     Ok(Some(Header { entry, link }))
 }
 
-/// tar takes a slash in front away, too.
+/// Removes leading slashes, as tar(1) does.
 fn relative(path: &[u8]) -> Vec<u8> {
     let start = path.iter().position(|byte| *byte != b'/');
     path[start.unwrap_or(path.len())..].to_vec()

@@ -1,11 +1,11 @@
-//! Names of files are bytes; text is not. Pure.
+//! Escapes file names, which are bytes, as UTF-8 text. Pure.
 
-/// UTF-8 as it is; a byte that is none of it as `\xHH`, a backslash as `\\`.
+/// Escapes bytes that are not UTF-8 as `\xHH`, and a backslash as `\\`.
 pub(super) fn escape(bytes: &[u8]) -> String {
     escape_where(bytes, |_| false)
 }
 
-/// As in our own format, and without what a terminal would obey.
+/// As [`escape`], and control characters as `\xHH`, too: a terminal would obey them.
 pub(crate) fn escape_for_terminal(bytes: &[u8]) -> String {
     escape_where(bytes, char::is_control)
 }
@@ -34,21 +34,21 @@ fn escape_where(bytes: &[u8], is_escaped: impl Fn(char) -> bool) -> String {
     text
 }
 
-/// What [`escape`] was given.
+/// The inverse of [`escape`].
 pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut parts = text.split('\\');
     bytes.extend(parts.next().unwrap_or_default().as_bytes());
     while let Some(part) = parts.next() {
         if part.is_empty() {
-            // Two backslashes; what stands behind them is as it is.
+            // Two backslashes. The text behind them is not an escape.
             bytes.push(b'\\');
             bytes.extend(parts.next().ok_or("a backslash ends the text")?.as_bytes());
         } else {
             let digits = part.strip_prefix('x').and_then(|part| part.get(..2));
             let byte = digits
                 .and_then(|digits| decode_hex(digits).ok())
-                .ok_or("a backslash stands before \\ or xHH only")?;
+                .ok_or("a backslash is not followed by \\ or xHH")?;
             bytes.extend(byte);
             bytes.extend(&part.as_bytes()[3..]);
         }

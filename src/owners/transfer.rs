@@ -1,4 +1,4 @@
-//! `owners export` and `owners import`: a tree into a format, and back.
+//! `owners export` and `owners import`: writes the owners of a tree in a format, and reads them.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
@@ -12,23 +12,24 @@ use crate::error::{Context, Error};
 use crate::linux::{attribute, procfs, sys};
 use crate::owner::{carries_xattrs, file_type};
 
-/// How owners are written down.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// One JSON object a line: everything
+    /// One JSON object per line; the only complete format
     Json,
-    /// The attribute user.containers.override_stat of the files themselves (containers/storage,
+    /// The attribute user.containers.override_stat of each file (containers/storage,
     /// fuse-overlayfs)
     OverrideStat,
-    /// The file that `fakeroot -s` saves, of this very tree: it knows files by their inodes
+    /// The file that `fakeroot -s` saves; only for this very tree, since it names files by inode
     Fakeroot,
     /// mtree(5), as bsdtar writes it
     Mtree,
-    /// The headers of a tar archive (import only)
+    /// Headers of a tar archive (import only)
     Tar,
 }
 
-/// Writes what containers see of the tree below `top` to `output`, or into the files' attributes.
+/// Writes the owners in the tree below `top`, as containers see them, to `output` or into the
+/// files' attributes.
 pub(crate) fn export(
     outside: &Outside,
     top: OwnedFd,
@@ -86,16 +87,16 @@ fn write_override(found: TreeFile, entry: &Entry) -> Result<(), String> {
     }
     let kind = entry.kind.map_or("something else", Kind::sentence);
     match entry.is_plain() {
-        // As good as with it.
+        // 0:0 is the owner without the attribute, too.
         true => Ok(()),
         false => Err(format!(
-            "is {kind}, which cannot carry the attribute, and does not belong to 0:0 without it"
+            "is {kind}, which cannot carry the attribute, so its owner is not exported"
         )),
     }
 }
 
-/// Makes the tree below `top` what `input`, or the files' attributes, say. What cannot be done is
-/// told to `progress`, and the rest is done.
+/// Applies the entries of `input`, or of the files' attributes, to the tree below `top`. Reports
+/// failures to `progress` and goes on.
 pub(crate) fn import(
     outside: &Outside,
     top: OwnedFd,
@@ -131,7 +132,7 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    /// `what` and `number` say where the entry stands.
+    /// Applies one entry; `what` and `number` name its place in the input.
     fn apply(&mut self, what: &str, number: usize, entry: Result<Entry, String>) {
         let applied = entry.and_then(|entry| {
             self.outside
@@ -189,7 +190,7 @@ impl Import<'_> {
                 Err(reason) => self.progress.problem(&format!("line {number}: {reason}")),
             }
         }
-        // fakeroot has nothing of files that it did not touch: those are root's.
+        // fakeroot saves only files whose owner was changed; all others belong to root.
         self.walk(walk, |found| {
             Ok(saved.get(&(found.stat.st_dev, found.stat.st_ino)).cloned())
         })
@@ -211,7 +212,7 @@ impl Import<'_> {
         })
     }
 
-    /// Applies what `known` says of each file of the tree.
+    /// Applies to each file of the tree the entry that `known` returns for it.
     fn walk(
         &mut self,
         walk: Walk,
@@ -246,7 +247,7 @@ impl Import<'_> {
 
 fn duplicate(fd: BorrowedFd) -> Result<OwnedFd, Error> {
     fd.try_clone_to_owned()
-        .doing("a second descriptor of the directory")
+        .doing("duplicating a file descriptor of the directory")
 }
 
 fn named(path: &[u8], reason: &str) -> String {
@@ -258,7 +259,7 @@ mod tests {
     use super::super::entry::tests::Seeded;
     use super::*;
 
-    /// Changes, removes or doubles some bytes.
+    /// Changes, removes or duplicates some bytes.
     fn spoil(seeded: &mut Seeded, mut bytes: Vec<u8>) -> Vec<u8> {
         for _ in 0..=seeded.below(4) {
             let length = u64::try_from(bytes.len()).unwrap().max(1);
@@ -280,7 +281,7 @@ mod tests {
         let mut reader = mtree::Reader::default();
         for _ in 0..100_000 {
             let entry = seeded.entry();
-            // Any answer is fine; what counts is that there is one.
+            // Any result is fine, as long as there is one.
             let _ = json::parse(&spoil(&mut seeded, json::line(&entry).into_bytes()));
             let _ = reader.line(&spoil(&mut seeded, mtree::line(&entry, None).into_bytes()));
             let _ = fakeroot::parse(&spoil(

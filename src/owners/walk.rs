@@ -1,5 +1,5 @@
-//! A tree from its top down, by open directories: it never follows a symbolic link, and no rename
-//! leads it elsewhere.
+//! A walk through a tree by directory file descriptors. It never follows a symbolic link, and a
+//! concurrent rename cannot lead it out of the tree.
 
 use std::ffi::OsString;
 use std::fs;
@@ -27,26 +27,26 @@ pub(crate) struct TreeFile<'a> {
 #[derive(Debug)]
 struct Level {
     directory: OwnedFd,
-    /// What is still to come, the next one last.
+    /// The names still to visit, in reverse order.
     names: Vec<OsString>,
-    /// Of the directory's own path.
+    /// The length of the directory's path.
     length: usize,
 }
 
-/// A walk through a tree, each directory in the order of its names' bytes.
+/// A walk through a tree, each directory sorted by the bytes of its names.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
-    /// Leaves out what is on another file system than the top.
+    /// Skips files on file systems other than that of the top.
     pub(crate) one_file_system: bool,
-    /// Only visits the top.
+    /// Visits only the top.
     pub(crate) top_only: bool,
     levels: Vec<Level>,
     path: Vec<u8>,
 }
 
 impl Walk {
-    /// Calls `visit` for `top` and everything below; a path and an error for what cannot be looked
-    /// at. Ends with the first error of `visit`.
+    /// Calls `visit` for `top` and everything below it, with a path and an errno for a file that
+    /// cannot be opened or listed. Stops at the first error that `visit` returns.
     pub(crate) fn run<E>(
         mut self,
         top: OwnedFd,
@@ -71,7 +71,7 @@ impl Walk {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             match openat(&level.directory, &name, flags, Mode::empty()) {
                 Ok(file) => self.enter(file, device, &mut visit)?,
-                // Removed meanwhile.
+                // Removed since the directory was listed.
                 Err(Errno::ENOENT) => {}
                 Err(errno) => visit(Err((&self.path, errno)))?,
             }
@@ -117,7 +117,7 @@ impl Walk {
     }
 }
 
-/// The names in a directory, the first one last.
+/// The names in a directory, in reverse order.
 fn names(directory: BorrowedFd) -> Result<Vec<OsString>, Errno> {
     let list = || {
         let path = procfs::own_fd(directory);

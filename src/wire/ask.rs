@@ -1,7 +1,7 @@
-//! What people may ask a daemon on its control socket, and what it answers: `subuidless status` and
-//! `subuidless trace`. Pure.
+//! The questions of `subuidless status` and `subuidless trace` to a daemon's control socket, and
+//! its answers. Pure.
 //!
-//! One JSON object each way. An [`Ask`] comes without fds, which tells it from a runtime's message.
+//! One JSON object each way. Unlike a runtime's message, an [`Ask`] brings no file descriptors.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ const VERSION: u32 = 1;
 /// One question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ask {
-    /// Tells the message from a runtime's.
+    /// The key distinguishes the message from a runtime's.
     #[serde(rename = "subuidlessAsk")]
     version: u32,
     #[serde(flatten)]
@@ -24,10 +24,10 @@ pub(crate) struct Ask {
 pub(crate) enum What {
     /// Answered with a [`Report`].
     Status,
-    /// Answered with a [`Tracing`], and the reading end of a pipe that lines come from as long as
-    /// the connection lasts.
+    /// Answered with a [`Tracing`] and the read end of a pipe. Lines come from it as long as the
+    /// connection is open.
     Trace {
-        /// An id; none: all containers.
+        /// The id of a container; `None` for all of them.
         container: Option<String>,
         #[serde(flatten)]
         filter: Filter,
@@ -43,11 +43,11 @@ impl Ask {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        // Strings, numbers and booleans: there is nothing that JSON could not hold.
+        // Cannot fail: strings, numbers and booleans only.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// `None` for anything else, an unfinished message among them.
+    /// Returns `None` for other messages, and for an incomplete one.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes)
             .ok()
@@ -55,26 +55,26 @@ impl Ask {
     }
 }
 
-/// Which calls are to be seen.
+/// Selects the calls to trace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Filter {
-    /// Names of syscalls; none: all of them.
+    /// Names of syscalls; empty for all of them.
     pub(crate) calls: Vec<String>,
-    /// Those as well that are left to the kernel.
+    /// Also trace calls that are continued by the kernel.
     pub(crate) continued: bool,
 }
 
-/// What a daemon answers to [`What::Trace`].
+/// The answer of a daemon to [`What::Trace`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tracing {
-    /// Listeners that this goes for now; others may follow.
+    /// The number of listeners that are traced now; more may follow.
     pub(crate) listeners: usize,
-    /// Why there is no pipe.
+    /// The reason why there is no pipe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refusal: Option<String>,
 }
 
-/// What a daemon tells its workers, with the writing end of that pipe.
+/// The message of a daemon to its workers, sent with the write end of that pipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Orders {
     #[serde(rename = "subuidlessTrace")]
@@ -102,11 +102,11 @@ impl Orders {
     }
 }
 
-/// What a daemon says of itself and its containers.
+/// The answer of a daemon to [`What::Status`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) version: String,
-    /// The daemon's process.
+    /// The daemon's pid.
     pub(crate) pid: u32,
     pub(crate) listeners: Vec<Listener>,
 }
@@ -117,19 +117,19 @@ pub(crate) struct Listener {
     pub(crate) container: String,
     pub(crate) status: String,
     pub(crate) bundle: String,
-    /// Seconds of Unix time.
+    /// Unix time in seconds.
     pub(crate) since: u64,
-    /// The worker's process; none at the moment when another one has to be started.
+    /// The worker's pid; `None` after one has died, until the next one is started.
     pub(crate) worker: Option<u32>,
     /// Workers that died before their targets did.
     pub(crate) deaths: u32,
     pub(crate) namespaces: Namespaces,
     pub(crate) all: Count,
-    /// Those that were called only.
+    /// Only the syscalls that were called.
     pub(crate) syscalls: Vec<(String, Count)>,
 }
 
-/// Inodes of namespaces; 0 is unknown.
+/// The inode numbers of namespaces; 0 if unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Namespaces {
     pub(crate) pid: u64,

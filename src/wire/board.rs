@@ -1,9 +1,9 @@
-//! The page that a worker shares with the daemon: calls in flight and counters.
+//! The board: memory that a worker shares with the daemon, with calls in flight and counters.
 //!
-//! The worker receives each notification straight into a slot of the board, and the slot is cleared
-//! once the reply is sent. When a worker is killed, its successor finds in the slots what it left
-//! unanswered. The daemon reads the counters when the container ends, or when it is asked. Both map
-//! one sealed memfd, so neither can make the other fault.
+//! The worker receives each notification directly into a slot of the board, and clears the slot
+//! after the reply. When a worker is killed, its successor finds the unanswered calls in the slots.
+//! The daemon reads the counters when the container ends, and for `status`. Both map one sealed
+//! memfd, so neither can make the other fault by truncating it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,12 +18,11 @@ use crate::linux::sys::{NOTIFICATION_WORDS, SharedWords};
 use crate::wire::ask::Namespaces;
 use crate::wire::tally::{self, Count, Outcome, Served};
 
-/// As many calls can be served at the same time, those that hang in somebody's FUSE among them;
-/// further ones wait in the kernel. What is never used of the board takes no memory.
+/// The number of calls that can be served at the same time, including those that hang in FUSE;
+/// further ones wait in the kernel. Unused slots take no memory.
 pub(crate) const SLOTS: usize = 4096;
 
-/// Words of a slot: the notification, how often it was taken up, how far that got, and room for the
-/// cache line.
+/// Words of a slot: the notification, the number of attempts, the journal; padded to cache lines.
 const SLOT_WORDS: usize = 16;
 const ATTEMPTS: usize = NOTIFICATION_WORDS;
 const STEP: usize = ATTEMPTS + 1;
@@ -37,50 +36,50 @@ const VIEWS_DIFFER: usize = 0;
 const USER_STEPS: usize = 1;
 const TABLE: usize = 2;
 const SINCE: usize = 3;
-/// Inodes: of the pid, the mount and the user namespace.
+/// Inode numbers of the pid, mount and user namespace.
 const NAMESPACES: usize = 4;
-/// How many slots, from the first one on, have ever been used.
+/// The number of slots, from the first one on, that have ever been used.
 const USED: usize = 7;
-/// The process that serves.
+/// The pid of the worker.
 const WORKER: usize = 8;
 
-/// What one process at a time is to a container, until it ends.
+/// A role that one process at a time has for a container, as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Answers its calls.
+    /// Answers calls.
     Worker = 0,
-    /// Sees to it that there is a worker.
+    /// Starts a worker when there is none: the daemon or the guard.
     Manager = 1,
 }
 
-/// How far a call has got that must not be done twice.
+/// The progress of a call that must not be done twice.
 ///
-/// What changes something and could not be repeated is noted down first. A worker that takes up the
-/// call of a dead one finds the note, and finishes what may have been done already instead of
-/// beginning anew.
+/// A change that cannot be repeated is noted before it is made. A worker that continues the call of
+/// a dead one finds the note, and completes the change instead of starting again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Journal<'a>(&'a [AtomicU64]);
 
 /// A note of a [`Journal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A file is created where none was.
+    /// A file is about to be created; there was none of this name.
     Creating(Creation),
-    /// The target gets this record, and its call this value.
+    /// The target is about to get this record, and its call returns this value.
     Assigning { record: u16, value: u32 },
-    /// Something is changed that was found in the state that the target asks for.
+    /// The call passed its checks of the old state, and is about to change it.
     Changing,
 }
 
-/// What is created: the target's memory may say something else when the next worker reads it.
+/// The file being created. The next worker cannot rely on the call's arguments: the target's memory
+/// may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Creation {
-    /// The directory.
+    /// Device and inode number of the directory.
     pub(crate) device: u64,
     pub(crate) inode: u64,
-    /// A hash of the name in it.
+    /// A hash of the file's name.
     pub(crate) name: u64,
-    /// Not after the file's birth, in nanoseconds of Unix time.
+    /// A time not after the file's birth, in nanoseconds of Unix time.
     pub(crate) since: u64,
 }
 
@@ -100,8 +99,8 @@ impl Journal<'_> {
         for (word, value) in self.0[STEP_VALUE..].iter().zip(values) {
             word.store(value, Ordering::Relaxed);
         }
-        // A killed process has stored what came first in the program: the note is complete once it
-        // is there.
+        // Release: a process can be killed at any instruction, and the note must be complete once
+        // its kind is visible.
         self.0[STEP].store(kind, Ordering::Release);
     }
 
@@ -133,28 +132,28 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    /// A new board, all zero.
+    /// Creates a board; all words are zero.
     pub(crate) fn create() -> Result<Self, Errno> {
         Self::open(memfd::sealed(c"subuidless-board", WORDS)?)
     }
 
-    /// The board behind a memfd that [`Board::create`] made; EINVAL for others.
+    /// Maps a memfd from [`Board::create`]. Fails with EINVAL for others.
     pub(crate) fn open(memfd: OwnedFd) -> Result<Self, Errno> {
         let memory = SharedWords::map(memfd.as_fd(), WORDS)?;
         Ok(Self { memfd, memory })
     }
 
-    /// For a role that is to be taken. To be called while /proc is the host's.
+    /// A lock with which to take a role. Must be called while /proc is the host's.
     pub(crate) fn claim(&self, role: Role) -> Result<Claim, Errno> {
         memfd::reopened(self).map(|own| Claim::new(own, role as usize))
     }
 
-    /// Whether some process has the role; an error is a yes.
+    /// Whether a process has the role. Returns `true` if that cannot be determined.
     pub(crate) fn is_taken(&self, role: Role) -> bool {
         lock::is_taken(self.memfd.as_fd(), role as usize).unwrap_or(true)
     }
 
-    /// Who said last that it serves; 0: nobody so far.
+    /// The pid of the last worker; 0 if there was none.
     pub(crate) fn worker(&self) -> u32 {
         let word = self.memory.words()[WORKER].load(Ordering::Relaxed);
         u32::try_from(word).unwrap_or_default()
@@ -176,7 +175,7 @@ impl Board {
             .unwrap_or_else(|| unreachable!("a slot is longer than a notification"))
     }
 
-    /// To be called before `slot` is received into: a successor looks no further.
+    /// Must be called before receiving into `slot`: a successor does not check higher ones.
     pub(crate) fn use_slot(&self, slot: usize) {
         let used = u64::try_from(slot + 1).unwrap_or(u64::MAX);
         self.memory.words()[USED].fetch_max(used, Ordering::Relaxed);
@@ -188,25 +187,26 @@ impl Board {
         0..usize::try_from(used).map_or(SLOTS, |used| used.min(SLOTS))
     }
 
-    /// Counts one more try at the call in `slot`; the count survives the worker.
+    /// Counts an attempt at the call in `slot`. Returns the number of attempts so far, including
+    /// those of earlier workers.
     pub(crate) fn attempt(&self, slot: usize) -> u64 {
         self.slot_words(slot)[ATTEMPTS].fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// What is noted about the call in `slot`.
+    /// The journal of the call in `slot`.
     pub(crate) fn journal(&self, slot: usize) -> Journal<'_> {
         Journal(self.slot_words(slot))
     }
 
-    /// The call in `slot` has been answered.
+    /// Clears `slot` after its call was answered.
     pub(crate) fn finish(&self, slot: usize) {
-        // First what must not be taken for a note about the next call.
+        // The note first: otherwise a successor could take it for one about the next call.
         self.slot_words(slot)[STEP].store(0, Ordering::Release);
         clear(self.slot(slot));
         self.slot_words(slot)[ATTEMPTS].store(0, Ordering::Relaxed);
     }
 
-    /// Whether some target may see another root than the others; survives the worker.
+    /// Whether a target may have another root directory than the others. Survives the worker.
     pub(crate) fn views_differ(&self) -> bool {
         self.memory.words()[VIEWS_DIFFER].load(Ordering::Relaxed) != 0
     }
@@ -215,7 +215,8 @@ impl Board {
         self.memory.words()[VIEWS_DIFFER].store(1, Ordering::Relaxed);
     }
 
-    /// How far the runtime's process is on its way to its user; survives the worker.
+    /// The steps already done to make the runtime's process the announced user. Survives the
+    /// worker.
     pub(crate) fn user_steps(&self) -> u64 {
         self.memory.words()[USER_STEPS].load(Ordering::Relaxed)
     }
@@ -224,18 +225,17 @@ impl Board {
         self.memory.words()[USER_STEPS].store(steps, Ordering::Relaxed);
     }
 
-    /// Counts a served call; `row` is its place in the syscall table.
+    /// Counts a call; `row` is its index in the syscall table.
     pub(crate) fn count(&self, row: Option<usize>, outcome: Outcome, elapsed: Duration) {
         tally::count(self.tally(), row, outcome, elapsed);
     }
 
-    /// What was counted of each row of the syscall table, calls that dead workers served included;
-    /// the last one stands for all others.
+    /// The counters of each row (see [`tally::ROWS`]), including calls of dead workers.
     pub(crate) fn counts(&self) -> impl Iterator<Item = Count> {
         tally::counts(self.tally())
     }
 
-    /// All calls so far.
+    /// The counts of all calls so far.
     pub(crate) fn served(&self) -> Served {
         let mut sum = Count::default();
         self.counts().for_each(|count| sum.add(&count));
@@ -246,8 +246,8 @@ impl Board {
         &self.memory.words()[TALLY..]
     }
 
-    /// Notes down what does not change: a [fingerprint](Board::table) of the syscall table, and the
-    /// time.
+    /// Stores the values that do not change: the fingerprint of the syscall table, and the time of
+    /// the listener's arrival.
     pub(crate) fn begin(&self, table: u64, since: SystemTime) {
         let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
         let words = self.memory.words();
@@ -255,17 +255,17 @@ impl Board {
         words[SINCE].store(since.as_secs(), Ordering::Relaxed);
     }
 
-    /// Which syscall table the rows that were counted are in.
+    /// The fingerprint of the syscall table whose rows are counted.
     pub(crate) fn table(&self) -> u64 {
         self.memory.words()[TABLE].load(Ordering::Relaxed)
     }
 
-    /// When the listener came, in seconds of Unix time.
+    /// The time of the listener's arrival, in seconds of Unix time.
     pub(crate) fn since(&self) -> u64 {
         self.memory.words()[SINCE].load(Ordering::Relaxed)
     }
 
-    /// The namespaces that the worker has joined; all zero before.
+    /// The namespaces that the worker has joined; all zero before that.
     pub(crate) fn namespaces(&self) -> Namespaces {
         let word = |index: usize| self.memory.words()[NAMESPACES + index].load(Ordering::Relaxed);
         Namespaces {

@@ -1,37 +1,38 @@
-//! What a daemon, its workers and the runtime front say to each other. Pure.
+//! The messages between the daemon, its guard, its workers and the runtime front. Pure.
 //!
-//! Daemon and worker: one message, the same in both directions (and a command line, see `mode`). The daemon
-//! hands a container over to a new worker with it. A worker keeps the bytes, and when its daemon
-//! has gone it hands the container to the next daemon that listens on the same socket. With it come
-//! three fds, in the order of [`FDS`].
+//! A [`Handover`] gives a container to a worker or a daemon, with the file descriptors of [`FDS`]:
+//! the daemon sends one to a new worker. The worker keeps the bytes, and once its daemon has exited
+//! sends them to the next daemon that listens on the same socket. An [`Announcement`] goes from the
+//! front to the daemon.
 
 use serde::{Deserialize, Serialize};
 
-/// The listener, the board, the memory that the container's workers share. A fourth one is the feed
-/// of a worker that does not receive by itself.
+/// The number of file descriptors with a handover, in this order: the listener, the board, the
+/// table. A fourth one is the feed of a worker that does not receive notifications itself.
 pub(crate) const FDS: usize = 3;
 
-/// Changes when an older worker could not be understood any more.
+/// Incremented when messages of older workers can no longer be understood.
 const VERSION: u32 = 3;
 
-/// The most characters of a name or a path, and the most groups (NGROUPS_MAX): a message within
-/// them is shorter than [`LONGEST`].
+/// The maximum length of a name or a path, in characters.
 pub(crate) const MAX_CHARS: usize = 4096;
+/// NGROUPS_MAX.
 const MAX_GROUPS: usize = 65_536;
 
-/// Of a handover, in bytes.
+/// The maximum length of a handover, in bytes. One within the limits above is shorter.
 pub(crate) const LONGEST: usize = 1 << 20;
 
-/// A container, as its runtime called it.
+/// A container as its runtime described it, and the user of its process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Handover {
-    /// Tells the message from a runtime's.
+    /// The key distinguishes the message from a runtime's.
     #[serde(rename = "subuidlessHandover")]
     version: u32,
     pub(crate) id: String,
     pub(crate) status: String,
     pub(crate) bundle: String,
-    /// Whom the process is to be that the runtime puts into the container.
+    /// The user of the process that the runtime starts in the container; `None` leaves it to the
+    /// runtime.
     #[serde(default)]
     pub(crate) user: Option<ProcessUser>,
 }
@@ -53,11 +54,11 @@ impl Handover {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        // Strings and a number: there is nothing that JSON could not hold.
+        // Cannot fail: strings and numbers only.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// `None` for anything else, an unfinished message among them.
+    /// Returns `None` for other messages, and for an incomplete one.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes)
             .ok()
@@ -72,7 +73,7 @@ impl Handover {
     }
 }
 
-/// The user of a process as the runtime spec spells it, in the container's ids.
+/// The user of a process, as in the runtime spec, with emulated ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ProcessUser {
@@ -83,7 +84,7 @@ pub(crate) struct ProcessUser {
 }
 
 impl ProcessUser {
-    /// Whether all ids are ids, and no more than a process can have.
+    /// Whether no id is −1, and the groups are not more than a process can have.
     fn is_possible(&self) -> bool {
         let all = [self.uid, self.gid].into_iter();
         let mut all = all.chain(self.additional_gids.iter().copied());
@@ -91,24 +92,25 @@ impl ProcessUser {
     }
 }
 
-/// Whom the next process of a container is to be.
+/// The user of the next process of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum NextUser {
-    /// Whom the runtime itself makes it.
+    /// The user that the runtime itself switches to.
     AsIs,
     User(ProcessUser),
 }
 
-/// What the runtime front says before it becomes the runtime, in the same process. A daemon that
-/// has heard it answers [`HEARD`].
+/// The message that the front sends before it executes the runtime in the same process. A daemon
+/// that accepts it answers [`HEARD`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Announcement {
     #[serde(rename = "subuidlessAnnouncement")]
     version: u32,
     pub(crate) id: String,
     pub(crate) next: NextUser,
-    /// Of a container that runs, into which the next process is put: which one of this name.
+    /// The bundle of the running container that the next process will join: several containers can
+    /// have the same id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bundle: Option<String>,
 }
@@ -129,11 +131,11 @@ impl Announcement {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        // Strings and numbers: there is nothing that JSON could not hold.
+        // Cannot fail: strings and numbers only.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// `None` for anything else, an unfinished message among them.
+    /// Returns `None` for other messages, and for an incomplete one.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes)
             .ok()
@@ -192,7 +194,7 @@ mod tests {
             let [id, status, bundle] = [text; 3].map(str::to_owned);
             Handover::new(id, status, bundle, Some(user)).encode()
         };
-        // The longest spelling of a character.
+        // The character whose JSON is longest.
         let most = "\u{1}".repeat(MAX_CHARS);
         let longest = handover(&most, user(u32::MAX - 1, MAX_GROUPS));
         assert!(longest.len() < LONGEST, "{}", longest.len());

@@ -1,17 +1,17 @@
-//! The seccomp receiver protocol: `ContainerProcessState` as the OCI runtime spec (config-linux.md)
-//! spells it. Pure.
+//! The seccomp receiver protocol: `ContainerProcessState` of the OCI runtime spec
+//! (config-linux.md). Pure.
 //!
-//! Runtimes differ: crun sends pretty-printed JSON and, on exec, pids of 0; runc compact JSON;
-//! youki further keys and nulls; crun before 0.19 one blank byte instead of any JSON. pids are in
-//! the runtime's own pid namespace, so nothing here relies on them: the kernel translates those of
-//! the notifications.
+//! Runtimes differ: crun sends pretty-printed JSON and, for exec, pids of 0; runc sends compact
+//! JSON; youki sends further keys and nulls; crun before 0.19 sends one blank byte, not JSON. pids
+//! are those of the runtime's pid namespace, so they are not used: the kernel translates those in
+//! notifications.
 
 use serde::Deserialize;
 
 /// The name of the listener among the fds.
 const SECCOMP_FD: &str = "seccompFd";
 
-/// What a runtime says about the process whose filter it sends.
+/// A runtime's description of the process whose listener it sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ContainerProcessState {
     /// Container id.
@@ -19,7 +19,7 @@ pub(crate) struct ContainerProcessState {
     /// "creating" for run and create, "running" for exec.
     pub(crate) status: String,
     pub(crate) bundle: String,
-    /// Which of the fds that came with the message is the listener.
+    /// The index of the listener among the file descriptors sent with the message.
     pub(crate) listener: usize,
 }
 
@@ -41,7 +41,7 @@ struct State {
     bundle: Option<String>,
 }
 
-/// Why a message is no `ContainerProcessState`.
+/// The reason why a message is not a `ContainerProcessState`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProtocolError {
     #[error("not the JSON of a ContainerProcessState: {0}")]
@@ -49,12 +49,13 @@ pub(crate) enum ProtocolError {
     #[error("its `fds` names no \"{SECCOMP_FD}\"")]
     NoSeccompFd,
     #[error(
-        "its `fds` names {named} file descriptors, but {received} came with it (is the daemon's limit of open files reached?)"
+        "its `fds` names {named} file descriptors, but {received} came with it (has the daemon \
+         reached its limit of open files?)"
     )]
     FdCount { named: usize, received: usize },
 }
 
-/// Reads a whole message with which `received` fds came.
+/// Parses a complete message that came with `received` file descriptors.
 pub(crate) fn parse(
     payload: &[u8],
     received: usize,
@@ -94,10 +95,10 @@ impl ContainerProcessState {
     }
 }
 
-/// Stands for what a runtime does not say.
+/// The value of fields that a runtime leaves out.
 pub(crate) const UNKNOWN: &str = "unknown";
 
-/// For logs and command lines: no longer than a path.
+/// Cuts a field to the length of a path: it is used in logs and command lines.
 fn known(text: Option<String>) -> String {
     const MAX_CHARS: usize = 4096;
     text.map_or_else(
@@ -106,7 +107,7 @@ fn known(text: Option<String>) -> String {
     )
 }
 
-/// One byte that says nothing.
+/// Whether the message is one blank byte.
 fn is_blank(payload: &[u8]) -> bool {
     matches!(payload, [byte] if *byte == 0 || byte.is_ascii_whitespace())
 }
@@ -124,20 +125,25 @@ mod tests {
         assert_eq!(
             id(
                 r#"{ "ociVersion": "0.2.0", "fds": [ "seccompFd" ], "pid": 0, "metadata": "",
-                "state": { "ociVersion": "0.2.0", "id": "c1", "status": "running", "pid": 0, "bundle": "." } }"#
+                "state": { "ociVersion": "0.2.0", "id": "c1", "status": "running", "pid": 0,
+                    "bundle": "." } }"#
             ),
             "c1"
         );
         assert_eq!(
-            id(
-                r#"{"ociVersion":"1.0.2-dev","fds":["seccompFd"],"pid":7,"state":{"ociVersion":"1.0.2-dev","id":"r1","status":"creating","pid":7,"bundle":"/b","annotations":{}}}"#
-            ),
+            id(concat!(
+                r#"{"ociVersion":"1.0.2-dev","fds":["seccompFd"],"pid":7,"#,
+                r#""state":{"ociVersion":"1.0.2-dev","id":"r1","status":"creating","pid":7,"#,
+                r#""bundle":"/b","annotations":{}}}"#
+            )),
             "r1"
         );
         assert_eq!(
-            id(
-                r#"{"ociVersion":"v1.0.2","fds":["seccompFd"],"pid":5,"metadata":null,"extra":[1],"state":{"ociVersion":"v1.0.2","id":"y1","status":"creating","pid":null,"bundle":null,"created":null}}"#
-            ),
+            id(concat!(
+                r#"{"ociVersion":"v1.0.2","fds":["seccompFd"],"pid":5,"metadata":null,"#,
+                r#""extra":[1],"state":{"ociVersion":"v1.0.2","id":"y1","status":"creating","#,
+                r#""pid":null,"bundle":null,"created":null}}"#
+            )),
             "y1"
         );
     }

@@ -1,11 +1,11 @@
-//! The runtime directory: below it lies all that the processes of one user meet by, which is
-//! sockets, locks, logs, what belongs to running containers, and the recent part of the side store.
-//! This is the only room that reads XDG_RUNTIME_DIR.
+//! The runtime directory: has the sockets, locks and logs of one user's processes, the files of
+//! running containers, and the recent part of the side store. Only this module reads
+//! XDG_RUNTIME_DIR.
 //!
-//! The invariant: nobody but this user can make, move or replace a name in it. A seccomp listener
-//! that is sent to a socket there reaches a process of this user; so whoever sends nothing there
-//! has no need to ask. It is the first of these that keeps it: `$XDG_RUNTIME_DIR`, `/run/user/UID`,
-//! `/tmp/subuidless-UID`. The last one is made where it is missing.
+//! The invariant: only this user can create, rename or replace a name in it. So a listener that is
+//! sent to a socket there reaches a process of this user. The runtime directory is the first of
+//! these that satisfies the invariant: `$XDG_RUNTIME_DIR`, `/run/user/UID`, `/tmp/subuidless-UID`.
+//! The last one is created if it is missing.
 
 use std::env;
 use std::fs::{self, DirBuilder, File};
@@ -19,24 +19,25 @@ use nix::unistd::{AccessFlags, Uid, access};
 use crate::error::Error;
 use crate::linux::userns::IdMaps;
 
-/// Where a daemon listens that was not told where.
+/// The default control socket.
 const CONTROL_SOCKET: &str = "subuidless.sock";
-/// For whatever has a name that somebody chose.
+/// The directory for everything else.
 const ROOM: &str = "subuidless";
 const VARIABLE: &str = "XDG_RUNTIME_DIR";
 
-/// What is in the room for each running container, under its name: its supervisor's socket...
+/// Has the socket of the supervisor of each running container, with the container's name.
 pub(crate) const SOCKETS: &str = "sock";
-/// ...its bundle and its runtime's state, and a file that is locked by who makes or removes these.
+/// Has a directory for each running container, with its bundle and its runtime's state.
 pub(crate) const CONTAINERS: &str = "run";
+/// Has a lock file for each container, locked while the other two are created or removed.
 pub(crate) const LOCKS: &str = "lock";
 
-/// The runtime directory, and why those before it are not.
+/// The runtime directory, and the reasons why the candidates before it are not used.
 #[derive(Debug)]
 pub(crate) struct RuntimeDirectory {
     pub(crate) path: PathBuf,
     pub(crate) passed_over: Vec<String>,
-    /// It is ours, on whatever disk /tmp is on, and not a login session's.
+    /// It is in /tmp, which may be on a disk, and not that of a login session.
     is_makeshift: bool,
 }
 
@@ -105,17 +106,19 @@ impl RuntimeDirectory {
     }
 }
 
-/// The daemon's socket.
+/// The path of the default control socket.
 pub(crate) fn control_socket() -> Result<PathBuf, Error> {
     Ok(find()?.control_socket())
 }
 
-/// A directory of ours in it, made if it is missing.
+/// The directory in the runtime directory for everything but the control socket, created if it is
+/// missing.
 pub(crate) fn room() -> Result<PathBuf, Error> {
     made(find()?.room())
 }
 
-/// The directory `name` in the room: names that somebody chose share none with names that we give.
+/// The directory `name` in [`room`], created if it is missing. Container names, which users choose,
+/// are in such directories, so that they cannot collide with our names.
 pub(crate) fn room_for(name: &str) -> Result<PathBuf, Error> {
     made(room()?.join(name))
 }
@@ -127,8 +130,8 @@ fn made(directory: PathBuf) -> Result<PathBuf, Error> {
     }
 }
 
-/// Where the recent part of the side store may lie, the best place first: in memory, and gone after
-/// a boot, as a store without fsync has to be.
+/// The possible directories of the recent part of the side store, in order of preference. All of
+/// them are in memory and gone after a reboot, as a store without fsync must be.
 pub(crate) fn recent_stores() -> Vec<PathBuf> {
     let runtime = find().ok().filter(|found| !found.is_makeshift);
     let shared = PathBuf::from(format!("/dev/shm/subuidless-recent-{}", host_uid()));
@@ -139,8 +142,8 @@ pub(crate) fn recent_stores() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Where crun and runc keep their state that were not told where, as they look for it; but they
-/// take anybody's.
+/// The directories in which crun and runc keep their state by default, in their order. Those of
+/// other users are left out; the runtimes would accept them.
 pub(crate) fn states_of(runtime: &str) -> Vec<PathBuf> {
     let login = env::var_os(VARIABLE).map(PathBuf::from);
     let mut found: Vec<PathBuf> = login.into_iter().chain([PathBuf::from("/run")]).collect();
@@ -151,10 +154,10 @@ pub(crate) fn states_of(runtime: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Makes a directory for this user alone, or opens the one that is there; anything else is an
-/// error: in /tmp and /dev/shm somebody else may have been there first. One of ours that others can
-/// read, as an earlier version or another umask left it, becomes ours alone: nobody else can have
-/// put anything there.
+/// Opens a directory of mode 0700 of this user, created if it is missing. Fails for anything else:
+/// in /tmp and /dev/shm, another user may have created it first. A directory of this user that
+/// others can only read, left by an earlier version or another umask, is changed to 0700: they
+/// cannot have put anything there.
 pub(crate) fn own(directory: &Path) -> io::Result<OwnedFd> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -175,16 +178,16 @@ pub(crate) fn own(directory: &Path) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Opens a file of ours, made if `options` say so. Our directories may be mounted in a container, which
-/// puts there what it likes: a link would lead us to a file of the host, a fifo would hold us up. So
-/// anything but a plain file of this user's, with one name, is an error.
+/// Opens a file of ours, created if `options` say so. Fails for anything but a regular file of this
+/// user with one link: the directory may be mounted in a container, where a link could lead us to
+/// a file of the host, and a fifo could block us.
 pub(crate) fn open_own(path: &Path, options: &mut fs::OpenOptions) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = options.mode(0o600).custom_flags(flags).open(path)?;
     refuse_strange(&file.metadata()?).map(|()| file)
 }
 
-/// The same for a file that is opened by its name only, if it is there at all.
+/// The checks of [`open_own`], for a file that a library opens by its name. A missing file is fine.
 pub(crate) fn examine_own(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) => refuse_strange(&found),
@@ -198,20 +201,21 @@ fn refuse_strange(found: &fs::Metadata) -> io::Result<()> {
     match found.is_file() && found.nlink() <= 1 && is_ours {
         true => Ok(()),
         false => Err(io::Error::other(
-            "it is no plain file of this user's alone: something else was put there, which can be removed",
+            "it is not a regular file of this user with one link: something else was put there; \
+             remove it",
         )),
     }
 }
 
-/// The text of a file of ours.
+/// Reads a file of ours.
 pub(crate) fn read_own(path: &Path) -> io::Result<String> {
-    /// None of them is larger.
+    /// The bytes that are read; none of our files is larger.
     const LARGEST: u64 = 1 << 20;
     let file = open_own(path, File::options().read(true))?;
     io::read_to_string(file.take(LARGEST))
 }
 
-/// Replaces the text of a file of ours.
+/// Replaces the content of a file of ours.
 pub(crate) fn write_own(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = open_own(path, File::options().write(true).create(true))?;
     file.set_len(0)?;
@@ -224,7 +228,7 @@ fn open_directory(directory: &Path, flags: libc::c_int) -> io::Result<File> {
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | flags)
         .open(directory);
     opened.map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOTDIR | libc::ELOOP) => io::Error::other("it is no directory"),
+        Some(libc::ENOTDIR | libc::ELOOP) => io::Error::other("it is not a directory"),
         _ => error,
     })
 }
@@ -233,15 +237,15 @@ fn described(found: &fs::Metadata) -> String {
     format!("owner {}, mode {:o}", found.uid(), found.mode() & 0o7777)
 }
 
-/// Whether a directory that somebody named for us can be the runtime directory.
+/// Checks whether a directory that we did not create can be the runtime directory.
 fn examine(directory: &Path) -> io::Result<()> {
     if !directory.is_absolute() {
-        return Err(io::Error::other("it is no absolute path"));
+        return Err(io::Error::other("it is not an absolute path"));
     }
     let found = open_directory(directory, 0)?.metadata()?;
     if found.uid() != Uid::effective().as_raw() || found.mode() & 0o022 != 0 {
         return Err(io::Error::other(format!(
-            "it is not this user's alone ({})",
+            "it is not writable by this user alone ({})",
             described(&found)
         )));
     }
@@ -249,8 +253,8 @@ fn examine(directory: &Path) -> io::Result<()> {
     refuse_replaceable(directory)
 }
 
-/// An error where others could put something else in the place of `path`: into a directory on the
-/// way to it, by name or behind symbolic links.
+/// Fails if another user could replace `path`, by changing a directory on the way to it. Checks the
+/// directories of the path as given, and those behind its symbolic links.
 pub(crate) fn refuse_replaceable(path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let parent = path.parent().unwrap_or(&path);
@@ -259,7 +263,7 @@ pub(crate) fn refuse_replaceable(path: &Path) -> io::Result<()> {
     for directory in parent.ancestors().chain(behind.ancestors()) {
         let found = match fs::symlink_metadata(directory) {
             Ok(found) => found,
-            // What could be put there is up to who may write to the directory above.
+            // Missing: only the permissions of the directory above matter.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
@@ -274,8 +278,8 @@ pub(crate) fn refuse_replaceable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Why somebody else could replace what is in a directory. To a user namespace with few ids, root
-/// of the host is nobody.
+/// The reason why another user could replace files in a directory. In a user namespace with few
+/// ids, root of the host shows as nobody.
 fn who_could(found: &fs::Metadata, is_confined: bool) -> Option<&'static str> {
     const NOBODY: u32 = 65534;
     let is_ours = found.uid() == Uid::effective().as_raw();
@@ -286,13 +290,13 @@ fn who_could(found: &fs::Metadata, is_confined: bool) -> Option<&'static str> {
     if found.is_symlink() || found.mode() & 0o1000 != 0 {
         return None;
     }
-    // A group of one, as many distributions give each user.
+    // Many distributions give each user a group of its own.
     let is_own_group = is_ours && found.gid() == nix::unistd::Gid::effective().as_raw();
     let writers = if is_own_group { 0o002 } else { 0o022 };
     (found.mode() & writers != 0).then_some("can be written to by others")
 }
 
-/// What the user is called outside of this user namespace: in it everybody is 0.
+/// The user's uid outside of this user namespace, in which it is 0.
 pub(crate) fn host_uid() -> u32 {
     let uid = Uid::effective().as_raw();
     let maps = IdMaps::of("/proc/self").ok();
@@ -313,7 +317,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         own(&path).unwrap();
         assert_eq!(mode(), 0o700);
-        // Somebody else may have put something there.
+        // Others may have put something there.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).unwrap();
         assert!(own(&path).is_err());
         assert_eq!(mode(), 0o775);

@@ -1,29 +1,29 @@
-//! Counters of calls: how many of each syscall, how they were answered, how long that took. Pure.
+//! Counters of calls for each syscall: their number, outcomes and durations. Pure.
 //!
-//! They lie in memory that a worker shares with its daemon (see `crate::wire::board`): [`count`] is in
-//! the way of every call, and takes two relaxed additions; all the rest is for who asks.
+//! They are on the board (see `crate::wire::board`). Every call pays for [`count`], which is two
+//! relaxed additions; the rest runs only for `status`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Rows of the syscall table that are counted apart; what comes behind them, or is in no row,
-/// shares the last one.
+/// The number of rows. The last one is shared by all rows of the syscall table from there on, and
+/// by calls in no row.
 pub(crate) const ROWS: usize = 128;
-/// Counters of the outcomes, then the histogram.
+/// The words of a row: counters of the outcomes, then the histogram.
 const ROW_WORDS: usize = OUTCOMES + BUCKETS;
 pub(crate) const WORDS: usize = ROWS * ROW_WORDS;
 
 const OUTCOMES: usize = 3;
-/// Powers of two: below 1,024 ns, below 2,048 ns, and so on; the last one has no end.
+/// Buckets of the histogram: below 1,024 ns, below 2,048 ns, and so on; the last one is unbounded.
 const BUCKETS: usize = 21;
 const FIRST_BUCKET_BITS: u32 = 10;
 
-/// How calls were answered.
+/// Counts of calls by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Served {
-    /// Left to the kernel.
+    /// Continued by the kernel.
     pub(crate) continued: u64,
     /// Answered with a value.
     pub(crate) answered: u64,
@@ -37,7 +37,7 @@ impl Served {
     }
 }
 
-/// Which of the counters of [`Served`] a call goes to.
+/// The counter of [`Served`] that a call increments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Outcome {
     Continued,
@@ -45,7 +45,7 @@ pub(crate) enum Outcome {
     Failed,
 }
 
-/// What was counted of one syscall, or of several.
+/// The counters of one syscall, or of several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Count {
     pub(crate) served: Served,
@@ -62,10 +62,10 @@ impl Count {
         }
     }
 
-    /// So many of 100 calls took no longer, in nanoseconds; `None` without a call.
+    /// The duration, in nanoseconds, that `percent` of the calls did not exceed. Returns `None` if
+    /// there were no calls.
     ///
-    /// Within its bucket a call's place is guessed: the result is wrong by a factor of two at the
-    /// most.
+    /// Interpolated within a bucket, so it is wrong by a factor of two at most.
     pub(crate) fn quantile(&self, percent: u64) -> Option<u64> {
         let total: u64 = self.buckets.iter().sum();
         let wanted = total.checked_mul(percent)?.div_ceil(100).max(1);
@@ -82,8 +82,8 @@ impl Count {
     }
 }
 
-/// From this many nanoseconds on, to below that many; the last bucket is taken as long as the
-/// others.
+/// The first duration of a bucket and the first one above it, in nanoseconds. The last bucket is
+/// treated as if it had an end.
 fn bounds(bucket: usize) -> (u64, u64) {
     let end = 1 << (FIRST_BUCKET_BITS as usize + bucket);
     (if bucket == 0 { 0 } else { end / 2 }, end)
@@ -95,8 +95,7 @@ fn bucket(elapsed: Duration) -> usize {
     (bits.saturating_sub(FIRST_BUCKET_BITS) as usize).min(BUCKETS - 1)
 }
 
-/// Counts a served call in `words`, which are [`WORDS`] many; `row` is its place in the syscall
-/// table.
+/// Counts a call in `words`, of which there are [`WORDS`]; `row` is its index in the syscall table.
 pub(crate) fn count(words: &[AtomicU64], row: Option<usize>, outcome: Outcome, elapsed: Duration) {
     let start = row.unwrap_or(ROWS).min(ROWS - 1) * ROW_WORDS;
     let outcome = match outcome {
@@ -108,7 +107,7 @@ pub(crate) fn count(words: &[AtomicU64], row: Option<usize>, outcome: Outcome, e
     words[start + OUTCOMES + bucket(elapsed)].fetch_add(1, Ordering::Relaxed);
 }
 
-/// What was counted of each row of the syscall table; the last one stands for all others.
+/// The counters of each row.
 pub(crate) fn counts(words: &[AtomicU64]) -> impl Iterator<Item = Count> {
     words.chunks_exact(ROW_WORDS).map(|row| {
         let word = |index: usize| row[index].load(Ordering::Relaxed);

@@ -18,7 +18,7 @@ use crate::wire::mode::Mode;
 
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct Guard {
-    /// `None` while there is none.
+    /// `None` while no guard runs.
     link: RefCell<Option<UnixStream>>,
 }
 
@@ -33,7 +33,11 @@ impl Guard {
             return;
         };
         if let Err(error) = send(link, container) {
-            warn!(container = %container.handover.id, %error, "nobody else keeps this container");
+            warn!(
+                container = %container.handover.id, %error,
+                "cannot hand a container to the guard: it will not survive the loss of both daemon \
+                 and worker"
+            );
         }
     }
 

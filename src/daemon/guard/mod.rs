@@ -1,11 +1,11 @@
-//! The guard of a daemon: a process that does nothing but hold what the daemon holds of each
-//! container.
+//! The guard: a process that holds a copy of all that the daemon holds of each container, and takes
+//! over when the daemon dies.
 //!
-//! The kernel answers ENOSYS to all calls of a container, for good, once the last copy of its
-//! listener is closed. Daemon and worker have one each, and where one of them ends the other one
-//! sees to it: the daemon starts a worker, the worker looks for a daemon. Where both end, the guard
-//! starts a worker, which serves as one that has lost its daemon. Who may start one at a time, and
-//! who serves, is settled by locks on the container's board.
+//! Once the last copy of a listener is closed, the kernel answers ENOSYS to all calls of its
+//! container, for good. Daemon and worker have one copy each. If one of them dies, the other acts:
+//! the daemon starts a worker, the worker connects to the next daemon. If both die, the guard
+//! starts a worker, which behaves like one that has lost its daemon. Locks on the board determine
+//! which process starts workers, and which one serves.
 
 pub(in crate::daemon) mod link;
 
@@ -33,21 +33,21 @@ use crate::wire::board::{Board, Role};
 use crate::wire::handover::{Handover, LONGEST};
 use crate::wire::mode::{Mode, Setup};
 
-/// Between two looks whether another daemon has come, and whether a worker hangs in its death.
+/// The time between two checks for another daemon, and for a killed worker that cannot exit.
 const LOOK: Duration = Duration::from_secs(1);
 /// The same while a worker starts.
 const SHORT_LOOK: Duration = Duration::from_millis(5);
-/// For a worker to take over.
+/// The time limit for a worker to take over.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The listener, the board, the shared memory, the message.
+/// The number of file descriptors of a packet: the listener, the board, the table, the handover.
 const FDS: usize = 4;
 
-/// Holds what comes from the daemon on standard input, until no container of it is left.
+/// Holds the containers that the daemon sends on standard input, until none of them is left.
 pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     const WHAT: &str = "guarding a daemon (a guard is started by `subuidless serve` only)";
     sys::use_one_malloc_arena();
     sys::ignore_termination();
-    // EPERM: leads a group already, as when it was started by hand.
+    // EPERM: already the leader of a process group, for instance when started by hand.
     let _ = nix::unistd::setsid();
     let link = io::stdin().as_fd().try_clone_to_owned().doing(WHAT)?;
     let link = UnixStream::from(link);
@@ -78,30 +78,33 @@ fn process_of(peer: UnixCredentials) -> Result<OwnedFd, Errno> {
 
 struct Guard<'a> {
     setup: &'a Setup,
-    /// `None` once it has hung up.
+    /// The connection to the daemon; `None` once it has hung up.
     daemon: Option<UnixStream>,
-    /// Tells when it has ended, and none of its locks is left; `None` afterwards.
+    /// The daemon's pidfd; `None` once it has exited, and so released its locks.
     process: Option<OwnedFd>,
     kept: Vec<Kept>,
-    /// Workers that this process has started, to be waited for.
+    /// Workers started by this process, to be reaped.
     ending: Vec<Child>,
 }
 
-/// A container.
+/// A container that the guard holds.
 struct Kept {
     id: String,
+    /// The encoded handover.
     message: Vec<u8>,
     listener: ListenerFd,
     board: Board,
     shared: OwnedFd,
-    /// Tells when the present worker ends.
+    /// The pid and pidfd of the present worker.
     worker: Option<(u32, OwnedFd)>,
     starting: Option<Starting>,
-    /// The last worker that this guard has started, once it serves.
+    /// The last worker that this guard has started and that served.
     own: Option<Child>,
-    /// Workers of its own that have ended as those do whose side store is damaged.
+    /// The number of own workers that died as if the side store were damaged.
     damages: u32,
+    /// The number of failed starts in a row.
     failures: u32,
+    /// The earliest time of the next start.
     next: Option<Instant>,
 }
 
@@ -109,12 +112,12 @@ struct Kept {
 struct Starting {
     child: Child,
     since: Instant,
-    /// Nobody else starts one meanwhile.
+    /// Held so that no other process starts a worker meanwhile.
     _manager: Claim,
 }
 
 impl Guard<'_> {
-    /// Until there is something to look at.
+    /// Waits for an event, or for the next check.
     fn wait(&self) {
         let is_missing = self.kept.iter().any(|kept| kept.worker.is_none());
         let timeout = match &self.daemon {
@@ -144,28 +147,31 @@ impl Guard<'_> {
         }
     }
 
-    /// Takes what the daemon gives, and notices its end.
+    /// Receives containers from the daemon, and notices when it hangs up.
     fn listen(&mut self) {
         while let Some(daemon) = &self.daemon {
             match receive(daemon) {
                 Ok(Some(kept)) => self.kept.push(kept),
                 Ok(None) => {
                     if !self.kept.is_empty() {
-                        info!(
-                            "the daemon has ended: its guard starts a worker where one is missing"
-                        );
+                        info!("the daemon has exited: its guard starts missing workers");
                     }
                     self.daemon = None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    warn!(%error, "a container is kept by nobody else than daemon and worker");
+                    warn!(
+                        %error,
+                        "cannot receive a container: it will not survive the loss of both daemon \
+                         and worker"
+                    );
                 }
             }
         }
     }
 
-    /// Its locks are gone a moment later than its end of the connection.
+    /// Whether the daemon has exited. Its locks are released slightly later than its end of the
+    /// connection is closed.
     fn has_daemon_ended(&mut self) -> bool {
         let Some(process) = &self.process else {
             return true;
@@ -178,6 +184,7 @@ impl Guard<'_> {
         has_ended
     }
 
+    /// Drops containers that have ended, and attends to the others if the daemon has exited.
     fn attend(&mut self) {
         self.ending
             .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
@@ -194,7 +201,7 @@ impl Guard<'_> {
 }
 
 impl Kept {
-    /// Sees to it that there is a worker; `false`: another daemon does.
+    /// Makes sure that there is a worker. Returns `false` if another daemon has taken over.
     fn attend(&mut self, setup: &Setup, ending: &mut Vec<Child>) -> bool {
         self.count_damages();
         if let Some(starting) = &mut self.starting {
@@ -249,7 +256,7 @@ impl Kept {
     fn start(&mut self, setup: &Setup) {
         let started = self.manage().and_then(|manager| match manager {
             Some(manager) if !self.has_worker() => {
-                warn!(container = %self.id, "worker and daemon have ended: starting a worker");
+                warn!(container = %self.id, "worker and daemon have died: starting a worker");
                 let child = self.spawn(setup)?;
                 Ok(Some(Starting {
                     child,
@@ -257,13 +264,13 @@ impl Kept {
                     _manager: manager,
                 }))
             }
-            // Somebody else was quicker.
+            // Another process has the role, or there is a worker by now.
             _ => Ok(None),
         });
         match started {
             Ok(starting) => self.starting = starting,
             Err(error) => {
-                warn!(container = %self.id, %error, "no worker: trying again");
+                warn!(container = %self.id, %error, "cannot start a worker: trying again");
                 self.failures += 1;
                 self.next = Some(Instant::now() + SHORT_LOOK * self.failures.pow(2).min(1000));
             }
@@ -276,13 +283,13 @@ impl Kept {
     }
 
     fn spawn(&self, setup: &Setup) -> io::Result<Child> {
-        /// The first may have ended while the files were being damaged.
+        /// The first one may have died while the files were being damaged.
         const ENOUGH: u32 = 2;
         let mut setup = setup.clone();
         if self.damages >= ENOUGH {
             warn!(
                 container = %self.id,
-                "workers end of a damaged side store, which only a daemon begins anew: going on \
+                "workers die of a damaged side store, which only a daemon can replace: going on \
                  without it until then"
             );
             (setup.recent, setup.lasting) = (None, None);
@@ -300,7 +307,7 @@ impl Kept {
         ours.set_write_timeout(Some(PATIENCE))?;
         let sent = ours.send_with_fd(&self.message, &fds)?;
         io::Write::write_all(&mut &ours, &self.message[sent..])?;
-        // It finds the connection closed, and looks for another daemon.
+        // The worker finds the connection closed, and looks for another daemon.
         Ok(child)
     }
 
@@ -310,13 +317,13 @@ impl Kept {
     }
 }
 
-/// What the daemon gives next; `None`: it has ended.
+/// Receives the next container. Returns `None` if the daemon has hung up.
 fn receive(daemon: &UnixStream) -> io::Result<Option<Kept>> {
     let received = sys::receive(daemon, &mut [0; 8], FDS)?;
     if received.length == 0 {
         return Ok(None);
     }
-    let missing = |_| io::Error::other("it came without descriptors");
+    let missing = |_| io::Error::other("it came without file descriptors");
     let [listener, board, shared, message] =
         <[OwnedFd; FDS]>::try_from(received.files).map_err(missing)?;
     let mut bytes = Vec::new();

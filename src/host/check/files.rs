@@ -1,4 +1,5 @@
-//! Where owners are kept: attributes of files, the side store, the runtime directory.
+//! Checks the places of owners and of running containers: extended attributes, the side store, the
+//! runtime directory.
 
 use std::env;
 use std::ffi::CString;
@@ -14,7 +15,7 @@ use crate::linux::sys;
 use crate::store;
 use crate::wire::rundir;
 
-/// Whether files can carry their owners: in `directory`, at home, and in memory.
+/// Checks whether files can carry the attribute: in `directory`, in HOME, and in /dev/shm.
 pub(super) fn attributes(directory: &Path) -> Vec<Check> {
     let home = env::var_os("HOME").filter(|home| !home.is_empty());
     let places = [
@@ -37,8 +38,8 @@ fn carries_attributes(directory: &Path) -> Check {
     let file = match tempfile::tempfile_in(directory) {
         Ok(file) => file,
         Err(error) => {
-            let change = "name a directory of yours: `subuidless check DIR`";
-            return Check::warn(name, format!("no file can be made there: {error}"), change);
+            let change = "name a directory that you can write to: `subuidless check DIR`";
+            return Check::warn(name, format!("cannot create a file there: {error}"), change);
         }
     };
     let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
@@ -52,25 +53,27 @@ fn carries_attributes(directory: &Path) -> Check {
             ),
             match errno {
                 Errno::EOPNOTSUPP => {
-                    "keep containers on ext4, XFS, btrfs, or tmpfs of Linux 6.6 or newer; NFS wants 4.2 on both sides"
+                    "keep containers on ext4, XFS, btrfs, or tmpfs of Linux 6.6 or newer; NFS \
+                     needs version 4.2 on both sides"
                 }
-                _ => "keep containers in a directory where they can be set",
+                _ => "keep containers in a directory where such attributes can be set",
             },
         ),
     }
 }
 
-/// Whether owners that files cannot carry last.
+/// Checks whether the side store has a place on a local disk.
 pub(super) fn side_store() -> Check {
     const NAME: &str = "side store";
-    const CHANGE: &str = "`serve --store DIR`, or XDG_STATE_HOME: a directory on a disk of this machine; else the owners of \
-                          symbolic links, fifos, sockets and devices last until the next boot";
+    const CHANGE: &str = "set `serve --store DIR` or XDG_STATE_HOME to a directory on a disk of \
+                          this machine; otherwise the owners of symbolic links, fifos, sockets and \
+                          devices are kept only until the next boot";
     let Some(directory) = store::lasting_place(None) else {
         return Check::warn(NAME, "neither XDG_STATE_HOME nor HOME is set", CHANGE);
     };
     let shown = directory.display();
     let Some(existing) = directory.ancestors().find(|ancestor| ancestor.is_dir()) else {
-        return Check::warn(NAME, format!("{shown} cannot be made"), CHANGE);
+        return Check::warn(NAME, format!("{shown} cannot be created"), CHANGE);
     };
     if let Err(error) = store::refuse_shared(existing) {
         return Check::warn(NAME, format!("{shown}: {error}"), CHANGE);
@@ -81,7 +84,7 @@ pub(super) fn side_store() -> Check {
     }
 }
 
-/// Makes one there, for a moment.
+/// Creates a store in `directory`, and removes it.
 fn try_store(directory: &Path) -> io::Result<()> {
     let place = tempfile::Builder::new()
         .prefix(".subuidless-check-")
@@ -90,15 +93,16 @@ fn try_store(directory: &Path) -> io::Result<()> {
     opened.map(drop).map_err(io::Error::other)
 }
 
-/// Where sockets, locks and logs lie.
+/// Checks the runtime directory.
 pub(super) fn runtime_directory() -> Check {
     const NAME: &str = "XDG_RUNTIME_DIR";
-    const CHANGE: &str = "log in through PAM (ssh, machinectl shell, loginctl enable-linger), or: mkdir -m 700 /tmp/run-$USER; \
-                          export XDG_RUNTIME_DIR=/tmp/run-$USER";
+    const CHANGE: &str = "log in through PAM (ssh, machinectl shell, loginctl enable-linger), or: \
+                          mkdir -m 700 /tmp/run-$USER; export XDG_RUNTIME_DIR=/tmp/run-$USER";
     match rundir::look() {
         Err(error) => Check::fail(NAME, error.to_string(), CHANGE),
         Ok(found) if found.passed_over.is_empty() => {
-            Check::ok(NAME, format!("{}, this user's alone", found.path.display()))
+            let reason = format!("{}, writable by this user alone", found.path.display());
+            Check::ok(NAME, reason)
         }
         Ok(found) => Check::warn(
             NAME,

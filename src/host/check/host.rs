@@ -1,4 +1,4 @@
-//! What the host gives this user: ids, /proc, filters, cgroups.
+//! Checks what the host provides for this user: ids, limits, /proc, filters, cgroups.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::linux::{programs, sys};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who asks.
+/// Checks that the user is not real root.
 pub(super) fn user() -> Check {
     const NAME: &str = "user";
     let uid = Uid::effective();
@@ -30,13 +30,13 @@ pub(super) fn user() -> Check {
         Ok(maps) if maps.are_all() => Check::warn(
             NAME,
             "root: the kernel knows all ids, so containers need no emulation",
-            "ask as the user who is to run containers",
+            "run this as the user who will run containers",
         ),
         _ => Check::ok(NAME, "root of a user namespace"),
     }
 }
 
-/// Whether this user could have more ids than one natively.
+/// Checks whether the user has a range of ids, so that the kernel could map several ids.
 pub(super) fn range() -> Check {
     const NAME: &str = "subuid range";
     let uid = Uid::effective();
@@ -54,17 +54,18 @@ pub(super) fn range() -> Check {
         Check::warn(
             NAME,
             reason,
-            "native mapping is faster, and a real boundary between ids: prefer it where the range is large enough for the image",
+            "prefer native mapping if the range is large enough for the image: it is faster, and a \
+             real boundary between ids",
         )
     } else {
         Check::ok(
             NAME,
-            format!("{reason}, but newuidmap is missing, without which nobody can use it"),
+            format!("{reason}, but it cannot be used: newuidmap is missing"),
         )
     }
 }
 
-/// subuid(5)
+/// The first range of the user in subuid(5).
 fn range_in(file: &str, name: &str, uid: u32) -> Option<String> {
     let uid = uid.to_string();
     file.lines().find_map(|line| {
@@ -74,8 +75,8 @@ fn range_in(file: &str, name: &str, uid: u32) -> Option<String> {
     })
 }
 
-/// From LDAP and the like, through the `subid:` line of nsswitch.conf; getsubids(1): `0: NAME START
-/// COUNT`.
+/// The range of the user from LDAP or another source in the `subid:` line of nsswitch.conf, as
+/// printed by getsubids(1): `0: NAME START COUNT`.
 fn asked_range(name: &str) -> Option<String> {
     let mut command = Command::new("getsubids");
     let (status, text) = output(command.arg(name), PATIENCE).ok()?;
@@ -93,10 +94,11 @@ fn asked_range(name: &str) -> Option<String> {
         .then(|| format!("{count} ids from {start} on"))
 }
 
-/// What this user's processes may have.
+/// Checks the resource limits of this process.
 pub(super) fn limits() -> Check {
     const NAME: &str = "limits";
-    const CHANGE: &str = "raise that where it was lowered: ulimit(1), limits.conf(5), LimitNOFILE= and its like of a unit";
+    const CHANGE: &str = "raise the limit where it was lowered, as by ulimit(1), limits.conf(5), \
+                          or LimitNOFILE= and its like of a unit";
     let short = limits::shortfalls();
     let words = short
         .iter()
@@ -111,7 +113,7 @@ pub(super) fn limits() -> Check {
     }
 }
 
-/// Whether workers can see their targets.
+/// Checks whether workers can see their targets.
 pub(super) fn procfs() -> Check {
     const NAME: &str = "/proc";
     let mounts = Mounts::read("/proc/self/mountinfo").ok();
@@ -125,51 +127,52 @@ pub(super) fn procfs() -> Check {
         hidden => Check::ok(
             NAME,
             format!(
-                "hidepid={hidden}: shows this user's processes, which is all that workers look at"
+                "hidepid={hidden}: shows this user's processes, which is all that workers need"
             ),
         ),
     }
 }
 
-/// Whether this process is confined already.
+/// Checks whether this process has a seccomp filter already.
 pub(super) fn filters() -> Check {
     const NAME: &str = "filters";
     let status = Status::of("/proc/self").ok();
     match status.and_then(|status| status.filters()).unwrap_or(0) {
-        0 => Check::ok(NAME, "no seccomp filter is on this process"),
+        0 => Check::ok(NAME, "this process has no seccomp filter"),
         count => Check::warn(
             NAME,
-            format!("{count} on this process: what they forbid, containers cannot do either"),
-            "call it outside of containers and sandboxes, if something above fails",
+            format!("{count} on this process: they apply to containers, too"),
+            "if a check above fails, run this outside of containers and sandboxes",
         ),
     }
 }
 
-/// It passes by every filter.
+/// Reports io_uring(7), which bypasses seccomp filters.
 pub(super) fn io_uring() -> Check {
     const NAME: &str = "io_uring";
-    let inside = "inside of containers it answers ENOSYS, since it would pass by the filter";
+    let inside = "in containers it fails with ENOSYS, since it would bypass the filter";
     match sys::io_uring_setup() {
-        Errno::ENOSYS | Errno::EPERM | Errno::EACCES => Check::ok(NAME, "not to be had here"),
-        _ => Check::ok(NAME, format!("there; {inside}")),
+        Errno::ENOSYS | Errno::EPERM | Errno::EACCES => Check::ok(NAME, "not available"),
+        _ => Check::ok(NAME, format!("available; {inside}")),
     }
 }
 
-/// What runtimes make of them.
+/// Checks whether runtimes accept the cgroup hierarchy.
 pub(super) fn cgroups() -> Check {
     const NAME: &str = "cgroups";
     let is_v2 =
         |path| statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
     if is_v2("/sys/fs/cgroup") {
-        return Check::ok(NAME, "pure v2: runtimes need nothing");
+        return Check::ok(NAME, "pure v2: all runtimes work");
     }
     let bind = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup";
     if is_v2("/sys/fs/cgroup/unified") {
         return Check::warn(
             NAME,
-            "hybrid: runc and `subuidless run` need nothing, crun and podman refuse it",
+            "hybrid: runc and `subuidless run` work, crun and podman refuse it",
             format!(
-                "unshare -r -m sh -c '{bind} && exec \"$@\"' -- crun --cgroup-manager=disabled run ...; once for podman: podman unshare {bind}"
+                "unshare -r -m sh -c '{bind} && exec \"$@\"' -- crun --cgroup-manager=disabled run \
+                 ...; once for podman: podman unshare {bind}"
             ),
         );
     }

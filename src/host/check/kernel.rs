@@ -1,4 +1,4 @@
-//! The kernel: its version, and what it can do.
+//! Checks the kernel's version and optional features.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -24,19 +24,19 @@ pub(super) fn version() -> Check {
         ),
         None => Check::warn(
             NAME,
-            format!("its version is not understood: {release:?}"),
+            format!("unknown version format: {release:?}"),
             "Linux 5.14 or newer is needed",
         ),
     }
 }
 
-/// Major and minor number.
+/// The major and minor number of a version.
 pub(super) fn parse(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// What is used where it is there.
+/// Checks the features that subuidless uses beyond those of the oldest kernel.
 pub(super) fn features() -> [Check; 3] {
     [killable_waits(), openat2_is_there(), getxattrat_is_there()]
 }
@@ -44,14 +44,12 @@ pub(super) fn features() -> [Check; 3] {
 fn killable_waits() -> Check {
     let name = "uninterrupted calls";
     if sys::seccomp_knows_wait_killable() {
-        Check::ok(
-            name,
-            "a call that is being answered is not begun anew by signals",
-        )
+        Check::ok(name, "signals do not restart a call that is being answered")
     } else {
         Check::warn(
             name,
-            "no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: a signal makes a call that is being answered begin anew",
+            "no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: signals restart a call that is being \
+             answered",
             "Linux 5.19 or newer has it",
         )
     }
@@ -60,11 +58,11 @@ fn killable_waits() -> Check {
 fn openat2_is_there() -> Check {
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
     match openat2(AT_FDCWD, c"/", how) {
-        Ok(_) => Check::ok("openat2", "paths are resolved as targets do it"),
+        Ok(_) => Check::ok("openat2", "paths are resolved as for the target"),
         Err(errno) => Check::fail(
             "openat2",
             errno.desc(),
-            "Linux 5.6 or newer has it; a filter around us (an old Docker's) may say ENOSYS or EPERM",
+            "Linux 5.6 or newer has it; the filter of an outer container (old Docker) may deny it",
         ),
     }
 }
@@ -72,15 +70,15 @@ fn openat2_is_there() -> Check {
 fn getxattrat_is_there() -> Check {
     let name = c"user.rootlesscontainers";
     let Ok(root) = fs::File::open("/") else {
-        return Check::warn("getxattrat", "the root directory cannot be opened", "none");
+        return Check::warn("getxattrat", "cannot open the root directory", "none");
     };
     match sys::getxattrat(root.as_fd(), c".", name, &mut [0; 64], true) {
         Err(Errno::ENOSYS) => Check::warn(
             "getxattrat",
-            "not in this kernel: a stat by path takes a little longer",
+            "not in this kernel: a stat by path takes slightly longer",
             "Linux 6.13 or newer has it",
         ),
-        _ => Check::ok("getxattrat", "owners are looked up on a shorter way"),
+        _ => Check::ok("getxattrat", "owners are looked up with fewer calls"),
     }
 }
 

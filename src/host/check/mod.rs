@@ -1,8 +1,8 @@
-//! `subuidless check`: whether this host can do the job.
+//! `subuidless check`: tests whether this host can run containers.
 //!
-//! What can be tried is tried, by processes of this program that end afterwards (see [`steps`]):
-//! version numbers and settings say less than the kernel does, and are read to name what is to
-//! blame. Nothing is changed, and nothing is left behind.
+//! Wherever possible it tries things out, in short-lived processes (see [`steps`]), rather than
+//! trust version numbers and settings; those are read to name the cause of a failure. It changes
+//! nothing, and leaves nothing behind.
 
 mod files;
 mod host;
@@ -16,24 +16,24 @@ use std::path::Path;
 
 use serde::Serialize;
 
-/// How one check went.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     Ok,
-    /// Something is slower, or less than it could be.
+    /// Something is slower, or does not work completely.
     Warn,
-    /// Without it nothing works.
+    /// Nothing works until this passes.
     Fail,
 }
 
-/// One line.
+/// One line of the report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Check {
     pub(crate) name: String,
     pub(crate) result: Verdict,
     pub(crate) reason: String,
-    /// What to do about it.
+    /// How to improve it.
     pub(crate) change: Option<String>,
 }
 
@@ -63,14 +63,14 @@ impl Check {
     }
 }
 
-/// Everything that is checked.
+/// All checks.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     ok: bool,
     checks: Vec<Check>,
 }
 
-/// Checks this host, for work in `directory`.
+/// Checks this host, and whether `directory` can hold containers.
 pub(crate) fn check(directory: &Path) -> Report {
     let mut checks = vec![host::user(), kernel::version()];
     checks.extend(proof::namespace_and_notification());
@@ -93,13 +93,13 @@ pub(crate) fn check(directory: &Path) -> Report {
 }
 
 impl Report {
-    /// How many things are missing that are needed.
+    /// The number of failed checks.
     pub(crate) fn failures(&self) -> usize {
         let failed = |check: &&Check| check.result == Verdict::Fail;
         self.checks.iter().filter(failed).count()
     }
 
-    /// For people: a line each, and what to do below it.
+    /// The report as text: a line for each check, and how to improve it below.
     pub(crate) fn text(&self) -> String {
         let width = self.checks.iter().map(|check| check.name.chars().count());
         let width = width.max().unwrap_or(0);

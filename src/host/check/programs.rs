@@ -1,4 +1,4 @@
-//! The programs around us: runtimes, and what calls them.
+//! Checks the runtimes, and the programs that call them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::linux::programs;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A program's place, and the first lines that it says of its version.
+/// A program's path, and the output of its --version.
 #[derive(Debug)]
 struct Program {
     path: PathBuf,
@@ -34,7 +34,7 @@ impl Program {
         })
     }
 
-    /// The word behind `version`.
+    /// The word behind `version` in the output.
     fn version(&self) -> Option<&str> {
         let mut words = self.said.split_ascii_whitespace();
         words.find(|word| *word == "version")?;
@@ -45,9 +45,9 @@ impl Program {
         self.version().and_then(parse) >= Some(least)
     }
 
-    /// Its version and place, in words.
+    /// The version and path, for messages.
     fn shown(&self) -> String {
-        let version = self.version().unwrap_or("of an unknown version");
+        let version = self.version().unwrap_or("unknown version");
         let place = if self.on_path {
             ""
         } else {
@@ -57,7 +57,8 @@ impl Program {
     }
 }
 
-/// What it prints. crun and podman make directories even then: in one that is removed again.
+/// The output of --version. crun and podman create directories even then, so HOME and
+/// XDG_RUNTIME_DIR are temporary.
 fn version(program: &Path) -> io::Result<Vec<u8>> {
     let place = tempfile::tempdir()?;
     let mut command = Command::new(program);
@@ -68,11 +69,11 @@ fn version(program: &Path) -> io::Result<Vec<u8>> {
     output(&mut command, PATIENCE).map(|(_, text)| text)
 }
 
-/// All of them.
+/// Checks all programs.
 pub(super) fn all() -> Vec<Check> {
     let mut runtimes = [crun(), runc()];
     let usable = |check: &Check| check.result != super::Verdict::Fail;
-    // One is enough.
+    // One runtime is enough.
     if runtimes.iter().any(usable) {
         for check in &mut runtimes {
             if !usable(check) {
@@ -88,7 +89,7 @@ fn crun() -> Check {
     const NAME: &str = "crun";
     const CHANGE: &str = "install crun 0.19 or newer, built with libseccomp";
     match Program::find(NAME) {
-        None => Check::fail(NAME, "missing: it makes the containers", CHANGE),
+        None => Check::fail(NAME, "missing: it creates the containers", CHANGE),
         Some(found) if !found.said.contains("+SECCOMP") => Check::fail(
             NAME,
             format!("{}, built without seccomp", found.shown()),
@@ -96,10 +97,7 @@ fn crun() -> Check {
         ),
         Some(found) if !found.is_at_least((0, 19)) => Check::warn(
             NAME,
-            format!(
-                "{}: it does not say which container is which",
-                found.shown()
-            ),
+            format!("{}: it does not send container ids", found.shown()),
             CHANGE,
         ),
         Some(found) => Check::ok(NAME, found.shown()),
@@ -112,7 +110,7 @@ fn runc() -> Check {
     match Program::find(NAME) {
         None => Check::fail(
             NAME,
-            "missing: it makes the containers where crun does not",
+            "missing: it creates the containers where there is no crun",
             CHANGE,
         ),
         Some(found) if !found.said.contains("libseccomp:") => Check::fail(
@@ -122,14 +120,17 @@ fn runc() -> Check {
         ),
         Some(found) if !found.is_at_least((1, 1)) => Check::fail(
             NAME,
-            format!("{}: it notifies nobody", found.shown()),
+            format!(
+                "{}: it does not support seccomp notification",
+                found.shown()
+            ),
             CHANGE,
         ),
         Some(found) => Check::ok(NAME, found.shown()),
     }
 }
 
-/// Those that are not needed, and work if their runtime does.
+/// Reports a program that is optional, and works if its runtime does.
 fn caller(name: &str) -> Check {
     match Program::find(name) {
         None => Check::ok(name, "not installed, and not needed"),

@@ -1,5 +1,5 @@
-//! The proof: a target under the very filter that containers have, and a supervisor that answers
-//! it.
+//! The main check: runs a target under the filter of containers, and a supervisor that answers its
+//! calls.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,17 +22,16 @@ const MEMORY: &str = "memory of targets";
 const FILES: &str = "files for targets";
 const WAKE_UP: &str = "synchronous wake-up";
 
-/// Ends within a tenth of a second where all is well.
+/// The time limit. Normally it takes less than a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether containers can be made, and their calls be answered.
+/// Checks whether containers can be created, and their calls be answered.
 pub(super) fn namespace_and_notification() -> Vec<Check> {
     let failed = |error: io::Error| {
-        let change =
-            "this program must be able to start itself from /proc/self/exe: is /proc mounted?";
+        let change = "this program must be able to execute /proc/self/exe: is /proc mounted?";
         vec![Check::fail(
             FILTER,
-            format!("cannot try it: {error}"),
+            format!("cannot be tested: {error}"),
             change,
         )]
     };
@@ -51,7 +50,8 @@ fn run() -> io::Result<(Target, Supervisor)> {
     };
     let mut target = step(Mode::CheckTarget, ours);
     let mut supervisor = step(Mode::CheckSupervisor, theirs);
-    // Both at once, since each waits for the other; threads may not be to be had.
+    // Both run at the same time, since each waits for the other. No threads: RLIMIT_NPROC may be
+    // reached.
     let (supervisor, target) = (Asked::start(&mut supervisor)?, Asked::start(&mut target)?);
     let target = serde_json::from_slice(&target.answer(PATIENCE)?.1)?;
     Ok((
@@ -60,7 +60,7 @@ fn run() -> io::Result<(Target, Supervisor)> {
     ))
 }
 
-/// What a command prints; killed when it takes too long.
+/// The output of a command, which is killed if it takes longer than `patience`.
 pub(super) fn output(
     command: &mut Command,
     patience: Duration,
@@ -68,11 +68,11 @@ pub(super) fn output(
     Asked::start(command)?.answer(patience)
 }
 
-/// A command that prints.
+/// A running command whose output is read.
 struct Asked(Child);
 
 impl Asked {
-    /// Its end of the standard input is closed here, too.
+    /// Starts the command. Closes this process's copy of its standard input.
     fn start(command: &mut Command) -> io::Result<Self> {
         let child = command
             .stdout(Stdio::piped())
@@ -112,7 +112,7 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        // One that has ended, and was waited for, is left alone.
+        // No effect on a process that was waited for already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -125,7 +125,7 @@ fn judge(target: &Target, supervisor: &Supervisor) -> Vec<Check> {
     }
     let mut checks = vec![Check::ok(
         NAMESPACES,
-        "made one, with its own mounts, as its root",
+        "created one as its root, with a mount namespace",
     )];
     if let Some(Err(errno)) = target.filter {
         checks.push(no_filter(Errno::from_raw(errno)));
@@ -139,7 +139,8 @@ fn judge(target: &Target, supervisor: &Supervisor) -> Vec<Check> {
         checks.push(Check::fail(
             JOIN,
             format!("{reason}: {}", Errno::from_raw(errno).desc()),
-            "a security module or the options of /proc (hidepid) forbid it: no worker could see its container",
+            "a security module or the options of /proc (hidepid) forbid it: workers could not see \
+             their containers",
         ));
         return checks;
     }
@@ -156,7 +157,7 @@ fn judge(target: &Target, supervisor: &Supervisor) -> Vec<Check> {
                 "a chown under the filter was not answered: {}",
                 shown(other)
             ),
-            "please report it, with the kernel's version",
+            "please report this, with the kernel's version",
         ),
     });
     checks.push(Check::ok(
@@ -173,7 +174,7 @@ fn judge(target: &Target, supervisor: &Supervisor) -> Vec<Check> {
         ),
     });
     checks.push(match supervisor.sync_wake_up {
-        true => Check::ok(WAKE_UP, "a call costs a tenth of what it would without"),
+        true => Check::ok(WAKE_UP, "a call costs a tenth of what it costs without it"),
         false => Check::warn(
             WAKE_UP,
             "not in this kernel: a call takes some 50 µs longer",
@@ -187,21 +188,22 @@ fn no_filter(errno: Errno) -> Check {
     match errno {
         Errno::EBUSY => Check::fail(
             FILTER,
-            "a filter with a listener is on this process already (EBUSY), and the kernel takes one for a process tree",
-            "call it outside of `subuidless run` and of containers whose calls somebody answers",
+            "this process has a filter with a listener already (EBUSY), and the kernel allows one",
+            "run this outside of `subuidless run` and of containers with seccomp notification",
         ),
         errno => Check::fail(
             FILTER,
             format!("loading the filter: {}", errno.desc()),
-            "the kernel needs CONFIG_SECCOMP_FILTER, and no filter around us may forbid seccomp(2)",
+            "the kernel needs CONFIG_SECCOMP_FILTER, and a filter of an outer container must not \
+             deny seccomp(2)",
         ),
     }
 }
 
 fn shown(tried: Option<Tried>) -> String {
     match tried {
-        None => "it was not come so far".to_owned(),
-        Some(Ok(())) => "something else was seen".to_owned(),
+        None => "this step was not reached".to_owned(),
+        Some(Ok(())) => "it had another result than expected".to_owned(),
         Some(Err(errno)) => Errno::from_raw(errno).desc().to_owned(),
     }
 }
@@ -229,7 +231,7 @@ mod tests {
         (target, supervisor)
     }
 
-    /// The checks that are not ok, once `spoil` has been at what was seen.
+    /// The checks that are not ok, after `spoil` has changed a good result.
     fn judged(spoil: impl FnOnce(&mut Target, &mut Supervisor)) -> Vec<(String, Verdict, String)> {
         let (mut target, mut supervisor) = good();
         spoil(&mut target, &mut supervisor);

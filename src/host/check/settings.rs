@@ -1,16 +1,16 @@
-//! Settings of the kernel, to name what is to blame.
+//! Reads kernel settings to name the cause of a failure.
 
 use std::fs;
 
 use nix::errno::Errno;
 
-/// The number in a file below /proc/sys; `None` where the kernel has no such setting.
+/// The value of a setting in /proc/sys. Returns `None` if the kernel does not have it.
 pub(super) fn number(name: &str) -> Option<i64> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Why a user namespace cannot be made or used, and what to change.
+/// Why a user namespace cannot be created or used, and what to change.
 pub(super) fn blame_for_namespace(stage: &str, errno: Errno) -> (String, String) {
     let said = format!("{stage}: {}", errno.desc());
     let set = |setting: &str, value: &str| {
@@ -23,7 +23,7 @@ pub(super) fn blame_for_namespace(stage: &str, errno: Errno) -> (String, String)
             return (reason, set("user.max_user_namespaces", "15000"));
         }
         let change =
-            "raise it, or end what holds namespaces; 32 levels below each other are the most";
+            "raise it, or end processes that hold namespaces; they can be nested 32 levels deep";
         return (reason, change.to_owned());
     }
     for (setting, bad, good) in [
@@ -38,7 +38,8 @@ pub(super) fn blame_for_namespace(stage: &str, errno: Errno) -> (String, String)
             return (format!("{said}: {setting} is {bad}"), change);
         }
     }
-    let change = "no setting is to blame: a seccomp filter (are you in a container?), a security module or a chroot forbids it";
+    let change = "no setting forbids it, but a seccomp filter (are you in a container?), a \
+                  security module or a chroot does";
     (said, change.to_owned())
 }
 
@@ -48,11 +49,15 @@ pub(super) fn blame_for_memory(errno: Errno) -> (String, String) {
     match number("kernel.yama.ptrace_scope") {
         Some(scope @ 3..) => (
             format!("{said}: kernel.yama.ptrace_scope is {scope}"),
-            "as root: kernel.yama.ptrace_scope=2 or less in /etc/sysctl.d, and boot: 3 cannot be taken back".to_owned(),
+            "as root: kernel.yama.ptrace_scope=2 or less in /etc/sysctl.d, and reboot: 3 cannot be \
+             lowered at run time"
+                .to_owned(),
         ),
         _ => (
             said,
-            "a security module (SELinux: deny_ptrace) or a filter forbids it, or CONFIG_CROSS_MEMORY_ATTACH is off".to_owned(),
+            "a security module (SELinux: deny_ptrace) or a filter forbids it, or \
+             CONFIG_CROSS_MEMORY_ATTACH is off"
+                .to_owned(),
         ),
     }
 }

@@ -1,8 +1,8 @@
-//! What is tried in processes of their own: a user namespace cannot be left, nor a filter be taken
-//! off.
+//! The parts of a check that need processes of their own: a process cannot leave a user namespace,
+//! nor remove a filter.
 //!
-//! Two of them are a target and its supervisor, as in a container: neither descends from the other
-//! one. Each prints what it has seen as one JSON object.
+//! The processes are a target and its supervisor. As with a container and its worker, neither is
+//! an ancestor of the other. Each prints its results as one JSON object.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,32 +24,32 @@ use crate::syscalls::Dispatch;
 use crate::syscalls::profile;
 use crate::target::read_path;
 
-/// A file that nobody has: what succeeds with it was answered by the supervisor.
+/// A file that does not exist: only the supervisor can make a call with it succeed.
 const MARK: &str = "/subuidless-check/no-such-file";
 const CONTENT: &[u8] = b"from the supervisor\n";
 
-/// A result of the kernel's.
+/// The result of a system call: success, or an errno.
 pub(super) type Tried = Result<(), i32>;
 
-/// What the first process of a container would see.
+/// The results of the target, which does what the first process of a container does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Target {
-    /// The step of making a user namespace that failed, and its errno.
+    /// The failed step of creating a user namespace, and its errno.
     pub(super) namespace: Option<(String, i32)>,
     pub(super) filter: Option<Tried>,
     pub(super) chown: Option<Tried>,
-    /// Opens a file that the supervisor puts there.
+    /// Opening a file that the supervisor sends.
     pub(super) open: Option<Tried>,
     pub(super) content_arrived: bool,
 }
 
-/// What a worker would see.
+/// The results of the supervisor, which does what a worker does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Supervisor {
     pub(super) sync_wake_up: bool,
-    /// The target's directory in /proc.
+    /// Opening the target's namespace in /proc.
     pub(super) procfs: Option<Tried>,
-    /// Joins the target's user namespace.
+    /// Joining the target's user namespace.
     pub(super) join: Option<Tried>,
     pub(super) memory: Option<Tried>,
     pub(super) send_file: Option<Tried>,
@@ -63,8 +63,8 @@ fn tried<T>(result: Result<T, Errno>) -> Option<Tried> {
     Some(result.map(drop).map_err(|errno| errno as i32))
 }
 
-/// Enters a user namespace, loads the filter, and makes calls that only a supervisor can answer
-/// well.
+/// The target: enters a user namespace, loads the filter, and makes calls that succeed only if the
+/// supervisor answers.
 pub(crate) fn target() -> Result<(), Error> {
     let mut seen = Target::default();
     try_as_target(&mut seen);
@@ -72,7 +72,8 @@ pub(crate) fn target() -> Result<(), Error> {
 }
 
 fn try_as_target(seen: &mut Target) {
-    // One of mounts takes a capability in that of users.
+    // A mount namespace, too: creating one needs a capability in the new user namespace, which a
+    // security module may deny.
     if let Err(refusal) = userns::enter_with_mounts() {
         seen.namespace = Some((refusal.step, refusal.errno as i32));
         return;
@@ -93,7 +94,8 @@ fn try_as_target(seen: &mut Target) {
     {
         return;
     }
-    // Else, without a supervisor, nobody would say ENOSYS.
+    // While this process held the listener, a call would hang if the supervisor died, not fail with
+    // ENOSYS.
     drop(listener);
     let ids = (Some(Uid::from_raw(42)), Some(Gid::from_raw(43)));
     seen.chown = tried(chown(MARK, ids.0, ids.1));
@@ -109,10 +111,10 @@ fn try_as_target(seen: &mut Target) {
     }
 }
 
-/// Answers those calls, as a worker does.
+/// The supervisor: answers those calls, as a worker does.
 pub(crate) fn supervisor() -> Result<(), Error> {
     let mut seen = Supervisor::default();
-    // A target that comes no further says so itself.
+    // If the target fails, its own results say so.
     let _ = try_as_supervisor(&mut seen);
     say(&seen)
 }
@@ -127,7 +129,8 @@ fn try_as_supervisor(seen: &mut Supervisor) -> io::Result<()> {
     let file = memfd::with_contents(c"subuidless-check", CONTENT)?;
     let dispatch = Dispatch::new();
     loop {
-        // Before Linux 6.11 only a hang-up tells that the target has ended.
+        // Before Linux 6.11, SECCOMP_IOCTL_NOTIF_RECV does not return when the target exits; only
+        // POLLHUP tells.
         let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::NONE)?;
         if !listener.has_pending() {
@@ -143,7 +146,7 @@ fn try_as_supervisor(seen: &mut Supervisor) -> io::Result<()> {
             join(seen, call.pid);
         }
         let reply = answer(seen, &dispatch, &listener, &call, file.as_fd());
-        // ENOENT: it has ended meanwhile.
+        // ENOENT: the target has exited.
         let _ = listener.reply(call.id, reply);
     }
 }
@@ -168,13 +171,13 @@ fn answer(
     let path = match name {
         "chown" | "open" => call.args[0],
         "fchownat" | "openat" => call.args[1],
-        // CONTINUE: not one of those that are tried.
+        // CONTINUE: not a call of the check.
         _ => return Ok(Reply::Continue),
     };
     let read = read_path(call.pid, path);
     seen.memory = tried(read.as_ref().map_err(|errno| *errno));
     if !read.is_ok_and(|path| path.as_c_str().to_bytes() == MARK.as_bytes()) {
-        // CONTINUE: nor is this.
+        // CONTINUE: not a call of the check, either.
         return Ok(Reply::Continue);
     }
     if name.contains("chown") {

@@ -1,8 +1,8 @@
-//! A file of ours: its first line is a mark with a sum of the rest, its second says how many
-//! directories were made for it.
+//! A file written by `install`: its first line is a mark with a checksum of the rest, its second
+//! one the number of directories that were created for it.
 //!
-//! It is written in one step. A file without the mark is somebody else's; one whose sum is wrong
-//! has been changed.
+//! It is written atomically. A file without the mark was not written by this program; one with a
+//! wrong checksum was changed since.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -18,21 +18,23 @@ use crate::linux::hash;
 const MARK: &str = "# Written by `subuidless install`, and left alone once changed. Sum: ";
 const DIRECTORIES: &str = "# Directories made for it: ";
 
-/// What is there.
+/// The state of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Present {
+    /// There is no file.
     Nothing,
-    /// As it was written.
+    /// Written by this program, and unchanged.
     Mine(Mine),
-    /// Written here, and changed since.
+    /// Written by this program, and changed since.
     Changed,
-    /// Somebody else's.
+    /// Not written by this program.
     Foreign,
 }
 
-/// A file of ours without its first two lines.
+/// An unchanged file of this program.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mine {
+    /// The content without the first two lines.
     pub(super) body: String,
     directories: usize,
 }
@@ -41,7 +43,7 @@ pub(super) fn look(path: &Path) -> Result<Present, Error> {
     match fs::symlink_metadata(path) {
         Err(error) if is_missing(&error) => return Ok(Present::Nothing),
         Err(error) => return Err(Error::at(path, error)),
-        // A link to /dev/null is what masks a unit.
+        // For instance a link to /dev/null, which masks a unit.
         Ok(found) if !found.is_file() => return Ok(Present::Foreign),
         Ok(_) => {}
     }
@@ -77,12 +79,13 @@ fn render(mine: &Mine) -> String {
     format!("{MARK}{}\n{rest}", sum(&rest))
 }
 
-/// It has to notice a change, not to withstand one that is made for it.
+/// Detects edits; it need not resist forgery.
 fn sum(text: &str) -> String {
     format!("{:016x}", hash::of_bytes(text.bytes()))
 }
 
-/// Makes the file say this. `Keep` for one that does already, `None` for one that is left alone.
+/// Writes the file. Returns `Act::Keep` if it has this content already, and `None` if it is left
+/// alone.
 pub(super) fn write(path: &Path, body: String, report: &mut Report) -> Result<Option<Act>, Error> {
     let (act, directories) = match look(path)? {
         Present::Mine(mine) if mine.body == body => {
@@ -111,13 +114,13 @@ pub(super) fn write(path: &Path, body: String, report: &mut Report) -> Result<Op
 pub(super) fn reason(present: &Present) -> &'static str {
     match present {
         Present::Changed => {
-            "somebody has changed it since subuidless wrote it; remove it, or keep it as it is"
+            "it was changed since subuidless wrote it; remove it, or keep it as it is"
         }
-        _ => "subuidless has not written it; remove it, or keep it as it is",
+        _ => "subuidless did not write it; remove it, or keep it as it is",
     }
 }
 
-/// Those that are missing above the file; how many.
+/// Creates the missing directories above `path`. Returns their number.
 pub(super) fn make_directories(path: &Path) -> Result<usize, Error> {
     let missing: Vec<&Path> = path
         .ancestors()
@@ -130,10 +133,10 @@ pub(super) fn make_directories(path: &Path) -> Result<usize, Error> {
     Ok(missing.len())
 }
 
-/// Removes so many directories above `path`, as far as nothing else is in them.
+/// Removes up to `count` directories above `path`, as long as they are empty.
 pub(super) fn remove_directories(path: &Path, count: usize) {
     for directory in path.ancestors().skip(1).take(count) {
-        // ENOTEMPTY: somebody uses it.
+        // ENOTEMPTY: still in use.
         if fs::remove_dir(directory).is_err() {
             break;
         }
@@ -148,14 +151,14 @@ fn put(path: &Path, text: &str, act: Act) -> io::Result<()> {
         .set_permissions(fs::Permissions::from_mode(0o644))?;
     file.as_file().sync_all()?;
     match act {
-        // Somebody may have made one meanwhile.
+        // Another program may have created the file meanwhile.
         Act::Write => file.persist_noclobber(path)?,
         _ => file.persist(path)?,
     };
     File::open(directory)?.sync_all()
 }
 
-/// Removes a file of ours.
+/// Removes the file, if this program wrote it and it is unchanged.
 pub(super) fn remove(path: &Path, report: &mut Report) -> Result<(), Error> {
     let directories = match look(path)? {
         Present::Mine(mine) => mine.directories,
@@ -173,8 +176,8 @@ pub(super) fn remove(path: &Path, report: &mut Report) -> Result<(), Error> {
     Ok(())
 }
 
-/// `text` in double quotes, as both TOML and systemd read it; `None` for what cannot stand in a
-/// line.
+/// The path in double quotes, as both TOML and systemd read it. Fails for a path that is not UTF-8
+/// or has control characters.
 pub(super) fn quoted(path: &Path) -> Result<String, Error> {
     let text = path
         .to_str()
@@ -188,7 +191,7 @@ pub(super) fn quoted(path: &Path) -> Result<String, Error> {
     ))
 }
 
-/// The settings of this path: `PathBuf::join` of several names.
+/// `PathBuf::join` with several names.
 pub(super) fn below(directory: &Path, names: &[&str]) -> PathBuf {
     names
         .iter()

@@ -1,6 +1,7 @@
 //! Symbolic links: the names under which this program is a runtime front.
 //!
-//! A link has no room for a mark. Those that were made are noted down in the file that names them.
+//! A link has no room for a mark: the settings file that refers to the links also lists those that
+//! this program created.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -13,28 +14,28 @@ use super::file;
 use super::{Act, Report};
 use crate::error::{Context, Error};
 
-/// A link that was made here.
+/// A link that this program created.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Made {
     pub(super) path: PathBuf,
     pub(super) target: PathBuf,
-    /// How many directories were made for it.
+    /// The number of directories that were created for it.
     pub(super) directories: usize,
 }
 
-/// Whether `path` leads to the program `binary`.
+/// Whether `path` is the file `binary`, or a link to it.
 pub(super) fn leads_to(path: &Path, binary: &Path) -> bool {
     let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     matches!((identity(path), identity(binary)), (Ok(a), Ok(b)) if a == b)
 }
 
 impl Made {
-    /// Whether it is there as it was made.
+    /// Whether the link exists and is unchanged.
     pub(super) fn is_present(&self) -> bool {
         fs::read_link(&self.path).is_ok_and(|target| target == self.target)
     }
 
-    /// Makes the link, in the place of an older one of ours.
+    /// Creates the link. Replaces `before` if that is unchanged.
     pub(super) fn make(
         path: &Path,
         target: &Path,
@@ -72,12 +73,9 @@ impl Made {
 
     pub(super) fn remove(&self, report: &mut Report) -> Result<(), Error> {
         if !self.is_present() {
-            // Gone already, or somebody else's by now.
+            // Removed already, or changed since.
             if fs::symlink_metadata(&self.path).is_ok() {
-                report.leave_alone(
-                    &self.path,
-                    "it no longer leads where subuidless had it lead",
-                );
+                report.leave_alone(&self.path, "it was changed since subuidless created it");
             }
             return Ok(());
         }
@@ -90,15 +88,15 @@ impl Made {
     }
 }
 
-/// In one step, as a file is replaced.
+/// Replaces a link atomically.
 fn replace(path: &Path, target: &Path) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
-    let beside = path.with_file_name(name);
-    match fs::remove_file(&beside) {
+    let temporary = path.with_file_name(name);
+    match fs::remove_file(&temporary) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    symlink(target, &beside)?;
-    fs::rename(&beside, path)
+    symlink(target, &temporary)?;
+    fs::rename(&temporary, path)
 }

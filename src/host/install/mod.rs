@@ -1,8 +1,8 @@
-//! `install --user` and its undoing: systemd units, and podman's settings.
+//! `install --user` and `uninstall --user`: systemd units, and podman's settings.
 //!
-//! Nothing is overwritten or removed that was not written here, and nothing that somebody has
-//! changed since: `file` knows by a mark and a sum in the first line. What is made beside a file
-//! (directories, links) is noted down in it, and goes with it.
+//! Never overwrites or removes a file that this program did not write, or that was changed since:
+//! the first line of each file has a mark and a checksum. Directories and links that were created
+//! with a file are recorded in it and removed with it.
 
 mod file;
 mod link;
@@ -18,11 +18,11 @@ use crate::error::{Context, Error};
 pub(crate) struct Options {
     /// Make podman and buildah use the runtime front.
     pub(crate) podman: bool,
-    /// Only say what would be done.
+    /// Only print what would be done.
     pub(crate) dry_run: bool,
 }
 
-/// Installs for this user; `tell` gets a line for each thing that was done.
+/// Installs for this user; calls `tell` with a line for each step.
 pub(crate) fn install(options: Options, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let places = Places::of_user()?;
     let mut report = Report::new(options.dry_run, tell);
@@ -30,12 +30,12 @@ pub(crate) fn install(options: Options, tell: &mut dyn FnMut(&str)) -> Result<()
     if options.podman {
         podman::install(&places, &mut report)?;
     } else if !file::is_mine(&podman::settings(&places)) && podman::is_installed() {
-        report.say("podman stays as it is: --podman makes it use subuidless");
+        report.say("podman is not changed: --podman makes it use subuidless");
     }
     report.end()
 }
 
-/// Removes what [`install`] has made.
+/// Removes what [`install`] created.
 pub(crate) fn uninstall(dry_run: bool, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let places = Places::of_user()?;
     let mut report = Report::new(dry_run, tell);
@@ -44,13 +44,13 @@ pub(crate) fn uninstall(dry_run: bool, tell: &mut dyn FnMut(&str)) -> Result<(),
     report.end()
 }
 
-/// Where things of this user's go.
+/// The program, and the user's directories.
 #[derive(Debug)]
 struct Places {
     /// This program.
     binary: PathBuf,
     home: PathBuf,
-    /// $XDG_CONFIG_HOME
+    /// $XDG_CONFIG_HOME, or its default.
     settings: PathBuf,
 }
 
@@ -71,7 +71,7 @@ impl Places {
     }
 }
 
-/// Tells what is done, or would be.
+/// Prints what is done, or what a dry run would do.
 struct Report<'a> {
     dry_run: bool,
     tell: &'a mut dyn FnMut(&str),
@@ -111,7 +111,7 @@ impl<'a> Report<'a> {
         self.say(&format!("left alone {}: {reason}", path.display()));
     }
 
-    /// What the command fails with once the rest is done.
+    /// Makes the command fail with this error at its end. The first one counts.
     fn fail(&mut self, failure: Error) {
         self.failure.get_or_insert(failure);
     }

@@ -1,7 +1,7 @@
-//! podman's and buildah's settings: the runtime front in the place of crun and runc.
+//! Settings of podman and buildah: the runtime front in place of crun and runc.
 //!
-//! The names stay `crun` and `runc`: podman asks by name what a runtime can do, and writes the name
-//! down with each container, which must still be startable when the settings are gone.
+//! The runtimes keep the names `crun` and `runc`: podman decides by name what a runtime can do, and
+//! stores the name with each container, which must still start when the settings were removed.
 
 use std::path::PathBuf;
 
@@ -11,11 +11,11 @@ use super::{Places, Report};
 use crate::error::{Context, Error};
 use crate::linux::programs;
 
-/// The runtimes as podman calls them, and the names of the fronts.
+/// The names of the runtimes in podman, and of their fronts.
 const FRONTS: [(&str, &str); 2] = [("crun", "subuidless-crun"), ("runc", "subuidless-runc")];
 const LINKS: &str = "# Links made for it: ";
 
-/// The drop-in that podman reads after the user's own containers.conf.
+/// The drop-in file, which podman reads after the user's containers.conf.
 pub(super) fn settings(places: &Places) -> PathBuf {
     let names = ["containers", "containers.conf.d", "50-subuidless.conf"];
     file::below(&places.settings, &names)
@@ -36,7 +36,8 @@ pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error>
         }
     };
     if std::env::var_os("CONTAINERS_CONF").is_some_and(|file| !file.is_empty()) {
-        report.say("podman: where CONTAINERS_CONF is set, as it is here, podman reads that file and no other");
+        report
+            .say("podman: while CONTAINERS_CONF is set, as it is now, podman reads only that file");
     }
     let Some(names) = names(places, &before, report) else {
         return Ok(());
@@ -44,7 +45,7 @@ pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error>
     let made = make(places, &names, &before, report)?;
     let written = body(&names, &made).and_then(|body| file::write(&path, body, report));
     if written.is_err() {
-        // Nobody would know of them.
+        // No file lists them, so uninstall would not remove them.
         for link in made.iter().filter(|link| !before.contains(link)) {
             link.remove(report)?;
         }
@@ -52,15 +53,16 @@ pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error>
     written.map(|_| ())
 }
 
-/// Where the fronts are, or are to be: beside the program, where a package has put them, or where
-/// users have theirs. `None` if something else is there.
+/// The paths of the fronts: in the directory of the program if they exist there (from a package),
+/// otherwise in ~/.local/bin. Returns `None` if another file has one of the names there.
 fn names(places: &Places, before: &[Made], report: &mut Report) -> Option<Vec<PathBuf>> {
     let mut found = Vec::new();
     for (_, name) in FRONTS {
-        let beside = places.binary.with_file_name(name);
-        if link::leads_to(&beside, &places.binary) && before.iter().all(|made| made.path != beside)
+        let packaged = places.binary.with_file_name(name);
+        if link::leads_to(&packaged, &places.binary)
+            && before.iter().all(|made| made.path != packaged)
         {
-            found.push(beside);
+            found.push(packaged);
             continue;
         }
         let path = file::below(&places.home, &[".local", "bin", name]);
@@ -71,7 +73,7 @@ fn names(places: &Places, before: &[Made], report: &mut Report) -> Option<Vec<Pa
         if !is_ours && !is_free && !link::leads_to(&path, &places.binary) {
             report.leave_alone(
                 &path,
-                "it is not this program, and so podman is left as it is; remove it, and do this again",
+                "it is not this program, so podman is not changed; remove it, and try again",
             );
             return None;
         }
@@ -80,7 +82,8 @@ fn names(places: &Places, before: &[Made], report: &mut Report) -> Option<Vec<Pa
     Some(found)
 }
 
-/// The links that are missing, and those of ours.
+/// Creates or updates the links that `names` needs, and removes older ones. Returns those that this
+/// program has created, now or before.
 fn make(
     places: &Places,
     names: &[PathBuf],
@@ -95,7 +98,7 @@ fn make(
         }
         made.push(Made::make(path, &places.binary, ours, report)?);
     }
-    // Those of before that are not needed any more, as after a package has brought its own.
+    // Links that are no longer needed, for instance because a package has its own.
     for link in before.iter().filter(|link| !names.contains(&link.path)) {
         link.remove(report)?;
     }
@@ -104,17 +107,19 @@ fn make(
 
 fn body(names: &[PathBuf], made: &[Made]) -> Result<String, Error> {
     let mut body = String::from(
-        "\n# podman and buildah call these in the place of crun and runc. Each finds the real one on PATH, and\n\
-         # `podman --runtime /usr/bin/crun` still is crun itself.\n[engine.runtimes]\n",
+        "\n\
+         # podman and buildah run these in place of crun and runc. Each runs the real one, from\n\
+         # PATH. `podman --runtime /usr/bin/crun` still runs crun itself.\n\
+         [engine.runtimes]\n",
     );
     for ((runtime, _), path) in FRONTS.iter().zip(names) {
         body += &format!("{runtime} = [{}]\n", file::quoted(path)?);
     }
-    let links = serde_json::to_string(made).doing("noting down what was made")?;
+    let links = serde_json::to_string(made).doing("listing the links that were created")?;
     Ok(format!("{LINKS}{links}\n{body}"))
 }
 
-/// What was noted down.
+/// The links that the settings file lists.
 fn links(body: &str) -> Vec<Made> {
     let line = body.lines().find_map(|line| line.strip_prefix(LINKS));
     line.and_then(|line| serde_json::from_str(line).ok())
@@ -127,7 +132,7 @@ pub(super) fn uninstall(places: &Places, report: &mut Report) -> Result<(), Erro
         Present::Mine(mine) => links(&mine.body),
         _ => Vec::new(),
     };
-    // The settings first: they must not name what is not there.
+    // The settings first: they must never name a missing program.
     file::remove(&path, report)?;
     for link in links.iter().rev() {
         link.remove(report)?;

@@ -1,4 +1,4 @@
-//! The user's systemd units, and whether they run.
+//! The user's systemd units: writes, enables, starts, stops and removes them.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,7 +12,7 @@ use crate::error::Error;
 const SOCKET: &str = "subuidless.socket";
 const SERVICE: &str = "subuidless.service";
 
-/// Where packages put user units (systemd.unit(5)).
+/// The directories in which packages install user units (systemd.unit(5)).
 const OF_PACKAGES: [&str; 4] = [
     "/etc/systemd/user",
     "/usr/local/share/systemd/user",
@@ -43,7 +43,7 @@ fn render(unit: Unit, binary: &Path) -> Result<String, Error> {
         Unit::Socket => include_str!("../../../dist/systemd/subuidless.socket.in"),
         Unit::Service => include_str!("../../../dist/systemd/subuidless.service.in"),
     };
-    // % begins a specifier. A name without anything special needs no quotes, as packages have it.
+    // % starts a specifier. A plain path is not quoted, so that the text equals a packaged unit.
     let quoted = file::quoted(binary)?.replace('%', "%%");
     let is_plain = quoted[1..quoted.len() - 1]
         .bytes()
@@ -72,7 +72,10 @@ pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error>
         acts.extend(file::write(&path, text, report)?);
     }
     if acts.len() < Unit::ALL.len() {
-        report.say("systemd: nothing was enabled or started, because a unit is not as subuidless writes it");
+        report.say(
+            "systemd: nothing was enabled or started, because a unit was not written by subuidless \
+             or was changed",
+        );
         return Ok(());
     }
     let has_changed = |act: &Act| *act != Act::Keep;
@@ -84,7 +87,7 @@ pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error>
     Ok(())
 }
 
-/// The unit that a package has brought, if it is for this program.
+/// The path of the unit that a package has installed, if it has the same text.
 fn packaged(unit: Unit, text: &str) -> Option<PathBuf> {
     let mut paths = OF_PACKAGES
         .iter()
@@ -118,12 +121,12 @@ fn start(has_changed: bool, was_replaced: bool, report: &mut Report) {
     report.say(match manager {
         Manager::Runs => "systemd: subuidless.socket is enabled, and listens",
         Manager::Sleeps => {
-            "systemd: no user manager can be reached from here (no login session?), so nothing was started; \
+            "systemd: cannot reach a user manager (no login session?), so nothing was started; \
              subuidless.socket is enabled and will listen from the next login on"
         }
         Manager::Missing => {
-            "systemd: there is no systemctl here, so nothing was enabled; subuidless-crun and `subuidless run` start what they need \
-             themselves"
+            "systemd: there is no systemctl here, so nothing was enabled; subuidless-crun and \
+             `subuidless run` start what they need themselves"
         }
     });
 }
@@ -138,7 +141,7 @@ pub(super) fn uninstall(places: &Places, report: &mut Report) -> Result<(), Erro
     if is_ours(&socket) || was_packaged {
         stop(report);
     }
-    // The first one notes down the directories of both.
+    // Unit::ALL[0] was written first and records the directories of both, so it is removed last.
     for unit in Unit::ALL.into_iter().rev() {
         file::remove(&path(places, unit), report)?;
     }
@@ -153,7 +156,7 @@ pub(super) fn uninstall(places: &Places, report: &mut Report) -> Result<(), Erro
     Ok(())
 }
 
-/// Workers go on, each as long as its container.
+/// Stops and disables the socket and the daemon. Workers go on until their containers end.
 fn stop(report: &mut Report) {
     if report.dry_run {
         report.say("would stop and disable subuidless.socket");
@@ -176,11 +179,11 @@ fn stop(report: &mut Report) {
     }
 }
 
-/// The user's systemd.
+/// The user's service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manager {
     Runs,
-    /// Without a login session there is none, but systemctl(1) can still enable units.
+    /// It does not run, as without a login session, but systemctl(1) can still enable units.
     Sleeps,
     Missing,
 }

@@ -1,8 +1,8 @@
-//! Looking at containers from outside: which daemons there are, and what they answer.
+//! `status` and `trace`: finds the daemons of a user and asks them about their containers.
 //!
-//! There is the one daemon of a user, and a supervisor for each `subuidless run`, which answers the
-//! same questions on a socket of its own: in the runtime directory (see `crate::wire::rundir`), or under
-//! an abstract name. What they say is shown, so control characters in it are escaped.
+//! A user has one daemon, and a supervisor for each `subuidless run`, which answers the same
+//! questions on a socket of its own: in the runtime directory (see `crate::wire::rundir`), or with
+//! an abstract name. Answers go to a terminal, so control characters in them are escaped.
 
 mod processes;
 pub(crate) mod status;
@@ -27,9 +27,9 @@ use crate::linux::sys;
 use crate::wire::ask::{Ask, Report, What};
 use crate::wire::rundir;
 
-/// For each read of an answer.
+/// The time limit for each read of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// An answer has some 10 KB for each listener.
+/// The largest accepted answer, in bytes. An answer has some 10 KB per listener.
 const MAX_ANSWER: u64 = 1 << 28;
 
 /// A connection to a daemon.
@@ -40,7 +40,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// `None` where nobody listens.
+    /// Returns `None` if nothing listens at `path`.
     fn connect(path: &Path) -> Result<Option<Self>, Error> {
         let connection = match sys::connect_unix(path) {
             Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ENOTDIR) => return Ok(None),
@@ -51,7 +51,7 @@ impl Daemon {
             connection.set_read_timeout(Some(PATIENCE))?;
             connection.set_write_timeout(Some(PATIENCE))?;
             let peer = getsockopt(&connection, PeerCredentials)?;
-            // A container could listen under an abstract name, too.
+            // A process in a container could listen on the same abstract name.
             let is_abstract = path.as_os_str().as_encoded_bytes().starts_with(b"@");
             let pid = u32::try_from(peer.pid()).unwrap_or_default();
             let is_neighbour = !is_abstract || daemon::is_neighbour(connection.as_fd(), pid);
@@ -87,7 +87,7 @@ impl Daemon {
 }
 
 const OLDER: &str =
-    "it closed without an answer: perhaps it is of an older version, and has to be started anew";
+    "it closed the connection without an answer: if it is of an older version, restart it";
 
 fn ask_failed(path: &Path, reason: impl ToString) -> Error {
     Error::Ask {
@@ -96,7 +96,7 @@ fn ask_failed(path: &Path, reason: impl ToString) -> Error {
     }
 }
 
-/// A time-out is EAGAIN, which tells nobody anything.
+/// Replaces the error of a timeout, which is EAGAIN, by one that says so.
 fn slow(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => {
@@ -106,8 +106,7 @@ fn slow(error: io::Error) -> io::Error {
     }
 }
 
-/// The daemons that listen on `socket`, or wherever they do by default; those that cannot be asked
-/// are told to `complain`.
+/// Connects to the daemon on `socket`, or to all of the user. Calls `complain` for those that fail.
 fn daemons(socket: Option<&Path>, complain: &mut dyn FnMut(&Error)) -> Result<Vec<Daemon>, Error> {
     let places = match socket {
         Some(socket) => vec![socket.to_owned()],
@@ -127,15 +126,15 @@ fn daemons(socket: Option<&Path>, complain: &mut dyn FnMut(&Error)) -> Result<Ve
             place: place.unwrap_or_default(),
             others: match socket {
                 Some(_) => "",
-                None => ", and nothing runs that `subuidless run` has started",
+                None => ", and no `subuidless run` is active",
             },
         });
     }
     Ok(found)
 }
 
-/// Those of commands that `subuidless run` has started, as proc_net_unix(5) lists them: `@` stands
-/// for the NUL byte.
+/// The sockets of supervisors with abstract names, as proc_net_unix(5) lists them: `@` stands for
+/// the NUL byte.
 fn abstract_sockets() -> Vec<PathBuf> {
     let listed = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let wanted = format!("@{}", daemon::abstract_name(""));
@@ -145,13 +144,13 @@ fn abstract_sockets() -> Vec<PathBuf> {
         .filter(|name| name.starts_with(&wanted))
         .map(PathBuf::from)
         .collect();
-    // Connections to it bear its name, too.
+    // Accepted connections have the name of the listening socket.
     found.sort();
     found.dedup();
     found
 }
 
-/// The daemon's socket, those of daemons of user namespaces, and those of `subuidless run`.
+/// The sockets of the daemon, of daemons that serve one container, and of `subuidless run`.
 fn default_sockets() -> Result<Vec<PathBuf>, Error> {
     let found = rundir::look()?;
     let mut others = sockets_in(&found.room());
@@ -171,7 +170,7 @@ fn sockets_in(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// For a terminal: without control characters.
+/// Escapes control characters, for a terminal.
 fn shown(text: &str) -> String {
     let is_plain = |c: &char| !c.is_control();
     text.chars()

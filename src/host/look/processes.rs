@@ -1,10 +1,10 @@
-//! Which processes are in a container.
+//! Finds the processes of a container.
 //!
-//! No file tells which ones run under a certain seccomp filter. But a worker notes down the
-//! namespaces that it has joined: what is in the same mount namespace belongs to the container, and
-//! so do its descendants, who may have gone elsewhere from there and, left alone, fall to the
-//! container's own init. Where there is no mount namespace, the pid namespace decides; where there
-//! is neither, the user namespace does.
+//! procfs does not say which seccomp filter a process has. But a worker reports the namespaces that
+//! it has joined: processes in the same mount namespace belong to the container, and so do all
+//! their descendants, even in other namespaces (orphans become children of the container's init).
+//! If the container has no mount namespace of its own, the pid namespace decides, and without that
+//! one the user namespace.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use crate::linux::procfs::Stat;
 use crate::wire::ask::Namespaces;
 
-/// The processes that this one can see.
+/// All processes that this one can see.
 #[derive(Debug)]
 pub(super) struct Processes {
     own: Namespaces,
@@ -43,7 +43,7 @@ impl Processes {
         }
     }
 
-    /// The processes of the container whose worker has joined `joined`, but for `workers`.
+    /// The processes of the container whose worker has joined `joined`, except `workers`.
     pub(super) fn of(&self, joined: Namespaces, workers: &BTreeSet<u32>) -> BTreeSet<u32> {
         let Some(is_inside) = self.rule(joined) else {
             return BTreeSet::new();
@@ -68,7 +68,8 @@ impl Processes {
         }
     }
 
-    /// What tells the container's processes from all others; `None` where nothing does.
+    /// A predicate for the processes of the container. Returns `None` if it has no namespace of its
+    /// own, or has not been joined yet.
     fn rule(&self, joined: Namespaces) -> Option<impl Fn(Namespaces) -> bool> {
         let kinds: [fn(Namespaces) -> u64; 3] = [|all| all.mount, |all| all.pid, |all| all.user];
         let tells =
@@ -78,7 +79,7 @@ impl Processes {
     }
 }
 
-/// Those of a process that may be looked at.
+/// The namespaces of a process; 0 for those that may not be read.
 fn namespaces(process: &str) -> Namespaces {
     let inode = |kind: &str| {
         let found = std::fs::metadata(format!("/proc/{process}/ns/{kind}"));

@@ -1,4 +1,4 @@
-//! `subuidless status`: containers, their processes, their calls.
+//! `subuidless status`: lists containers, their processes and their calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::wire::ask::{Listener, Report};
 use crate::wire::tally::Count;
 
-/// The whole answer; its fields are documented in docs/look.md.
+/// The output of --json; docs/look.md documents its fields.
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {
     daemons: Vec<Daemon>,
@@ -49,7 +49,7 @@ struct Syscall {
     calls: Calls,
 }
 
-/// Numbers of calls, and quantiles in nanoseconds.
+/// Counts of calls, and quantiles of their duration in nanoseconds.
 #[derive(Debug, Serialize)]
 struct Calls {
     total: u64,
@@ -75,7 +75,7 @@ impl From<&Count> for Calls {
     }
 }
 
-/// Asks all daemons; what one of them does not tell is told to `complain`.
+/// Asks all daemons. Calls `complain` for those that fail; returns an error if all do.
 pub(crate) fn ask(
     socket: Option<&Path>,
     complain: &mut dyn FnMut(&Error),
@@ -142,7 +142,7 @@ impl Status {
         });
     }
 
-    /// Tables for people.
+    /// The output without --json: a table of containers, and one of syscalls for each of them.
     pub(crate) fn text(&self, width: Option<usize>) -> String {
         if self.containers.is_empty() {
             return "no container is served\n".to_owned();
@@ -154,7 +154,7 @@ impl Status {
             Column::Number("WORKER"),
             Column::Number("PROCESSES"),
         ];
-        // They stand below, too, syscall by syscall.
+        // Spare: the second table has them for each syscall.
         let calls = CALLS.map(|column| match column {
             Column::Number(heading @ ("CONTINUED" | "ANSWERED")) => Column::Spare(heading),
             column => column,
@@ -183,7 +183,7 @@ fn sum<'a>(counts: impl Iterator<Item = &'a Count>) -> Count {
     sum
 }
 
-/// Those of all listeners, the most frequent ones first.
+/// The syscalls of all listeners, the most frequent ones first.
 fn syscalls(listeners: &[&Listener]) -> Vec<Syscall> {
     let mut by_name: BTreeMap<&str, Count> = BTreeMap::new();
     for (name, count) in listeners.iter().flat_map(|listener| &listener.syscalls) {
@@ -242,7 +242,7 @@ impl Container {
     }
 }
 
-/// The two largest units.
+/// A time span in its two largest units.
 fn age(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match (days, hours, minutes) {
@@ -253,7 +253,7 @@ fn age(seconds: u64) -> String {
     }
 }
 
-/// Three digits at the most.
+/// A duration with at most three digits.
 fn latency(nanoseconds: u64) -> String {
     let (unit, scale) = match nanoseconds {
         0..1_000 => return format!("{nanoseconds}ns"),

@@ -1,12 +1,11 @@
-//! Tables of text: columns as wide as what is in them, the first one cut where the terminal ends.
-//! Pure.
+//! Text tables: columns are as wide as their cells; the first one is cut to fit the terminal. Pure.
 
-/// One column's heading; numbers stand to the right.
+/// A column and its heading; numbers are right-aligned.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Column {
     Text(&'static str),
     Number(&'static str),
-    /// A number, left out where the terminal is too narrow for all columns.
+    /// A number, omitted if the terminal is too narrow for all columns.
     Spare(&'static str),
 }
 
@@ -19,7 +18,7 @@ impl Column {
 }
 
 const GAP: usize = 2;
-/// What is left of the first column however narrow the terminal is.
+/// The minimum width of the first column, however narrow the terminal is.
 const LEAST: usize = 12;
 
 /// The lines of a table, for a terminal of `width` columns.
@@ -57,7 +56,7 @@ pub(super) fn lines(columns: &[Column], rows: &[Vec<String>], width: Option<usiz
     text
 }
 
-/// First cuts the first column, then leaves out what can be spared.
+/// Makes the table fit: omits the spare columns if cutting the first column would not suffice.
 fn fit(shown: &mut Vec<(Column, usize, Vec<&str>)>, width: usize) {
     let others = |shown: &[(Column, usize, Vec<&str>)]| -> usize {
         shown.iter().skip(1).map(|(_, width, _)| width + GAP).sum()

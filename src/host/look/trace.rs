@@ -1,4 +1,4 @@
-//! `subuidless trace`: calls as they are answered, a line each.
+//! `subuidless trace`: prints a line for each call that is answered.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,21 +19,21 @@ use crate::wire::ask::{Filter, Tracing, What};
 #[derive(Debug)]
 struct Source {
     path: PathBuf,
-    /// None once the daemon has ended.
+    /// `None` once the daemon has exited.
     connection: Option<UnixStream>,
     pipe: File,
     listeners: usize,
-    /// What has come of a line that has not ended yet.
+    /// The start of a line whose end was not read yet.
     rest: Vec<u8>,
 }
 
-/// Whether calls of this name can be seen.
+/// Whether calls of this name are handled, and so can be traced.
 pub(crate) fn is_traceable(syscall: &str) -> bool {
     TABLE.iter().any(|row| row.name == syscall)
 }
 
-/// Shows calls until all daemons and their containers have ended, or nobody reads any more. `tell`
-/// is for what is no call.
+/// Prints calls until all daemons and their containers have ended, or standard output is closed.
+/// Calls `tell` with messages.
 pub(crate) fn trace(
     socket: Option<&Path>,
     container: Option<&str>,
@@ -59,7 +59,7 @@ pub(crate) fn trace(
     {
         let container = shown(container);
         tell(&format!(
-            "no container {container} is served: waiting for it"
+            "there is no container {container}: waiting for it"
         ));
     }
     match show(sources, tell) {
@@ -94,12 +94,12 @@ impl Source {
             }),
             (_, refusal) => Err(ask_failed(
                 &daemon.path,
-                shown(&refusal.unwrap_or_else(|| "it gave no pipe".to_owned())),
+                shown(&refusal.unwrap_or_else(|| "it sent no pipe".to_owned())),
             )),
         }
     }
 
-    /// Shows the whole lines among what there is; `false` at the end.
+    /// Reads once and prints the complete lines. Returns `false` at the end of the pipe.
     fn show(&mut self, output: &mut impl Write) -> io::Result<bool> {
         let mut chunk = [0; 64 * 1024];
         let length = match self.pipe.read(&mut chunk) {
@@ -111,7 +111,7 @@ impl Source {
             return Ok(length > 0);
         };
         let lines: Vec<u8> = self.rest.drain(..=end).collect();
-        // They are escaped where they are made; a terminal is worth a second look.
+        // Workers escape them already; again here, because the output may be a terminal.
         for line in String::from_utf8_lossy(&lines).lines() {
             writeln!(output, "{}", shown(line))?;
         }
@@ -120,7 +120,7 @@ impl Source {
     }
 }
 
-/// Whether the last who could write a line ends together with the daemon.
+/// Whether the pipe hangs up within 200 ms: then no worker outlives the daemon.
 fn hangs_up_soon(pipe: &File) -> bool {
     const SOON: u8 = 200;
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
@@ -130,7 +130,7 @@ fn hangs_up_soon(pipe: &File) -> bool {
 fn show(mut sources: Vec<Source>, tell: &mut dyn FnMut(&str)) -> io::Result<()> {
     let mut output = io::BufWriter::new(io::stdout().lock());
     while !sources.is_empty() {
-        // One that nobody reads any more hangs up.
+        // Standard output without a reader reports POLLERR.
         let stdout = PollFd::new(output.get_ref().as_fd(), PollFlags::empty());
         let mut fds = vec![stdout.clone()];
         for source in &sources {
@@ -152,7 +152,7 @@ fn show(mut sources: Vec<Source>, tell: &mut dyn FnMut(&str)) -> io::Result<()> 
         for (mut source, happened) in sources.into_iter().zip(happened[1..].chunks_exact(2)) {
             if happened[1] && source.connection.take().is_some() && !hangs_up_soon(&source.pipe) {
                 tell(&format!(
-                    "{}: the daemon has ended: containers that start from now on are not shown",
+                    "{}: the daemon has exited: containers started from now on are not shown",
                     source.path.display()
                 ));
             }
