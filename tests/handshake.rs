@@ -275,9 +275,12 @@ fn half_a_message_is_refused() {
 
 #[test]
 fn a_message_without_an_fd_is_refused() {
-    is_refused("the message came without file descriptors", |place, daemon, _| {
-        send(place, daemon, crun("no-fd").to_string().as_bytes(), &[]);
-    });
+    is_refused(
+        "the message came without file descriptors",
+        |place, daemon, _| {
+            send(place, daemon, crun("no-fd").to_string().as_bytes(), &[]);
+        },
+    );
 }
 
 #[test]

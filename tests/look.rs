@@ -272,9 +272,10 @@ fn questions_that_are_none_are_refused() {
     let daemon = Daemon::start(&place);
     let before = daemon.open_fds();
     let questions = [
-        json!({"subuidlessAsk": 1, "what": "secrets"}).to_string(),
-        json!({"subuidlessAsk": 7, "what": "status"}).to_string(),
-        json!({"subuidlessAsk": 1, "what": "status", "pad": "x".repeat(20_000)}).to_string(),
+        json!({"subuidless": 4, "message": {"ask": {"what": "secrets"}}}).to_string(),
+        json!({"subuidless": 7, "message": {"ask": {"what": "status"}}}).to_string(),
+        json!({"subuidless": 4, "message": {"ask": {"what": "status"}}, "pad": "x".repeat(20_000)})
+            .to_string(),
     ];
     for (before, question) in questions.iter().enumerate() {
         let peer = Peer::connect(&place, &daemon);
@@ -289,7 +290,7 @@ fn questions_that_are_none_are_refused() {
     let target = Target::start(&place);
     let peer = Peer::connect(&place, &daemon);
     peer.send(
-        br#"{"subuidlessAsk":1,"what":"status"}"#,
+        br#"{"subuidless":4,"message":{"ask":{"what":"status"}}}"#,
         &[target.listener()],
     );
     peer.finish();
@@ -556,10 +557,7 @@ fn more_tracers_than_there_is_room_for_are_refused() {
         "{said}"
     );
     let message = run(&mut place.subuidless(["trace"])).error();
-    assert!(
-        message.contains("16 others trace already"),
-        "{message}"
-    );
+    assert!(message.contains("16 others trace already"), "{message}");
     drop(some);
     until("there is room again", || {
         (daemon.lines(&["not traced any more"]).len() == 16).then_some(())

@@ -544,7 +544,8 @@ fn with_keep_id_a_supervisor_without_descriptors_waits_for_some() {
     fs::write(home.join("go"), "go\n").unwrap();
     until("the log says what is missing", || {
         let log = fs::read_to_string(home.join("log")).unwrap_or_default();
-        log.contains("cannot start a worker for a user namespace").then_some(())
+        log.contains("cannot start a worker for a user namespace")
+            .then_some(())
     });
     allow(1024);
     let output = child.wait_with_output().unwrap();

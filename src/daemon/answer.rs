@@ -12,7 +12,7 @@ use tracing::debug;
 use super::supervised::Supervised;
 use super::workers::Workers;
 use crate::syscalls::{TABLE, fingerprint};
-use crate::wire::ask::{Ask, Listener, Report, What};
+use crate::wire::ask::{Listener, Report, What};
 use crate::wire::tally::Count;
 
 /// The time limit for sending the answer.
@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The name of the row for calls in no row of the table.
 const OTHERS: &str = "others";
 
-pub(super) async fn answer(ask: Ask, mut connection: UnixStream, workers: &Workers) {
-    match ask.what {
+pub(super) async fn answer(ask: What, mut connection: UnixStream, workers: &Workers) {
+    match ask {
         What::Status => {
             let text = serde_json::to_vec(&report(workers)).unwrap_or_default();
             let said = tokio::time::timeout(PATIENCE, connection.write_all(&text)).await;

@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
@@ -22,9 +20,10 @@ use tokio::sync::Notify;
 use super::patiently;
 use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
-use crate::wire::ask::Ask;
+use crate::wire::ask::What;
 use crate::wire::board::Board;
 use crate::wire::handover::{Announcement, FDS, Handover};
+use crate::wire::message::{Message as Ours, NotUnderstood};
 use crate::wire::oci::{self, ContainerProcessState, ProtocolError};
 
 /// The maximum length of a message, in bytes. Annotations easily exceed 4 KiB.
@@ -84,7 +83,7 @@ pub(super) enum Received {
     /// From the front, whose runtime connects next.
     Announcement(Announcement),
     /// From `status` or `trace`.
-    Ask(Ask),
+    Ask(What),
 }
 
 /// A container that has a worker but no daemon.
@@ -117,27 +116,27 @@ pub(super) async fn receive(
             bytes: message.payload.len(),
         })??;
     let listener = |fd| ListenerFd::new(fd).map_err(ReceiveError::NoListener);
-    match said {
+    let handover = match said {
         FirstMessage::Container(state) => {
             let fd = message.fds.swap_remove(state.listener);
-            Ok(Received::Container(state, listener(fd)?))
+            return Ok(Received::Container(state, listener(fd)?));
         }
-        FirstMessage::Ask(ask) => Ok(Received::Ask(ask.ok_or(ReceiveError::OtherVersion)?)),
-        FirstMessage::Orphan(handover) => {
-            let handover = handover.ok_or(ReceiveError::OtherVersion)?;
-            let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| ReceiveError::NoFd)?;
-            let [fd, board, shared] = fds;
-            Ok(Received::Orphan(Orphan {
-                handover,
-                listener: listener(fd)?,
-                board: Board::open(board).map_err(ReceiveError::NoBoard)?,
-                shared,
-            }))
+        FirstMessage::Ours(Ours::Handover(handover)) => handover,
+        FirstMessage::Ours(Ours::Announcement(announcement)) => {
+            return Ok(Received::Announcement(announcement));
         }
-        FirstMessage::Announcement(announcement) => Ok(Received::Announcement(
-            announcement.ok_or(ReceiveError::OtherVersion)?,
-        )),
-    }
+        FirstMessage::Ours(Ours::Ask(ask)) => return Ok(Received::Ask(ask)),
+        // For workers only.
+        FirstMessage::Ours(Ours::Trace(_)) => return Err(ReceiveError::OtherVersion),
+    };
+    let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| ReceiveError::NoFd)?;
+    let [fd, board, shared] = fds;
+    Ok(Received::Orphan(Orphan {
+        handover,
+        listener: listener(fd)?,
+        board: Board::open(board).map_err(ReceiveError::NoBoard)?,
+        shared,
+    }))
 }
 
 /// Waits until there is something to read, or the peer has closed.
@@ -156,25 +155,10 @@ async fn wait_for_bytes(connection: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// What a complete message says; those of our own programs may be of a version that is not
-/// understood.
+/// A complete message.
 enum FirstMessage {
     Container(ContainerProcessState),
-    Orphan(Option<Handover>),
-    Announcement(Option<Announcement>),
-    Ask(Option<Ask>),
-}
-
-/// The keys that distinguish the messages of this program.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Sender {
-    #[serde(rename = "subuidlessHandover")]
-    worker: Option<IgnoredAny>,
-    #[serde(rename = "subuidlessAnnouncement")]
-    front: Option<IgnoredAny>,
-    #[serde(rename = "subuidlessAsk")]
-    command: Option<IgnoredAny>,
+    Ours(Ours),
 }
 
 /// The part of a message that was received so far.
@@ -221,16 +205,12 @@ impl Message {
         if payload.is_empty() && fds.is_empty() {
             return Err(ReceiveError::Nothing);
         }
-        let sender: Sender = serde_json::from_slice(payload).unwrap_or_default();
-        if sender.worker.is_some() {
-            return Ok(FirstMessage::Orphan(Handover::parse(payload)));
-        }
-        if sender.front.is_some() {
-            return Ok(FirstMessage::Announcement(Announcement::parse(payload)));
-        }
-        // A question comes without file descriptors.
-        if sender.command.is_some() && fds.is_empty() && payload.len() <= MAX_ASK {
-            return Ok(FirstMessage::Ask(Ask::parse(payload)));
+        match Ours::parse(payload) {
+            // A question comes without file descriptors.
+            Ok(Ours::Ask(_)) if !fds.is_empty() || payload.len() > MAX_ASK => {}
+            Ok(message) => return Ok(FirstMessage::Ours(message)),
+            Err(NotUnderstood::OtherVersion) => return Err(ReceiveError::OtherVersion),
+            Err(NotUnderstood::Foreign) => {}
         }
         match oci::parse(payload, fds.len()) {
             Err(_) if fds.is_empty() => Err(ReceiveError::NoFd),

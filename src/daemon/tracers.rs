@@ -17,7 +17,8 @@ use tokio::net::UnixStream;
 use tracing::{debug, info, warn};
 
 use super::supervised::Supervised;
-use crate::wire::ask::{Filter, Orders, Tracing};
+use crate::wire::ask::{Filter, Tracing};
+use crate::wire::message::Message;
 
 /// The maximum number of tracers. Each costs a file descriptor in every worker that it traces.
 const MAX: usize = 16;
@@ -87,7 +88,7 @@ impl Tracers {
         };
         let tracer = Rc::new(Tracer {
             container,
-            orders: Orders::new(filter).encode(),
+            orders: Message::Trace(filter).encode(),
             pipe: write,
         });
         let watched: Vec<_> = containers

@@ -192,14 +192,24 @@ impl Workers {
             None | Some(NextUser::AsIs) => None,
             Some(NextUser::User(user)) => Some(user),
         };
-        let handover = Handover::new(id, status, bundle, user);
+        let handover = Handover {
+            id,
+            status,
+            bundle,
+            user,
+        };
         self.start(handover, listener, groups, None).await;
     }
 
     /// As [`Workers::supervise`], for a worker whose notifications come from `feed`.
     pub(super) async fn supervise_fed(&self, id: String, listener: ListenerFd, feed: OwnedFd) {
         info!(container = %id, "user namespace");
-        let handover = Handover::new(id, EXEC.to_owned(), String::new(), None);
+        let handover = Handover {
+            id,
+            status: EXEC.to_owned(),
+            bundle: String::new(),
+            user: None,
+        };
         self.start(handover, listener, Vec::new(), Some(feed)).await;
     }
 

@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::linux::sys;
 use crate::log;
 use crate::wire::handover::{Announcement, HEARD};
+use crate::wire::message::Message;
 use crate::wire::mode::Daemon;
 use crate::wire::rundir;
 
@@ -149,7 +150,7 @@ fn converse(connection: &mut UnixStream, announcement: &Announcement) -> io::Res
     connection.set_nonblocking(false)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(PATIENCE))?;
-    connection.write_all(&announcement.encode())?;
+    connection.write_all(&Message::Announcement(announcement.clone()).encode())?;
     let mut answer = [0; HEARD.len()];
     match connection.read_exact(&mut answer) {
         Ok(()) => Ok(answer == HEARD),

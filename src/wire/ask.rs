@@ -1,24 +1,13 @@
 //! The questions of `subuidless status` and `subuidless trace` to a daemon's control socket, and
 //! its answers. Pure.
 //!
-//! One JSON object each way. Unlike a runtime's message, an [`Ask`] brings no file descriptors.
+//! One JSON object each way. Unlike a runtime's message, a question brings no file descriptors.
 
 use serde::{Deserialize, Serialize};
 
 use crate::wire::tally::Count;
 
-const VERSION: u32 = 1;
-
 /// One question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ask {
-    /// The key distinguishes the message from a runtime's.
-    #[serde(rename = "subuidlessAsk")]
-    version: u32,
-    #[serde(flatten)]
-    pub(crate) what: What,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "camelCase")]
 pub(crate) enum What {
@@ -32,27 +21,6 @@ pub(crate) enum What {
         #[serde(flatten)]
         filter: Filter,
     },
-}
-
-impl Ask {
-    pub(crate) fn new(what: What) -> Self {
-        Self {
-            version: VERSION,
-            what,
-        }
-    }
-
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        // Cannot fail: strings, numbers and booleans only.
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-
-    /// Returns `None` for other messages, and for an incomplete one.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes)
-            .ok()
-            .filter(|ask: &Self| ask.version == VERSION)
-    }
 }
 
 /// Selects the calls to trace.
@@ -72,34 +40,6 @@ pub(crate) struct Tracing {
     /// The reason why there is no pipe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refusal: Option<String>,
-}
-
-/// The message of a daemon to its workers, sent with the write end of that pipe.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Orders {
-    #[serde(rename = "subuidlessTrace")]
-    version: u32,
-    #[serde(flatten)]
-    pub(crate) filter: Filter,
-}
-
-impl Orders {
-    pub(crate) fn new(filter: Filter) -> Self {
-        Self {
-            version: VERSION,
-            filter,
-        }
-    }
-
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes)
-            .ok()
-            .filter(|orders: &Self| orders.version == VERSION)
-    }
 }
 
 /// The answer of a daemon to [`What::Status`].
@@ -135,36 +75,4 @@ pub(crate) struct Namespaces {
     pub(crate) pid: u64,
     pub(crate) mount: u64,
     pub(crate) user: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_question_is_understood_and_nothing_else_is_one() {
-        let status = Ask::new(What::Status);
-        assert_eq!(status.encode(), br#"{"subuidlessAsk":1,"what":"status"}"#);
-        assert_eq!(Ask::parse(&status.encode()), Some(status));
-        let filter = Filter {
-            calls: vec!["chown".into()],
-            continued: true,
-        };
-        let trace = Ask::new(What::Trace {
-            container: Some("c\n1".into()),
-            filter: filter.clone(),
-        });
-        assert_eq!(Ask::parse(&trace.encode()), Some(trace));
-        let orders = Orders::new(filter);
-        assert_eq!(Orders::parse(&orders.encode()), Some(orders));
-        for other in [
-            &br#"{"subuidlessAsk":2,"what":"status"}"#[..],
-            br#"{"subuidlessAsk":1,"what":"secrets"}"#,
-            br#"{"subuidlessAsk":1,"what":"stat"#,
-            br#"{"subuidlessHandover":2,"id":"a","status":"","bundle":""}"#,
-            br#"{"fds":["seccompFd"],"state":{"id":"a"}}"#,
-        ] {
-            assert_eq!(Ask::parse(other), None);
-        }
-    }
 }

@@ -8,6 +8,7 @@ pub(crate) mod ask;
 pub(crate) mod board;
 pub(crate) mod config;
 pub(crate) mod handover;
+pub(crate) mod message;
 pub(crate) mod mode;
 pub(crate) mod oci;
 pub(crate) mod rundir;

@@ -29,9 +29,10 @@ use crate::linux::memfd;
 use crate::linux::procfs;
 use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
-use crate::wire::ask::Orders;
+use crate::wire::ask::Filter;
 use crate::wire::board::Board;
 use crate::wire::handover::{FDS, Handover, LONGEST, ProcessUser};
+use crate::wire::message::Message;
 
 /// Between two searches for a new daemon, at first and later.
 const FIRST_PERIOD: Duration = Duration::from_millis(50);
@@ -108,7 +109,7 @@ impl Link {
     }
 
     /// What the daemon has said since the last time, without waiting for it: who wants to watch.
-    pub(super) fn orders(&self) -> Vec<(Orders, OwnedFd)> {
+    pub(super) fn orders(&self) -> Vec<(Filter, OwnedFd)> {
         let Some(daemon) = &self.daemon else {
             return Vec::new();
         };
@@ -119,7 +120,9 @@ impl Link {
             && received.length > 0
         {
             let pipe = received.files.into_iter().next();
-            orders.extend(Orders::parse(&message[..received.length]).zip(pipe));
+            if let Ok(Message::Trace(filter)) = Message::parse(&message[..received.length]) {
+                orders.extend(pipe.map(|pipe| (filter, pipe)));
+            }
         }
         orders
     }

@@ -61,8 +61,8 @@ impl Server {
 
     /// Lets those watch whom the daemon has sent.
     pub(super) fn take_orders(&self, link: &Link) {
-        for (orders, pipe) in link.orders() {
-            self.tracers.add(orders.filter, pipe);
+        for (filter, pipe) in link.orders() {
+            self.tracers.add(filter, pipe);
         }
     }
 

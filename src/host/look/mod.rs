@@ -24,7 +24,8 @@ use nix::unistd::Uid;
 use crate::daemon;
 use crate::error::Error;
 use crate::linux::sys;
-use crate::wire::ask::{Ask, Report, What};
+use crate::wire::ask::{Report, What};
+use crate::wire::message::Message;
 use crate::wire::rundir;
 
 /// The time limit for each read of an answer.
@@ -68,7 +69,7 @@ impl Daemon {
     }
 
     fn ask(&mut self, what: What) -> Result<(), Error> {
-        let said = self.connection.write_all(&Ask::new(what).encode());
+        let said = self.connection.write_all(&Message::Ask(what).encode());
         said.map_err(|error| ask_failed(&self.path, error))
     }
 
