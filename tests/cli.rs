@@ -419,7 +419,10 @@ fn two_sockets_from_systemd_are_an_error() {
     let output = child.wait_with_output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("systemd passed 2 file descriptors"), "{message}");
+    assert!(
+        message.contains("systemd passed 2 file descriptors"),
+        "{message}"
+    );
 }
 
 #[test]

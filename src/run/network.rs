@@ -143,7 +143,7 @@ pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error>
     sys::start_orphan(&mut keeper).map_err(failed)
 }
 
-/// The args of the hook, argv[0] first.
+/// The args of the hook, the name first.
 fn hook_words(bundle: &Path) -> Result<Vec<String>, Error> {
     let mode = Mode::NetworkHook {
         socket: socket(bundle),

@@ -7,8 +7,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::Message;
-
 /// The number of file descriptors with a handover, in this order: the listener, the board, the
 /// table. A fourth one is the feed of a worker that does not receive notifications itself.
 pub(crate) const FDS: usize = 3;
@@ -34,18 +32,6 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        Message::Handover(self.clone()).encode()
-    }
-
-    /// Returns `None` for other messages, and for an incomplete one.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        match Message::parse(bytes) {
-            Ok(Message::Handover(handover)) => Some(handover),
-            _ => None,
-        }
-    }
-
     pub(super) fn is_within_bounds(&self) -> bool {
         [&self.id, &self.status, &self.bundle]
             .into_iter()

@@ -72,6 +72,20 @@ impl Message {
     }
 }
 
+impl Handover {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        Message::Handover(self.clone()).encode()
+    }
+
+    /// Returns `None` for other messages, and for an incomplete one.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        match Message::parse(bytes) {
+            Ok(Message::Handover(handover)) => Some(handover),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::handover::{MAX_CHARS, MAX_GROUPS, NextUser, ProcessUser};
