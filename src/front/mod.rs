@@ -45,7 +45,7 @@ const BECOMES_RUNTIME: &str = "SUBUIDLESS_BECOMES_RUNTIME";
 /// The arguments of the front.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// argv[0], which selects the runtime.
+    /// The program's name as called, which selects the runtime.
     pub(crate) name: OsString,
     /// The runtime, if it was given.
     pub(crate) runtime: Option<PathBuf>,
