@@ -190,7 +190,7 @@ fn fakeroots_file_goes_both_ways() {
         "echo dev=x | subuidless owners import tree --format fakeroot",
     )
     .error();
-    assert!(wrong.contains("line 1: no mode="), "{wrong}");
+    assert!(wrong.contains("line 1: there is no mode="), "{wrong}");
 }
 
 #[test]

@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::debug;
 
 use crate::linux::procfs::Stat;
@@ -92,9 +91,9 @@ impl Announcements {
         }
         let mut pid = pid;
         for _ in 0..GENERATIONS {
-            let known = waiting
-                .iter()
-                .find(|waiting| Some(waiting.pid) == pid && waiting.is_alive());
+            let known = waiting.iter().find(|waiting| {
+                Some(waiting.pid) == pid && !sys::has_ended(waiting.process.as_fd())
+            });
             if let Some(known) = known {
                 return Some(Claim(Rc::clone(known)));
             }
@@ -124,14 +123,9 @@ impl Announcements {
 /// Whether the listener may still arrive. A container that was created may be started days later,
 /// on a connection that is open since then and holds a [`Claim`].
 fn may_come(waiting: &Rc<Waiting>) -> bool {
-    waiting.heard.elapsed() < PATIENCE || Rc::strong_count(waiting) > 1 || waiting.is_alive()
-}
-
-impl Waiting {
-    fn is_alive(&self) -> bool {
-        let mut fds = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
-    }
+    waiting.heard.elapsed() < PATIENCE
+        || Rc::strong_count(waiting) > 1
+        || !sys::has_ended(waiting.process.as_fd())
 }
 
 fn parent(pid: u32) -> Option<u32> {

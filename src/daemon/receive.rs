@@ -281,12 +281,11 @@ async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<boo
         connection.readable().await?;
         make_room().await?;
         let receive = || Ok(sys::receive(connection, &mut chunk, MAX_FDS + 1)?);
-        let received = match connection.try_io(Interest::READABLE, receive) {
+        let (length, files) = match connection.try_io(Interest::READABLE, receive) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             result => result?,
         };
-        let length = received.length;
-        message.fds.extend(received.files);
+        message.fds.extend(files);
         message.scan.feed(&chunk[..length]);
         message.payload.extend_from_slice(&chunk[..length]);
         if message.fds.len() > MAX_FDS {

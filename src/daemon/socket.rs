@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 use tokio::net::{UnixListener, UnixStream};
@@ -139,9 +138,7 @@ pub(crate) fn is_neighbour(connection: BorrowedFd, pid: u32) -> bool {
     };
     let theirs = namespace(&pid.to_string());
     // Checked after reading /proc/PID: the pid was not reused if the process still lives.
-    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-    let lives = poll(&mut fds, PollTimeout::ZERO) == Ok(0);
-    lives && theirs.is_some() && theirs == namespace("self")
+    !sys::has_ended(process.as_fd()) && theirs.is_some() && theirs == namespace("self")
 }
 
 /// The abstract name, without its NUL byte; it looks like a path in the runtime directory.

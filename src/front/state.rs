@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 
@@ -137,7 +136,7 @@ impl Noted {
             pidfd,
         };
         // /proc/PID was that of the pidfd's process if that process still lives.
-        (is_it && first.lives()).then_some(first)
+        (is_it && !sys::has_ended(first.pidfd.as_fd())).then_some(first)
     }
 }
 
@@ -152,11 +151,6 @@ impl FirstProcess {
     /// The first process of the container `id`, if it lives. The state of the runtime is in `root`.
     pub(crate) fn find(root: &Path, id: &str, kind: Runtime) -> Option<Self> {
         Noted::read(root, id, kind)?.hold()
-    }
-
-    fn lives(&self) -> bool {
-        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Errno> {

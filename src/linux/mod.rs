@@ -3,6 +3,11 @@
 //!
 //! Unsafe code is in `sys` only: one kernel call per function, without policy.
 
+use std::borrow::Borrow;
+use std::io;
+
+use nix::errno::Errno;
+
 pub(crate) mod accounts;
 pub(crate) mod attribute;
 pub(crate) mod hash;
@@ -20,3 +25,11 @@ pub(crate) mod seccomp;
 )]
 pub(crate) mod sys;
 pub(crate) mod userns;
+
+/// EIO for what is no error of the kernel's.
+pub(crate) fn errno_of(error: impl Borrow<io::Error>) -> Errno {
+    error
+        .borrow()
+        .raw_os_error()
+        .map_or(Errno::EIO, Errno::from_raw)
+}

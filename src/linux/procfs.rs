@@ -19,6 +19,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 
 use crate::credentials::Capabilities;
+use crate::linux::errno_of;
 use crate::linux::name::Name;
 
 /// `self/fd/N`: one of our own files, as a path for calls that refuse O_PATH fds.
@@ -79,10 +80,6 @@ pub(crate) fn list(name: &CStr) -> Result<Vec<String>, Errno> {
     Ok(entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect())
-}
-
-pub(crate) fn errno_of(error: std::io::Error) -> Errno {
-    Errno::try_from(error).unwrap_or(Errno::EIO)
 }
 
 /// PID/stat: proc_pid_stat(5).

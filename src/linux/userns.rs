@@ -4,11 +4,11 @@ use std::fmt::Display;
 use std::fs;
 
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use crate::error::Error;
+use crate::linux::errno_of;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 
@@ -83,7 +83,7 @@ impl IdMaps {
     pub(crate) fn of(process: impl Display) -> Result<Self, Errno> {
         let read = |file| {
             let name = Name::format(format_args!("{process}/{file}"));
-            IdMap::parse(&procfs::read_at(AT_FDCWD, &name)?)
+            IdMap::parse(&procfs::read(&name)?)
         };
         Ok(Self {
             uids: read("uid_map")?,
@@ -134,7 +134,7 @@ pub(crate) fn enter() -> Result<(), Refusal> {
     unshare(CloneFlags::CLONE_NEWUSER).map_err(refused("unshare(CLONE_NEWUSER)"))?;
     let write = |file: &str, text: &str| {
         fs::write(file, text)
-            .map_err(procfs::errno_of)
+            .map_err(errno_of)
             .map_err(refused(&format!("writing {file}")))
     };
     // Without setgroups(2) a group may be mapped without any privilege.

@@ -34,6 +34,7 @@ pub(crate) use exported::{attributes, remove_access_list, set_attribute};
 use record::Record;
 pub(crate) use record::{Device, Owner};
 
+use crate::linux::errno_of;
 use crate::linux::procfs;
 use crate::linux::sys;
 use crate::store::{FULL_ONES, Key, Layers, SideStore, store_failed, tell_once};
@@ -419,7 +420,3 @@ impl AsRawFd for OpenFile<'_> {
 }
 
 impl xattr::FileExt for OpenFile<'_> {}
-
-fn errno_of(error: std::io::Error) -> Errno {
-    Errno::try_from(error).unwrap_or(Errno::EIO)
-}

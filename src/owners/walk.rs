@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
+use crate::linux::errno_of;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::owner::file_type;
@@ -126,7 +127,7 @@ fn names(directory: BorrowedFd) -> Result<Vec<OsString>, Errno> {
             .map(|entry| Ok(entry?.file_name()))
             .collect::<std::io::Result<Vec<_>>>()
     };
-    let mut names = list().map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO))?;
+    let mut names = list().map_err(errno_of)?;
     names.sort_unstable_by(|a, b| b.cmp(a));
     Ok(names)
 }

@@ -116,12 +116,11 @@ impl Link {
         let mut orders = Vec::new();
         let mut message = vec![0; 16 * 1024];
         // What comes with an fd is read apart from what comes behind it (unix(7)).
-        while let Ok(received) = sys::receive(daemon, &mut message, 1)
-            && received.length > 0
+        while let Ok((length, mut pipe)) = sys::receive(daemon, &mut message, 1)
+            && length > 0
         {
-            let pipe = received.files.into_iter().next();
-            if let Ok(Message::Trace(filter)) = Message::parse(&message[..received.length]) {
-                orders.extend(pipe.map(|pipe| (filter, pipe)));
+            if let Ok(Message::Trace(filter)) = Message::parse(&message[..length]) {
+                orders.extend(pipe.pop().map(|pipe| (filter, pipe)));
             }
         }
         orders
@@ -193,7 +192,7 @@ fn receive(daemon: &UnixStream) -> io::Result<(Vec<u8>, Handover, Vec<OwnedFd>)>
     let mut received = Vec::new();
     loop {
         let mut chunk = vec![0; 64 * 1024];
-        let sys::Received { length, files: fds } = sys::receive(daemon, &mut chunk, FDS + 1)?;
+        let (length, fds) = sys::receive(daemon, &mut chunk, FDS + 1)?;
         received.extend(fds);
         message.extend_from_slice(&chunk[..length]);
         // JSON ends with this byte, and strings in it may have it, too.

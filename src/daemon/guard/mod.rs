@@ -176,8 +176,7 @@ impl Guard<'_> {
         let Some(process) = &self.process else {
             return true;
         };
-        let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-        let has_ended = poll(&mut fds, PollTimeout::ZERO) == Ok(1);
+        let has_ended = sys::has_ended(process.as_fd());
         if has_ended {
             self.process = None;
         }
@@ -319,13 +318,12 @@ impl Kept {
 
 /// Receives the next container. Returns `None` if the daemon has hung up.
 fn receive(daemon: &UnixStream) -> io::Result<Option<Kept>> {
-    let received = sys::receive(daemon, &mut [0; 8], FDS)?;
-    if received.length == 0 {
+    let (length, files) = sys::receive(daemon, &mut [0; 8], FDS)?;
+    if length == 0 {
         return Ok(None);
     }
     let missing = |_| io::Error::other("it came without file descriptors");
-    let [listener, board, shared, message] =
-        <[OwnedFd; FDS]>::try_from(received.files).map_err(missing)?;
+    let [listener, board, shared, message] = <[OwnedFd; FDS]>::try_from(files).map_err(missing)?;
     let mut bytes = Vec::new();
     let mut message = File::from(message);
     message.rewind()?;

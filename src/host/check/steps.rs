@@ -17,6 +17,7 @@ use sendfd::SendWithFd;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error};
+use crate::linux::errno_of;
 use crate::linux::memfd;
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot};
 use crate::linux::{sys, userns};
@@ -55,10 +56,6 @@ pub(crate) struct Supervisor {
     pub(super) send_file: Option<Tried>,
 }
 
-fn errno_of(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-}
-
 fn tried<T>(result: Result<T, Errno>) -> Option<Tried> {
     Some(result.map(drop).map_err(|errno| errno as i32))
 }
@@ -82,7 +79,7 @@ fn try_as_target(seen: &mut Target) {
         return;
     };
     let loaded = profile::program()
-        .map_err(|error| errno_of(&error))
+        .map_err(errno_of)
         .and_then(|program| sys::seccomp_load(&program, sys::seccomp_knows_wait_killable()));
     seen.filter = tried(loaded.as_ref().map_err(|errno| *errno));
     let Ok(listener) = loaded else {
@@ -121,7 +118,7 @@ pub(crate) fn supervisor() -> Result<(), Error> {
 
 fn try_as_supervisor(seen: &mut Supervisor) -> io::Result<()> {
     let link = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let Some(fd) = sys::receive(&link, &mut [0], 1)?.files.pop() else {
+    let Some(fd) = sys::receive(&link, &mut [0], 1)?.1.pop() else {
         return Ok(());
     };
     let listener = ListenerFd::new(fd)?;
@@ -156,7 +153,7 @@ fn join(seen: &mut Supervisor, pid: u32) {
     seen.procfs = tried(namespace.as_ref().map_err(errno_of));
     seen.join = match namespace {
         Ok(namespace) => tried(setns(namespace, CloneFlags::CLONE_NEWUSER)),
-        Err(error) => tried::<()>(Err(errno_of(&error))),
+        Err(error) => tried::<()>(Err(errno_of(error))),
     };
 }
 

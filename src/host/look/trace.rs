@@ -78,13 +78,13 @@ impl Source {
         let failed = |error| ask_failed(&daemon.path, slow(error));
         let mut answer = vec![0; 4096];
         let received = sys::receive(&daemon.connection, &mut answer, 1);
-        let sys::Received { length, files } = received.map_err(|errno| failed(errno.into()))?;
+        let (length, mut files) = received.map_err(|errno| failed(errno.into()))?;
         if length == 0 {
             return Err(ask_failed(&daemon.path, OLDER));
         }
         let answer: Tracing = serde_json::from_slice(&answer[..length])
             .map_err(|error| ask_failed(&daemon.path, error))?;
-        match (files.into_iter().next(), answer.refusal) {
+        match (files.pop(), answer.refusal) {
             (Some(pipe), None) => Ok(Self {
                 pipe: File::from(pipe),
                 path: daemon.path,

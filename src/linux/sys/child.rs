@@ -51,7 +51,7 @@ impl Child<'_> {
         work: impl FnOnce() -> Result<Option<RawFd>, Errno>,
     ) -> Result<Option<OwnedFd>, Errno> {
         let pair = UnixStream::pair();
-        let (ours, theirs) = pair.map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO))?;
+        let (ours, theirs) = pair.map_err(crate::linux::errno_of)?;
         // SAFETY: what the child does is async-signal-safe, and it never comes back.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
@@ -147,12 +147,12 @@ fn send_result(channel: RawFd, result: Result<Option<RawFd>, Errno>) {
 /// their way (unix(7)).
 fn receive_result(channel: &UnixStream) -> Result<Option<OwnedFd>, Errno> {
     let mut bytes = [0; size_of::<c_int>()];
-    let mut received = super::receive(channel, &mut bytes, 1)?;
-    if received.length != bytes.len() {
+    let (length, mut files) = super::receive(channel, &mut bytes, 1)?;
+    if length != bytes.len() {
         return Err(Errno::ENFILE);
     }
     match c_int::from_ne_bytes(bytes) {
-        0 => Ok(received.files.pop()),
+        0 => Ok(files.pop()),
         errno => Err(Errno::from_raw(errno)),
     }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use libc::{c_long, c_uint};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::owned_fd;
 use crate::credentials::Capabilities;
@@ -24,6 +25,13 @@ pub(crate) fn pidfd_open(tid: u32) -> Result<OwnedFd, Errno> {
 /// so when that thread ends or executes a program (Linux 6.9 to 6.14).
 pub(crate) fn process_pidfd(pid: u32) -> Result<OwnedFd, Errno> {
     pidfd_open_flags(pid, 0)
+}
+
+/// Whether the process of a pidfd has ended.
+pub(crate) fn has_ended(process: BorrowedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::POLLIN)];
+    while poll(&mut fds, PollTimeout::ZERO) == Err(Errno::EINTR) {}
+    fds[0].any() == Some(true)
 }
 
 /// Sends a signal to the process of a pidfd.

@@ -11,19 +11,16 @@ use nix::errno::Errno;
 
 use super::owned_fd;
 
-/// What recvmsg(2) brings.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) length: usize,
-    pub(crate) files: Vec<OwnedFd>,
-}
-
-/// Receives bytes and at most `most` files, which are closed on exec from their first moment. The
+/// Receives bytes, how many is the result, and at most `most` files, which are closed on exec from their first moment. The
 /// kernel closes those that there is no room for.
 ///
 /// nix's recvmsg shows none of the files when there was no room for all of them, and then nobody
 /// closes those that have come.
-pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8], most: usize) -> Result<Received, Errno> {
+pub(crate) fn receive(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    most: usize,
+) -> Result<(usize, Vec<OwnedFd>), Errno> {
     let mut part = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),
@@ -48,10 +45,7 @@ pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8], most: usize) -> Resul
             result => break result?,
         }
     };
-    Ok(Received {
-        length: length.cast_unsigned(),
-        files: received_files(&message),
-    })
+    Ok((length.cast_unsigned(), received_files(&message)))
 }
 
 /// Takes over what has come with a message. It must be fresh from recvmsg(2), and be asked once.
@@ -118,7 +112,7 @@ pub(crate) fn is_bound(path: &Path) -> Result<bool, Errno> {
     let probe = |path| UnixDatagram::unbound()?.connect(path);
     let error = match probe(path) {
         Ok(()) => return Ok(true),
-        Err(error) => Errno::try_from(error).unwrap_or(Errno::EIO),
+        Err(error) => crate::linux::errno_of(error),
     };
     match error {
         Errno::ECONNREFUSED => Ok(false),
@@ -162,14 +156,14 @@ mod tests {
             .unwrap();
         drop(writer);
         let mut bytes = [0; 8];
-        let received = receive(&ours, &mut bytes, 3).unwrap();
-        assert_eq!(&bytes[..received.length], b"hello");
-        assert_eq!(received.files.len(), 3);
-        for file in &received.files {
+        let (length, files) = receive(&ours, &mut bytes, 3).unwrap();
+        assert_eq!(&bytes[..length], b"hello");
+        assert_eq!(files.len(), 3);
+        for file in &files {
             let flags = fcntl(file, FcntlArg::F_GETFD).unwrap();
             assert_eq!(flags, FdFlag::FD_CLOEXEC.bits());
         }
-        drop(received);
+        drop(files);
         // Somebody who has the other end would make this wait.
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
