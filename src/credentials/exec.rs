@@ -105,6 +105,7 @@ impl Credentials {
         let mixed = program.capabilities.is_some() && is_set_root;
         let mut whole = false;
         if self.securebits & securebits::NOROOT == 0 && !mixed {
+            // As if the file had all capabilities, permitted and inheritable.
             if euid == root || self.uid.real == root {
                 permitted = now.bounding | old.inheritable;
                 whole = true;
@@ -113,11 +114,13 @@ impl Credentials {
         }
         // Linux 6.17. Before, ids that differed from the real ones counted as changed.
         let changes_ids = euid != self.uid.effective || !self.is_in_group(egid);
+        // no_new_privs: the program runs, but gains nothing.
         if (changes_ids || permitted & !old.permitted != 0) && now.no_new_privs {
             (euid, egid) = (self.uid.real, self.gid.real);
             permitted &= old.permitted;
             whole = false;
         }
+        // capabilities(7): a set-ID program, or one with capabilities, clears the ambient set.
         let ambient = match changes_ids || program.capabilities.is_some() {
             true => 0,
             false => old.ambient,

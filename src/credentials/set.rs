@@ -151,6 +151,7 @@ impl Change {
     pub(crate) fn capset(&mut self, new: Capabilities, bounding: u64) -> Result<(), Errno> {
         let old = self.capabilities;
         let is_subset = |set: u64, of: u64| set & !of == 0;
+        // cap_inh_is_capped: CAP_SETPCAP lifts the first limit, but not that of the bounding set.
         let inheritable_ok = (self.has(capability::SETPCAP)
             || is_subset(new.inheritable, old.inheritable | old.permitted))
             && is_subset(new.inheritable, old.inheritable | bounding);
@@ -230,6 +231,8 @@ impl Change {
         let root = EmulatedUid::ROOT;
         match fixup {
             Fixup::Users => {
+                // None of the three ids is root's any more. KEEP_CAPS spares the permitted set, but
+                // not the ambient one.
                 if old.has_root() && !new.has_root() {
                     if self.now.securebits & securebits::KEEP_CAPS == 0 {
                         sets.permitted = 0;
@@ -297,6 +300,8 @@ fn set_two<T: Id>(
         return Err(Errno::EPERM);
     }
     let new_effective = effective.unwrap_or(old.effective);
+    // kernel/sys.c, __sys_setreuid: the saved id follows unless only the effective one is set, to
+    // the old real id.
     let saves = real.is_some() || effective.is_some_and(|id| id != old.real);
     Ok(Ids {
         real: real.unwrap_or(old.real),

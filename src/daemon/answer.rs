@@ -69,7 +69,7 @@ fn listener(container: &Supervised) -> Listener {
 }
 
 fn syscalls(container: &Supervised) -> Vec<(String, Count)> {
-    // A worker of another version counted in rows of another table: only the sum means something.
+    // A worker of another version counts in the rows of another table: only the sum is meaningful.
     if container.board.table() != fingerprint() {
         return Vec::new();
     }

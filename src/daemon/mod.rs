@@ -160,7 +160,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let mut interrupt = watch(SignalKind::interrupt())?;
     let mut hangup = watch(SignalKind::hangup())?;
     let guarded = Rc::clone(&daemon.workers);
-    // Later than whoever waits for us is told.
+    // The task runs at the first await, after say_ready(): starting the guard must not delay that.
     tokio::task::spawn_local(async move { guarded.keep_guard().await });
     info!(socket = %socket.display(), "listening");
     // Fails without systemd.

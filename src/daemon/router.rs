@@ -144,6 +144,8 @@ impl Router {
             Mode::empty(),
         )?;
         let is_mapped = IdMaps::of(format_args!("/proc/{}", call.pid))?.are_written();
+        // Still pending, so the pid was not reused before its files were opened
+        // (seccomp_unotify(2)).
         if !self.listener.is_waiting(call.id) {
             return Err(Errno::ESRCH);
         }
@@ -151,6 +153,7 @@ impl Router {
             // No ids are mapped yet: a worker that joined now would have the overflow uid for ever.
             return Ok(None);
         }
+        // Up to the namespace directly below our own.
         loop {
             let parent = sys::parent_user_namespace(namespace.as_fd())?;
             if identity_from(fstat(&parent)?) == self.own {

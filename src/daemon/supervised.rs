@@ -1,4 +1,4 @@
-//! One listener of a container, as long as its worker is looked after.
+//! One listener of a container, and the state of its worker.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,24 +13,25 @@ use crate::linux::seccomp::ListenerFd;
 use crate::wire::board::Board;
 use crate::wire::handover::Handover;
 
-/// The status of a container into which a further process is put.
+/// The status of a container when a runtime starts a further process in it (exec).
 pub(super) const EXEC: &str = "running";
 
-/// What is handed to each worker of a container, and what is known of the present one.
+/// A listener: what each of its workers gets, and the state of the present one.
 #[derive(Debug)]
 pub(super) struct Supervised {
     pub(super) handover: Handover,
     pub(super) listener: ListenerFd,
     pub(super) board: Board,
     pub(super) shared: Rc<OwnedFd>,
-    /// Where the worker finds its notifications, if it does not receive by itself.
+    /// The socket with the worker's notifications, if the router receives them.
     pub(super) feed: Option<OwnedFd>,
+    /// The pid of the present worker.
     pub(super) worker: Cell<Option<u32>>,
-    /// The present worker's.
+    /// The connection to the present worker.
     pub(super) link: RefCell<Option<UnixStream>>,
-    /// Of a worker that somebody else has started when the present one had ended.
+    /// The connection to a worker that another process started after the present one had died.
     pub(super) successor: RefCell<Option<tokio::net::UnixStream>>,
-    /// Workers that died before their targets.
+    /// The number of workers that died before their targets.
     pub(super) deaths: Cell<u32>,
 }
 
@@ -54,7 +55,7 @@ impl Supervised {
         }
     }
 
-    /// What it is that has begun and will end.
+    /// The name of the kind of container, for the log.
     pub(super) fn kind(&self) -> &'static str {
         match self.handover.status.as_str() {
             _ if self.feed.is_some() => "user namespace",
@@ -63,8 +64,8 @@ impl Supervised {
         }
     }
 
-    /// Says something to the present worker, without waiting for it; one without a worker hears it
-    /// later.
+    /// Sends a message to the present worker, without blocking. Without a worker, does nothing: the
+    /// next one gets it from `Tracers::watch`.
     pub(super) fn tell_worker(&self, message: &[u8], fd: &OwnedFd) -> io::Result<()> {
         match &*self.link.borrow() {
             Some(link) => link.send_with_fd(message, &[fd.as_raw_fd()]).map(drop),
@@ -72,7 +73,7 @@ impl Supervised {
         }
     }
 
-    /// Tells a new worker of its self.
+    /// Hands the container over to a new worker.
     pub(super) async fn hand_over(&self, link: &mut tokio::net::UnixStream) -> io::Result<()> {
         let message = self.handover.encode();
         let mut fds = vec![

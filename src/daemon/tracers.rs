@@ -51,7 +51,7 @@ impl Tracer {
 }
 
 impl Tracers {
-    /// To be called when `container` has got another worker.
+    /// Must be called when `container` has a new worker.
     pub(super) fn watch(&self, container: &Supervised) {
         let tracers = self.0.borrow();
         for tracer in tracers.iter().filter(|tracer| tracer.wants(container)) {
@@ -59,7 +59,8 @@ impl Tracers {
         }
     }
 
-    /// Lets the peer watch `containers`, and those that come later, until it ends the connection.
+    /// Traces those of `containers` that the client has requested, and later ones, until the
+    /// connection ends.
     pub(super) async fn serve(
         &self,
         mut connection: UnixStream,
@@ -69,20 +70,20 @@ impl Tracers {
     ) {
         if self.0.borrow().len() >= MAX {
             drop(containers);
-            let refusal = Some(format!("{MAX} others are tracing already"));
+            let refusal = Some(format!("{MAX} others trace already"));
             let answer = Tracing {
                 refusal,
                 ..Tracing::default()
             };
             if let Err(error) = say(&connection, &answer, &[]).await {
-                debug!(%error, "whoever wanted to trace is gone");
+                debug!(%error, "the client that wanted to trace has exited");
             }
             return;
         }
         let (read, write) = match pipe() {
             Ok(pipe) => pipe,
             Err(error) => {
-                warn!(%error, "cannot make a pipe to trace to");
+                warn!(%error, "cannot create a pipe for a tracer");
                 return;
             }
         };

@@ -36,7 +36,7 @@ use crate::wire::oci::{ContainerProcessState, UNKNOWN};
 const PAUSE: Duration = Duration::from_millis(200);
 /// The time between two checks for a killed worker that cannot exit.
 const LOOK: Duration = Duration::from_secs(2);
-/// Deaths in a row without a served call before the attempts become rarer.
+/// The number of deaths in a row without an answered call after which attempts become rarer.
 const PATIENCE: u32 = 10;
 
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Workers {
         }
     }
 
-    /// Keeps a guard running.
+    /// Keeps a guard running, for ever.
     pub(super) async fn keep_guard(&self) {
         const PAUSE: Duration = Duration::from_millis(50);
         loop {
@@ -91,16 +91,20 @@ impl Workers {
             match started {
                 Ok(mut guard) => {
                     let ended = guard.wait().await;
-                    debug!(?ended, "the guard has ended");
+                    debug!(?ended, "the guard has exited");
                 }
-                Err(error) => warn!(%error, "no guard: nobody else keeps the containers"),
+                Err(error) => warn!(
+                    %error,
+                    "cannot start a guard: containers will not survive the loss of both daemon and \
+                     worker"
+                ),
             }
             self.guard.lose();
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Those that are looked after now.
+    /// The containers that are served now.
     pub(super) fn containers(&self) -> Vec<Rc<Supervised>> {
         self.containers.borrow().clone()
     }
@@ -274,8 +278,8 @@ impl Workers {
         same.next().map(Rc::clone)
     }
 
-    /// The listener is held here, too: without a worker, calls wait for the next one instead of
-    /// failing with ENOSYS.
+    /// Runs workers until the last target has exited. Holds the listener: without a worker, calls
+    /// wait for the next one instead of failing with ENOSYS.
     async fn keep(&self, container: Supervised, mut adopted: Option<tokio::net::UnixStream>) {
         let container = Rc::new(container);
         let Supervised {
@@ -319,6 +323,7 @@ impl Workers {
                 idle_deaths + 1
             };
             match idle_deaths {
+                // At once: calls are waiting.
                 0 | 1 => {}
                 2..PATIENCE => tokio::time::sleep(PAUSE).await,
                 _ => tokio::time::sleep(PAUSE * 25).await,
@@ -339,7 +344,7 @@ impl Workers {
         );
     }
 
-    /// From now on `link` leads to the container's worker.
+    /// Sets the connection to the container's present worker.
     fn connect(&self, container: &Supervised, link: io::Result<OwnedFd>) {
         let link = link.and_then(|link| {
             let link = UnixStream::from(link);
@@ -369,7 +374,7 @@ impl Workers {
         // by wait().
         tokio::select! {
             handed = container.hand_over(&mut ours) => if let Err(error) = handed {
-                // The worker finds its end of the socket closed and says so.
+                // The worker finds its socket closed and logs that.
                 warn!(container = %container.handover.id, %error, "cannot hand the container over");
             },
             ended = child.wait() => return ended,
@@ -380,8 +385,8 @@ impl Workers {
     }
 }
 
-/// Becomes the one who sees to the container's worker: until then a guard of an earlier daemon may
-/// be starting one.
+/// Takes the role of starting workers. Waits for the guard of an earlier daemon, which may be
+/// starting one.
 async fn manage(container: &Supervised) -> Option<Claim> {
     const PAUSE: Duration = Duration::from_millis(10);
     const ATTEMPTS: u32 = 1000;
@@ -404,7 +409,7 @@ async fn manage(container: &Supervised) -> Option<Claim> {
     None
 }
 
-/// Waits for the end of a worker that is no child of this process.
+/// Waits for the exit of a worker that is not a child of this process.
 async fn wait_for_hang_up(link: &tokio::net::UnixStream) -> io::Result<ExitStatus> {
     or_give_up(peer_pid(link), async {
         loop {

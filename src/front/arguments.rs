@@ -58,9 +58,11 @@ pub(super) struct CommandLine {
     pub(super) task: Task,
     /// The index of the container's id: the first word behind the subcommand's options.
     id: Option<usize>,
+    /// Options before the subcommand.
     global: Vec<PlacedOption>,
+    /// Options of the subcommand.
     own: Vec<PlacedOption>,
-    /// Where a further option of the subcommand may be put.
+    /// The index of the subcommand, behind which options can be inserted.
     subcommand: usize,
 }
 
@@ -164,7 +166,8 @@ impl CommandLine {
     }
 }
 
-/// The options with values from the word `start` on, and the first word that is no option.
+/// The options with values from the word `start` on, and the index of the first word that is not an
+/// option.
 fn options(
     words: &[OsString],
     start: usize,

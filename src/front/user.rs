@@ -151,8 +151,8 @@ pub(super) fn take_and_note(config: &mut Map<String, Value>, mapped: &IdMaps) ->
     next
 }
 
-/// Of `exec --user UID[:GID]`: the wish, and what the runtime is told instead; `None` for what is
-/// no such thing.
+/// Parses `exec --user UID[:GID]`. Returns the user to announce, and the option's value for the
+/// runtime; `None` if the option has another form.
 pub(super) fn of_option(
     option: &OsStr,
     additional_gids: Vec<u32>,
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(once["process"]["user"]["uid"], 0);
         assert_eq!(take_and_note(&mut config, &mapped), announced(999, 0, &[]));
         assert_eq!(config, once);
-        // Somebody else's change counts.
+        // A user that was written into the file since then counts.
         config["process"]["user"] = json!({"uid": 33, "gid": 33});
         assert_eq!(take_and_note(&mut config, &mapped), announced(33, 33, &[]));
     }

@@ -94,15 +94,16 @@ impl Identities {
             .unwrap_or((self.initial.uid, self.initial.gid))
     }
 
-    /// The record of the thread `tid`, where its cookie says it plainly.
+    /// The record of the thread `tid`. Returns `None` if an execve(2) is pending or threads differ:
+    /// then [`Identities::find`] must decide.
     pub(crate) fn settled_record(tid: u32) -> Result<Option<Index>, Errno> {
         let (cookie, _) = read_cookie(tid)?;
         let is_plain = cookie.exec.is_none() && !cookie.threads_differ;
         Ok(is_plain.then_some(cookie.record))
     }
 
-    /// The record of a thread that may be running: nothing is written. Of two that its process may
-    /// have, the one that it had before an execve(2) that may be on its way.
+    /// The record of a thread that may be running: nothing is written. While an execve(2) may be in
+    /// progress, this is the record from before it.
     pub(crate) fn record_now(tid: u32) -> Result<Index, Errno> {
         let (cookie, _) = read_cookie(tid)?;
         match cookie.exec {
@@ -117,14 +118,15 @@ impl Identities {
         Cookie::decode(soft).map_or(Index::INITIAL, |cookie| cookie.record)
     }
 
-    /// To be held from looking at a cookie to changing it: the threads of a process share one, and
-    /// may call at the same time.
+    /// A lock to hold from reading a cookie until writing it: the threads of a process share one
+    /// cookie, and may call at the same time.
     pub(crate) fn lock(&self) -> ChangeLock<'_> {
-        // What is protected is in the processes.
+        // A panic leaves nothing inconsistent here: the protected data is in the processes.
         ChangeLock(self.lock.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What holds for the thread `tid`; its cookie is made plain where that is possible.
+    /// The record of the thread `tid`. If it is the only thread of its process, or the pending
+    /// execve(2) has succeeded, the cookie is reduced to that record.
     pub(crate) fn find(&self, _lock: &ChangeLock, tid: u32) -> Result<Lookup, Errno> {
         let (cookie, hard) = read_cookie(tid)?;
         if cookie.exec.is_none() && !cookie.threads_differ {
@@ -134,6 +136,7 @@ impl Identities {
         if let Some(exec) = cookie.exec
             && fingerprint(tid)? != exec.fingerprint
         {
+            // Left pending until `checked`: the worker may not have joined the container yet.
             if exec.unchecked {
                 return Ok(Lookup::Unchecked(exec.record));
             }
@@ -151,14 +154,14 @@ impl Identities {
         Ok(Lookup::Record(record))
     }
 
-    /// The program that nobody could look at has been looked at: its process has `record`, with all
-    /// threads that it has started since.
+    /// Ends [`Lookup::Unchecked`], once the program was inspected: all threads of the process have
+    /// `record`.
     pub(crate) fn checked(&self, _lock: &ChangeLock, tid: u32, record: Index) -> Result<(), Errno> {
         let (cookie, hard) = read_cookie(tid)?;
         become_one(tid, cookie, record, hard)
     }
 
-    /// From now on the thread `tid` has the credentials of `record`.
+    /// Gives the thread `tid` the credentials of `record`.
     pub(crate) fn assign(&self, _lock: &ChangeLock, tid: u32, record: Index) -> Result<(), Errno> {
         let (cookie, hard) = read_cookie(tid)?;
         if is_alone(tid)? {
@@ -181,6 +184,7 @@ impl Identities {
             }
             return become_one(tid, cookie, record, hard);
         }
+        // With a pending execve(2) the cookie must stay: it has both records.
         if cookie.exec.is_none()
             && threads(tid)?
                 .into_iter()
@@ -222,13 +226,13 @@ impl Identities {
         write_cookie(tid, cookie, hard)
     }
 
-    /// Whether an execve(2) of another thread was noted down, which may have failed.
+    /// Whether an execve(2) of the process is noted already, by any thread. It may have failed.
     pub(crate) fn expects_exec(_lock: &ChangeLock, tid: u32) -> Result<bool, Errno> {
         Ok(read_cookie(tid)?.0.exec.is_some())
     }
 
-    /// From now on the kernel creates files for the process of `tid`: it has restricted itself
-    /// (landlock(7)), and a worker has not.
+    /// Notes that the process of `tid` has restricted itself (landlock(7)). From then on the kernel
+    /// creates its files: the restriction does not apply to workers.
     pub(crate) fn confine(&self, _lock: &ChangeLock, tid: u32) -> Result<(), Errno> {
         self.table.set_confined();
         let (cookie, hard) = read_cookie(tid)?;

@@ -115,6 +115,7 @@ impl Outside {
             device: device(entry, &stat, known)?,
             ..with_ids(known, change, &stat)
         };
+        // Only if it differs: a second import changes nothing, not even ctime.
         if owner != known.unwrap_or_default() {
             self.owners.put(file, &stat, owner).map_err(reason)?;
         }

@@ -117,7 +117,7 @@ pub(crate) struct Entry {
     pub(crate) gid: Option<u32>,
     /// The device number, encoded as in stat(2).
     pub(crate) device: Option<u32>,
-    /// Those that are set; others stay as they are.
+    /// Extended attributes to set; others are left unchanged.
     pub(crate) attributes: Vec<NamedValue>,
 }
 

@@ -190,7 +190,7 @@ impl Import<'_> {
                 Err(reason) => self.progress.problem(&format!("line {number}: {reason}")),
             }
         }
-        // fakeroot saves only files whose owner was changed; all others belong to root.
+        // fakeroot saves only the files that it has changed; all others belong to root.
         self.walk(walk, |found| {
             Ok(saved.get(&(found.stat.st_dev, found.stat.st_ino)).cloned())
         })

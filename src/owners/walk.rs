@@ -19,7 +19,7 @@ use crate::owner::file_type;
 /// An open file of the tree.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TreeFile<'a> {
-    /// From the top on; `.` is the top.
+    /// Relative to the top; `.` is the top itself.
     pub(crate) path: &'a [u8],
     pub(crate) file: BorrowedFd<'a>,
     pub(crate) stat: &'a FileStat,

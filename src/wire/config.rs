@@ -1,4 +1,4 @@
-//! config.json of the OCI runtime spec as a JSON value, of which what is not ours stays as it is.
+//! config.json of the OCI runtime spec as a JSON value: keys that we do not know are kept.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::handover::ProcessUser;
 use crate::error::Error;
 
-/// `process.user` of what is in `process`; root where it says nothing.
+/// Returns `user` of a `process` object. Missing ids are 0.
 pub(crate) fn user(process: &Map<String, Value>) -> ProcessUser {
     let user = process.get("user");
     let member = |name: &str| user.and_then(|user| user.get(name));
@@ -37,7 +37,7 @@ pub(crate) fn object<'a>(
     }
     match member {
         Value::Object(member) => member,
-        _ => unreachable!("made an object above"),
+        _ => unreachable!("an object since the line above"),
     }
 }
 
@@ -49,21 +49,21 @@ pub(crate) fn list<'a>(parent: &'a mut Map<String, Value>, name: &str) -> &'a mu
     }
     match member {
         Value::Array(member) => member,
-        _ => unreachable!("made a list above"),
+        _ => unreachable!("a list since the line above"),
     }
 }
 
-/// Returns the path as text, the only form that JSON has.
+/// Returns the path as text. Fails if it is not UTF-8, which JSON cannot represent.
 pub(crate) fn text(path: &Path) -> Result<&str, Error> {
     path.to_str().ok_or_else(|| {
         Error::at(
             path,
-            std::io::Error::other("config.json can name paths in UTF-8 only"),
+            std::io::Error::other("the path must be UTF-8, for config.json"),
         )
     })
 }
 
-/// Returns the words of a command as text.
+/// Returns the arguments of a command as text. Fails like [`text`].
 pub(crate) fn words(words: &[OsString]) -> Result<Vec<String>, Error> {
     words
         .iter()

@@ -1,4 +1,4 @@
-//! The messages between the daemon, its guard, its workers and the runtime front. Pure.
+//! The contents of messages between the daemon, its guard, its workers and the runtime front. Pure.
 //!
 //! A [`Handover`] gives a container to a worker or a daemon, with the file descriptors of [`FDS`]:
 //! the daemon sends one to a new worker. The worker keeps the bytes, and once its daemon has exited

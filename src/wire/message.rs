@@ -1,4 +1,4 @@
-//! [`Message`]: what the processes of this program send each other over Unix sockets, as JSON with a
+//! [`Message`]: the messages between processes of this program, over Unix sockets, as JSON with a
 //! version. Pure.
 
 use serde::de::IgnoredAny;
@@ -10,17 +10,17 @@ use super::handover::{Announcement, Handover};
 /// Incremented when messages of older processes can no longer be understood.
 const VERSION: u32 = 4;
 
-/// A message of this program. None is mistaken for a runtime's.
+/// A message of this program. It cannot be mistaken for one of a runtime.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Message {
-    /// A container, for a worker, a guard or the next daemon.
+    /// Gives a container to a worker, a guard or the next daemon.
     Handover(Handover),
-    /// The front's, before it executes the runtime.
+    /// Sent by the front before it executes the runtime.
     Announcement(Announcement),
     /// A question of `status` or `trace`.
     Ask(What),
-    /// Orders a worker to trace these calls, to the pipe that comes with it.
+    /// Orders a worker to trace these calls to the pipe that is sent with the message.
     Trace(Filter),
 }
 
@@ -31,7 +31,7 @@ struct Envelope<M> {
     message: M,
 }
 
-/// Why bytes are not a message.
+/// The reason why bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotUnderstood {
     /// They are not from this program, or incomplete.

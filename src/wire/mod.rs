@@ -1,8 +1,9 @@
-//! What processes say to each other, and where they meet.
+//! The messages between processes, and the places that they share.
 //!
-//! Runtimes and us: `oci`, `config`. The front, daemons, guards and workers: `mode`, `handover`.
-//! People and a daemon: `ask`. The memory that a worker shares with its daemon: `board`, `tally`.
-//! The runtime directory: `rundir`.
+//! `oci` and `config` are the formats of runtimes. `message` has the messages between our
+//! processes: `handover` those of the front, daemon, guard and workers, `ask` those of `status` and
+//! `trace`; `mode` has their command lines. `board` and `tally` are the memory that a worker shares
+//! with its daemon, `rundir` is the runtime directory.
 
 pub(crate) mod ask;
 pub(crate) mod board;

@@ -1,8 +1,8 @@
-//! The processes that this program starts of itself and no user calls: what each is to do
-//! ([`Mode`]), one way to start them, and one way to hear that they are ready.
+//! The internal processes of this program, which no user starts: their tasks ([`Mode`]), how they
+//! are started, and how they report that they are ready.
 //!
-//! A mode is a command line: its name, and words in fixed places. An option that is not given is an
-//! empty word. (A worker that parsed options would be a tenth larger in memory.)
+//! A mode is a command line: its name, and arguments in fixed positions. An empty argument stands
+//! for an option that is not given. (A worker that parsed options would need a tenth more memory.)
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -16,42 +16,42 @@ use std::time::Duration;
 use crate::linux::sys;
 use crate::log::Settings;
 
-/// What a process is to do.
+/// The task of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Serve the listener that standard input brings.
+    /// Serve the listener that is sent on standard input.
     Worker(Setup),
-    /// Hold the containers of the daemon at the other end of standard input.
+    /// Hold the containers that the daemon sends on standard input.
     Guard(Setup),
     /// Listen for runtimes, as `subuidless serve` does.
     Daemon(Daemon),
     /// Serve a command or a container of `run`.
     Supervise(Supervise),
-    /// Run the program that connects a container's network, as long as the container lives.
+    /// Run the program that connects a container's network, while the container lives.
     NetworkKeeper { program: PathBuf, creator: u32 },
-    /// The runtime's hook: tell the keeper that listens on `socket` of the container.
+    /// The runtime's hook: tell the keeper that listens on `socket` about the container.
     NetworkHook { socket: PathBuf },
-    /// Read a database of the side store from beginning to end, within so many seconds.
+    /// Read a database of the side store from beginning to end, within `seconds`.
     ReadStore {
         part: Part,
         seconds: u32,
         directory: PathBuf,
     },
-    /// Move what is recent in the side store to the disk.
+    /// Move recent entries of the side store to disk.
     SettleStore { recent: PathBuf, lasting: PathBuf },
-    /// Try what a container's process does, for `check`.
+    /// Try what a target does, for `check`.
     CheckTarget,
-    /// Try what its worker does.
+    /// Try what a worker does, for `check`.
     CheckSupervisor,
 }
 
-/// What a worker, or a guard for those that it starts, has to know.
+/// The setup of a worker, or of the workers that a guard starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setup {
     pub(crate) log: Settings,
-    /// Directory of the side store in memory; none: owners of special inodes are not kept.
+    /// The directory of the recent side store; `None`: owners of special inodes are not kept.
     pub(crate) recent: Option<PathBuf>,
-    /// Its directory on disk; none: they are kept until the next boot.
+    /// The directory of the lasting side store; `None`: they are kept until the next boot.
     pub(crate) lasting: Option<PathBuf>,
     /// The daemon's socket, on which the next daemon will listen, too.
     pub(crate) socket: Option<PathBuf>,
@@ -63,29 +63,29 @@ pub(crate) struct Daemon {
     pub(crate) log: Settings,
     pub(crate) socket: PathBuf,
     pub(crate) store: Option<PathBuf>,
-    /// Seconds without any container after which it ends.
+    /// Exit after this many seconds without a container.
     pub(crate) idle: Option<u64>,
-    /// It ends with the first container, and those processes that are put into that.
+    /// Exit with the first container, and the `exec`s in it.
     pub(crate) for_one: bool,
 }
 
-/// What a command or container of `run` is served with.
+/// The options of a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Supervise {
     pub(crate) log: Settings,
     pub(crate) store: Option<PathBuf>,
-    /// The process that called, which lends its standard error until it ends.
+    /// The pid of the caller, whose standard error may be used until it exits.
     pub(crate) stderr_of: Option<u32>,
     pub(crate) whom: Supervised,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Supervised {
-    /// The command that the listener on standard input comes from.
+    /// The command that sends its listener on standard input.
     Command,
-    /// The user namespaces that this command makes.
+    /// The user namespaces that this command creates (`--keep-id`).
     Namespaces,
-    /// The container whose directory this is, made by the process `creator`.
+    /// The container with this directory, which is created by the process `creator`.
     Container { directory: PathBuf, creator: u32 },
 }
 
@@ -113,7 +113,7 @@ const LASTING: &str = "lasting";
 const NAMESPACES: &str = "namespaces";
 
 impl Mode {
-    /// The command line, without the program's name.
+    /// The command line, without `argv[0]`.
     pub(crate) fn to_words(&self) -> Vec<OsString> {
         let mut words = Words::default();
         match self {
@@ -166,7 +166,7 @@ impl Mode {
         words.0
     }
 
-    /// `None` for the command line of anything else: that is a user's.
+    /// Parses a command line. Returns `None` for that of a user.
     pub(crate) fn from_words(words: &[OsString]) -> Option<Self> {
         let (name, rest) = words.split_first()?;
         Some(match (name.to_str()?, rest) {
@@ -221,7 +221,7 @@ impl Mode {
         })
     }
 
-    /// What starts a process in this mode: ps(1) shows `title` before the words of the mode.
+    /// The command that starts a process in this mode. ps(1) shows `title` and the arguments.
     pub(crate) fn command(&self, title: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("/proc/self/exe");
         command
@@ -232,8 +232,8 @@ impl Mode {
         command
     }
 
-    /// Starts a process that is nobody's child (see [`sys::start_orphan`]), without `without` in
-    /// its environment. The result is the other end of its standard input.
+    /// Starts an orphan (see [`sys::start_orphan`]), without the variables `without` in its
+    /// environment. Returns the other end of its standard input.
     pub(crate) fn start_orphan(
         &self,
         title: impl AsRef<OsStr>,
@@ -251,7 +251,7 @@ impl Mode {
     }
 }
 
-/// A command line in the making.
+/// A builder of command lines.
 #[derive(Default)]
 struct Words(Vec<OsString>);
 
@@ -302,7 +302,8 @@ fn path(word: &OsStr) -> Option<PathBuf> {
     (!word.is_empty()).then(|| word.into())
 }
 
-/// `Some(None)` for an empty word, `None` for anything else that is no number.
+/// Parses an optional number. Returns `Some(None)` for an empty word, and `None` for other words
+/// that are not numbers.
 fn number<T: std::str::FromStr>(word: &OsStr) -> Option<Option<T>> {
     match word.to_str()? {
         "" => Some(None),
@@ -310,13 +311,14 @@ fn number<T: std::str::FromStr>(word: &OsStr) -> Option<Option<T>> {
     }
 }
 
-/// What a process says on its standard input, a socket, once whoever has started it may go on.
+/// The message of a process, on its standard input, that it is ready.
 const READY: &str = "ready";
 
-/// For a process to become ready: seconds are plenty, unless the disk or the machine is busy.
+/// The time limit for a process to become ready. It is exceeded only if the disk or the machine is
+/// busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until the process at the other end is ready. The error is what it says instead.
+/// Waits until the process at the other end is ready. Fails with the reason that it reports.
 pub(crate) fn wait_until_ready(process: &mut UnixStream) -> io::Result<()> {
     process.set_read_timeout(Some(PATIENCE))?;
     let mut said = String::new();
@@ -331,28 +333,28 @@ pub(crate) fn wait_until_ready(process: &mut UnixStream) -> io::Result<()> {
     }
     match said.as_str() {
         READY => Ok(()),
-        "" => Err(io::Error::other("it ended at once")),
+        "" => Err(io::Error::other("it exited at once")),
         reason => Err(io::Error::other(reason.to_owned())),
     }
 }
 
-/// Tells whoever has started this process that it is ready.
+/// Tells the process that started this one that it is ready.
 pub(crate) fn say_ready() {
     say(READY);
 }
 
-/// Tells whoever has started this process why it will not be.
+/// Tells the process that started this one why it will not be ready.
 pub(crate) fn say_not_ready(reason: &str) {
     say(reason);
 }
 
-/// Says `words` on standard input, and nothing more after that.
+/// Writes `words` to standard input, a socket, and shuts it down.
 fn say(words: &str) {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
         return;
     };
     let mut socket = UnixStream::from(socket);
-    // Whoever has started us may have given up.
+    // Fails if the process that started this one has given up.
     let _ = socket.write_all(words.as_bytes());
     let _ = socket.shutdown(std::net::Shutdown::Both);
 }
@@ -361,7 +363,7 @@ fn say(words: &str) {
 mod tests {
     use super::*;
 
-    /// One of each, and of those with options one with all and one with none.
+    /// One of each mode; of those with options, one with all and one with none.
     fn modes() -> Vec<Mode> {
         let log = Settings::default();
         let some = |path: &str| Some(PathBuf::from(path));
@@ -441,7 +443,7 @@ mod tests {
     fn whoever_starts_a_process_hears_that_it_is_ready_or_why_not() {
         for (said, expected) in [
             ("ready", Ok(())),
-            ("", Err("it ended at once".to_owned())),
+            ("", Err("it exited at once".to_owned())),
             ("no room", Err("no room".to_owned())),
         ] {
             let (mut ours, mut theirs) = UnixStream::pair().unwrap();

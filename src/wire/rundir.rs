@@ -41,12 +41,12 @@ pub(crate) struct RuntimeDirectory {
     is_makeshift: bool,
 }
 
-/// The runtime directory, which exists then.
+/// Finds the runtime directory, or creates the one in /tmp.
 pub(crate) fn find() -> Result<RuntimeDirectory, Error> {
     search(&|path| own(path).map(drop))
 }
 
-/// The same for who only wants to know: it may not exist yet.
+/// As [`find`], but creates nothing: the one in /tmp may not exist yet.
 pub(crate) fn look() -> Result<RuntimeDirectory, Error> {
     search(&|path| match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -163,6 +163,7 @@ pub(crate) fn own(directory: &Path) -> io::Result<OwnedFd> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    // The checks are made on a file descriptor: the name could be replaced meanwhile.
     let file = open_directory(directory, libc::O_NOFOLLOW)?;
     let found = file.metadata()?;
     let is_ours = found.uid() == Uid::effective().as_raw() && found.mode() & 0o022 == 0;
@@ -218,6 +219,7 @@ pub(crate) fn read_own(path: &Path) -> io::Result<String> {
 /// Replaces the content of a file of ours.
 pub(crate) fn write_own(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = open_own(path, File::options().write(true).create(true))?;
+    // Not O_TRUNC: that would truncate the file before it is checked.
     file.set_len(0)?;
     file.write_all(text)
 }

@@ -1,5 +1,5 @@
-//! The daemon's end of its guard (see `super`): a process that has all that the daemon has
-//! of each container.
+//! The daemon's side of the guard (see `super`): starts the guard, and sends it a copy of all that
+//! the daemon holds of each container.
 
 use std::cell::RefCell;
 use std::io;
@@ -23,9 +23,9 @@ pub(in crate::daemon) struct Guard {
 }
 
 impl Guard {
-    /// Gives the guard what it takes to start a worker for the container.
+    /// Sends the guard what it needs to start a worker for the container.
     pub(in crate::daemon) fn keep(&self, container: &Supervised) {
-        // What is received by somebody else is lost with him.
+        // The router, a thread of the daemon, receives its notifications: they are lost with it.
         if container.feed.is_some() {
             return;
         }
@@ -41,7 +41,7 @@ impl Guard {
         }
     }
 
-    /// Starts a guard, and gives it what there is.
+    /// Starts a guard and sends it all containers.
     pub(in crate::daemon) fn start(
         &self,
         guard: &Mode,
@@ -61,14 +61,14 @@ impl Guard {
         Ok(child)
     }
 
-    /// The guard has ended.
+    /// Closes the connection to a guard that has exited.
     pub(in crate::daemon) fn lose(&self) {
         self.link.replace(None);
     }
 }
 
 fn send(link: &UnixStream, container: &Supervised) -> io::Result<()> {
-    // In a file: a packet has bounds.
+    // In a memfd: the size of a packet is limited.
     let bytes = container.handover.encode();
     let message = memfd::with_contents(c"subuidless-handover", &bytes)?;
     let fds = [

@@ -209,9 +209,11 @@ impl Kept {
             if let Ok(Some(status)) = ended {
                 self.damages += u32::from(ended_by_damage(status));
             }
+            // The role may still be that of another worker: the pid on the board tells.
             let serves =
                 self.board.is_taken(Role::Worker) && self.board.worker() == starting.child.id();
             if serves || has_ended || starting.since.elapsed() > PATIENCE {
+                // The next start waits longer after each failure, for at most 5 seconds.
                 self.failures = if serves { 0 } else { self.failures + 1 };
                 self.next = Some(Instant::now() + SHORT_LOOK * self.failures.pow(2).min(1000));
                 match self.starting.take() {
@@ -242,6 +244,7 @@ impl Kept {
 
     fn has_worker(&mut self) -> bool {
         let pid = self.board.worker();
+        // A killed worker keeps the role while one of its threads hangs in the kernel.
         if !self.board.is_taken(Role::Worker) || procfs::is_dying(pid) {
             self.worker = None;
             return false;
