@@ -1,7 +1,7 @@
-//! capget(2), capset(2), and what prctl(2) does to credentials.
+//! capget(2), capset(2), and those operations of prctl(2) that concern credentials.
 //!
-//! What a target gives up, the kernel's own sets give up, too: emulated sets are never larger than
-//! those, so what is allowed here goes on to the kernel, which allows it as well.
+//! A capability that a target drops leaves the kernel's own sets, too. Emulated sets are never
+//! larger than the kernel's, so the kernel allows whatever the handlers allow and continue.
 
 use nix::errno::Errno;
 
@@ -15,10 +15,11 @@ use crate::target::Call;
 const VERSION_1: u32 = 0x1998_0330;
 const VERSION_2: u32 = 0x2007_1026;
 const VERSION_3: u32 = 0x2008_0522;
-/// CAP_CHECKPOINT_RESTORE, the last one that is known; the kernel passes over bits above.
+/// All capabilities up to the last one, CAP_CHECKPOINT_RESTORE (40); the kernel ignores higher
+/// bits.
 const ALL: u64 = (1 << 41) - 1;
 
-/// How many 32-bit parts a header's version has; `None`: unknown, which the kernel answers best.
+/// The number of 32-bit parts of a set in this version, or `None` for an unknown version.
 fn parts(version: u32) -> Option<usize> {
     match version {
         VERSION_1 => Some(1),
@@ -27,7 +28,7 @@ fn parts(version: u32) -> Option<usize> {
     }
 }
 
-/// Version and pid.
+/// Reads the header: the number of parts that its version has, and its pid.
 fn header(call: &Call) -> Result<(Option<usize>, i32), Errno> {
     let mut bytes = [0; 8];
     call.read(0, &mut bytes)?;
@@ -36,17 +37,19 @@ fn header(call: &Call) -> Result<(Option<usize>, i32), Errno> {
     Ok((parts(version), i32::from_ne_bytes([e, f, g, h])))
 }
 
+/// Whether `pid` names the calling thread: 0, or its id in its own pid namespace.
 fn is_own(call: &Call, pid: u32) -> Result<bool, Errno> {
     Ok(pid == 0 || Some(pid) == Status::of(call.pid())?.own_tid())
 }
 
 pub(super) fn capget(call: &mut Call) -> Result<Reply, Errno> {
     if !call.container.identities.anyone_changed() || call.is_nested() {
-        // CONTINUE: the kernel knows.
+        // CONTINUE: the kernel's own sets are in force.
         return Ok(Reply::Continue);
     }
     let Ok((Some(parts), pid)) = header(call) else {
-        // CONTINUE: an unknown version, whose header the kernel mends, or a bad pointer.
+        // CONTINUE: a bad pointer, or an unknown version: the kernel writes the one that it prefers
+        // into the header.
         return Ok(Reply::Continue);
     };
     let credentials = match u32::try_from(pid) {
@@ -56,11 +59,12 @@ pub(super) fn capget(call: &mut Call) -> Result<Reply, Errno> {
     };
     let own = credentials.and_then(|credentials| credentials.capabilities);
     let Some(sets) = own.filter(|_| call.register(1) != 0) else {
-        // CONTINUE: the kernel's own sets are in force, a question for the version, or a pid that
-        // is none.
+        // CONTINUE: the kernel's own sets are in force, a null pointer asks for the version only,
+        // or no process has this pid.
         return Ok(Reply::Continue);
     };
-    // Lower halves first.
+    // kernel/capability.c: an array of structures, first with the lower 32 bits of the three sets,
+    // then with the upper ones.
     let halves = [sets.effective, sets.permitted, sets.inheritable].map(|set| set.to_ne_bytes());
     let bytes: Vec<u8> = (0..parts)
         .flat_map(|part| halves.map(|set| set.as_chunks::<4>().0[part]))
@@ -77,12 +81,14 @@ pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {
     }
     let (parts, pid) = match header(call) {
         Ok((Some(parts), pid)) => (parts, pid),
-        // A runtime on its way into the container keeps its memory to itself. What it is left with,
-        // the kernel knows.
+        // A runtime that enters the container is not dumpable, so its memory cannot be read. The
+        // kernel knows which capabilities it keeps.
         Err(Errno::EPERM) => return leave_to_kernel(call),
-        // CONTINUE: an unknown version, whose header the kernel mends, or a bad pointer.
+        // CONTINUE: a bad pointer, or an unknown version: the kernel writes the one that it prefers
+        // into the header.
         _ => return Ok(Reply::Continue),
     };
+    // kernel/capability.c, SYSCALL_DEFINE2(capset): a thread changes only its own sets.
     if !u32::try_from(pid).is_ok_and(|pid| is_own(call, pid) == Ok(true)) {
         return Err(Errno::EPERM);
     }
@@ -105,10 +111,11 @@ pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {
     };
     let bounding = call.circumstances()?.bounding;
     call.change_credentials(|credentials| credentials.capset(new, bounding).map(|()| 0))?;
-    // CONTINUE: what was given up is given up for real.
+    // CONTINUE: dropped capabilities leave the kernel's sets, too.
     Ok(Reply::Continue)
 }
 
+/// Gives the target a record without sets of its own.
 fn leave_to_kernel(call: &Call) -> Result<Reply, Errno> {
     let credentials = Credentials {
         capabilities: None,
@@ -133,8 +140,9 @@ pub(super) fn prctl(call: &mut Call) -> Result<Reply, Errno> {
         libc::PR_SET_SECUREBITS => set_securebits(call),
         libc::PR_CAP_AMBIENT => ambient(call),
         libc::PR_CAPBSET_DROP => drop_bounding(call),
+        // The timer slack of this thread is its tag: it must not change.
         libc::PR_SET_TIMERSLACK if Identities::is_tagged(call.pid())? => Ok(Reply::Value(0)),
-        // CONTINUE: has nothing to do with credentials.
+        // CONTINUE: does not concern credentials.
         _ => Ok(Reply::Continue),
     }
 }
@@ -147,30 +155,33 @@ fn keep_capabilities(call: &Call) -> Result<Reply, Errno> {
         _ => return Ok(Reply::Continue),
     };
     call.change_credentials(|credentials| credentials.set_keep_capabilities(keep).map(|()| 0))?;
-    // CONTINUE: PR_GET_KEEPCAPS asks the kernel.
+    // CONTINUE: PR_GET_KEEPCAPS does not trap, so the kernel must know the flag.
     Ok(Reply::Continue)
 }
 
 fn set_securebits(call: &Call) -> Result<Reply, Errno> {
+    // security/commoncap.c, cap_task_prctl: unknown bits are EPERM.
     let Ok(bits) = u32::try_from(call.register(1)) else {
         return Err(Errno::EPERM);
     };
     call.change_credentials(|credentials| credentials.set_securebits(bits).map(|()| 0))?;
-    // CONTINUE: PR_GET_SECUREBITS asks the kernel.
+    // CONTINUE: PR_GET_SECUREBITS does not trap, so the kernel must know the bits.
     Ok(Reply::Continue)
 }
 
-/// prctl(2), PR_CAPBSET_DROP: takes CAP_SETPCAP, which the target may have for the kernel only.
+/// prctl(2), PR_CAPBSET_DROP: requires CAP_SETPCAP, which the target may have in the kernel's sets
+/// but not in its emulated ones.
 fn drop_bounding(call: &Call) -> Result<Reply, Errno> {
     let own = call.credentials()?.capabilities;
     let refused = own.is_some_and(|sets| sets.effective & capability::SETPCAP == 0);
     if refused {
         return Err(Errno::EPERM);
     }
-    // CONTINUE: the bounding set is the kernel's.
+    // CONTINUE: the bounding set is not emulated.
     Ok(Reply::Continue)
 }
 
+/// prctl(2), PR_CAP_AMBIENT.
 fn ambient(call: &Call) -> Result<Reply, Errno> {
     const IS_SET: i32 = 1;
     const RAISE: i32 = 2;
@@ -204,6 +215,6 @@ fn ambient(call: &Call) -> Result<Reply, Errno> {
         }
         _ => {}
     }
-    // CONTINUE: EINVAL, or what the kernel does as well.
+    // CONTINUE: EINVAL, or the same change of the kernel's own ambient set.
     Ok(Reply::Continue)
 }

@@ -1,9 +1,9 @@
-//! execve(2), execveat(2): set-user-ID and set-group-ID files, and what becomes of saved ids and
-//! capabilities.
+//! execve(2), execveat(2): set-user-ID and set-group-ID files, and how saved ids and capabilities
+//! change.
 //!
-//! The kernel runs the program. Whether it succeeds is not known here, so what it makes of the
-//! credentials is noted down as pending, and counts from the moment when the target's memory is
-//! another program's.
+//! The kernel executes the program, and the handler does not learn whether that succeeds. So it
+//! notes the new credentials as pending in the target's cookie; they count once the target's memory
+//! is that of another program.
 
 use std::os::fd::AsFd;
 
@@ -24,12 +24,14 @@ pub(super) fn execveat(call: &mut Call) -> Result<Reply, Errno> {
     execute(call, call.dirfd(0), 1, flags)
 }
 
-/// `path` is an argument number.
+/// Decides about one execution; `path` is an argument number.
 fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Reply, Errno> {
     if call.is_nested() {
         // CONTINUE: another user namespace, whose ids are the kernel's.
         return Ok(Reply::Continue);
     }
+    // A runtime's process, before or at its first execve(2): its files may be out of reach. Whether
+    // the program has set-ID bits is determined later, through /proc/PID/exe.
     if call.become_user()? || !call.container.is_joined() {
         return note(call, &Program::default(), true);
     }
@@ -39,12 +41,12 @@ fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Rep
     };
     let location = Location::new(dirfd, path.as_c_str(), flags);
     let Ok(file) = call.resolve(&location) else {
-        // CONTINUE: the kernel says why.
+        // CONTINUE: the kernel fails with the right errno.
         return Ok(Reply::Continue);
     };
     let mode = call.file_mode(file.as_fd())?;
     if !mode.is_executable() {
-        // CONTINUE: EACCES, whoever asks.
+        // CONTINUE: EACCES, even for root.
         return Ok(Reply::Continue);
     }
     if !call.subject()?.may(Access::EXECUTE, mode) {
@@ -52,23 +54,27 @@ fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Rep
     }
     match call.program(file) {
         Ok(program) => note(call, &program, false),
-        // CONTINUE: an interpreter that is not there; the kernel says so.
+        // CONTINUE: the interpreter cannot be resolved; the kernel fails with the right errno.
         Err(_) => Ok(Reply::Continue),
     }
 }
 
+/// Notes the credentials that count if executing `program` succeeds. With `unchecked`, the program
+/// could not be inspected yet.
 fn note(call: &Call, program: &Program, unchecked: bool) -> Result<Reply, Errno> {
     let container = call.container;
     let identities = &container.identities;
     if *program == Program::default()
         && Identities::settled_record(call.pid())? == Some(Index::INITIAL)
     {
-        // CONTINUE: the program has the credentials that its caller has.
+        // CONTINUE: the program has its caller's credentials, which are the initial ones.
         return Ok(Reply::Continue);
     }
     let lock = identities.lock();
     let before = identities.get(call.who_in(&lock)?);
     let now = call.circumstances()?;
+    // fs/exec.c, bprm_fill_uid: with no_new_privs, set-ID bits are ignored. `after_exec` limits
+    // file capabilities.
     let program = match now.no_new_privs {
         true => Program {
             set_uid: None,
@@ -81,14 +87,15 @@ fn note(call: &Call, program: &Program, unchecked: bool) -> Result<Reply, Errno>
         true => before.clone(),
         false => before.after_exec(&program, &now),
     };
-    // Another thread's note would count for this program, too.
+    // A process has room for one note. One that another thread left, whose execve(2) may have
+    // failed, would be applied to this program as well, so this note replaces it.
     if after != before || unchecked || Identities::expects_exec(&lock, call.pid())? {
-        // What is not checked yet is worked out afterwards from what was in force before.
+        // `Call::who_in` applies `after_exec` to this record once the program is known.
         let then = if unchecked { &before } else { &after };
         let then = identities.number(then, &container.locks)?;
         call.ensure_waiting()?;
         identities.expect_exec(&lock, call.pid(), then, unchecked)?;
     }
-    // CONTINUE: the kernel executes it.
+    // CONTINUE: the kernel executes the program.
     Ok(Reply::Continue)
 }

@@ -1,10 +1,11 @@
-//! What targets ask for: a table with one row per syscall, and a handler for each. START HERE, and
-//! with [`TABLE`]: filter, dispatch, `subuidless trace`, docs/syscalls.md and tests follow from it.
+//! The emulated syscalls: a table with one row per syscall, and a handler for each. START HERE, and
+//! with [`TABLE`]: the filter, the dispatch, `subuidless trace` and the test of docs/syscalls.md
+//! read it.
 //!
-//! To add a syscall: 1. a row; 2. its handler, named like it, in the file of its man-page family,
-//! with arguments where the man page has them, `?` for the kernel's own errno, `Reply::Continue`
-//! under a `// CONTINUE:` line; 3. its name in docs/syscalls.md, a call of it in the probe
-//! (tests/programs/probe).
+//! To add a syscall: 1. Add a row. 2. Write the handler, with the name of the syscall, in the file
+//! of its man-page family: the arguments in the order of the man page, `?` for the kernel's own
+//! errno, `Reply::Continue` under a `// CONTINUE:` line with the reason. 3. Add its name to
+//! docs/syscalls.md, and a call of it to the probe (tests/programs/probe).
 
 mod attribute;
 mod capability;

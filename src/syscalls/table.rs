@@ -1,4 +1,4 @@
-//! [`TABLE`]: every syscall that is answered, or noticed, one row each.
+//! [`TABLE`]: one row for every syscall that is emulated or observed.
 
 use libseccomp::ScmpSyscall;
 use nix::errno::Errno;
@@ -13,24 +13,25 @@ use crate::target::Call;
 use Argument::*;
 use Trap::Always;
 
-/// Answers one call. `Err` is the errno that the target gets.
+/// Handles one call. `Err` is the errno for the target.
 pub(crate) type Handler = fn(&mut Call) -> Result<Reply, Errno>;
 
-/// Which calls of a syscall trap. BPF sees registers only, so no condition looks behind a pointer.
+/// Which calls of a syscall trap. A BPF filter sees only registers, so no condition depends on
+/// memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trap {
     Always,
-    /// Unless the ids in these two arguments are both −1.
+    /// Those where the ids in these two arguments are not both −1.
     ChangesOwner {
         uid: u32,
         gid: u32,
     },
-    /// If the mask in this argument has any of these bits.
+    /// Those where this argument has any of these bits.
     HasAny {
         arg: u32,
         bits: u64,
     },
-    /// If this argument has these bits of the mask, and only these.
+    /// Those where this argument has, of the bits in `mask`, exactly `bits`.
     Masked {
         arg: u32,
         mask: u64,
@@ -38,17 +39,18 @@ pub(crate) enum Trap {
     },
 }
 
-/// What a row is for.
+/// When, and how far, a worker answers the calls of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
+    /// Answered once the worker has joined the container.
     Emulate,
-    /// As `Emulate`, also before the container has been joined: its runtime takes the ids of the
-    /// container's user.
+    /// Answered before that, too: the runtime takes the ids of the container's user.
     EmulateEarly,
-    /// As `EmulateEarly`, and nothing is asked about files: which root directory the target sees
-    /// does not matter.
+    /// As `EmulateEarly`. The call does not concern files, so the target's root directory does not
+    /// matter.
     EmulateIds,
-    /// Noticed, also before the container has been joined, and always left to the kernel.
+    /// Always left to the kernel; the handler takes note of the call, even before the container has
+    /// been joined.
     Observe,
 }
 
@@ -60,20 +62,20 @@ pub(crate) struct Row {
     pub(crate) purpose: Purpose,
     pub(crate) handle: Handler,
     pub(super) arguments: &'static [Argument],
-    /// For libraries that are older than the syscall: since Linux 5.1 it has one number on all
-    /// architectures.
+    /// The syscall's number, for libseccomp releases without its name: syscalls that are newer than
+    /// Linux 5.1 have the same number on all architectures.
     pub(super) number: Option<u32>,
 }
 
 impl Row {
-    /// The number, where only that names the call to this machine's libseccomp.
+    /// The number, if the libseccomp of this machine does not know the name.
     pub(crate) fn bare_number(&self) -> Option<u32> {
         self.number
             .filter(|_| ScmpSyscall::from_name(self.name).is_err())
     }
 }
 
-/// Calls that are answered, or left to the kernel when its answer is the right one.
+/// A row of calls that are answered, or left to the kernel if its answer is right.
 const fn emulated(
     name: &'static str,
     trap: Trap,
@@ -91,7 +93,7 @@ const fn emulated(
     }
 }
 
-/// As [`emulated`], for syscalls that libseccomp may have no name for.
+/// As [`emulated`], for syscalls whose name libseccomp may not know.
 const fn numbered(
     name: &'static str,
     number: u32,
@@ -104,7 +106,7 @@ const fn numbered(
     }
 }
 
-/// As [`emulated`], also before the container has been joined.
+/// As [`emulated`], and answered before the container has been joined, too.
 const fn at_start(
     name: &'static str,
     trap: Trap,
@@ -117,7 +119,7 @@ const fn at_start(
     }
 }
 
-/// As [`at_start`], for calls that have to do with ids only.
+/// As [`at_start`], for calls that do not concern files.
 const fn ids_only(
     name: &'static str,
     trap: Trap,
@@ -130,7 +132,7 @@ const fn ids_only(
     }
 }
 
-/// Calls that always go on to the kernel.
+/// A row of calls that are always left to the kernel.
 const fn observed(
     name: &'static str,
     trap: Trap,
@@ -143,11 +145,12 @@ const fn observed(
     }
 }
 
+/// Calls that change an owner; the gid is the argument behind `uid`.
 const fn changes_owner(uid: u32) -> Trap {
     Trap::ChangesOwner { uid, gid: uid + 1 }
 }
 
-/// After which the target may see another root, or have other ids.
+/// Calls after which the target may see another root directory, or live in another user namespace.
 const fn new_namespace(arg: u32) -> Trap {
     Trap::HasAny {
         arg,
@@ -155,8 +158,9 @@ const fn new_namespace(arg: u32) -> Trap {
     }
 }
 
+/// Calls that may create a file; `flags` is the argument with the flags of open(2).
 const fn creates(flags: u32) -> Trap {
-    // O_TMPFILE without the O_DIRECTORY that is part of it.
+    // O_TMPFILE includes O_DIRECTORY, which alone creates nothing.
     const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
     Trap::HasAny {
         arg: flags,
@@ -164,7 +168,7 @@ const fn creates(flags: u32) -> Trap {
     }
 }
 
-/// RLIMIT_LOCKS is 10; there are 16 limits.
+/// Calls that concern RLIMIT_LOCKS (10). The mask is enough because there are 16 limits.
 const fn of_locks(resource: u32) -> Trap {
     Trap::Masked {
         arg: resource,
@@ -173,29 +177,31 @@ const fn of_locks(resource: u32) -> Trap {
     }
 }
 
-/// PR_SET_KEEPCAPS is 8, PR_CAPBSET_DROP 24, PR_SET_SECUREBITS 28, PR_SET_TIMERSLACK 29,
-/// PR_CAP_AMBIENT 47: bit 3 is what they have in common. Of the frequent ones only PR_SET_NAME has
-/// it, too.
+/// PR_SET_KEEPCAPS (8), PR_CAPBSET_DROP (24), PR_SET_SECUREBITS (28), PR_SET_TIMERSLACK (29) and
+/// PR_CAP_AMBIENT (47) all have bit 3. Of the other frequent operations, only PR_SET_NAME (15) has
+/// it.
 const ABOUT_CREDENTIALS: Trap = Trap::Masked {
     arg: 0,
     mask: 0b1000,
     bits: 0b1000,
 };
 
-/// What SO_PEERCRED, 17, and SO_PEERGROUPS, 59, have in common.
+/// The bits that SO_PEERCRED (17) and SO_PEERGROUPS (59) have in common.
 const ASKS_FOR_PEER: Trap = Trap::Masked {
     arg: 2,
     mask: 0b1_0101,
     bits: 0b1_0001,
 };
 
+/// Calls of mount(2) that create a file system.
 const MAKES_FILE_SYSTEM: Trap = Trap::Masked {
     arg: 3,
     mask: mount::OTHER_BUSINESS,
     bits: 0,
 };
 
-/// Name, when it traps (or its number), handler, and arguments as `subuidless trace` shows them.
+/// Each row: name, which calls trap (or the number), handler, and the arguments as `subuidless
+/// trace` shows them.
 #[rustfmt::skip]
 pub(crate) static TABLE: &[Row] = &[
     // chown(2)
@@ -208,7 +214,7 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("lstat",      Always, stat::lstat,      &[Path, Stat]),
     emulated("fstat",      Always, stat::fstat,      &[Fd, Stat]),
     emulated("newfstatat", Always, stat::newfstatat, &[Dirfd, Path, Stat, AtFlags]),
-    // Whatever its mask asks for: the kernel fills in ids, type and mode all the same.
+    // Whatever the mask: the kernel fills in ids, type and mode even if they are not requested.
     emulated("statx", Always, stat::statx, &[Dirfd, Path, AtFlags, Hex, Statx]),
     // setuid(2) and its relatives
     ids_only("setuid",    Always, setid::setuid,    &[Id]),
@@ -286,7 +292,7 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("mount", MAKES_FILE_SYSTEM, mount::mount, &[Path, Path, Path, Hex, Path]),
     // getsockopt(2)
     emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt, &[Fd, Int, Int, Ptr, Ptr]),
-    // What i386 calls these: with ids of 32 bits, and structures of its own.
+    // The same calls of i386: with 32-bit ids, or with structures of i386's own.
     emulated("chown32",  changes_owner(1), chown::chown,  &[Path, Id, Id]),
     emulated("lchown32", changes_owner(1), chown::lchown, &[Path, Id, Id]),
     emulated("fchown32", changes_owner(1), chown::fchown, &[Fd, Id, Id]),
@@ -312,8 +318,8 @@ pub(crate) static TABLE: &[Row] = &[
     ids_only("getgroups32", Always, getid::getgroups, &[Int, Ptr]),
     ids_only("ugetrlimit", of_locks(0), limit::ugetrlimit, &[Resource, Ptr]),
     emulated("utimensat_time64", Always, attribute::utimensat_time64, &[Dirfd, Path, Ptr, AtFlags]),
-    // Calls after which a target may see another root directory, or live in another user namespace:
-    // left to the kernel, but noticed.
+    // Calls after which a target may see another root directory, live in another user namespace, or
+    // be restricted: left to the kernel, but noticed.
     observed("chroot",     Always, view::chroot,     &[Path]),
     observed("pivot_root", Always, view::pivot_root, &[Path, Path]),
     observed("fsopen",     Always, view::fsopen,     &[Path, Hex]),
@@ -324,12 +330,13 @@ pub(crate) static TABLE: &[Row] = &[
     observed("landlock_restrict_self", Always, view::landlock_restrict_self, &[Fd, Hex]),
 ];
 
-/// Tells this table from that of another version, whose rows are in other places.
+/// A hash of the names in their order: it tells this table from that of another version of this
+/// program, whose counters belong to other rows.
 pub(crate) fn fingerprint() -> u64 {
     hash::of_bytes(TABLE.iter().flat_map(|row| row.name.bytes().chain([0])))
 }
 
-/// What an argument is, for `subuidless trace`.
+/// The kind of an argument, for `subuidless trace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Argument {
     Path,
@@ -349,9 +356,9 @@ pub(super) enum Argument {
     XattrFlags,
     Resource,
     Prctl,
-    /// Ids, as many as the argument before says.
+    /// A list of ids; the argument before it is their number.
     Groups,
-    /// Written by the call: what it says of owners.
+    /// A structure that the call writes; its owner is shown.
     Stat,
     Statx,
     IdOut,

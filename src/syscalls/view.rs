@@ -2,8 +2,8 @@
 //! namespace, or be restricted: chroot(2), pivot_root(2), fsopen(2), setns(2), unshare(2),
 //! clone(2), landlock_restrict_self(2).
 //!
-//! The kernel runs them. They are rare, and knowing that one has happened keeps every other call
-//! from having to ask.
+//! The kernel executes them. They are rare: until one of them is noticed, no other call needs to
+//! check for its effects.
 
 use nix::errno::Errno;
 
@@ -19,7 +19,7 @@ pub(super) fn pivot_root(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn setns(call: &mut Call) -> Result<Reply, Errno> {
-    // setns(2): no type stands for any.
+    // setns(2): with a type of 0, the fd may be of any namespace; so the type is not even read.
     notice(call, NEW_MOUNTS | NEW_USERS)
 }
 
@@ -32,29 +32,32 @@ pub(super) fn clone(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn clone3(call: &mut Call) -> Result<Reply, Errno> {
-    // The first member of struct clone_args. What cannot be read the kernel cannot read either.
+    // The first member of struct clone_args is the flags. If they cannot be read, the kernel cannot
+    // read them, either. They may change before the kernel reads them: `Call::is_in_namespace` does
+    // not rely on them.
     notice(call, call.read_u64(0).unwrap_or(0))
 }
 
-/// fsopen(2): the first step to a mount, perhaps of an overlay.
+/// fsopen(2): the first step of a mount, which may be an overlay.
 pub(super) fn fsopen(call: &mut Call) -> Result<Reply, Errno> {
     call.container.expect_overlays();
-    // CONTINUE: what the call does is the kernel's business.
+    // CONTINUE: the call is only observed.
     Ok(Reply::Continue)
 }
 
-/// landlock_restrict_self(2): from now on the kernel creates files for the target, since a worker
-/// would do it in spite of the rules.
+/// landlock_restrict_self(2): from now on, the kernel creates the target's files, because the
+/// target's rules would not restrict a worker.
 pub(super) fn landlock_restrict_self(call: &mut Call) -> Result<Reply, Errno> {
     let identities = &call.container.identities;
     identities.confine(&identities.lock(), call.pid())?;
-    // CONTINUE: what the call does is the kernel's business.
+    // CONTINUE: the call is only observed.
     Ok(Reply::Continue)
 }
 
 const NEW_MOUNTS: u64 = libc::CLONE_NEWNS.unsigned_abs() as u64;
 const NEW_USERS: u64 = libc::CLONE_NEWUSER.unsigned_abs() as u64;
 
+/// Notes which namespaces a call with these CLONE_NEW* flags may change.
 fn notice(call: &Call, flags: u64) -> Result<Reply, Errno> {
     if flags & NEW_MOUNTS != 0 {
         call.container.expect_other_views();
@@ -62,6 +65,6 @@ fn notice(call: &Call, flags: u64) -> Result<Reply, Errno> {
     if flags & NEW_USERS != 0 {
         call.container.identities.expect_nested();
     }
-    // CONTINUE: what the call does is the kernel's business.
+    // CONTINUE: the call is only observed.
     Ok(Reply::Continue)
 }

@@ -1,4 +1,4 @@
-//! What a worker knows of its container, shared by all service threads.
+//! What a worker knows about its container; all service threads share it.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,39 +9,39 @@ use crate::linux::lock::Locks;
 use crate::linux::userns::IdMap;
 use crate::owner::Owners;
 
-/// Steps of the runtime's process on its way to its user: it has the ids, and so has its terminal.
+/// Bits of `user_steps`: the runtime's process has the ids of its user, and so has its terminal.
 const IDENTITY: u64 = 1;
 const TERMINAL: u64 = 2;
 
-/// One container, or whatever else lives under one seccomp filter.
+/// One container, or another set of processes under one seccomp filter.
 #[derive(Debug)]
 pub(crate) struct Container {
-    /// The procfs of the pid namespace that notifications name their targets in.
+    /// The procfs of the pid namespace whose pids are in notifications.
     pub(crate) host_procfs: OwnedFd,
     pub(crate) owners: Owners,
     pub(crate) identities: Identities,
-    /// To be held from a look to the change that depends on it.
+    /// Locks to hold from reading a state until it is changed.
     pub(crate) locks: Locks,
     /// Device and inode of the user namespace that was joined.
     pub(crate) user_namespace: Option<(u64, u64)>,
     /// The root directory that was joined.
     pub(crate) root: Option<OwnedFd>,
-    /// The procfs that targets see shows this process, so that `/proc/self` exists and means the
-    /// wrong one.
+    /// The targets' procfs shows this process, so that `/proc/self` exists there and would lead a
+    /// worker to itself.
     pub(crate) procfs_shows_worker: bool,
-    /// The mounts are those that this process was born with: a command of the host, under
-    /// `subuidless run`.
+    /// The targets have the mounts with which this process started: they are a command of the
+    /// host under `subuidless run`.
     pub(crate) shares_mounts: bool,
     /// The ids that the container's user namespace maps.
     pub(crate) mapped_uids: IdMap,
-    /// Whom the runtime's process is to be from its first execve(2) on; its capabilities are its
-    /// own.
+    /// The user that the runtime's process becomes at its first execve(2). Its capabilities are
+    /// those that the runtime has left it.
     user: Option<Credentials>,
-    /// What has been done for that.
+    /// Which steps towards `user` are done: `IDENTITY`, `TERMINAL`.
     user_steps: AtomicU64,
-    /// Some target may see another root directory than the others.
+    /// A target may have another root directory than the others.
     views_differ: AtomicBool,
-    /// There may be an overlay among the mounts.
+    /// There may be an overlay among the targets' mounts.
     has_overlays: AtomicBool,
 }
 
@@ -69,13 +69,13 @@ impl Container {
         }
     }
 
-    /// The runtime's process is to be `user`; `steps` have been done by an earlier worker.
+    /// Lets the runtime's process become `user`; an earlier worker has done `steps`.
     pub(crate) fn expect_user(&mut self, user: Credentials, steps: u64) {
         self.user = Some(user);
         self.user_steps.store(steps, Ordering::Relaxed);
     }
 
-    /// Whom the runtime's process is still to become.
+    /// The user that the runtime's process has yet to become.
     pub(crate) fn expected_user(&self) -> Option<&Credentials> {
         let user = self.user.as_ref()?;
         (self.user_steps() & IDENTITY == 0).then_some(user)
@@ -85,7 +85,7 @@ impl Container {
         self.user_steps.fetch_or(IDENTITY, Ordering::Relaxed);
     }
 
-    /// Whose the process's terminal is to be, if nobody has seen to that.
+    /// The user to whom the terminal of the runtime's process must still be given.
     pub(super) fn user_of_terminal(&self) -> Option<EmulatedUid> {
         let user = self.user.as_ref()?;
         (self.user_steps() == IDENTITY).then_some(user.uid.effective)
@@ -95,43 +95,45 @@ impl Container {
         self.user_steps.fetch_or(TERMINAL, Ordering::Relaxed);
     }
 
-    /// For the next worker.
+    /// The steps that are done, for the next worker.
     pub(crate) fn user_steps(&self) -> u64 {
         self.user_steps.load(Ordering::Relaxed)
     }
 
-    /// Whether pipes and sockets that a process has got from its runtime are those of a user who is
-    /// not root.
+    /// Whether pipes and sockets that a process got from its runtime count as those of a user other
+    /// than root.
     pub(crate) fn starts_as_user(&self) -> bool {
         let user = self.user.as_ref();
         user.is_some_and(|user| user.uid.effective != EmulatedUid::ROOT)
     }
 
-    /// Whether the container's files can be seen. Before, its runtime is at work on it.
+    /// Whether this worker has joined the container and sees its files. Until then, its targets are
+    /// the runtime.
     pub(crate) fn is_joined(&self) -> bool {
         self.user_namespace.is_some()
     }
 
-    /// Whether a file that shows `uid` belongs to the host user. Others show the overflow uid,
-    /// which is not mapped.
+    /// Whether a file whose st_uid is `uid` belongs to the host user. Files of other host users
+    /// have the overflow uid, which is not mapped.
     pub(crate) fn is_mapped(&self, uid: u32) -> bool {
         self.mapped_uids.contains(uid)
     }
 
-    /// Whether this process must not walk a target's path through links of its own in procfs, which
-    /// could lead it to where the target cannot go. Where there is no such place, what a glance
-    /// misses through such a link is the owner of a file behind it.
+    /// Whether the kernel must not resolve a target's path for this process, because its own links
+    /// in procfs could lead it to files that the target cannot reach. If both have the same mounts,
+    /// there are no such files; then a lookup through such a link only misses the owner of the file
+    /// behind it.
     pub(crate) fn shows_worker(&self) -> bool {
         self.procfs_shows_worker && (!self.shares_mounts || self.views_differ())
     }
 
-    /// From now on every call is asked which root it sees (chroot, pivot_root, a new mount
-    /// namespace).
+    /// From now on, each call checks which root directory its target has: one may have called
+    /// chroot(2) or pivot_root(2), or entered a new mount namespace.
     pub(crate) fn expect_other_views(&self) {
         self.views_differ.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a target may see an overlay, whose files the kernel copies up.
+    /// Whether a target may see an overlay, whose files the kernel copies up when they change.
     pub(crate) fn has_overlays(&self) -> bool {
         self.has_overlays.load(Ordering::Relaxed) || self.views_differ()
     }

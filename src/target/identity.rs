@@ -1,4 +1,5 @@
-//! Who a target is: its emulated credentials, and how a call changes them.
+//! A target's emulated credentials, how a call changes them, and the owners of files in procfs,
+//! which follow from them.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,22 +23,23 @@ use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::wire::board::Step;
 
 impl Call<'_> {
-    /// Whether nothing of a container's identities applies, because the target lives in a user
-    /// namespace below.
+    /// Whether emulated credentials do not apply because the target lives in a user namespace below
+    /// the container's.
     pub(crate) fn is_nested(&self) -> bool {
         self.container.identities.anyone_nested() && self.is_in_namespace() == Ok(false)
     }
 
-    /// Whether the target lives in the very user namespace that was joined, as it is now. What
-    /// clone3(2) was noticed to ask for is in memory that may have changed before the kernel read
-    /// it, so [`Call::is_nested`] is not for lending capabilities.
+    /// Whether the target lives in the user namespace that the worker joined; this is always read
+    /// from procfs. [`Call::is_nested`] relies on the flags of clone3(2), which are in memory that
+    /// may have changed before the kernel read it, so it must not decide whether a worker uses its
+    /// capabilities for the target.
     pub(crate) fn is_in_namespace(&self) -> Result<bool, Errno> {
         let path = procfs::target(self.pid(), "ns/user");
         let stat = fstatat(PROCFS, &path, AtFlags::empty())?;
         Ok(self.container.user_namespace == Some((stat.st_dev, stat.st_ino)))
     }
 
-    /// The number of the target's record.
+    /// The record of the target's credentials.
     pub(crate) fn who(&self) -> Result<Index, Errno> {
         match Identities::settled_record(self.pid())? {
             Some(index) => Ok(index),
@@ -45,14 +47,15 @@ impl Call<'_> {
         }
     }
 
-    /// The same, when something is to be done about it.
+    /// As [`Call::who`], with the lock held, so that the cookie can be changed afterwards.
     pub(crate) fn who_in(&self, lock: &ChangeLock) -> Result<Index, Errno> {
         let identities = &self.container.identities;
         match identities.find(lock, self.pid())? {
             Lookup::Record(index) => Ok(index),
             Lookup::Unchecked(index) if !self.container.is_joined() => Ok(index),
             Lookup::Unchecked(index) => {
-                // The file is known by now, and so is what it was executed as.
+                // The worker has joined, so /proc/PID/exe can be inspected, and execve(2) has
+                // succeeded.
                 let program = self.program_executed()?;
                 let after = identities
                     .get(index)
@@ -73,7 +76,7 @@ impl Call<'_> {
         Ok(self.container.identities.ids(self.who()?))
     }
 
-    /// What the kernel knows of the target beside ids.
+    /// The target's state that execve(2) and capset(2) depend on, from /proc/PID/status.
     pub(crate) fn circumstances(&self) -> Result<Circumstances, Errno> {
         let status = Status::of(self.pid())?;
         let kernel = status.capabilities().ok_or(Errno::ESRCH)?;
@@ -84,18 +87,19 @@ impl Call<'_> {
         })
     }
 
-    /// The capabilities that the kernel has for the target.
+    /// The target's capabilities in the kernel.
     pub(crate) fn kernel_capabilities(&self) -> Result<Capabilities, Errno> {
         let sets = sys::capabilities(self.pid())?;
         if sets.inheritable == 0 {
-            // Nothing is ambient that is not inheritable.
+            // capget(2) does not return the ambient set, which is a subset of the inheritable one:
+            // it is empty, and /proc/PID/status need not be read.
             return Ok(sets);
         }
         Ok(self.circumstances()?.kernel)
     }
 
-    /// Runs `change` on the target's credentials, and records what has become of them. The result
-    /// is the call's value.
+    /// Runs `change` on the target's credentials, and assigns the result to the target. Returns the
+    /// call's value.
     pub(crate) fn change_credentials(
         &self,
         change: impl FnOnce(&mut Change) -> Result<u32, Errno>,
@@ -103,7 +107,8 @@ impl Call<'_> {
         let container = self.container;
         let lock = container.identities.lock();
         if let Some(Step::Assigning { record, value }) = self.journal.noted() {
-            // By a worker that was killed then: a swap of ids done twice would be none.
+            // A worker noted this and was killed, perhaps after the change. To compute the change
+            // again would be wrong: a second swap of ids undoes the first.
             let record = Index::from_raw(record);
             container.identities.assign(&lock, self.pid(), record)?;
             return Ok(value);
@@ -124,9 +129,9 @@ impl Call<'_> {
         Ok(value)
     }
 
-    /// Makes the runtime's process, about to execute the container's program, whom that program is
-    /// to be; the runtime itself has been told to leave the ids alone. `false`: there is nothing to
-    /// do, or it is done.
+    /// Gives the runtime's process, which is about to execute the container's program, the
+    /// credentials of the program's user; the front has told the runtime not to change ids. Returns
+    /// `false` if no user is announced, or if this is done already.
     pub(crate) fn become_user(&self) -> Result<bool, Errno> {
         let container = self.container;
         let Some(user) = container.expected_user() else {
@@ -136,8 +141,7 @@ impl Call<'_> {
         let before = container.identities.get(self.who_in(&lock)?);
         let capabilities = match user.uid.effective {
             EmulatedUid::ROOT => before.capabilities,
-            // As the runtime has set them: what of them is left after execve(2) is for its rules to
-            // say.
+            // As the runtime has set them; execve(2) then decides which of them remain.
             _ => Some(
                 before
                     .capabilities
@@ -161,12 +165,12 @@ impl Call<'_> {
         Ok(true)
     }
 
-    /// The target as one who asks something of a file.
+    /// The target as the subject of a permission check of a file.
     pub(crate) fn subject(&self) -> Result<Subject, Errno> {
         self.subject_of(self.who_among_files()?)
     }
 
-    /// The target, whose record is known to be `who`.
+    /// As [`Call::subject`], if the target's record is already known to be `who`.
     pub(crate) fn subject_of(&self, who: Index) -> Result<Subject, Errno> {
         let credentials = self.container.identities.get(who);
         let capabilities = match credentials.capabilities {
@@ -176,7 +180,7 @@ impl Call<'_> {
         Ok(credentials.subject(capabilities))
     }
 
-    /// The target as access(2) sees it.
+    /// As [`Call::subject`], with the real ids: for access(2).
     pub(crate) fn subject_by_real_ids(&self) -> Result<Subject, Errno> {
         let credentials = self.container.identities.get(self.who_among_files()?);
         let sets = match credentials.capabilities {
@@ -186,7 +190,8 @@ impl Call<'_> {
         Ok(credentials.by_real_ids(sets))
     }
 
-    /// Who the target is among files: [`Index::INITIAL`] where nobody has changed ids.
+    /// The target's record for permission checks. If no process has changed credentials, this takes
+    /// no system call: it is [`Index::INITIAL`].
     pub(crate) fn who_among_files(&self) -> Result<Index, Errno> {
         if self.container.identities.anyone_changed() {
             self.who()
@@ -195,12 +200,12 @@ impl Call<'_> {
         }
     }
 
-    /// The shown owner and the mode of an open file.
+    /// The mode and the emulated owner of an open file.
     pub(crate) fn file_mode(&self, file: BorrowedFd) -> Result<FileMode, Errno> {
         self.mode_and_owner(file).map(|(mode, _)| mode)
     }
 
-    /// The same, and what is recorded.
+    /// As [`Call::file_mode`], together with the stored owner.
     pub(crate) fn mode_and_owner(&self, file: BorrowedFd) -> Result<(FileMode, Owner), Errno> {
         let stat = fstat(file)?;
         let owner = match self.container.owners.load(file, file_type(stat.st_mode))? {
@@ -212,8 +217,8 @@ impl Call<'_> {
         Ok((mode, owner))
     }
 
-    /// The same of a file that is only named. It costs two system calls, mostly, and the two may
-    /// see different files where somebody exchanges them.
+    /// As [`Call::file_mode`], of a file that is only named. Mostly this takes two system calls. If
+    /// another process replaces the file between them, they see different files.
     pub(crate) fn mode_of(&mut self, location: &Location) -> Result<FileMode, Errno> {
         match self.mode_by_name(location) {
             Some(mode) => Ok(mode),
@@ -254,14 +259,14 @@ impl Call<'_> {
         Status::of(self.pid())?.umask().ok_or(Errno::ESRCH)
     }
 
-    /// The credentials of another process, by the number that it has for the target.
+    /// The credentials of another process, given its pid in the container's procfs.
     pub(crate) fn credentials_of(&self, pid: u32) -> Option<Credentials> {
         let directory = format!("/proc/{pid}");
         record_in(directory.as_bytes()).map(|index| self.container.identities.get(index))
     }
 
-    /// The owner of a file that has no other one because it belongs to a process, in whose
-    /// directory of procfs it lies: the process's effective ids (proc_pid(5)).
+    /// The owner of a file in `/proc/PID`: the effective ids of that process (proc_pid(5)). Returns
+    /// `None` for all other files, and if the kernel already shows these ids.
     pub(crate) fn process_owner(&self, file: BorrowedFd) -> Result<Option<Owner>, Errno> {
         if !self.container.identities.anyone_changed()
             || fstatfs(file)?.filesystem_type() != PROC_SUPER_MAGIC
@@ -279,12 +284,13 @@ impl Call<'_> {
     }
 }
 
-/// The record of a process that has a directory in a procfs.
+/// The record of the process whose directory in a procfs is `directory`.
 ///
-/// It may be the container's, whose numbers mean nothing here: what is written in the directory
-/// itself says it all. The path is only a guess, and anything may have been mounted on it.
+/// The procfs may be the container's, and its pids are not those of the host's procfs. So the limit
+/// is read from this directory, and not by pid. The path is only a guess, and anything may be
+/// mounted on it: every file is checked to be one of procfs.
 fn record_in(directory: &[u8]) -> Option<Index> {
-    /// The text has some 1,500 bytes.
+    /// In bytes; the text has about 1,500.
     const LARGEST: usize = 8192;
     let open_in = |from: BorrowedFd, name: &CStr, flags: OFlag| {
         openat(
@@ -308,7 +314,7 @@ fn record_in(directory: &[u8]) -> Option<Index> {
     if !is_procfs(file.as_fd()) {
         return None;
     }
-    // O_PATH has opened nothing yet that could block.
+    // `file` is known to be of procfs, so opening it for reading cannot block.
     let readable = openat(
         PROCFS,
         &procfs::own_fd(file.as_fd()),
@@ -320,7 +326,7 @@ fn record_in(directory: &[u8]) -> Option<Index> {
     lock_limit(std::str::from_utf8(&bytes[..length]).ok()?).map(Identities::of_limit)
 }
 
-/// `/proc/PID` of a path in there.
+/// The part of a path in procfs that ends with the first number: `/proc/PID`.
 fn process_directory(path: &[u8]) -> Option<&[u8]> {
     let mut end = 0;
     for component in path.split(|byte| *byte == b'/') {

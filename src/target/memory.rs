@@ -1,8 +1,8 @@
-//! A target's memory: C strings in, structures out.
+//! A target's memory: reads C strings and structures, writes structures.
 //!
-//! process_vm_readv(2) names the target by its thread id, so what is written is written only while
-//! the notification is known to wait: then the thread is blocked in its call and the id cannot have
-//! been recycled.
+//! process_vm_readv(2) and process_vm_writev(2) name the target by its thread id. So callers write
+//! only while the notification is known to wait: then the thread is blocked in its call, and its id
+//! cannot have been recycled.
 
 use std::io::{IoSlice, IoSliceMut};
 
@@ -12,21 +12,21 @@ use nix::unistd::Pid;
 
 use crate::linux::name::Name;
 
-/// PATH_MAX: the longest string that the kernel takes as a path, its NUL included.
+/// PATH_MAX: the longest path that the kernel accepts, including its NUL.
 const PATH_MAX: usize = 4096;
 const PAGE: usize = 4096;
-/// Most paths end within this; the rest costs a second read.
+/// The size of the first read, in bytes: most paths are shorter, longer ones need a second read.
 const FIRST_READ: usize = 256;
 
-/// Reads a path as getname(9) does: EFAULT for memory that cannot be read, ENAMETOOLONG without a
-/// NUL in 4096 bytes.
+/// Reads a path as the kernel does (fs/namei.c, getname): EFAULT for memory that cannot be read,
+/// ENAMETOOLONG without a NUL in 4096 bytes.
 pub(crate) fn read_path(pid: u32, address: u64) -> Result<Name, Errno> {
     let start = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     let mut bytes = Vec::with_capacity(FIRST_READ);
     let mut wanted = FIRST_READ;
     while bytes.len() < PATH_MAX {
         let from = start.checked_add(bytes.len()).ok_or(Errno::EFAULT)?;
-        // Never across a page end: the page behind it may be missing although the string ends
+        // Never across the end of a page: the next page may be unmapped although the string ends
         // before it.
         let length = wanted.min(PAGE - from % PAGE).min(PATH_MAX - bytes.len());
         let known = bytes.len();
@@ -42,14 +42,14 @@ pub(crate) fn read_path(pid: u32, address: u64) -> Result<Name, Errno> {
     Err(Errno::ENAMETOOLONG)
 }
 
-/// Reads one u64, as of a structure's first member.
+/// Reads a u64, such as the first member of a structure.
 pub(crate) fn read_u64(pid: u32, address: u64) -> Result<u64, Errno> {
     let mut bytes = [0; 8];
     read_exact(pid, address, &mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Fills `bytes`; EFAULT when a part of the memory cannot be read, as with copy_from_user(9).
+/// Fills `bytes`; EFAULT if any part of the memory cannot be read, as with copy_from_user().
 pub(crate) fn read_exact(pid: u32, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
     let address = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     if bytes.is_empty() || read(pid, address, bytes)? == bytes.len() {
@@ -70,8 +70,8 @@ fn read(pid: u32, base: usize, bytes: &mut [u8]) -> Result<usize, Errno> {
     }
 }
 
-/// Writes all of each; EFAULT when a part of the memory is not writable, though what comes before
-/// may have been written, as with copy_to_user(9).
+/// Writes all of each part; EFAULT if any of the memory is not writable. The memory before it may
+/// have been written by then, as with copy_to_user().
 pub(crate) fn write_each<const N: usize>(pid: u32, parts: [(u64, &[u8]); N]) -> Result<(), Errno> {
     let local = parts.map(|(_, bytes)| IoSlice::new(bytes));
     let mut remote = [RemoteIoVec { base: 0, len: 0 }; N];
@@ -100,7 +100,7 @@ mod tests {
     use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
     use std::num::NonZeroUsize;
 
-    /// Two pages; nothing is mapped behind the first one any more.
+    /// Maps a page with an unmapped page behind it.
     fn page_before_a_hole() -> usize {
         let length = NonZeroUsize::new(2 * PAGE).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

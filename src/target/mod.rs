@@ -1,8 +1,9 @@
-//! What is taken from, or handed to, a target: [`Call`].
+//! Everything that is read from, or written to, a target: [`Call`].
 //!
-//! A call's registers are fixed, the target's memory is not: each string is read once, and what was
-//! read is what counts. Everything that is looked up by the target's pid is checked against the
-//! notification before it is acted on.
+//! The registers of a call are fixed, but other threads may change the target's memory at any time:
+//! each string is read once, and only these bytes are used. A pid may be recycled, so a handler
+//! checks that the notification still waits ([`Call::ensure_waiting`]) before it changes anything
+//! that it looked up by the target's pid.
 
 mod container;
 mod identity;
@@ -35,16 +36,16 @@ use crate::linux::sys;
 use crate::owner::{Owner, OwnerCache};
 use crate::wire::board::Journal;
 
-/// What a service thread keeps from call to call.
+/// State of a service thread, kept from call to call.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadState {
-    /// The root directory that this thread sees.
+    /// The root directory of this thread.
     pub(crate) view: View,
-    /// `view` is not the container's own root.
+    /// `view` is not the container's root.
     away: bool,
-    /// Owners read lately.
+    /// Owners that were read recently.
     pub(crate) owners: OwnerCache,
-    /// The last file looked at had an owner, so the next one probably has one too.
+    /// The last file had an emulated owner, so the next one probably has one, too.
     pub(crate) expects_owner: bool,
     /// The last owner was found in `owners`.
     pub(crate) expects_remembered: bool,
@@ -60,27 +61,28 @@ impl ThreadState {
     }
 }
 
-/// How a call's arguments and structures are laid out.
+/// The layout of a call's arguments and structures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Abi {
-    /// As this program's own.
+    /// The same as this program's.
     Native,
     I386,
-    /// i386's first calls, with ids of 16 bits.
+    /// The older calls of i386, with ids of 16 bits.
     I386ShortIds,
 }
 
-/// One call of a target: its arguments with their types, and the ways to what they point at.
+/// One call of a target: its arguments with their types, and access to the memory and files that
+/// they name.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) notification: &'a Notification,
     pub(crate) abi: Abi,
     pub(crate) listener: &'a ListenerFd,
     pub(crate) container: &'a Container,
-    /// What must not be done twice.
+    /// Records the steps that a next worker must not repeat.
     pub(crate) journal: Journal<'a>,
     pub(crate) thread: &'a mut ThreadState,
-    /// When the notification was taken up; the target was waiting then.
+    /// When this thread took up the notification; the target was waiting then.
     pub(crate) received: Instant,
 }
 
@@ -93,7 +95,7 @@ impl Call<'_> {
         self.notification.pid
     }
 
-    /// A register as it is: an address or a long.
+    /// A whole register: an address or a long.
     pub(crate) fn register(&self, index: usize) -> u64 {
         self.notification.args[index]
     }
@@ -112,7 +114,7 @@ impl Call<'_> {
         Dirfd::from_raw(self.int(index))
     }
 
-    /// chown(2)'s pair of ids, in which −1 leaves one as it is.
+    /// The two ids of chown(2), where −1 leaves an id unchanged.
     pub(crate) fn owner_change(&self, uid: usize, gid: usize) -> OwnerChange {
         OwnerChange {
             uid: self.uid(uid),
@@ -120,7 +122,7 @@ impl Call<'_> {
         }
     }
 
-    /// The string that register `index` points at.
+    /// Reads the string that register `index` points at.
     pub(crate) fn path(&self, index: usize) -> Result<Name, Errno> {
         memory::read_path(self.pid(), self.register(index))
     }
@@ -133,7 +135,7 @@ impl Call<'_> {
         EmulatedGid::new(self.id(index))
     }
 
-    /// linux/highuid.h, low2highuid: (uid16_t) −1 is −1.
+    /// linux/highuid.h, low2highuid: a 16-bit −1 is −1.
     fn id(&self, index: usize) -> u32 {
         match (self.abi, self.unsigned(index)) {
             (Abi::I386ShortIds, id) if id & 0xffff == 0xffff => u32::MAX,
@@ -142,7 +144,7 @@ impl Call<'_> {
         }
     }
 
-    /// An id as this call gives it: linux/highuid.h, high2lowuid.
+    /// The id that this call returns for `id`: linux/highuid.h, high2lowuid.
     pub(crate) fn shown_id(&self, id: u32) -> u32 {
         const OVERFLOW: u32 = 65534;
         match self.abi {
@@ -151,7 +153,7 @@ impl Call<'_> {
         }
     }
 
-    /// The bytes of ids as this call writes them.
+    /// The bytes that this call writes for `ids`.
     pub(crate) fn id_bytes(&self, ids: impl IntoIterator<Item = u32>) -> Vec<u8> {
         let length = self.id_size();
         ids.into_iter()
@@ -171,27 +173,29 @@ impl Call<'_> {
         memory::read_u64(self.pid(), self.register(index))
     }
 
-    /// Bytes from where register `index` points; EFAULT if there are fewer.
+    /// Reads from where register `index` points; EFAULT if not all of `bytes` can be filled.
     pub(crate) fn read(&self, index: usize, bytes: &mut [u8]) -> Result<(), Errno> {
         memory::read_exact(self.pid(), self.register(index), bytes)
     }
 
-    /// As [`Call::read`], from an address that was read itself.
+    /// As [`Call::read`], from an address that is not in a register.
     pub(crate) fn read_from(&self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         memory::read_exact(self.pid(), address, bytes)
     }
 
     /// Writes a structure where register `index` points.
     ///
-    /// The target's thread is named by its pid, which must not have been recycled. Pids are given
-    /// out in turn, and no machine makes even the 300 processes of the smallest pid namespace
-    /// within the time that is allowed here without asking; asking costs half a microsecond. A
-    /// notification that came by way of a feed may have waited for long.
+    /// The target is named by its pid, which must not have been recycled. The kernel allocates pids
+    /// cyclically, and no machine creates even 300 processes, as many as the smallest pid namespace
+    /// has pids, within 200 µs: only later does this ask the kernel, which costs half a
+    /// microsecond. A notification from a feed may have waited for long before it was received
+    /// here, so it is always checked.
     pub(crate) fn write(&self, index: usize, bytes: &[u8]) -> Result<(), Errno> {
         self.write_each([(index, bytes)])
     }
 
-    /// As [`Call::write`], several at once: EFAULT at the first that cannot be written.
+    /// As [`Call::write`], several structures at once: EFAULT at the first one that cannot be
+    /// written.
     pub(crate) fn write_each<const N: usize>(
         &self,
         parts: [(usize, &[u8]); N],
@@ -199,7 +203,7 @@ impl Call<'_> {
         self.write_to(parts.map(|(index, bytes)| (self.register(index), bytes)))
     }
 
-    /// As [`Call::write_each`], to addresses.
+    /// As [`Call::write_each`], to addresses that are not in registers.
     pub(crate) fn write_to<const N: usize>(&self, parts: [(u64, &[u8]); N]) -> Result<(), Errno> {
         const TOO_SHORT_TO_RECYCLE_A_PID: Duration = Duration::from_micros(200);
         if self.listener.is_fed() || self.received.elapsed() > TOO_SHORT_TO_RECYCLE_A_PID {
@@ -208,8 +212,8 @@ impl Call<'_> {
         memory::write_each(self.pid(), parts)
     }
 
-    /// ESRCH once the target no longer waits: then its pid may name somebody else, and nobody gets
-    /// the errno.
+    /// Fails with ESRCH if the target no longer waits: its pid may then name another process.
+    /// Nothing receives this errno.
     pub(crate) fn ensure_waiting(&self) -> Result<(), Errno> {
         if self.listener.is_waiting(self.notification.id) {
             Ok(())
@@ -218,25 +222,25 @@ impl Call<'_> {
         }
     }
 
-    /// A duplicate of the target's open file `fd`.
+    /// Duplicates the target's file descriptor `fd`.
     pub(crate) fn duplicate(&self, fd: i32) -> Result<OwnedFd, Errno> {
         let pidfd = match sys::pidfd_open(self.pid()) {
-            // Before Linux 6.9 only a process's first thread has a pidfd; the others nearly always
-            // share its files.
+            // Before Linux 6.9 (PIDFD_THREAD), only a thread group leader has a pidfd. The other
+            // threads nearly always share its file descriptors.
             Err(Errno::EINVAL) => sys::pidfd_open(self.host_tgid()?)?,
             result => result?,
         };
         sys::pidfd_getfd(pidfd.as_fd(), fd)
     }
 
-    /// Whether only the kernel can tell whose the open file `dirfd` is: one without a name (pipes,
-    /// sockets, memfds) belongs to whoever has made it, and one that was opened with O_PATH is none
-    /// to fchmod(2) and its like.
+    /// Whether only the kernel can decide what the target may do to the open file `dirfd`: the file
+    /// has no name (pipe, socket, memfd, deleted file), so its owner may be unknown; or it was
+    /// opened with O_PATH, which fchmod(2) and the like refuse (EBADF).
     pub(crate) fn is_beyond_us(&self, dirfd: Dirfd) -> bool {
         let Dirfd::Fd(fd) = dirfd else {
             return false;
         };
-        let look = || {
+        let decide = || {
             let file = self.duplicate(fd)?;
             let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
             Ok::<_, Errno>(
@@ -245,14 +249,14 @@ impl Call<'_> {
                     || is_nameless(file.as_fd())?,
             )
         };
-        look() == Ok(true)
+        decide() == Ok(true)
     }
 
-    /// The fake owner of what `reached` leads to, without opening it.
+    /// Reads the owner attribute of the file that `reached` leads to, without opening the file.
     ///
-    /// From a directory that stays open, `PID/fd` of the host's procfs, the way is shorter by two
-    /// look-ups and their checks. Once the target has ended nothing exists in there any more,
-    /// whoever bears its pid.
+    /// Starting at `PID/fd` of the host's procfs, which stays open, saves two lookups with their
+    /// permission checks. That directory belongs to the task, not to the pid: once the target has
+    /// ended, it is empty, even if another process has its pid.
     pub(crate) fn read_owner(
         &mut self,
         reached: &Reached,
@@ -266,10 +270,12 @@ impl Call<'_> {
         });
         match short {
             Some(Err(Errno::ENOSYS)) => directories.disable(),
+            // ENOENT: the file does not exist, or the directory is that of a dead task.
             None | Some(Err(Errno::ENOENT | Errno::ESRCH)) => {}
             Some(result) => return result,
         }
         let result = owners.read_attribute(reached.as_c_str(), follow);
+        // The file exists, so the open directory is that of a dead task (or the kernel is too old).
         if short.is_some() && result != Err(Errno::ENOENT) {
             directories.forget(self.notification.pid);
         }
@@ -277,7 +283,8 @@ impl Call<'_> {
     }
 }
 
-/// Whether the file lies in no directory: pipes, sockets, memfds. Nobody can be asked whose it is.
+/// Whether the file is in no directory (pipe, socket, anonymous inode), so that its owner is not
+/// known by a path.
 pub(crate) fn is_nameless(file: BorrowedFd) -> Result<bool, Errno> {
     const NAMELESS: [FsType; 3] = [
         FsType(0x534f_434b), // SOCKFS_MAGIC
@@ -287,7 +294,8 @@ pub(crate) fn is_nameless(file: BorrowedFd) -> Result<bool, Errno> {
     Ok(NAMELESS.contains(&fstatfs(file)?.filesystem_type()))
 }
 
-/// `PID/fd` of targets that call again and again, as O_PATH fds.
+/// `PID/fd` of targets with many calls, as O_PATH descriptors: one for each remainder of a pid
+/// divided by 8.
 #[derive(Debug, Default)]
 struct FdDirectories {
     open: [Option<(u32, OwnedFd)>; 8],
@@ -297,7 +305,8 @@ struct FdDirectories {
 }
 
 impl FdDirectories {
-    /// Opened at a target's second call in a row: for a single one it would not pay.
+    /// Returns the directory, which is opened at a target's second call in a row: for a single
+    /// call, opening costs more than it saves.
     fn get(&mut self, pid: u32) -> Option<BorrowedFd<'_>> {
         if self.disabled {
             return None;
@@ -315,7 +324,7 @@ impl FdDirectories {
         entry.as_ref().map(|(_, directory)| directory.as_fd())
     }
 
-    /// The target whose directory is open has ended, another one bears its pid.
+    /// Closes the directory of a target that has ended, and whose pid another one has.
     fn forget(&mut self, pid: u32) {
         self.open[pid as usize % 8] = None;
     }
@@ -328,5 +337,5 @@ impl FdDirectories {
     }
 }
 
-/// nix's AT_FDCWD: the service threads' working directory, the host's procfs.
+/// AT_FDCWD: the working directory of the service threads, which is the host's procfs.
 pub(crate) const PROCFS: BorrowedFd<'static> = nix::fcntl::AT_FDCWD;

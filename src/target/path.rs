@@ -1,12 +1,14 @@
-//! (dirfd, path, follow) to an O_PATH fd, as the target itself would resolve it.
+//! Resolves (dirfd, path, follow) to an O_PATH fd, as the target itself would.
 //!
-//! Absolute paths start at this thread's root, which is the target's (see `view`). Relative ones
-//! start behind a magic link of the host's procfs, `PID/cwd` or `PID/fd/N`, which the kernel
-//! resolves to the target's own directory. `/proc/self` and `/proc/thread-self` would mean this
-//! program. As a rule it has no pid in the container's procfs: for the kernel they do not exist
-//! here (ENOENT). With the host's pid namespace it has one, and may be led to itself by magic links
-//! only, which the kernel is not let follow (ELOOP). In both cases, and when they are named
-//! outright, the path is walked (`walk`).
+//! An absolute path starts at this thread's root, which is the target's (see `view`). A relative
+//! one starts behind a magic link of the host's procfs, `PID/cwd` or `PID/fd/N`, which the kernel
+//! resolves to the target's directory.
+//!
+//! `/proc/self` and `/proc/thread-self` would mean the worker. Usually a worker has no pid in the
+//! container's procfs, so there they do not exist for it (ENOENT). If the container has the host's
+//! pid namespace, they do exist, but lead to the worker's files through magic links only, and
+//! RESOLVE_NO_MAGICLINKS forbids the kernel to follow these (ELOOP). In both cases, and if the path
+//! itself contains such a name, `walk` resolves it component by component.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -30,11 +32,12 @@ pub(crate) enum Dirfd {
 }
 
 impl Dirfd {
-    /// An argument that is a plain file descriptor: AT_FDCWD is none.
+    /// The value of an argument that must be a file descriptor: AT_FDCWD is not one.
     pub(crate) fn from_fd(fd: i32) -> Self {
         Self::Fd(fd)
     }
 
+    /// The value of an argument that is a file descriptor or AT_FDCWD.
     pub(crate) fn from_raw(fd: i32) -> Self {
         if fd == libc::AT_FDCWD {
             Self::Cwd
@@ -44,24 +47,23 @@ impl Dirfd {
     }
 }
 
-/// What a call names a file by.
+/// The arguments by which a call names a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Location<'a> {
     pub(crate) dirfd: Dirfd,
     pub(crate) path: &'a CStr,
-    /// Follow a symbolic link in the last component.
+    /// Whether to follow a symbolic link in the last component.
     pub(crate) follow: bool,
-    /// AT_EMPTY_PATH: an empty path means `dirfd` itself; links are followed, since it is reached
-    /// through one.
+    /// AT_EMPTY_PATH: an empty path names `dirfd` itself.
     pub(crate) empty_path: bool,
 }
 
-/// A path by which a service thread reaches what a target named.
+/// A path by which a service thread reaches the file that a target named.
 #[derive(Debug)]
 pub(crate) enum Reached<'a> {
-    /// An absolute path, as it is.
+    /// The target's absolute path, unchanged.
     Itself(&'a CStr),
-    /// A relative one, behind a magic link of the host's procfs.
+    /// The target's relative path behind a magic link of the host's procfs.
     Behind(Name),
 }
 
@@ -73,7 +75,7 @@ impl Reached<'_> {
         }
     }
 
-    /// What follows `PID/fd/`.
+    /// The part behind `PID/fd/`; `None` if the path does not start with that.
     pub(super) fn behind_fd(&self) -> Option<&CStr> {
         let Self::Behind(name) = self else {
             return None;
@@ -91,8 +93,8 @@ const MAX_PATH: usize = 4095;
 pub(super) const O_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
 impl<'a> Location<'a> {
-    /// As calls with `flags` mean it. The file behind an fd is reached through a link,
-    /// `/proc/PID/fd/N`, so that is always followed.
+    /// The location that a call with `flags` names. An empty path is always followed, because a
+    /// worker reaches the file of a descriptor through the link `PID/fd/N`.
     pub(crate) fn new(dirfd: Dirfd, path: &'a CStr, flags: AtFlags) -> Self {
         Self {
             dirfd,
@@ -111,7 +113,8 @@ impl<'a> Location<'a> {
     }
 }
 
-/// Whether the path certainly, or very likely, leads through `/proc/self`.
+/// Whether the path probably leads through `/proc/self`. A path that does, and is not recognized
+/// here, fails in the kernel's lookup, and is then walked.
 fn names_the_target(path: &CStr) -> bool {
     let path = path.to_bytes();
     path.starts_with(b"/dev/fd")
@@ -120,11 +123,12 @@ fn names_the_target(path: &CStr) -> bool {
 }
 
 impl Call<'_> {
-    /// A name by which this thread reaches the file in one system call, following links as the
-    /// location says; `None` if it takes [`Call::resolve`].
+    /// A path by which this thread reaches the file in one system call. The caller follows a final
+    /// link as the location says. Returns `None` if only [`Call::resolve`] finds the file.
     pub(crate) fn name<'a>(&self, location: &Location<'a>) -> Option<Reached<'a>> {
         if self.container.shows_worker() {
-            // The kernel would take a link to `/proc/self` on the way for one to us.
+            // For the kernel, a link to `/proc/self` in the middle of the path would lead to this
+            // process.
             return None;
         }
         if location.is_empty() {
@@ -140,6 +144,7 @@ impl Call<'_> {
         (name.as_c_str().count_bytes() <= MAX_PATH).then_some(Reached::Behind(name))
     }
 
+    /// The link of the host's procfs that leads to `dirfd`; `None` if it is negative (EBADF).
     fn base_name(&self, dirfd: Dirfd) -> Option<Name> {
         match dirfd {
             Dirfd::Cwd => Some(procfs::target(self.pid(), "cwd")),
@@ -148,18 +153,18 @@ impl Call<'_> {
         }
     }
 
-    /// Opens what `location` names, with O_PATH.
+    /// Opens the file that `location` names, with O_PATH.
     pub(crate) fn resolve(&self, location: &Location) -> Result<OwnedFd, Errno> {
         self.patiently(|| self.resolve_at_once(location))
     }
 
-    /// Tries again as long as this process lacks descriptors, or another process, and the target
-    /// waits: what is missing here says nothing about its call. ENOMEM and EAGAIN may be a file
-    /// system's own words.
-    pub(crate) fn patiently<T>(&self, look: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    /// Repeats `look_up` as long as it fails because this process lacks descriptors or cannot fork,
+    /// and the target waits: this lack says nothing about the target's call. ENOMEM and EAGAIN are
+    /// not repeated, because a file system may have returned them.
+    pub(crate) fn patiently<T>(&self, look_up: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         const PAUSE: Duration = Duration::from_millis(10);
         loop {
-            match look() {
+            match look_up() {
                 Err(Errno::EMFILE | Errno::ENFILE) => {
                     self.ensure_waiting()?;
                     thread::sleep(PAUSE);
@@ -184,18 +189,18 @@ impl Call<'_> {
         self.resolve_from(base, location.path, location.follow)
     }
 
-    /// Opens what `path` names from the directory `base`, or from the target's root.
+    /// Opens the file that `path` names, starting at the directory `base`, or at the target's root.
     pub(crate) fn resolve_from(
         &self,
         base: Option<OwnedFd>,
         path: &CStr,
         follow: bool,
     ) -> Result<OwnedFd, Errno> {
-        // Where the worker is seen, `/proc/self` behind any link would be its own directory to the
-        // kernel.
+        // In a procfs that shows the worker, `/proc/self` behind any link would lead the kernel to
+        // the worker's directory.
         if !names_the_target(path) && !self.container.shows_worker() {
             match open(base.as_ref(), path, follow) {
-                // ELOOP: a magic link, or too many links.
+                // ENOENT: it may lead through `/proc/self`. ELOOP: a magic link, or too many links.
                 Err(Errno::ENOENT | Errno::ELOOP) => {}
                 result => return result,
             }
@@ -203,7 +208,8 @@ impl Call<'_> {
         self.walk(base, path, follow)
     }
 
-    /// As openat2(2) resolves: with the flags of its `resolve`.
+    /// Resolves as openat2(2) with these flags in `resolve` does, except that it never follows
+    /// magic links.
     pub(crate) fn resolve_with(
         &self,
         location: &Location,
@@ -216,7 +222,7 @@ impl Call<'_> {
         openat2(&base, location.path, how)
     }
 
-    /// The directory, or for AT_EMPTY_PATH the file, that `dirfd` means.
+    /// Opens the directory that `dirfd` names (for AT_EMPTY_PATH, a file of any type).
     pub(super) fn open_base(&self, dirfd: Dirfd) -> Result<OwnedFd, Errno> {
         let name = self.base_name(dirfd).ok_or(Errno::EBADF)?;
         match openat(PROCFS, &name, O_PATH, Mode::empty()) {
@@ -226,14 +232,14 @@ impl Call<'_> {
     }
 }
 
-/// The kernel's own resolution, in which `/proc/self` does not exist.
+/// Resolves a path in the kernel, where `/proc/self` does not exist or cannot be passed.
 fn open(base: Option<&OwnedFd>, path: &CStr, follow: bool) -> Result<OwnedFd, Errno> {
     let flags = match follow {
         true => O_PATH,
         false => O_PATH | OFlag::O_NOFOLLOW,
     };
-    // Where the container's procfs shows this process, a link to `/proc/self/cwd` would lead the
-    // kernel to the host's procfs and on: magic links are followed by `walk` only.
+    // In a procfs that shows this process, a link to `/proc/self/cwd` would lead the kernel to the
+    // host's procfs and further: only `walk` follows magic links.
     let how = OpenHow::new()
         .flags(flags)
         .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);

@@ -1,4 +1,4 @@
-//! What a file makes of who executes it.
+//! How executing a file changes credentials: set-user-ID and set-group-ID bits, file capabilities.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,13 +13,13 @@ use crate::linux::procfs;
 use crate::linux::sys;
 use crate::owner::file_type;
 
-/// The kernel follows so many interpreters (fs/exec.c, exec_binprm).
+/// The kernel follows this many interpreters (fs/exec.c, exec_binprm).
 const MAX_INTERPRETERS: usize = 5;
-/// BINPRM_BUF_SIZE: what the kernel reads of a file to know its kind.
+/// BINPRM_BUF_SIZE: the kernel reads this many bytes to recognize a file's format.
 const FIRST_BYTES: usize = 256;
 
 impl Call<'_> {
-    /// What executing `file` changes, itself or the interpreter that it names.
+    /// What executing `file` changes. For a script, the bits of its interpreter count (execve(2)).
     pub(crate) fn program(&self, file: OwnedFd) -> Result<Program, Errno> {
         let mut file = file;
         for _ in 0..MAX_INTERPRETERS {
@@ -34,7 +34,7 @@ impl Call<'_> {
         Err(Errno::ELOOP)
     }
 
-    /// The program that the target runs.
+    /// What executing the target's present program has changed.
     pub(super) fn program_executed(&self) -> Result<Program, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let exe = procfs::target(self.pid(), "exe");
@@ -49,6 +49,7 @@ impl Call<'_> {
             return Ok(program);
         }
         let set_uid = stat.st_mode & libc::S_ISUID != 0;
+        // fs/exec.c, bprm_fill_uid: S_ISGID without S_IXGRP once meant mandatory locking.
         let set_gid = stat.st_mode & libc::S_ISGID != 0 && stat.st_mode & libc::S_IXGRP != 0;
         let mut bytes = [0; 64];
         let name = procfs::own_fd(file);
@@ -59,8 +60,8 @@ impl Call<'_> {
         if !set_uid && !set_gid && program.capabilities.is_none() {
             return Ok(program);
         }
-        // Files of other host users are root's at most outside of this namespace: the kernel does
-        // not take them over either.
+        // fs/exec.c, bprm_fill_uid: the kernel ignores the bits of files whose owner is not mapped,
+        // too.
         if fstatvfs(file)?.flags().contains(FsFlags::ST_NOSUID)
             || !self.container.is_mapped(stat.st_uid)
         {
@@ -73,16 +74,18 @@ impl Call<'_> {
     }
 }
 
-/// The interpreter that the first line of a script names (execve(2)).
+/// The interpreter that the first line of a script names (execve(2)); `None` if `file` is not a
+/// script.
 fn interpreter(file: BorrowedFd) -> Result<Option<crate::linux::name::Name>, Errno> {
     let name = procfs::own_fd(file);
-    // Never waits: what is no regular file is none to execute.
+    // Opening a fifo would block, and no other type than a regular file can be executed.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     if file_type(fstat(file)?.st_mode) != SFlag::S_IFREG {
         return Ok(None);
     }
     let opened = match openat(PROCFS, &name, flags, Mode::empty()) {
-        // Another host user's, to be executed only: the kernel could not read a script either.
+        // A file of another host user with execute permission only: an interpreter could not read
+        // such a script either.
         Err(Errno::EACCES) => return Ok(None),
         result => result?,
     };

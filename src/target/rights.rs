@@ -1,12 +1,14 @@
-//! A target's own rights, for what its words name in procfs.
+//! Lookups with the target's own rights, for paths that lead through procfs.
 //!
-//! A worker holds CAP_SYS_PTRACE, without which it could not look into its targets, and more
-//! capabilities over files than many of them; and to its own links in procfs nothing is closed. So
-//! a link of procfs is followed by a child, which has no files, the target's root and the target's
-//! capabilities in the target's user namespace: then the kernel decides about `root`, `cwd`, `exe`,
-//! `fd/N`, `ns/*` and `map_files` as it would for the target (kernel/ptrace.c,
-//! __ptrace_may_access). A target can mount anything on what would tell whose a link is, so nobody
-//! asks that.
+//! A worker has CAP_SYS_PTRACE, which it needs to read its targets' memory, and more capabilities
+//! over files than many targets; and the kernel lets it follow all of its own links in procfs. So a
+//! child follows links of procfs. The child has no files, and has the target's root directory and
+//! the target's capabilities in the target's user namespace. So the kernel decides about `root`,
+//! `cwd`, `exe`, `fd/N`, `ns/*` and `map_files` as it would for the target (kernel/ptrace.c,
+//! __ptrace_may_access).
+//!
+//! The worker does not try to find out to which process a link belongs: a target can mount anything
+//! over the files that say so.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,19 +24,20 @@ use crate::identity::Identities;
 use crate::linux::procfs;
 use crate::linux::sys;
 
-/// The capabilities that this thread gets back at the end.
+/// Restores these capabilities of this thread when it is dropped.
 struct Back(Capabilities);
 
 impl Drop for Back {
     fn drop(&mut self) {
-        // What is permitted may always be made effective again (capabilities(7)).
+        // Cannot fail: a thread may always make its permitted capabilities effective
+        // (capabilities(7)).
         let _ = sys::set_capabilities(self.0.effective, self.0.permitted);
     }
 }
 
 impl Call<'_> {
-    /// Runs `work`, which looks something up, with the target's capabilities and no others. One that
-    /// lives in a user namespace below the container's has none.
+    /// Runs `work`, which looks up a file, with no capabilities but the target's. A target in a
+    /// user namespace below the container's has no capabilities in the container's.
     pub(super) fn with_own_rights<T>(
         &self,
         work: impl FnOnce() -> Result<T, Errno>,
@@ -50,7 +53,7 @@ impl Call<'_> {
         work()
     }
 
-    /// Follows the link `link` of procfs's `directory`, as far as the kernel lets the target.
+    /// Follows the link `link` in the directory `directory` of procfs, if the target may.
     pub(super) fn follow_as_target(
         &self,
         directory: &OwnedFd,
@@ -58,13 +61,15 @@ impl Call<'_> {
     ) -> Result<OwnedFd, Errno> {
         let is_confined =
             self.container.identities.anyone_confined() && Identities::is_confined(self.pid())?;
-        // A child is not confined by the target's Landlock domain, which closes other processes.
+        // landlock(7) forbids the target to access processes outside of its domain, but the child
+        // is not in that domain.
         if is_confined && self.is_in_own_process(directory) != Ok(true) {
             return Err(Errno::EACCES);
         }
         let root = super::walk::root()?;
         let found = self.with_child(directory.as_fd(), root.as_fd(), |child| child.open(link))?;
-        // All that the child has of its own: whatever stands in the link's place by now may lead to it.
+        // The link may have been replaced by one to the child. Of the child's files, only its
+        // program, which is the worker's, is not the target's.
         let program = fstatat(PROCFS, c"self/exe", AtFlags::empty())?;
         let stat = fstat(&found)?;
         match (stat.st_dev, stat.st_ino) == (program.st_dev, program.st_ino) {
@@ -73,12 +78,14 @@ impl Call<'_> {
         }
     }
 
-    /// bind(2) of the target's `socket`, with a path of its words.
+    /// Binds the target's `socket` to an address with a path, as the target would: bind(2).
     pub(crate) fn bind_as_target(&self, socket: BorrowedFd, address: &[u8]) -> Result<(), Errno> {
         let directory = self.open_base(Dirfd::Cwd)?;
         self.with_child(socket, directory.as_fd(), |child| child.bind(address))
     }
 
+    /// Runs `work` with a child that keeps only `file`, has the working directory `directory`, and
+    /// has the target's capabilities in the target's user namespace.
     fn with_child<T>(
         &self,
         file: BorrowedFd,

@@ -1,5 +1,5 @@
-//! What a runtime does to a process's standard input, output and error for its user: fchown(2),
-//! with ids that it has been told to leave alone.
+//! The owner of a process's terminal. A runtime calls fchown(2) for standard input, output and
+//! error; below the front it is told that the user is root, so the worker does this.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,14 +13,14 @@ use crate::credentials::{EmulatedUid, Id};
 use crate::linux::procfs;
 use crate::owner::{Owner, file_type};
 
-/// Where the container's own terminals are.
+/// The mount point of the container's own devpts.
 const TERMINALS: &str = "/dev/pts";
 
 impl Container {
-    /// Gives the terminal of the process `pid` to the user whom the process has become, once.
+    /// Gives the terminal of the process `pid` to the user that the process has become, once.
     ///
-    /// In a new container, and at every exec, a terminal bears the number of one that was there
-    /// before: what that one's owner was must not count any more, either.
+    /// In a new container, and at each exec, a terminal may have the number, and so the key in the
+    /// side store, of an earlier one: this replaces the owner of that one.
     pub(crate) fn give_terminal(&self, pid: u32) {
         let Some(user) = self.user_of_terminal() else {
             return;
@@ -29,13 +29,13 @@ impl Container {
             match self.give(pid, fd, user) {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(errno) => debug!(pid, fd, %errno, "cannot look for a terminal"),
+                Err(errno) => debug!(pid, fd, %errno, "cannot give the terminal to the user"),
             }
         }
         self.set_terminal_given();
     }
 
-    /// `false`: is no terminal of the container.
+    /// Returns `false` if the file is not a terminal of the container.
     fn give(&self, pid: u32, fd: i32, user: EmulatedUid) -> Result<bool, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let file: OwnedFd = openat(PROCFS, &procfs::target_fd(pid, fd), flags, Mode::empty())?;

@@ -1,9 +1,9 @@
-//! Which root directory a target sees, and how a service thread comes to see the same one.
+//! The root directory of a target, and how a service thread moves to it.
 //!
-//! A service thread has its own root (unshare(2), CLONE_FS) and keeps the host's procfs as its
-//! working directory. As long as no target has called chroot(2) or the like, all see the root that
-//! the worker joined, and nobody is asked. Afterwards a look at PID/root costs 2-3 µs a call, and
-//! chroot(2) moves the thread when the answer differs. The root may lie in another mount namespace:
+//! A service thread has its own root (unshare(2), CLONE_FS), and the host's procfs as its working
+//! directory. Until a target calls chroot(2) or the like, all targets have the root that the worker
+//! joined, and no check is needed. After that, each call checks PID/root, which costs 2-3 µs, and
+//! the thread calls chroot(2) if its own root differs. The root may be in another mount namespace:
 //! path walks follow mounts, not namespaces.
 
 use std::ffi::CStr;
@@ -15,11 +15,11 @@ use super::{Call, PROCFS};
 use crate::linux::procfs;
 use crate::linux::sys;
 
-/// STATX_MNT_ID_UNIQUE (Linux 6.8): a mount's id that is never used again. Older kernels clear the
-/// bit.
+/// STATX_MNT_ID_UNIQUE (Linux 6.8): a mount id that is never reused. Older kernels clear the bit,
+/// and return an id that may be reused.
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
-/// A root directory: a mount, which belongs to one mount namespace, and an inode on it.
+/// The identity of a root directory: a mount, which belongs to one mount namespace, and an inode.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct View {
     mount: u64,
@@ -28,7 +28,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// The directory that `path` leads to from the caller's own working directory.
+    /// The directory `path`, which is relative to the caller's working directory.
     pub(crate) fn at(path: &CStr) -> Result<Self, Errno> {
         let mask = libc::STATX_INO | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
         let root = sys::statx(PROCFS, path, 0, mask)?;
@@ -39,14 +39,14 @@ impl View {
         })
     }
 
-    /// What this thread sees now.
+    /// The present root directory of this thread.
     pub(crate) fn current() -> Result<Self, Errno> {
         Self::at(c"/")
     }
 }
 
 impl Call<'_> {
-    /// Lets this thread see the target's root.
+    /// Makes the target's root the root of this thread, if they differ.
     pub(crate) fn share_view(&mut self) -> Result<(), Errno> {
         if !self.container.views_differ() {
             return Ok(());
@@ -58,13 +58,14 @@ impl Call<'_> {
         }
         nix::unistd::chroot(&root)?;
         self.thread.away = true;
-        // What was entered counts, not what was seen before: the target's other threads may have
-        // moved on.
+        // Read again, and not `wanted`: another thread of the target may have changed the root
+        // before chroot(2) followed the link.
         self.thread.view = View::current()?;
         Ok(())
     }
 
-    /// Lets this thread see the container's own root again: a root directory keeps its mount busy.
+    /// Makes the container's root the root of this thread again: any other root directory would
+    /// keep its mount busy (umount(2): EBUSY).
     pub(crate) fn leave_view(&mut self) {
         if !std::mem::take(&mut self.thread.away) {
             return;
@@ -75,7 +76,8 @@ impl Call<'_> {
             .as_ref()
             .map(|root| procfs::own_fd(root.as_fd()));
         let returned = home.map_or(Err(Errno::ENOENT), |home| nix::unistd::chroot(&home));
-        // Without a way back, the next call finds that this thread is elsewhere.
+        // If that fails, the default view differs from any root, so the next call moves this
+        // thread.
         self.thread.view = returned.and_then(|()| View::current()).unwrap_or_default();
     }
 }

@@ -1,9 +1,9 @@
-//! A walk along a path, component by component, with the target in the place of `/proc/self`.
+//! Walks a path component by component; `/proc/self` leads to the target.
 //!
-//! The slow way, for paths that the kernel cannot resolve for us (see `path`). Links are followed
-//! here, forty at the most, magic ones among them: those of other processes with the target's own
-//! rights (`rights`). Nothing is ever looked up in the worker's own working directory, the host's
-//! procfs, by bytes that a target chose.
+//! This is the slow way, for paths that the kernel cannot resolve for a worker (see `path`). The
+//! walk follows up to forty links, including magic links: those of other processes with the
+//! target's own rights (`rights`). It never looks up bytes that a target chose in the worker's
+//! working directory, which is the host's procfs.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,12 +22,12 @@ use crate::linux::procfs::{self, Status};
 use crate::linux::sys;
 use crate::owner::file_type;
 
-/// MAXSYMLINKS of the kernel.
+/// MAXSYMLINKS (linux/namei.h).
 const MAX_LINKS: usize = 40;
-/// PROC_ROOT_INO
+/// PROC_ROOT_INO (linux/proc_ns.h): the inode number of the root directory of every procfs.
 const PROCFS_ROOT_INODE: u64 = 1;
 
-/// Where a walk has got to.
+/// The file that a walk has reached.
 struct Here {
     file: OwnedFd,
     device: libc::dev_t,
@@ -43,7 +43,8 @@ impl Here {
         })
     }
 
-    /// `file` was found in this directory.
+    /// Moves to `file`, which was found in this directory. The file system's type can be another
+    /// one only on another device.
     fn enter(&mut self, file: OwnedFd, device: libc::dev_t) -> Result<(), Errno> {
         if device != self.device {
             self.is_procfs = is_procfs(&file)?;
@@ -55,7 +56,7 @@ impl Here {
 }
 
 impl Call<'_> {
-    /// Component by component, with the target in the place of `/proc/self`.
+    /// Opens the file that `path` names, starting at `base` or at this thread's root.
     pub(super) fn walk(
         &self,
         base: Option<OwnedFd>,
@@ -65,7 +66,7 @@ impl Call<'_> {
         let mut walk = Walk::new(path, follow);
         let mut here = Here::new(base.map_or_else(root, Ok)?)?;
         while let Some(component) = walk.pending.pop() {
-            let look = || {
+            let open_component = || {
                 openat(
                     &here.file,
                     component.as_c_str(),
@@ -74,8 +75,9 @@ impl Call<'_> {
                 )
             };
             let step = match here.is_procfs {
-                true => self.with_own_rights(look)?,
-                false => look()?,
+                // procfs decides by capabilities (hidepid=, PID/fd), and a worker has more of them.
+                true => self.with_own_rights(open_component)?,
+                false => open_component()?,
             };
             let stat = fstat(&step)?;
             if file_type(stat.st_mode) != SFlag::S_IFLNK || walk.stops_at_link() {
@@ -93,8 +95,8 @@ impl Call<'_> {
         Ok(here.file)
     }
 
-    /// Follows the link `component` of `here`; `None`: its text now stands in front of what is left
-    /// to walk.
+    /// Follows the link `component` of `here`. Returns the file where the walk goes on, or `None`
+    /// if it goes on in `here`, with the link's text in front of the pending components.
     fn follow(
         &self,
         here: &Here,
@@ -103,13 +105,15 @@ impl Call<'_> {
         walk: &mut Walk,
     ) -> Result<Option<OwnedFd>, Errno> {
         let directory = &here.file;
-        // A link of text may be mounted on a file of procfs.
+        // Not the directory: a text link of another file system may be mounted on a file of procfs.
         if is_procfs(link)? {
             match component.to_bytes() {
                 name @ (b"self" | b"thread-self") if is_procfs_root(directory)? => {
                     return self.enter_own_directory(directory, name, walk).map(Some);
                 }
-                // The only links of procfs that are text.
+                // Text links to `self/mounts` and `self/net`, so they lead to the target only in
+                // this walk. All other links can be followed in the kernel, magic ones and text
+                // (/proc/asound).
                 b"mounts" | b"net" if is_procfs_root(directory)? => {}
                 _ => {
                     let followed = self.follow_as_target(directory, component);
@@ -125,8 +129,8 @@ impl Call<'_> {
         if absolute { root().map(Some) } else { Ok(None) }
     }
 
-    /// The text of the link `name` of `directory`, if it is one that is text, and that may be
-    /// followed.
+    /// The text of the link `name` in `directory`; `None` for links of procfs, which may be magic.
+    /// Fails if the kernel would not follow the link.
     pub(crate) fn link_text(
         &self,
         directory: &OwnedFd,
@@ -140,11 +144,12 @@ impl Call<'_> {
         Ok(Some(readlinkat(&link, c"")?.into_encoded_bytes()))
     }
 
-    /// What `/proc/self` means to the target.
+    /// Resolves `/proc/self` or `/proc/thread-self` for the target.
     ///
-    /// Files behind it are reached through magic links of the *host's* procfs, and only those: its
-    /// directories hold the host's processes, so no component that the target chose is ever looked
-    /// up in one. Everything else is found by the target's own number in the container's procfs.
+    /// A magic link right behind it (`fd/N`, `cwd`, `root`, `exe`) is followed in the *host's*
+    /// procfs. Nothing else is looked up there, because its directories hold the host's processes.
+    /// Every other path goes on in the container's procfs, in the directory of the target's own
+    /// pid.
     fn enter_own_directory(
         &self,
         procfs_root: &OwnedFd,
@@ -155,21 +160,21 @@ impl Call<'_> {
             let follows = !walk.stops_at_link();
             if follows {
                 walk.count_link()?;
-                // A thread may have a directory and files of its own: `self` means the process's
-                // first thread.
+                // A thread may have its own working directory and descriptors (CLONE_FS,
+                // CLONE_FILES); `self` names the thread group leader.
                 let whose = match name {
                     b"self" => self.host_tgid()?,
                     _ => self.pid(),
                 };
                 let name = procfs::target(whose, &link);
                 return match openat(PROCFS, &name, O_PATH, Mode::empty()) {
-                    // The first thread has ended: no file is its own any more. To itself a target
-                    // is never closed.
+                    // A target may always access itself, so EACCES means that the leader has ended
+                    // and has no files.
                     Err(Errno::EACCES) => Err(Errno::ENOENT),
                     result => result,
                 };
             }
-            // lchown and lstat of the link itself.
+            // The call concerns the link itself (lchown, lstat).
             walk.push(link.as_bytes())?;
         }
         let own = self.own_directory(procfs_root)?;
@@ -183,8 +188,8 @@ impl Call<'_> {
         openat(procfs_root, own.as_str(), O_PATH, Mode::empty())
     }
 
-    /// The number of the target's process in the pid namespace of a procfs, which may be any above
-    /// its own.
+    /// The target's process id in the pid namespace of a procfs, which may be the target's own or
+    /// any of its ancestors.
     fn own_directory(&self, procfs_root: &OwnedFd) -> Result<u32, Errno> {
         let is_own = |number: &u32| {
             let name = Name::format(format_args!("{number}"));
@@ -192,12 +197,13 @@ impl Call<'_> {
         };
         let numbers = Status::of(self.pid())?.tgids();
         let found = numbers.into_iter().rev().find(|it| is_own(it) == Ok(true));
-        // It is not in there.
+        // This procfs does not show the target.
         found.ok_or(Errno::ENOENT)
     }
 
-    /// Whether the directory `process` of some procfs is that of the target's process: it has the
-    /// same number in the same pid namespace. Nothing that is mounted there counts.
+    /// Whether the directory `process` of any procfs belongs to the target's process: it has the
+    /// same process id in the same innermost pid namespace. Files that are mounted over those of
+    /// procfs do not count.
     fn is_own_process(&self, process: &OwnedFd) -> Result<bool, Errno> {
         let namespaces = open_unmounted(process, c"ns")?;
         let link = open_unmounted(&namespaces, c"pid")?;
@@ -207,7 +213,7 @@ impl Call<'_> {
         Ok(status.own_tgid() == target.own_tgid() && readlinkat(&link, c"")? == namespace)
     }
 
-    /// Whether `directory` lies in that of the target's process.
+    /// Whether `directory` is the target's `/proc/PID` or lies below it.
     pub(super) fn is_in_own_process(&self, directory: &OwnedFd) -> Result<bool, Errno> {
         // PID, PID/fd, PID/task/TID, PID/task/TID/fd
         const DEEPEST: usize = 4;
@@ -222,7 +228,7 @@ impl Call<'_> {
         Ok(false)
     }
 
-    /// The same of its thread; `process` is its process's.
+    /// The target's thread id in the pid namespace where its process id is `process`.
     fn own_thread(&self, process: u32) -> Result<u32, Errno> {
         let target = Status::of(self.pid())?;
         let depth = target.tgids().iter().position(|it| *it == process);
@@ -230,6 +236,7 @@ impl Call<'_> {
         number.ok_or(Errno::ENOENT)
     }
 
+    /// The id of the target's process in the pid namespace of the host's procfs.
     pub(super) fn host_tgid(&self) -> Result<u32, Errno> {
         Status::of(self.pid())?.tgid().ok_or(Errno::ENOENT)
     }
@@ -243,8 +250,7 @@ pub(super) fn is_procfs_root(directory: &OwnedFd) -> Result<bool, Errno> {
     Ok(fstat(directory.as_fd())?.st_ino == PROCFS_ROOT_INODE && is_procfs(directory)?)
 }
 
-/// Opens what stands in a directory of procfs itself, not what may be mounted there (EXDEV), and
-/// follows nothing.
+/// Opens a file of procfs itself; EXDEV if another file is mounted on it. Links are not followed.
 fn open_unmounted<P: NixPath + ?Sized>(directory: &OwnedFd, name: &P) -> Result<OwnedFd, Errno> {
     let how = OpenHow::new()
         .flags(O_PATH | OFlag::O_NOFOLLOW)
@@ -252,7 +258,8 @@ fn open_unmounted<P: NixPath + ?Sized>(directory: &OwnedFd, name: &P) -> Result<
     openat2(directory, name, how)
 }
 
-/// Whether the kernel would follow a link of text: fs/namei.c, pick_link and may_follow_link.
+/// Checks whether the kernel would follow a text link: fs/namei.c, pick_link (nosymfollow: ELOOP)
+/// and may_follow_link (fs.protected_symlinks: EACCES).
 fn may_follow(directory: &OwnedFd, link: &OwnedFd) -> Result<(), Errno> {
     const STICKY_FOR_ALL: u32 = libc::S_ISVTX | libc::S_IWOTH;
     if sys::mount_flags(link.as_fd())? & sys::ST_NOSYMFOLLOW != 0 {
@@ -277,7 +284,7 @@ fn is_procfs(file: &OwnedFd) -> Result<bool, Errno> {
     Ok(fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
-/// The state of a walk: what is left, innermost last.
+/// The state of a walk. The next component is the last one in `pending`.
 #[derive(Debug)]
 struct Walk {
     pending: Vec<CString>,
@@ -316,12 +323,12 @@ impl Walk {
         Ok(())
     }
 
-    /// Whether a link that has just been reached is what is asked for.
+    /// Whether a link that the walk has just reached is the file to open.
     fn stops_at_link(&self) -> bool {
         self.pending.is_empty() && !self.follow && !self.must_be_directory
     }
 
-    /// Takes `fd/N`, `cwd`, `root` or `exe` from what is left, when it comes next.
+    /// Removes `fd/N`, `cwd`, `root` or `exe` from `pending` if it comes next.
     fn take_magic_link(&mut self) -> Option<String> {
         let next = self.pending.last()?.to_str().ok()?.to_owned();
         match next.as_str() {
@@ -343,7 +350,7 @@ impl Walk {
     }
 }
 
-/// The components of a path, last one first. `.` stands for nothing.
+/// The components of a path except `.`, the last one first.
 fn components(path: &[u8]) -> impl Iterator<Item = CString> {
     path.split(|byte| *byte == b'/')
         .rev()

@@ -1,4 +1,4 @@
-//! From the syscall table to a filter that this program loads itself, where no runtime does.
+//! Makes filters from the syscall table that this program loads itself, instead of a runtime.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
@@ -12,11 +12,11 @@ use super::{Comparison, IO_URING, comparisons};
 use crate::linux::memfd;
 use crate::syscalls::{Row, TABLE, Trap};
 
-/// Everything is allowed, the table's calls are notified: `struct sock_filter`s, as seccomp(2)
-/// takes them.
+/// The filter that notifies the table's calls and allows everything else, as an array of `struct
+/// sock_filter` for seccomp(2).
 pub(crate) fn program() -> std::io::Result<Vec<u8>> {
     let filter = build().map_err(std::io::Error::other)?;
-    // Loaded by hand, since libseccomp before 2.6 knows no WAIT_KILLABLE_RECV.
+    // Exported, not loaded by libseccomp: releases before 2.6 do not know WAIT_KILLABLE_RECV.
     let mut file = memfd::create(c"filter")?;
     filter.export_bpf(&file).map_err(std::io::Error::other)?;
     file.rewind()?;
@@ -25,8 +25,9 @@ pub(crate) fn program() -> std::io::Result<Vec<u8>> {
     Ok(program)
 }
 
-/// To be loaded beside a runtime's filter, which goes by names: calls of the table that the library
-/// has no names for do not exist, as to an older kernel. `None` where it knows all.
+/// A filter to load in addition to a runtime's, which refers to calls by name: calls of the table
+/// that libseccomp has no names for fail with ENOSYS, as on an older kernel. Returns `None` if
+/// libseccomp knows all names.
 pub(crate) fn denial() -> Option<Vec<u8>> {
     let errno = libc::ENOSYS.unsigned_abs();
     let mut program = on_unnamed(libc::SECCOMP_RET_ERRNO | errno);
@@ -44,26 +45,28 @@ const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP: u16 = 0x05;
 const RETURN: u16 = 0x06;
 
-/// A `struct sock_filter`.
+/// A `struct sock_filter`; `if_so` is the number of instructions that a jump skips if it is taken.
 fn instruction(code: u16, if_so: u8, k: u32) -> [u8; 8] {
     let [low, high] = code.to_ne_bytes();
     let [a, b, c, d] = k.to_ne_bytes();
     [low, high, if_so, 0, a, b, c, d]
 }
 
-/// Instructions in front of a program: what becomes of calls that the library has no names for.
+/// Instructions for the front of a program: they apply `action` to calls that libseccomp has no
+/// names for.
 fn on_unnamed(action: u32) -> Vec<u8> {
     const X32_SYSCALL_BIT: u32 = 0x4000_0000;
     let numbers: Vec<u32> = TABLE.iter().filter_map(Row::bare_number).collect();
     if numbers.is_empty() {
         return Vec::new();
     }
-    // struct seccomp_data begins with the number, and a new one is the same on all architectures.
+    // struct seccomp_data begins with the number. New syscalls have the same one on all
+    // architectures, so the architecture need not be checked; x32 adds a bit to it.
     let mut program = vec![
         instruction(LOAD_WORD, 0, 0),
         instruction(AND, 0, !X32_SYSCALL_BIT),
     ];
-    // Over those that are left and the jump past the end.
+    // A match skips the other comparisons and the jump behind them, to the return of `action`.
     for (left, number) in (1..=255).take(numbers.len()).zip(numbers.iter().rev()) {
         program.insert(2, instruction(JUMP_IF_EQUAL, left, *number));
     }
@@ -72,9 +75,9 @@ fn on_unnamed(action: u32) -> Vec<u8> {
     program.concat()
 }
 
-/// All calls of these architectures that the library has names for.
+/// The names of all calls of this machine's architectures that libseccomp knows.
 pub(super) fn all_names() -> Vec<String> {
-    /// Far above the last one.
+    /// Far above the highest number.
     const NUMBERS: i32 = 1024;
     const X32_SYSCALL_BIT: i32 = 0x4000_0000;
     /// arch/arm/include/uapi/asm/unistd.h: cacheflush, set_tls and others.
@@ -96,7 +99,7 @@ pub(super) fn all_names() -> Vec<String> {
 fn build() -> Result<ScmpFilterContext, SeccompError> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
     filter.set_act_badarch(ScmpAction::Allow)?;
-    // A binary tree: what a call costs that is not ours.
+    // A binary tree of the numbers, so that calls that are not in the table cost little.
     filter.set_ctl_optimize(2)?;
     for &arch in architectures() {
         if !filter.is_arch_present(arch)? {
@@ -114,7 +117,8 @@ fn build() -> Result<ScmpFilterContext, SeccompError> {
         }
     }
     for name in IO_URING {
-        // A library that does not know the name is older than its users.
+        // A libseccomp that does not know the name is older than io_uring, and programs that use it
+        // are newer.
         if let Ok(syscall) = ScmpSyscall::from_name(name) {
             filter.add_rule(ScmpAction::Errno(libc::ENOSYS), syscall)?;
         }

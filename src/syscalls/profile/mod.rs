@@ -1,10 +1,10 @@
-//! From the syscall table to the runtime's `linux.seccomp` object.
+//! Makes the runtime's `linux.seccomp` object from the syscall table.
 //!
-//! A profile is woven out of a base (another profile, or "everything is allowed"): a call that the
+//! A profile is woven from a base (another profile, or "everything is allowed"): a call that the
 //! base allows and the table names becomes a notification, under the base's own conditions; a call
-//! that the base forbids stays forbidden. Runtimes let the first matching rule win, so the names
-//! are taken out of the base's rules, and conditional notifications get a complementary allowing
-//! rule.
+//! that the base forbids stays forbidden. In runtimes the first matching rule wins, so the names
+//! are removed from the base's rules, and a conditional notification gets a complementary rule that
+//! allows the other calls.
 
 mod filter;
 
@@ -18,10 +18,10 @@ const NOTIFY: &str = "SCMP_ACT_NOTIFY";
 const ALLOW: &str = "SCMP_ACT_ALLOW";
 const ERRNO: &str = "SCMP_ACT_ERRNO";
 
-/// Calls submitted to an io_uring pass by every filter.
+/// Denied, because no seccomp filter sees the operations that are submitted to an io_uring.
 const IO_URING: [&str; 3] = ["io_uring_setup", "io_uring_enter", "io_uring_register"];
 
-/// Which JSON is wanted.
+/// The format of the JSON output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// `linux.seccomp` of an OCI config.json
@@ -39,18 +39,18 @@ pub(crate) enum Runtime {
     Runc,
 }
 
-/// What a profile is to be like.
+/// The properties of the profile to make.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) format: Format,
     pub(crate) runtime: Runtime,
-    /// The receiver's socket, absolute.
+    /// The absolute path of the daemon's control socket.
     pub(crate) listener_path: Option<&'a str>,
-    /// The container's capabilities, on which a base in podman's form may depend.
+    /// The container's capabilities: rules of a base in podman's format may depend on them.
     pub(crate) capabilities: &'a [&'a str],
     /// Whether the running kernel knows SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (5.19).
     pub(crate) wait_killable: bool,
-    /// Calls that have no names are denied already, by [`denial`].
+    /// The filter of [`denial`] already denies the table's calls that libseccomp has no names for.
     pub(crate) is_denied: bool,
 }
 
@@ -69,7 +69,7 @@ pub(crate) const USUAL_CAPABILITIES: [&str; 11] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// The base that allows everything.
+/// The base profile that allows everything.
 pub(crate) fn allow_all() -> Map<String, Value> {
     let mut base = Map::new();
     base.insert("defaultAction".into(), ALLOW.into());
@@ -77,12 +77,13 @@ pub(crate) fn allow_all() -> Map<String, Value> {
     base
 }
 
-/// A profile whose default is to allow, with that default for calls that have names only. What
-/// cannot be named cannot be notified either, and does not exist, as to an older kernel: it could
-/// be a call that changes what we emulate (setxattrat(2), in libseccomp before 2.6). Runtimes take
-/// some 50 ms to load such a profile.
+/// Restricts a base whose default is to allow: only calls that libseccomp has names for are
+/// allowed, all others fail with ENOSYS, as on an older kernel.
 ///
-/// One that looks at arguments stays as it is: libseccomp has no "otherwise" but the default.
+/// A call without a name cannot be notified, and it could change emulated state (setxattrat(2), in
+/// libseccomp before 2.6). Runtimes need some 50 ms to load such a profile. Returns `None`, so that
+/// the base stays as it is, if one of its rules compares arguments: for the calls that do not
+/// match, libseccomp has no action but the default.
 fn closed(base: &Map<String, Value>, rules: &[Value]) -> Option<(Map<String, Value>, Vec<Value>)> {
     let default_action = text(base, "defaultAction")?;
     let mut named = Vec::new();
@@ -104,7 +105,7 @@ fn closed(base: &Map<String, Value>, rules: &[Value]) -> Option<(Map<String, Val
     Some((base, rules))
 }
 
-/// Whether a profile lets calls through that have no names.
+/// Whether a profile allows calls that libseccomp has no names for.
 pub(crate) fn is_open(profile: &Map<String, Value>) -> bool {
     text(profile, "defaultAction").is_some_and(lets_pass)
 }
@@ -113,8 +114,8 @@ pub(crate) fn is_open(profile: &Map<String, Value>) -> bool {
 ///
 /// # Errors
 ///
-/// In words, if `base` is no seccomp profile, or notifies another agent already: the kernel takes
-/// one listener only.
+/// Returns the reason, in words, if `base` is not a seccomp profile, or if it notifies another
+/// agent: the kernel accepts one listener only.
 pub(crate) fn weave(
     base: &Map<String, Value>,
     request: &Request,
@@ -140,7 +141,7 @@ pub(crate) fn weave(
     for rule in rules {
         let rule = rule
             .as_object()
-            .ok_or("a rule of its \"syscalls\" is no object")?;
+            .ok_or("a rule of its \"syscalls\" is not an object")?;
         let Some(rule) = unwoven(rule, default_action)? else {
             continue;
         };
@@ -156,7 +157,8 @@ pub(crate) fn weave(
                 .map(|row| row.name),
         );
         for rule in ours.into_iter().flat_map(|row| rules_for(row, &rule)) {
-            // A rule that was woven before comes back once for each of its conditions.
+            // In a base that was woven before, each condition of a notification is a rule: they all
+            // become the same rules again.
             if !woven.contains(&rule) {
                 woven.push(rule);
             }
@@ -168,7 +170,7 @@ pub(crate) fn weave(
         }
     }
     if lets_pass(default_action) {
-        // A name that this machine's library does not know would only be complained of.
+        // Runtimes would only warn about a name that the libseccomp of this machine does not know.
         let unnamed = TABLE
             .iter()
             .filter(|row| !named.contains(&row.name) && row.bare_number().is_none());
@@ -193,9 +195,11 @@ pub(crate) fn weave(
     Ok(profile)
 }
 
-const ALREADY: &str = "it notifies another agent of some calls already (SCMP_ACT_NOTIFY), and the kernel takes one \
-                       listener for a container only: remove those rules first";
+const ALREADY: &str = "it already notifies another agent of some calls (SCMP_ACT_NOTIFY), and the \
+                       kernel accepts only one listener for a container: remove those rules first";
 
+/// Sets the flags that the runtime accepts. With WAIT_KILLABLE_RECV, signals other than fatal ones
+/// do not interrupt a call whose notification has been received.
 fn add_flags(profile: &mut Map<String, Value>, request: &Request) {
     const WAIT_KILLABLE: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
     match request.runtime {
@@ -214,8 +218,9 @@ fn add_flags(profile: &mut Map<String, Value>, request: &Request) {
     }
 }
 
-/// A rule in the wanted format. podman's rules may hold for some capabilities and architectures
-/// only; in the OCI form these conditions are decided here.
+/// The rule in the requested format. podman's rules may apply to some capabilities and
+/// architectures only; the OCI format has no such conditions, so they are decided here. `None`: the
+/// rule does not apply.
 fn for_format(rule: &Map<String, Value>, request: &Request) -> Option<Map<String, Value>> {
     let mut rule = rule.clone();
     if request.format == Format::Podman {
@@ -274,8 +279,8 @@ fn row(name: &str) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.name == name)
 }
 
-/// A rule as it was before a profile of ours was woven into it, so that weaving twice is weaving
-/// once.
+/// Restores a rule of a base that was woven before, so that weaving twice has the same result as
+/// weaving once. `None`: the base had no such rule.
 fn unwoven(
     rule: &Map<String, Value>,
     default_action: &str,
@@ -285,7 +290,7 @@ fn unwoven(
     let action = text(rule, "action");
     match (action, rows) {
         (Some(NOTIFY), None) => Err(ALREADY.to_owned()),
-        // The notifications of a base that allows everything stand for nothing.
+        // With such a default, the notifications were added by `weave`.
         (Some(NOTIFY), Some(_)) if lets_pass(default_action) => Ok(None),
         (Some(NOTIFY), Some(rows)) => {
             let mut rule = rule.clone();
@@ -300,16 +305,17 @@ fn unwoven(
     }
 }
 
+/// Whether the rule allows the calls of one row that do not trap.
 fn is_complement(rows: &[&Row], rule: &Map<String, Value>) -> bool {
     matches!(rows, [row] if complement(row).iter().any(|args| rule.get("args") == Some(args)))
 }
 
-/// Whether calls go on to the kernel, noted down or not.
+/// Whether the kernel executes calls with this action, logged or not.
 fn lets_pass(action: &str) -> bool {
     matches!(action, ALLOW | "SCMP_ACT_LOG")
 }
 
-/// The names of an allowing rule that become notifications, and those that stay in it.
+/// The names of a rule, split into rows that become notifications, and the others, which stay.
 fn split(rule: &Map<String, Value>, names: &[String]) -> (Vec<&'static Row>, Vec<String>) {
     let allowed = text(rule, "action").is_some_and(lets_pass);
     let mut ours = Vec::new();
@@ -326,14 +332,15 @@ fn split(rule: &Map<String, Value>, names: &[String]) -> (Vec<&'static Row>, Vec
     (ours, others)
 }
 
-/// A filter cannot compare one argument twice: a rule that looks at ours already (clone without
-/// CLONE_NEW* flags) is left alone, since what it allows is not what we wait for.
+/// Whether both the rule and the row compare arguments. One rule of a filter cannot compare an
+/// argument twice, so such a rule stays as it is: the known one (clone(2) without CLONE_NEW* flags)
+/// allows none of the calls that the row traps.
 fn conflicts(row: &Row, rule: &Map<String, Value>) -> bool {
     let args = rule.get("args").and_then(Value::as_array);
     args.is_some_and(|args| !args.is_empty()) && row.trap != Trap::Always
 }
 
-/// `rule`, narrowed to one row: notify what traps, allow the rest.
+/// The rules that replace `rule` for one row: they notify the calls that trap, and allow the rest.
 fn rules_for(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
     let mut rules = notifications(row, rule);
     rules.extend(complement(row).into_iter().map(|args| {
@@ -365,11 +372,11 @@ fn notifications(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
     }
 }
 
-/// What a filter compares an argument with.
+/// One comparison of an argument in a filter.
 #[derive(Debug, Clone, Copy)]
 enum Comparison {
-    /// Filters compare 64 bits: a −1 that was sign-extended into the upper half traps, too, and is
-    /// handled like any other.
+    /// libseccomp compares 64 bits, so a −1 that is sign-extended to 64 bits traps, too. The
+    /// handler reads the lower half.
     IsNotMinusOne {
         arg: u32,
     },
@@ -391,7 +398,7 @@ impl Comparison {
     }
 }
 
-/// A call traps if one of these holds; there is none where all calls trap.
+/// The comparisons for a row: a call traps if one of them holds. Empty if all calls trap.
 fn comparisons(trap: Trap) -> Vec<Comparison> {
     match trap {
         Trap::Always => Vec::new(),
@@ -399,7 +406,7 @@ fn comparisons(trap: Trap) -> Vec<Comparison> {
             .map(|arg| Comparison::IsNotMinusOne { arg })
             .into(),
         Trap::Masked { arg, mask, bits } => vec![Comparison::Masked { arg, mask, bits }],
-        // One after the other, each without those before: no call matches twice.
+        // Each comparison also excludes the bits of those before it, so no call matches two rules.
         Trap::HasAny { arg, bits } => each_bit(bits)
             .map(|bit| Comparison::Masked {
                 arg,
@@ -410,13 +417,13 @@ fn comparisons(trap: Trap) -> Vec<Comparison> {
     }
 }
 
-/// The arguments of the calls that do not trap, one rule's after the other.
+/// The comparisons of the rules that match the calls that do not trap: one list for each rule.
 fn complement(row: &Row) -> Vec<Value> {
     match row.trap {
         Trap::Always => Vec::new(),
         Trap::ChangesOwner { uid, gid } => vec![json!([is_minus_one(uid), is_minus_one(gid)])],
         Trap::HasAny { arg, bits } => vec![json!([masked(arg, bits, 0)])],
-        // Those that differ in one bit or another.
+        // One rule for each bit in which the argument may differ.
         Trap::Masked { arg, mask, bits } => each_bit(mask)
             .map(|bit| json!([masked(arg, bit, !bits & bit)]))
             .collect(),
@@ -446,7 +453,7 @@ fn architectures() -> &'static [&'static str] {
     }
 }
 
-/// This machine in the spelling of podman's `arches`.
+/// The name of this machine's architecture in podman's `arches`.
 fn go_architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") {
         "arm64"

@@ -19,7 +19,7 @@ fn oci(base: &Value) -> Result<Map<String, Value>, String> {
     )
 }
 
-/// The rules that name `name`: action and arguments.
+/// The actions and arguments of the rules that name `name`.
 fn rules<'a>(profile: &'a Map<String, Value>, name: &str) -> Vec<(&'a str, &'a Value)> {
     let rules = profile["syscalls"].as_array().unwrap();
     rules
@@ -165,7 +165,7 @@ fn a_second_supervisor_and_what_is_no_profile_are_refused_in_words() {
         (json!({"defaultAction": ALLOW, "syscalls": 3}), "not a list"),
         (
             json!({"defaultAction": ALLOW, "syscalls": [3]}),
-            "no object",
+            "not an object",
         ),
         (
             json!({"defaultAction": ALLOW, "syscalls": [{"action": ALLOW}]}),
