@@ -1,4 +1,4 @@
-//! chmod(2), utime(2), utimensat(2), access(2), and their relatives.
+//! chmod(2), utime(2), utimensat(2), access(2), and their variants.
 
 use std::os::fd::AsFd;
 
@@ -43,25 +43,28 @@ pub(super) fn fchmodat2(call: &mut Call) -> Result<Reply, Errno> {
     change_mode(call, FileArgument::at(call.dirfd(0), 1, flags), 2)
 }
 
-/// `mode` is an argument number.
+/// Handles a chmod(2); `mode` is an argument number.
 fn change_mode(call: &mut Call, named: FileArgument, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
     bring_up(call, named);
     check_change(call, named, |call, subject, file, location| {
         if file_type(file.mode) == SFlag::S_IFLNK {
-            // CONTINUE: EOPNOTSUPP, whoever asks.
+            // CONTINUE: EOPNOTSUPP, even for root.
             return Ok(Reply::Continue);
         }
         if !subject.owns(file) {
             return Err(Errno::EPERM);
         }
+        // Without S_ISGID, the kernel makes the same change as for any owner.
         if mode & libc::S_ISGID == 0 || subject.may_set_group_id(file.gid) {
             return allow(true, Errno::EPERM);
         }
-        // fs/attr.c, setattr_prepare: not a member of the group, so the bit goes, without a word.
+        // fs/attr.c, setattr_prepare: for a caller outside of the group, the kernel silently clears
+        // S_ISGID. To the kernel every target has CAP_FSETID, so the worker changes the mode.
         let is_fd = named.path.is_none();
         let file = if is_fd {
-            // chmod(2) takes no O_PATH fd, and the duplicate is one if the target's is.
+            // fchmod(2) refuses an O_PATH descriptor (EBADF), and the duplicate is one if the
+            // target's is.
             call.duplicate(call.int(0))?
         } else {
             call.resolve(location)?
@@ -79,8 +82,9 @@ fn change_mode(call: &mut Call, named: FileArgument, mode: usize) -> Result<Repl
     })
 }
 
-/// What is kept of a special file in a lower layer of an overlay goes along when the kernel copies
-/// it up; whatever is wrong with the call, the kernel says.
+/// Copies a special file of an overlay's lower layer up before the kernel does, so that its entry
+/// in the side store is copied along. If that fails, the kernel reports the reason when it handles
+/// the call.
 fn bring_up(call: &Call, named: FileArgument) {
     if !call.container.owners.side_store_is_used() || !call.container.has_overlays() {
         // Nearly always.
@@ -97,13 +101,13 @@ fn bring_up(call: &Call, named: FileArgument) {
 
 // ---- utime(2), utimensat(2)
 
-/// What a call wants of the times.
+/// How a call changes the times of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Times {
-    /// Both now: whoever may write may do that.
+    /// Both to the current time: write permission is enough.
     Now,
     Given,
-    /// None changes, and nothing is even looked at.
+    /// Neither changes: the kernel does not even look up the file (fs/utimes.c, utimensat).
     Kept,
 }
 
@@ -122,7 +126,7 @@ fn change_times(call: &mut Call, named: FileArgument, times: Times) -> Result<Re
     })
 }
 
-/// A pointer to times: null stands for now.
+/// The kind of change by a pointer to times: null stands for the current time.
 fn given(call: &Call, times: usize) -> Times {
     match call.register(times) {
         0 => Times::Now,
@@ -150,12 +154,12 @@ pub(super) fn utimensat(call: &mut Call) -> Result<Reply, Errno> {
     change_times_at(call, is_short)
 }
 
-/// utimensat(2) of i386 with the times of 64-bit architectures.
+/// utimensat(2) of i386 with 64-bit times.
 pub(super) fn utimensat_time64(call: &mut Call) -> Result<Reply, Errno> {
     change_times_at(call, false)
 }
 
-/// `is_short`: struct timespec has 32-bit members.
+/// Handles a utimensat(2); `is_short`: struct timespec has 32-bit members.
 fn change_times_at(call: &mut Call, is_short: bool) -> Result<Reply, Errno> {
     let flags = AtFlags::from_bits_retain(call.int(3));
     if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
@@ -171,7 +175,8 @@ fn change_times_at(call: &mut Call, is_short: bool) -> Result<Reply, Errno> {
             &mut bytes
         };
         call.read(2, bytes)?;
-        // The nanoseconds' lower half, of the second member.
+        // tv_nsec is the second member. Its lower 32 bits are enough: if others are set, the kernel
+        // fails with EINVAL, or ignores them (i386).
         let nanoseconds = [bytes.len() / 4, bytes.len() / 4 * 3].map(|start| {
             let bytes = bytes[start..].first_chunk().copied().unwrap_or_default();
             i64::from(i32::from_le_bytes(bytes))
@@ -196,7 +201,8 @@ fn is_valid(nanoseconds: i64) -> bool {
     )
 }
 
-/// `dirfd` and path in the first two arguments; without a path `dirfd` is the file.
+/// The file that the first two arguments name: `dirfd` and a path. If the path is null, it is
+/// `dirfd` itself.
 fn path_or_fd(call: &Call, flags: AtFlags) -> FileArgument {
     match call.register(1) {
         0 => FileArgument::fd(call, 0),
@@ -223,13 +229,13 @@ pub(super) fn faccessat2(call: &mut Call) -> Result<Reply, Errno> {
     may_access(call, FileArgument::at(call.dirfd(0), 1, flags), 2)
 }
 
-/// fs/open.c, do_faccessat. `mode` is an argument number.
+/// Handles an access(2): fs/open.c, do_faccessat. `mode` is an argument number.
 fn may_access(call: &mut Call, named: FileArgument, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
     let by_effective_ids = named.flags.contains(AtFlags::AT_EACCESS);
     let known = AtFlags::AT_EACCESS | AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
     if mode == 0 || mode & !7 != 0 || !known.contains(named.flags) {
-        // CONTINUE: whether the file exists is all that is asked, or EINVAL.
+        // CONTINUE: F_OK only asks whether the file exists; or EINVAL.
         return Ok(Reply::Continue);
     }
     let subject = if by_effective_ids {

@@ -22,7 +22,7 @@ pub(super) fn lchown(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn fchownat(call: &mut Call) -> Result<Reply, Errno> {
-    // fs/open.c, do_fchownat: unknown flags are EINVAL before anything is looked at.
+    // fs/open.c, do_fchownat: unknown flags are EINVAL before the path is read.
     let flags = AtFlags::from_bits(call.int(4)).ok_or(Errno::EINVAL)?;
     if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
         return Err(Errno::EINVAL);
@@ -32,7 +32,8 @@ pub(super) fn fchownat(call: &mut Call) -> Result<Reply, Errno> {
 
 pub(super) fn fchown(call: &mut Call) -> Result<Reply, Errno> {
     let file = call.duplicate(call.int(0))?;
-    // The duplicate is the very open file: one that was opened with O_PATH is no file to fchown(2).
+    // The duplicate shares the open file description, so it shows O_PATH: fchown(2) refuses such a
+    // descriptor.
     let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
     if flags.contains(OFlag::O_PATH) {
         return Err(Errno::EBADF);
@@ -56,13 +57,15 @@ fn change_at(
     apply(call, file.as_fd(), change)
 }
 
-/// Everything after the look-up: fs/open.c, chown_common.
+/// Does everything after the lookup: fs/open.c, chown_common.
 fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Errno> {
     let stat = fstat(file)?;
     if !call.container.is_mapped(stat.st_uid) {
         return natively(file, change);
     }
     let owners = &call.container.owners;
+    // With −1 for one id, the new owner depends on the old one: no other thread or worker may
+    // change it in between.
     let _lock = call.container.locks.lock_file(&stat)?;
     let known = owners.load(file, file_type(stat.st_mode))?;
     let shown = FileMode::new(
@@ -75,6 +78,7 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     if !subject.may_change_owner((shown.uid, shown.gid), change) {
         return Err(Errno::EPERM);
     }
+    // A record holds more than the owner: these parts stay as they are.
     let owner = Owner {
         device: known.and_then(|owner| owner.device),
         hands_down_list: known.is_some_and(|owner| owner.hands_down_list),
@@ -86,7 +90,9 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     };
     call.ensure_waiting()?;
     owners.store(file, &stat, (known, owner), Some(call.pid()))?;
-    // fs/attr.c, setattr_should_drop_sgid: the kernel takes the bit from nobody who is its root.
+    // fs/attr.c, setattr_should_drop_sgid: without group execute permission, the kernel clears
+    // S_ISGID only for callers without CAP_FSETID outside of the group. A worker has CAP_FSETID, so
+    // this decides for the target. S_ISUID has been cleared by `store`, but is still in `stat`.
     let is_group_id = stat.st_mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID
         && file_type(stat.st_mode) != SFlag::S_IFDIR;
     if is_group_id && !subject.may_set_group_id(shown.gid) {
@@ -97,8 +103,8 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     Ok(Reply::Value(0))
 }
 
-/// A file of another host user: not even the container's root may change it. The kernel says how it
-/// refuses.
+/// Lets the kernel refuse the change for a file of another host user, which not even the
+/// container's root may change. The errno is the kernel's.
 fn natively(file: BorrowedFd, change: OwnerChange) -> Result<Reply, Errno> {
     let uid = change.uid.map(|uid| Uid::from_raw(uid.as_raw()));
     let gid = change.gid.map(|gid| Gid::from_raw(gid.as_raw()));

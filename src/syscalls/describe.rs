@@ -1,7 +1,7 @@
-//! What a call says, for people: strace(1)'s notation, for `subuidless trace`.
+//! Describes calls in the notation of strace(1), for `subuidless trace`.
 //!
-//! Everything that comes from a target's memory is quoted and escaped: it goes to a terminal. Only
-//! called while somebody looks.
+//! All strings from a target's memory are quoted and escaped, because they go to a terminal. Called
+//! only while someone traces.
 
 use std::mem::offset_of;
 
@@ -16,7 +16,7 @@ use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::target::{Abi, Call};
 
-/// The arguments of a call, as they are before it.
+/// The arguments of a call, before it is handled.
 pub(crate) fn describe(call: &Call, row: &Row) -> Vec<String> {
     row.arguments
         .iter()
@@ -25,7 +25,7 @@ pub(crate) fn describe(call: &Call, row: &Row) -> Vec<String> {
         .collect()
 }
 
-/// Puts into `arguments` what an answered call has written for its target.
+/// Replaces those `arguments` of an answered call that point to what it has written.
 pub(crate) fn describe_results(call: &Call, row: &Row, arguments: &mut [String]) {
     for (index, (kind, text)) in row.arguments.iter().zip(arguments).enumerate() {
         if let Some(written) = result(call, row, index, *kind) {
@@ -34,7 +34,7 @@ pub(crate) fn describe_results(call: &Call, row: &Row, arguments: &mut [String])
     }
 }
 
-/// What comes behind the equals sign.
+/// The text behind the equals sign.
 pub(crate) fn describe_reply(reply: Result<Reply, Errno>) -> String {
     match reply {
         Ok(Reply::Continue) => "? (left to the kernel)".to_owned(),
@@ -144,8 +144,8 @@ fn result(call: &Call, row: &Row, index: usize, kind: Argument) -> Option<String
                 offset_of!(libc::stat, st_uid),
                 offset_of!(libc::stat, st_gid),
             ),
-            // arch/x86/include/asm/compat.h; the old structure has ids of 16 bits, one behind the
-            // other.
+            // Offsets from arch/x86/include/asm/compat.h. The old structure has two adjacent ids of
+            // 16 bits.
             _ if row.name.ends_with("64") => owner("st", 24, 28),
             _ => {
                 let both = word(call, index, 12)?;
@@ -167,7 +167,7 @@ fn result(call: &Call, row: &Row, index: usize, kind: Argument) -> Option<String
     }
 }
 
-/// Four bytes at an offset from where an argument points.
+/// Reads four bytes at an offset from where an argument points.
 fn word(call: &Call, index: usize, offset: usize) -> Option<u32> {
     let mut bytes = [0; 64];
     let read = bytes.get_mut(..offset + 4)?;
@@ -175,7 +175,7 @@ fn word(call: &Call, index: usize, offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*read.last_chunk()?))
 }
 
-/// A string in quotes, cut after this many bytes as strace(1) does it.
+/// A quoted string. Like strace(1), it shows only the first bytes of a long one.
 fn quoted(bytes: &[u8]) -> String {
     const MAX: usize = 512;
     match bytes.get(..MAX) {
@@ -184,7 +184,8 @@ fn quoted(bytes: &[u8]) -> String {
     }
 }
 
-/// Printable ASCII, whatever else there is.
+/// The bytes as printable ASCII: all others are escaped, and so are quotation marks and
+/// backslashes.
 pub(crate) fn escaped(bytes: &[u8]) -> String {
     bytes
         .iter()
@@ -197,7 +198,7 @@ pub(crate) fn escaped(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The names of what is set, and the rest as a number.
+/// The names of the flags that are set; the remaining bits as a number.
 fn bits(value: i32, names: &[(i32, &str)]) -> String {
     let mut rest = value;
     let mut set = Vec::new();
@@ -217,7 +218,7 @@ fn bits(value: i32, names: &[(i32, &str)]) -> String {
     set.join("|")
 }
 
-/// Those of several bits first.
+/// Flags that consist of several bits come first.
 const OPEN_FLAGS: [(i32, &str); 12] = [
     (libc::O_TMPFILE, "O_TMPFILE"),
     (libc::O_SYNC, "O_SYNC"),

@@ -1,4 +1,4 @@
-//! From a notification's architecture and number to the row of the table.
+//! Finds the row of the table for a notification's architecture and number.
 
 use libseccomp::{ScmpArch, ScmpSyscall};
 
@@ -6,13 +6,13 @@ use super::table::{Row, TABLE};
 use crate::linux::seccomp::Notification;
 use crate::target::Abi;
 
-/// The architectures whose calls are answered, as a notification names them and as libseccomp does.
-/// Calls of others (32-bit ARM) are left to the kernel.
+/// The architectures whose calls are answered: as a notification names them, and as libseccomp
+/// does. Calls of other architectures (32-bit ARM) are left to the kernel.
 const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
     (AUDIT_ARCH_X86_64, ScmpArch::X8664, Abi::Native),
     (AUDIT_ARCH_AARCH64, ScmpArch::Aarch64, Abi::Native),
-    // x32 calls bear the x86-64 architecture, and a bit in their number; their structures are those
-    // of x86-64.
+    // A notification of an x32 call has the x86-64 architecture, and a bit in its number. The
+    // structures are those of x86-64.
     (AUDIT_ARCH_X86_64 | X32, ScmpArch::X32, Abi::Native),
     (AUDIT_ARCH_I386, ScmpArch::X86, Abi::I386),
 ];
@@ -21,21 +21,21 @@ const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
-/// Not linux/audit.h's: tells x32 from x86-64 here.
+/// Distinguishes x32 from x86-64 in this file; not in linux/audit.h.
 const X32: u32 = 1 << 16;
 /// asm/unistd.h, __X32_SYSCALL_BIT
 const X32_SYSCALL_BIT: i32 = 0x4000_0000;
 
-/// A row, and how its calls are to be read.
+/// A row, and the layout of the call's arguments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dispatched {
-    /// Its place in the table.
+    /// The row's index in the table.
     pub(crate) index: usize,
     pub(crate) row: &'static Row,
     pub(crate) abi: Abi,
 }
 
-/// From a notification's architecture and number to the row.
+/// The rows of each architecture, indexed by syscall number.
 #[derive(Debug)]
 pub(crate) struct Dispatch {
     by_architecture: Vec<(u32, Vec<Option<Dispatched>>)>,
@@ -50,6 +50,7 @@ impl Dispatch {
         Self { by_architecture }
     }
 
+    /// The row for a notification; `None` if its call is not in the table.
     pub(crate) fn find(&self, notification: &Notification) -> Option<Dispatched> {
         let (arch, number) = match (notification.arch, notification.syscall) {
             (AUDIT_ARCH_X86_64, number) if number > 0 && number & X32_SYSCALL_BIT != 0 => {
@@ -70,8 +71,8 @@ impl Dispatch {
     }
 }
 
-/// The number of `row` on `arch`; libseccomp has negative pseudo-numbers for what an architecture
-/// lacks.
+/// The number of `row` on `arch`. Returns `None` if the architecture lacks the call, for which
+/// libseccomp has a negative pseudo-number.
 fn number(row: &Row, arch: ScmpArch) -> Option<usize> {
     match ScmpSyscall::from_name_by_arch(row.name, arch) {
         Ok(syscall) => usize::try_from(i32::from(syscall)).ok(),
@@ -90,7 +91,7 @@ fn rows_by_number(arch: ScmpArch, abi: Abi) -> Vec<Option<Dispatched>> {
             if rows.len() <= number {
                 rows.resize(number + 1, None);
             }
-            // chown on i386 is the call with 16-bit ids, where there is a chown32.
+            // On i386, a call that also exists with the suffix 32 (chown, chown32) has 16-bit ids.
             let is_short = TABLE
                 .iter()
                 .any(|wide| wide.name.strip_suffix("32") == Some(row.name));
@@ -129,7 +130,7 @@ mod tests {
             );
             assert!(TABLE[..index].iter().all(|other| other.name != row.name));
         }
-        // The last row of the counters is for what is in no row.
+        // The last row of the counters is for calls that are not in the table.
         assert!(TABLE.len() < crate::wire::tally::ROWS);
     }
 
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(name(AUDIT_ARCH_X86_64, 262), Some("newfstatat"));
         assert_eq!(name(AUDIT_ARCH_AARCH64, 54), Some("fchownat"));
         assert_eq!(name(AUDIT_ARCH_AARCH64, 79), Some("newfstatat"));
-        // 92 is personality on arm64, which has no chown, stat, lstat at all.
+        // 92 is personality on arm64, which has no chown, stat and lstat.
         assert_eq!(name(AUDIT_ARCH_AARCH64, 92), None);
         assert_eq!(name(AUDIT_ARCH_X86_64, 464), Some("getxattrat"));
         assert_eq!(name(AUDIT_ARCH_AARCH64, 464), Some("getxattrat"));
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!(i386(92), None);
         let x32 = |number| name(&dispatch, AUDIT_ARCH_X86_64, X32_SYSCALL_BIT | number);
         assert_eq!(x32(92), Some(("chown", Abi::Native)));
-        // Where x86-64 has execve, x32 has nothing.
+        // The number of execve on x86-64 is unused on x32.
         assert_eq!(x32(59), None);
         assert_eq!(x32(520), Some(("execve", Abi::Native)));
         assert_eq!(name(&dispatch, AUDIT_ARCH_X86_64, 520), None);

@@ -1,6 +1,6 @@
-//! getuid(2), getgid(2), getresuid(2), getgroups(2), and their relatives.
+//! getuid(2), getgid(2), getresuid(2), getgroups(2), and their variants.
 //!
-//! As long as nobody in the container has changed ids the kernel knows them, too.
+//! Until a process of the container changes its ids, the kernel's ids are right.
 
 use nix::errno::Errno;
 
@@ -34,12 +34,12 @@ pub(super) fn getresgid(call: &mut Call) -> Result<Reply, Errno> {
 
 pub(super) fn getgroups(call: &mut Call) -> Result<Reply, Errno> {
     if call.is_nested() || !call.container.is_joined() {
-        // CONTINUE: another user namespace, whose ids are the kernel's, or a runtime, whose memory
-        // is closed.
+        // CONTINUE: another user namespace, whose ids are the kernel's; or a runtime, whose memory
+        // cannot be written.
         return Ok(Reply::Continue);
     }
     let identities = &call.container.identities;
-    // Also where nobody has changed anything: the kernel would tell the host user's own groups.
+    // Even if no process has changed ids: the kernel would return the host user's groups.
     let groups = if identities.anyone_changed() {
         call.credentials()?.groups
     } else {
@@ -57,33 +57,36 @@ pub(super) fn getgroups(call: &mut Call) -> Result<Reply, Errno> {
     Ok(Reply::Value(count))
 }
 
+/// Whether the kernel's own answer is right.
 fn is_the_kernels(call: &Call) -> bool {
     !call.container.identities.anyone_changed() || call.is_nested()
 }
 
+/// Answers with one id as the value.
 fn answer(
     call: &Call,
     pick: impl FnOnce(Ids<EmulatedUid>, Ids<EmulatedGid>) -> u32,
 ) -> Result<Reply, Errno> {
     if is_the_kernels(call) {
-        // CONTINUE: nobody has changed ids, or not in this user namespace.
+        // CONTINUE: no process has changed ids, or the target is in another user namespace.
         return Ok(Reply::Continue);
     }
     let (uid, gid) = call.ids()?;
     Ok(Reply::Value(call.shown_id(pick(uid, gid)).into()))
 }
 
-/// Real, effective, saved.
+/// The real, effective and saved id.
 fn raw<T: Id>(ids: Ids<T>) -> [u32; 3] {
     [ids.real, ids.effective, ids.saved].map(Id::as_raw)
 }
 
+/// Writes three ids to where the first three arguments point.
 fn answer_three(
     call: &Call,
     ids: impl FnOnce(&Call) -> Result<[u32; 3], Errno>,
 ) -> Result<Reply, Errno> {
     if is_the_kernels(call) {
-        // CONTINUE: nobody has changed ids, or not in this user namespace.
+        // CONTINUE: no process has changed ids, or the target is in another user namespace.
         return Ok(Reply::Continue);
     }
     let [real, effective, saved] = ids(call)?.map(|id| call.id_bytes([id]));

@@ -1,14 +1,14 @@
-//! The structures of i386 programs: arch/x86/include/asm/compat.h, arch/x86/kernel/sys_ia32.c.
+//! The structures of i386 programs (arch/x86/include/asm/compat.h, arch/x86/kernel/sys_ia32.c).
 //! Pure.
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
-/// linux/highuid.h: what an id of more than 16 bits is shown as.
+/// DEFAULT_OVERFLOWUID (linux/highuid.h): stands for an id of more than 16 bits.
 const OVERFLOW_ID: u16 = 65534;
 
-/// `struct compat_stat`, of stat, lstat and fstat; EOVERFLOW for what does not fit (fs/stat.c,
-/// cp_compat_stat).
+/// The bytes of `struct compat_stat`, for stat, lstat and fstat; EOVERFLOW for a size, an inode
+/// number or a link count that does not fit (fs/stat.c, cp_compat_stat).
 pub(super) fn stat(stat: &FileStat) -> Result<Vec<u8>, Errno> {
     const MAX_SIZE: i64 = i32::MAX as i64;
     if stat.st_size > MAX_SIZE {
@@ -34,7 +34,7 @@ pub(super) fn stat(stat: &FileStat) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
-/// `struct stat64`, of stat64, lstat64, fstat64 and fstatat64.
+/// The bytes of `struct stat64`, for stat64, lstat64, fstat64 and fstatat64.
 pub(super) fn stat64(stat: &FileStat) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(96);
     bytes.extend(stat.st_dev.to_le_bytes());
@@ -61,7 +61,7 @@ fn low(value: impl Into<u64>) -> [u8; 4] {
     [a, b, c, d]
 }
 
-/// Access, modification, change: seconds and nanoseconds.
+/// The times of access, modification and change: seconds and nanoseconds of each.
 fn times(stat: &FileStat) -> impl Iterator<Item = u8> {
     [
         stat.st_atime,

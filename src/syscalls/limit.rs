@@ -1,8 +1,7 @@
-//! getrlimit(2), setrlimit(2), prlimit(2) of RLIMIT_LOCKS, in which the identity of a process
-//! lives.
+//! getrlimit(2), setrlimit(2), prlimit(2) for RLIMIT_LOCKS, which holds the cookie of a process.
 //!
-//! The limit means nothing since Linux 2.4.25. It shows its hard value, and setting it succeeds and
-//! does nothing.
+//! The limit has had no effect since Linux 2.4.25. For a target, the soft limit equals the hard
+//! one; new values are checked as in the kernel, and change nothing.
 
 use nix::errno::Errno;
 
@@ -14,7 +13,7 @@ pub(super) fn getrlimit(call: &mut Call) -> Result<Reply, Errno> {
     answer(call, 0, None, Some(1))
 }
 
-/// getrlimit(2) of i386, which once had a smaller infinity.
+/// getrlimit(2) of newer i386 programs; the older one had a smaller RLIM_INFINITY.
 pub(super) fn ugetrlimit(call: &mut Call) -> Result<Reply, Errno> {
     answer(call, 0, None, Some(1))
 }
@@ -29,7 +28,7 @@ pub(super) fn prlimit64(call: &mut Call) -> Result<Reply, Errno> {
     answer(call, 1, new, old)
 }
 
-/// All are argument numbers.
+/// Answers a call; `resource`, `new` and `old` are argument numbers.
 fn answer(
     call: &Call,
     resource: usize,
@@ -37,15 +36,15 @@ fn answer(
     old: Option<usize>,
 ) -> Result<Reply, Errno> {
     if call.unsigned(resource) != libc::RLIMIT_LOCKS {
-        // CONTINUE: a limit that means what it says.
+        // CONTINUE: a limit that is not emulated.
         return Ok(Reply::Continue);
     }
     let (_, hard) = sys::lock_limit(call.pid())?;
-    // prlimit64 has the same structure everywhere.
+    // prlimit64 (whose resource is argument 1) has the same structure on all architectures.
     let is_short = call.abi != Abi::Native && resource == 0;
     if let Some(new) = new {
         let [soft, max] = read_limit(call, new, is_short)?;
-        // kernel/sys.c, do_prlimit
+        // kernel/sys.c, do_prlimit: EINVAL, then EPERM.
         if soft > max {
             return Err(Errno::EINVAL);
         }
@@ -66,7 +65,8 @@ fn answer(
     Ok(Reply::Value(0))
 }
 
-/// Soft and hard; COMPAT_RLIM_INFINITY is infinity.
+/// Reads a soft and a hard limit. In the 32-bit structure, COMPAT_RLIM_INFINITY (u32::MAX) stands
+/// for RLIM_INFINITY.
 fn read_limit(call: &Call, index: usize, is_short: bool) -> Result<[u64; 2], Errno> {
     let mut bytes = [0; 16];
     if is_short {

@@ -1,4 +1,5 @@
-//! mkdir(2), mknod(2), symlink(2), and bind(2) of a Unix socket: what is created and not opened.
+//! mkdir(2), mknod(2), symlink(2), and bind(2) of a Unix socket: calls that create a file without
+//! opening it.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -15,7 +16,7 @@ use crate::linux::seccomp::Reply;
 use crate::owner::{Device, file_type};
 use crate::target::{Call, Dirfd};
 
-/// `path` is an argument number.
+/// As [`NewFile::find`]; `path` is an argument number.
 fn new_file(call: &mut Call, dirfd: Dirfd, path: usize) -> Result<Option<NewFile>, Errno> {
     match call.path(path) {
         Ok(path) => NewFile::find(call, dirfd, path.as_c_str(), false, ResolveFlag::empty()),
@@ -33,9 +34,10 @@ pub(super) fn mkdirat(call: &mut Call) -> Result<Reply, Errno> {
 
 fn make_directory(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<Reply, Errno> {
     let Some(new_file) = new_file(call, dirfd, path)? else {
-        // CONTINUE: the kernel creates, or says why not.
+        // CONTINUE: the kernel creates the file, or fails with the right errno.
         return Ok(Reply::Continue);
     };
+    // fs/namei.c, vfs_mkdir: other bits are ignored.
     let mode = Mode::from_bits_truncate(call.unsigned(mode) & 0o1777);
     new_file.make(call, SFlag::S_IFDIR, |directory, name| {
         make_directory_at(directory, name, mode)
@@ -56,11 +58,12 @@ fn make_node(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<
     let kind = match file_type(mode) {
         kind if kind.is_empty() => SFlag::S_IFREG,
         kind @ (SFlag::S_IFREG | SFlag::S_IFIFO | SFlag::S_IFSOCK) => kind,
-        // A whiteout of overlayfs is none of a driver's: the kernel lets everybody make one.
+        // Character device 0, a whiteout of overlayfs, is not a device: it does not require
+        // CAP_MKNOD (Linux 5.8).
         kind @ (SFlag::S_IFCHR | SFlag::S_IFBLK) if kind == SFlag::S_IFBLK || number != 0 => {
             return make_device(call, dirfd, path, mode, Device { kind, number });
         }
-        // CONTINUE: a whiteout, or a type that there is none of.
+        // CONTINUE: a whiteout, or an unknown type.
         _ => return Ok(Reply::Continue),
     };
     match new_file(call, dirfd, path)? {
@@ -70,14 +73,14 @@ fn make_node(call: &mut Call, dirfd: Dirfd, path: usize, mode: usize) -> Result<
                 make_node_at(directory, name, kind, mode, 0)
             })
         }
-        // CONTINUE: the kernel creates, or says why not.
+        // CONTINUE: the kernel creates the file, or fails with the right errno.
         _ => Ok(Reply::Continue),
     }
 }
 
-/// A placeholder: a socket, which open(2) refuses with ENXIO, as it does a device without a driver.
-/// What it stands for is recorded in the side store, where no other reader of
-/// `user.rootlesscontainers` looks.
+/// Creates a placeholder for a device: a socket. open(2) refuses it with ENXIO, as it does a device
+/// without a driver. The device is in its record in the side store, which no other program that
+/// reads `user.rootlesscontainers` sees.
 fn make_device(
     call: &mut Call,
     dirfd: Dirfd,
@@ -91,7 +94,7 @@ fn make_device(
         return Ok(Reply::Continue);
     };
     if is_out_of_reach(call)? {
-        // CONTINUE: EPERM, or what comes before it.
+        // CONTINUE: EPERM, or an errno that takes precedence over it.
         return Ok(Reply::Continue);
     }
     match NewFile::at(call, who, dirfd, path.as_c_str(), ResolveFlag::empty())? {
@@ -103,13 +106,14 @@ fn make_device(
             };
             let mode = Mode::from_bits_truncate(new_file.mode(mode) & 0o7777);
             new_file.make(call, SFlag::S_IFSOCK, |directory, name| {
+                // fs/namei.c, vfs_mknod: may_create, which `prepare` has done, comes first.
                 if !may_make {
                     return Err(Errno::EPERM);
                 }
                 make_node_at(directory, name, SFlag::S_IFSOCK, mode, 0)
             })
         }
-        // CONTINUE: the kernel says why not.
+        // CONTINUE: the kernel fails with the right errno.
         _ => Ok(Reply::Continue),
     }
 }
@@ -122,7 +126,7 @@ pub(super) fn symlinkat(call: &mut Call) -> Result<Reply, Errno> {
     make_link(call, call.dirfd(1), 2)
 }
 
-/// The first argument is the link's text.
+/// Handles a symlink(2): argument 0 is the link's text, `path` the argument number of its path.
 fn make_link(call: &mut Call, dirfd: Dirfd, path: usize) -> Result<Reply, Errno> {
     let text = match call.path(0) {
         Ok(text) if !text.as_c_str().is_empty() => text,
@@ -135,15 +139,15 @@ fn make_link(call: &mut Call, dirfd: Dirfd, path: usize) -> Result<Reply, Errno>
                 make_link_at(&text, directory, name)
             })
         }
-        // CONTINUE: the kernel creates, or says why not.
+        // CONTINUE: the kernel creates the file, or fails with the right errno.
         _ => Ok(Reply::Continue),
     }
 }
 
-/// Of a Unix socket to a path; everything else goes on to the kernel.
+/// bind(2) of a Unix socket to a path. All other calls are left to the kernel.
 pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
     let Some((address, path)) = unix_address(call) else {
-        // CONTINUE: no path, or nothing that can be read.
+        // CONTINUE: not an address with a path, or a bad pointer.
         return Ok(Reply::Continue);
     };
     let found = NewFile::find(
@@ -154,7 +158,7 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         ResolveFlag::empty(),
     )?;
     let Some(new_file) = found.filter(|new_file| !new_file.slash) else {
-        // CONTINUE: the kernel creates, or says why not.
+        // CONTINUE: the kernel creates the file, or fails with the right errno.
         return Ok(Reply::Continue);
     };
     let Ok(socket) = call.duplicate(call.int(0)) else {
@@ -162,36 +166,41 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         return Ok(Reply::Continue);
     };
     if getsockname::<UnixAddr>(socket.as_raw_fd()).is_err() {
-        // CONTINUE: the kernel says what is wrong.
+        // CONTINUE: not a Unix socket; the kernel fails with the right errno.
         return Ok(Reply::Continue);
     }
     let mut is_bound = false;
     let made = new_file.make(call, SFlag::S_IFSOCK, |_, _| {
         let bound = call.patiently(|| call.bind_as_target(socket.as_fd(), &address));
         is_bound = bound.is_ok();
-        // CONTINUE, as where somebody was faster: the kernel says why, or does it by a link that
-        // leads there for the target only. The socket belongs to the container's root then.
+        // `make` continues the call after EEXIST. Then the kernel fails with the right errno, or
+        // binds the socket through a link of procfs that only the target can follow; the socket
+        // then belongs to the container's root.
         bound.map_err(|_| Errno::EEXIST)
     });
     match made {
-        // By a link of procfs it lies somewhere else for the child than for the target: it is root's there.
+        // `make` does not find the socket: a link of procfs led the child to another directory than
+        // the target. There the socket belongs to the container's root.
         Err(Errno::ENOENT) if is_bound => Ok(Reply::Value(0)),
         made => made,
     }
 }
 
-/// The bytes of an address with a path, and the path.
+/// Reads an address with a path: its bytes, and the path. Returns `None` for all other addresses
+/// (abstract, unnamed, other families).
 fn unix_address(call: &Call) -> Option<(Vec<u8>, Name)> {
     /// struct sockaddr_un: the family, then 108 bytes.
     const LONGEST: usize = 110;
     const AF_UNIX: libc::sa_family_t = 1;
     let length = usize::try_from(call.int(2)).ok()?;
+    // unix(7): only the family (autobind) or less, or too long (EINVAL).
     if !(3..=LONGEST).contains(&length) {
         return None;
     }
     let mut bytes = vec![0; length];
     call.read(1, &mut bytes).ok()?;
     let (family, path) = bytes.split_at(2);
+    // unix(7): a leading NUL means an abstract address.
     if family != AF_UNIX.to_ne_bytes() || path[0] == 0 {
         return None;
     }

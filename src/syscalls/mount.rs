@@ -1,9 +1,9 @@
-//! mount(2) of devpts and tmpfs with `uid=` or `gid=` of ids that the kernel does not know.
+//! mount(2) of devpts and tmpfs with a `uid=` or `gid=` that the user namespace does not map.
 //!
-//! The kernel calls such options invalid, and what a target hands to it cannot be changed. So the
-//! file system is made here, without them, and put where the target wants it; the root directory of
-//! a tmpfs has its owner recorded, and new terminals belong to the container's root. All other
-//! mounts are the kernel's business.
+//! For the kernel such options are invalid (EINVAL), and a supervisor cannot change the arguments
+//! of a call. So the worker makes the file system without them, and attaches it in the target's
+//! mount namespace. The root directory of a tmpfs gets the owner as an emulated one; new terminals
+//! of a devpts belong to the container's root. All other mounts are left to the kernel.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +25,7 @@ use crate::owner::{Owner, file_type};
 use crate::target::{Call, Dirfd, Location, PROCFS};
 use crate::wire::board::Step;
 
-/// Calls with one of these make no new file system.
+/// Flags of calls that make no new file system.
 pub(super) const OTHER_BUSINESS: u64 = libc::MS_REMOUNT
     | libc::MS_BIND
     | libc::MS_MOVE
@@ -34,11 +34,11 @@ pub(super) const OTHER_BUSINESS: u64 = libc::MS_REMOUNT
     | libc::MS_SLAVE
     | libc::MS_UNBINDABLE;
 
-/// Their names and values.
+/// The names and values of mount options.
 type Options = Vec<(Name, Option<Name>)>;
 
-/// What a mount is asked for; `flags` are those of mount(2).
-struct Wish {
+/// A mount that the kernel would refuse; `flags` are those of mount(2).
+struct Request {
     kind: &'static CStr,
     magic: FsType,
     flags: u64,
@@ -47,13 +47,13 @@ struct Wish {
 }
 
 pub(super) fn mount(call: &mut Call) -> Result<Reply, Errno> {
-    let Some(wish) = wish(call) else {
-        // CONTINUE: nothing in it that the kernel does not know.
+    let Some(request) = request(call) else {
+        // CONTINUE: all ids are mapped, or another kind of mount.
         return Ok(Reply::Continue);
     };
     let is_allowed = call.is_in_namespace()? && call.subject()?.has(capability::SYS_ADMIN);
     if !is_allowed || is_out_of_reach(call)? {
-        // CONTINUE: EPERM, or EINVAL.
+        // CONTINUE: EPERM or EINVAL.
         return Ok(Reply::Continue);
     }
     let Ok(path) = call.path(1) else {
@@ -62,18 +62,20 @@ pub(super) fn mount(call: &mut Call) -> Result<Reply, Errno> {
     };
     let location = Location::new(Dirfd::Cwd, path.as_c_str(), AtFlags::empty());
     let Ok(directory) = call.resolve(&location) else {
-        // CONTINUE: the kernel says why.
+        // CONTINUE: the kernel fails with the right errno.
         return Ok(Reply::Continue);
     };
-    let is_there = || fstatfs(&directory).is_ok_and(|found| found.filesystem_type() == wish.magic);
+    let is_there =
+        || fstatfs(&directory).is_ok_and(|found| found.filesystem_type() == request.magic);
     if call.journal.noted() == Some(Step::Changing) && is_there() {
-        // By a worker that was killed then.
+        // A worker mounted it, and was killed before it replied.
         return Ok(Reply::Value(0));
     }
-    // A mount namespace is a thread's own, and the capability is for this only.
+    // In a thread of its own, which ends afterwards: it makes CAP_SYS_ADMIN effective, and setns(2)
+    // into a mount namespace replaces its root and working directory.
     let done = thread::scope(|scope| {
         let work =
-            || make(call, &wish).and_then(|made| attach(call, made.as_fd(), directory.as_fd()));
+            || make(call, &request).and_then(|made| attach(call, made.as_fd(), directory.as_fd()));
         let thread = thread::Builder::new().spawn_scoped(scope, work);
         thread.map_or(Err(Errno::EAGAIN), |thread| {
             thread.join().unwrap_or(Err(Errno::EIO))
@@ -82,8 +84,8 @@ pub(super) fn mount(call: &mut Call) -> Result<Reply, Errno> {
     done.map(|()| Reply::Value(0))
 }
 
-/// `None` for what the kernel does as well.
-fn wish(call: &Call) -> Option<Wish> {
+/// Reads the arguments; `None` for a mount that the kernel can do.
+fn request(call: &Call) -> Option<Request> {
     let kind = call.path(2).ok()?;
     let (kind, magic) = match kind.as_c_str().to_bytes() {
         b"devpts" => (c"devpts", DEVPTS_SUPER_MAGIC),
@@ -98,7 +100,7 @@ fn wish(call: &Call) -> Option<Wish> {
     let (options, owner) = split(data.as_c_str().to_bytes(), |id| {
         call.container.is_mapped(id)
     })?;
-    Some(Wish {
+    Some(Request {
         kind,
         magic,
         flags: flags(call.register(3))?,
@@ -107,7 +109,8 @@ fn wish(call: &Call) -> Option<Wish> {
     })
 }
 
-/// The options without foreign ids, and those; `None` if there are no foreign ones.
+/// Splits options into those without unmapped ids, and the owner that the unmapped ids name.
+/// Returns `None` if all ids are mapped.
 fn split(data: &[u8], is_mapped: impl Fn(u32) -> bool) -> Option<(Options, Owner)> {
     let name = |bytes: &[u8]| Name::new(bytes.to_vec());
     let mut owner = Owner::default();
@@ -118,7 +121,7 @@ fn split(data: &[u8], is_mapped: impl Fn(u32) -> bool) -> Option<(Options, Owner
         let id = || std::str::from_utf8(value?).ok()?.parse().ok();
         let foreign = || id().filter(|id| !is_mapped(*id));
         match (key, value) {
-            // Its own lists have commas in them.
+            // tmpfs(5): its value may contain commas.
             (b"mpol", _) => return None,
             (b"", None) => continue,
             (b"uid", _) if foreign().is_some() => owner.uid = foreign().and_then(EmulatedUid::new),
@@ -129,7 +132,8 @@ fn split(data: &[u8], is_mapped: impl Fn(u32) -> bool) -> Option<(Options, Owner
     (!owner.is_unset()).then_some((options, owner))
 }
 
-/// mount(2)'s flags without the old magic number; `None` for those that fsmount(2) has none for.
+/// The flags of mount(2) without the old magic number (MS_MGC_VAL); `None` if one of them is not in
+/// `ATTRIBUTES`.
 fn flags(flags: u64) -> Option<u64> {
     const MAGIC: u64 = 0xc0ed_0000;
     let flags = match flags & 0xffff_0000 {
@@ -142,7 +146,8 @@ fn flags(flags: u64) -> Option<u64> {
     (flags & !known == 0).then_some(flags)
 }
 
-/// linux/mount.h: MOUNT_ATTR_NOSUID and its like. A read-only root directory would take no owner.
+/// The flags of mount(2) and the attributes of fsmount(2) (linux/mount.h, MOUNT_ATTR_*) that
+/// correspond. Not MS_RDONLY: on a read-only root directory, no owner can be stored.
 const ATTRIBUTES: [(u64, u32); 7] = [
     (libc::MS_NOSUID, 0x2),
     (libc::MS_NODEV, 0x4),
@@ -153,37 +158,42 @@ const ATTRIBUTES: [(u64, u32); 7] = [
     (libc::MS_RELATIME, 0),
 ];
 
-/// In a thread of its own: the file system, mounted nowhere yet.
-fn make(call: &Call, wish: &Wish) -> Result<OwnedFd, Errno> {
+/// Makes the file system, which is not attached anywhere yet. Runs in a thread of its own.
+fn make(call: &Call, request: &Request) -> Result<OwnedFd, Errno> {
+    // setns(2), CLONE_NEWNS: EINVAL for a thread that shares its root with others.
     unshare(CloneFlags::CLONE_FS)?;
     let own = sys::capabilities(0)?;
     sys::set_capabilities(own.effective | capability::SYS_ADMIN, own.permitted)?;
-    let context = sys::fsopen(wish.kind)?;
+    let context = sys::fsopen(request.kind)?;
     let context = context.as_fd();
     if let Ok(source) = call.path(0) {
         sys::fsconfig_set(context, c"source", Some(source.as_c_str()))?;
     }
-    for (key, value) in &wish.options {
+    for (key, value) in &request.options {
         sys::fsconfig_set(context, key.as_c_str(), value.as_ref().map(Name::as_c_str))?;
     }
-    let attributes = ATTRIBUTES.iter().filter(|(flag, _)| wish.flags & flag != 0);
+    let attributes = ATTRIBUTES
+        .iter()
+        .filter(|(flag, _)| request.flags & flag != 0);
     let made = sys::fsmount(
         context,
         attributes.fold(0, |all, (_, attribute)| all | attribute),
     )?;
-    if wish.magic == TMPFS_MAGIC {
+    if request.magic == TMPFS_MAGIC {
         let owners = &call.container.owners;
-        owners.record(made.as_fd(), &fstat(&made)?, wish.owner)?;
+        owners.record(made.as_fd(), &fstat(&made)?, request.owner)?;
     }
     Ok(made)
 }
 
-/// In the same thread, which does not come back from where the target is.
+/// Attaches `made` to `directory` in the target's mount namespace. Runs in the thread of `make`,
+/// which stays in that namespace.
 fn attach(call: &Call, made: BorrowedFd, directory: BorrowedFd) -> Result<(), Errno> {
     if file_type(fstat(directory)?.st_mode) != SFlag::S_IFDIR {
         // fs/namespace.c, graft_tree.
         return Err(Errno::ENOTDIR);
     }
+    // Before setns(2), after which PROCFS is no longer the working directory.
     let namespace = openat(
         PROCFS,
         &procfs::target(call.pid(), "ns/mnt"),

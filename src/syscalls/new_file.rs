@@ -1,10 +1,10 @@
-//! Where something is to be created, and who owns it then.
+//! Files that a target creates: directory, name and owner.
 //!
-//! To the kernel all new files are the host user's. For the container's root that is right, and the
-//! kernel creates, unless the directory hands down a fake group, or an access control list with ids
-//! that the kernel does not know. Else a [`NewFile`] is found, the file is created there with the
-//! target's umask, and gets its owner. Whatever cannot succeed goes on to the kernel, which knows
-//! the errno.
+//! To the kernel, every new file belongs to the host user. For the container's root this is right,
+//! so the kernel creates the file, unless the directory passes on an emulated group, or an access
+//! control list with unmapped ids. Otherwise a handler finds a [`NewFile`], creates the file with
+//! the target's umask, and stores its owner. A call that cannot succeed is left to the kernel,
+//! which fails with the right errno.
 
 use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hasher};
@@ -27,21 +27,23 @@ use crate::owner::{Device, Owner, file_type};
 use crate::target::{Call, Dirfd, Location};
 use crate::wire::board::{Creation, Step};
 
-/// A place where something is to be created.
+/// A file that is about to be created.
 pub(super) struct NewFile {
     pub(super) directory: OwnedFd,
     pub(super) name: Name,
-    /// The path ends in a slash: only directories may be created so.
+    /// The path ends with a slash, which only mkdir(2) accepts.
     pub(super) slash: bool,
+    /// The mode and the emulated owner of the directory.
     pub(super) shown: FileMode,
     pub(super) subject: Subject,
-    /// What is created stands for this.
+    /// The device that the new file stands for.
     pub(super) device: Option<Device>,
-    /// An access control list that is kept for what is created.
+    /// The stored default access control list of the directory, which the new file inherits.
     pub(super) list: Option<Vec<u8>>,
 }
 
-/// What a path names, split at its last component; `None` for what cannot be created.
+/// Splits a path into the part before its last component, this component, and whether a slash
+/// follows. Returns `None` if no file can be created there (`.`, `..`, `/`, an empty path).
 fn split(path: &CStr) -> Option<(Name, Name, bool)> {
     let bytes = path.to_bytes();
     let end = bytes.iter().rposition(|byte| *byte != b'/')? + 1;
@@ -58,8 +60,8 @@ fn split(path: &CStr) -> Option<(Name, Name, bool)> {
 }
 
 impl NewFile {
-    /// Where `path` is to be created, if that has to happen here; `None`: the kernel does it as
-    /// well.
+    /// The new file for `path`, if a worker must create it. Returns `None` if the kernel creates it
+    /// with the right owner, or fails.
     pub(super) fn find(
         call: &mut Call,
         dirfd: Dirfd,
@@ -79,7 +81,8 @@ impl NewFile {
         Self::at(call, who, dirfd, path, resolve)
     }
 
-    /// Where `path` is to be created, which the kernel would not do; `None`: it says why.
+    /// The new file for `path`, which only a worker can create. Returns `None` if that cannot
+    /// succeed: the kernel fails with the right errno.
     pub(super) fn at(
         call: &Call,
         who: Index,
@@ -105,6 +108,7 @@ impl NewFile {
         }
     }
 
+    /// The new file `name` in an open directory.
     pub(super) fn in_directory(
         call: &Call,
         subject: Subject,
@@ -132,7 +136,7 @@ impl NewFile {
         self.shown.mode & libc::S_ISGID != 0
     }
 
-    /// The group of what is created: fs/inode.c, inode_init_owner.
+    /// The group of the new file: fs/inode.c, inode_init_owner.
     fn group(&self) -> EmulatedGid {
         if self.hands_down_group() {
             self.shown.gid
@@ -141,7 +145,8 @@ impl NewFile {
         }
     }
 
-    /// fs/inode.c, mode_strip_sgid.
+    /// The mode of the new file, before the umask: fs/inode.c, mode_strip_sgid. The kernel would
+    /// not strip S_ISGID, because a worker has CAP_FSETID.
     pub(super) fn mode(&self, mode: u32) -> u32 {
         let both = libc::S_ISGID | libc::S_IXGRP;
         let strips = self.hands_down_group()
@@ -150,7 +155,7 @@ impl NewFile {
         if strips { mode & !libc::S_ISGID } else { mode }
     }
 
-    /// What stands there now.
+    /// The type of the file that exists under this name.
     pub(super) fn present(&self) -> Result<Option<SFlag>, Errno> {
         match fstatat(&self.directory, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(file_type(stat.st_mode))),
@@ -159,14 +164,15 @@ impl NewFile {
         }
     }
 
-    /// Whether the target may create here, and is still there to see it; then its umask is this
-    /// thread's.
+    /// Checks that the target may create the file, and that it still waits; then gives this thread
+    /// the target's umask, and notes the creation in the journal.
     pub(super) fn prepare(&self, call: &Call) -> Result<(), Errno> {
         if !self.subject.may(Access::EXECUTE, self.shown) {
             return Err(Errno::EACCES);
         }
         if !self.subject.may(Access::ENTER_TO_CREATE, self.shown) {
-            // mnt_want_write comes before the permission to write.
+            // fs/namei.c, filename_create and open_last_lookups: mnt_want_write (EROFS) comes
+            // before may_create (EACCES), but after the search of the directory.
             let read_only = is_read_only(self.directory.as_fd());
             return Err(if read_only {
                 Errno::EROFS
@@ -174,16 +180,19 @@ impl NewFile {
                 Errno::EACCES
             });
         }
+        // Every service thread has a umask of its own (unshare(2), CLONE_FS).
         umask(Mode::from_bits_truncate(call.umask()?));
         let creation = self.creation()?;
         call.ensure_waiting()?;
+        // Before the file exists, so that the next worker recognizes it (`left_over`).
         call.journal.note(Step::Creating(creation));
         Ok(())
     }
 
-    /// What is created here from now on.
+    /// The note for the journal.
     fn creation(&self) -> Result<Creation, Errno> {
-        // The clock of birth times (fs/inode.c, current_time).
+        // The clock of birth times (fs/inode.c, current_time): it may be some milliseconds behind
+        // CLOCK_REALTIME.
         let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?;
         let (device, inode, name) = self.identity()?;
         Ok(Creation {
@@ -194,7 +203,7 @@ impl NewFile {
         })
     }
 
-    /// The directory, and a hash of the name.
+    /// Device and inode number of the directory, and a hash of the name.
     fn identity(&self) -> Result<(u64, u64, u64), Errno> {
         let directory = fstat(&self.directory)?;
         let mut name = DefaultHasher::new();
@@ -202,9 +211,10 @@ impl NewFile {
         Ok((directory.st_dev, directory.st_ino, name.finish()))
     }
 
-    /// What stands here, if a worker that was killed in the middle of this call has made it:
-    /// something of the type `kind`, born in this place since then. The path was read anew from the
-    /// target's memory, and may by now name anything.
+    /// The existing file of this name, if a worker that was killed in this call has created it: its
+    /// type is `kind`, and it was born since the worker noted the creation. The path has been read
+    /// from the target's memory again, and may name another file now, so it is compared with the
+    /// note.
     pub(super) fn left_over(&self, call: &Call, kind: SFlag) -> Result<Option<OwnedFd>, Errno> {
         let Some(Step::Creating(noted)) = call.journal.noted() else {
             return Ok(None);
@@ -217,12 +227,13 @@ impl NewFile {
         let mask = libc::STATX_TYPE | libc::STATX_BTIME;
         let found = sys::statx(file.as_fd(), c"", libc::AT_EMPTY_PATH, mask)?;
         let birth = nanoseconds(found.stx_btime.tv_sec, found.stx_btime.tv_nsec.into());
-        // Some file systems know no time of birth.
+        // Not every file system stores the time of birth.
         let is_new = found.stx_mask & libc::STATX_BTIME == 0 || birth >= noted.since;
         Ok((is_new && file_type(found.stx_mode.into()) == kind).then_some(file))
     }
 
-    /// Gives what has just been created its owner. Without one it must not stay.
+    /// Stores the owner of the file that has just been created. If this fails, the caller must
+    /// remove the file.
     pub(super) fn own(&self, call: &Call, file: BorrowedFd) -> Result<(), Errno> {
         let stat = fstat(file)?;
         let owner = Owner {
@@ -237,10 +248,10 @@ impl NewFile {
         }
     }
 
-    /// Removes `made`, which has just been made here, unless somebody has put something else in its
-    /// place.
+    /// Removes `made`, which has just been created, unless another process has put another file in
+    /// its place.
     ///
-    /// What fails now leaves it behind, as a crash would.
+    /// If this fails, the file stays, as after a crash.
     pub(super) fn remove(&self, made: BorrowedFd) {
         let here = fstatat(&self.directory, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW);
         if let (Ok(made), Ok(here)) = (fstat(made), here)
@@ -254,7 +265,7 @@ impl NewFile {
         }
     }
 
-    /// Creates something of the type `kind` that is not opened.
+    /// Creates a file of the type `kind` by `create`, for calls that do not open it.
     pub(super) fn make(
         &self,
         call: &Call,
@@ -265,7 +276,7 @@ impl NewFile {
             Ok(None) => {
                 self.prepare(call)?;
                 match create(self.directory.as_fd(), &self.name) {
-                    // CONTINUE: somebody was faster.
+                    // CONTINUE: another process has just created a file of this name.
                     Err(Errno::EEXIST) => return Ok(Reply::Continue),
                     result => result?,
                 }
@@ -277,11 +288,11 @@ impl NewFile {
                 // CONTINUE: EEXIST.
                 None => return Ok(Reply::Continue),
             },
-            // CONTINUE: the kernel says why it cannot be looked up.
+            // CONTINUE: the lookup fails in the kernel, too.
             Err(_) => return Ok(Reply::Continue),
         };
-        // A target that was interrupted meanwhile calls again, and must not find what it has not
-        // been told of.
+        // If a signal has interrupted the target, it restarts its call. The call must not fail with
+        // EEXIST because of a file that the target has not been told about.
         let done = self
             .own(call, made.as_fd())
             .and_then(|()| call.ensure_waiting());
@@ -289,9 +300,10 @@ impl NewFile {
         Ok(Reply::Value(0))
     }
 
-    /// Where the link that stands here leads, if that can be created.
+    /// The new file to which the link of this name leads. Returns `None` if nothing can be created
+    /// through the link.
     pub(super) fn through_link(&self, call: &Call) -> Result<Option<Self>, Errno> {
-        // A magic link leads to a file that is open somewhere, not to where its text says.
+        // A magic link leads to an existing file, whatever its text says.
         let Ok(Some(text)) = call.link_text(&self.directory, self.name.as_c_str()) else {
             return Ok(None);
         };
@@ -325,14 +337,14 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> u64 {
     whole * 1_000_000_000 + u64::try_from(nanoseconds).unwrap_or_default()
 }
 
-/// Whether nothing can be created for the target: it lives in another user namespace, or has
-/// restricted itself in a way that a worker would get round.
+/// Whether a worker must not create files for the target: it lives in another user namespace, or
+/// has restricted itself by landlock(7), which does not apply to a worker.
 pub(super) fn is_out_of_reach(call: &Call) -> Result<bool, Errno> {
     let anyone_confined = call.container.identities.anyone_confined();
     Ok(call.is_nested() || (anyone_confined && Identities::is_confined(call.pid())?))
 }
 
-/// The directory in front of the last component.
+/// The location of the directory, given the part of the path before its last component.
 fn directory_of(dirfd: Dirfd, prefix: &Name) -> Location<'_> {
     let path = match prefix.as_c_str() {
         path if path.is_empty() => c".",
@@ -341,8 +353,8 @@ fn directory_of(dirfd: Dirfd, prefix: &Name) -> Location<'_> {
     Location::new(dirfd, path, AtFlags::empty())
 }
 
-/// Whether a file that the container's root creates may belong to another group, or take an access
-/// control list that the kernel does not know. Nearly always one getxattr(2) denies it.
+/// Whether a file that the container's root creates may get another group, or a stored access
+/// control list. Nearly always, one getxattr(2) shows that it does not.
 pub(super) fn may_inherit(
     call: &mut Call,
     directory: &Location,
@@ -355,11 +367,11 @@ pub(super) fn may_inherit(
     let hands_down = match call.read_owner(&reached, true) {
         Ok(Some(owner)) => owner.gid.is_some() || owner.hands_down_list,
         Ok(None) => call.container.owners.may_be_in_side_store(SFlag::S_IFDIR),
-        // Where there are no attributes, its owner may be in the side store.
+        // The file system has no user attributes: the owner may be in the side store.
         Err(Errno::EOPNOTSUPP) => call.container.owners.side_store_is_used(),
         Err(_) => false,
     };
-    // open(2) creates what a dangling link leads to.
+    // Through a dangling link, open(2) creates a file in another directory.
     let is_link = || {
         let location = Location { path, ..*directory };
         call.name(&location)

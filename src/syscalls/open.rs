@@ -1,7 +1,7 @@
 //! open(2), openat2(2) and creat(2), as far as they create files.
 //!
-//! BPF sees the flags, so that only calls with O_CREAT or O_TMPFILE come here, and every
-//! openat2(2).
+//! The filter sees the flags of open(2) and openat(2), so only calls with O_CREAT or O_TMPFILE
+//! trap. Those of openat2(2) are in memory, so all of its calls trap.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,7 +16,7 @@ use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location, PROCFS, is_nameless};
 
-/// What open(2) is asked for.
+/// The arguments of open(2), in the form of openat2(2).
 struct Open {
     dirfd: Dirfd,
     path: Name,
@@ -44,7 +44,7 @@ pub(super) fn openat(call: &mut Call) -> Result<Reply, Errno> {
 pub(super) fn openat2(call: &mut Call) -> Result<Reply, Errno> {
     let mut how = [0; 24];
     if call.register(3) != how.len() as u64 {
-        // CONTINUE: an openat2(2) of another size than the one that is known.
+        // CONTINUE: a `struct open_how` of another size than the known one.
         return Ok(Reply::Continue);
     }
     call.read(2, &mut how)?;
@@ -73,10 +73,10 @@ pub(super) fn openat2(call: &mut Call) -> Result<Reply, Errno> {
     open_wanted(call, wanted)
 }
 
-/// linux/openat2.h, RESOLVE_CACHED: with it nothing is created.
+/// RESOLVE_CACHED (linux/openat2.h): the call creates nothing.
 const CACHED: ResolveFlag = ResolveFlag::from_bits_retain(0x20);
 
-/// linux/fcntl.h, VALID_OPEN_FLAGS, as far as x86-64 and aarch64 agree on the numbers.
+/// VALID_OPEN_FLAGS (linux/fcntl.h), with O_LARGEFILE of x86-64 only.
 const KNOWN_FLAGS: OFlag = OFlag::O_ACCMODE
     .union(OFlag::O_CREAT)
     .union(OFlag::O_EXCL)
@@ -88,7 +88,7 @@ const KNOWN_FLAGS: OFlag = OFlag::O_ACCMODE
     .union(OFlag::O_DSYNC)
     .union(OFlag::O_ASYNC)
     .union(OFlag::O_DIRECT)
-    .union(OFlag::from_bits_retain(0o100_000)) // O_LARGEFILE, which libc has as 0
+    .union(OFlag::from_bits_retain(0o100_000)) // O_LARGEFILE, which is 0 in libc
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_NOATIME)
@@ -96,7 +96,7 @@ const KNOWN_FLAGS: OFlag = OFlag::O_ACCMODE
     .union(OFlag::O_PATH)
     .union(OFlag::O_TMPFILE);
 
-/// `path` is an argument number.
+/// Handles a call without `struct open_how`; `path` is an argument number.
 fn open_path(
     call: &mut Call,
     dirfd: Dirfd,
@@ -108,7 +108,7 @@ fn open_path(
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
-    // fs/open.c, build_open_how: unknown flags and bits are passed over.
+    // fs/open.c, build_open_how: unlike openat2(2), these calls ignore unknown flags and mode bits.
     let wanted = Open {
         dirfd,
         path,
@@ -122,28 +122,30 @@ fn open_path(
 fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
     let flags = wanted.flags;
     if flags.contains(OFlag::O_PATH) || wanted.resolve.intersects(CACHED) {
-        // CONTINUE: creates nothing.
+        // CONTINUE: the call creates nothing.
         return Ok(Reply::Continue);
     }
     if flags.contains(OFlag::O_TMPFILE) {
         return open_unnamed(call, &wanted);
     }
     if !flags.contains(OFlag::O_CREAT) || flags.contains(OFlag::O_DIRECTORY) {
-        // CONTINUE: creates nothing, or EINVAL.
+        // CONTINUE: the call creates nothing, or EINVAL.
         return Ok(Reply::Continue);
     }
     let follows = !flags.intersects(OFlag::O_EXCL | OFlag::O_NOFOLLOW);
     let path = wanted.path.as_c_str();
     let Some(new_file) = NewFile::find(call, wanted.dirfd, path, follows, wanted.resolve)? else {
-        // CONTINUE: the kernel creates, or says why not.
+        // CONTINUE: the kernel creates the file, or fails with the right errno.
         return Ok(Reply::Continue);
     };
     create(call, new_file, &wanted, follows)
 }
 
-/// MAXSYMLINKS of the kernel.
+/// MAXSYMLINKS (linux/namei.h).
 const MAX_LINKS: usize = 40;
 
+/// Creates the file, or lets the kernel open what exists. A dangling link in the last component is
+/// followed here, link by link: a worker creates each file with O_EXCL, which follows none.
 fn create(
     call: &Call,
     mut new_file: NewFile,
@@ -152,10 +154,11 @@ fn create(
 ) -> Result<Reply, Errno> {
     for _ in 0..MAX_LINKS {
         if new_file.slash {
-            // CONTINUE: EISDIR, or why the path cannot be walked.
+            // CONTINUE: EISDIR, or the errno of the lookup.
             return Ok(Reply::Continue);
         }
         let present = new_file.present();
+        // A worker that was killed in this call has created the file: not EEXIST.
         if present == Ok(Some(SFlag::S_IFREG))
             && let Some(made) = new_file.left_over(call, SFlag::S_IFREG)?
         {
@@ -172,7 +175,7 @@ fn create(
             Ok(Some(_)) if !wanted.flags.contains(OFlag::O_EXCL) => {
                 return open_present(call, &new_file, wanted);
             }
-            // CONTINUE: EEXIST, or why it cannot be looked up.
+            // CONTINUE: EEXIST, or the errno of the lookup.
             _ => return Ok(Reply::Continue),
         }
     }
@@ -180,26 +183,29 @@ fn create(
     Ok(Reply::Continue)
 }
 
+/// Checks the existing file in place of the new one.
 fn open_present(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply, Errno> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     match open_at(&new_file.directory, &new_file.name, flags, Mode::empty()) {
         Ok(file) => check_present(call, new_file, &file, wanted),
-        // CONTINUE: gone meanwhile.
+        // CONTINUE: the file has been removed since.
         Err(_) => Ok(Reply::Continue),
     }
 }
 
-/// A link that cannot be created through leads to something that is there, or nowhere.
+/// Checks the file behind a link through which nothing can be created. Such a link leads to an
+/// existing file, or nowhere.
 fn open_behind_link(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply, Errno> {
     let location = Location::new(wanted.dirfd, wanted.path.as_c_str(), AtFlags::empty());
     match call.resolve(&location) {
         Ok(file) => check_present(call, new_file, &file, wanted),
-        // CONTINUE: the kernel says why.
+        // CONTINUE: the kernel fails with the right errno.
         Err(_) => Ok(Reply::Continue),
     }
 }
 
-/// What is there already is opened by the kernel: a fifo may wait there for its other end.
+/// Checks whether the target may open an existing file. The kernel then opens it, because that may
+/// block (a fifo waits for its other end), and must not block a worker.
 fn check_present(
     call: &Call,
     new_file: &NewFile,
@@ -221,7 +227,8 @@ fn check_present(
     }
     if !new_file.subject.may(access, shown) {
         if call.container.starts_as_user() && is_nameless(file.as_fd()) == Ok(true) {
-            // CONTINUE: /dev/stderr of a container whose runtime was to give it to the user.
+            // CONTINUE: /dev/stderr of a container: the runtime would have given this pipe to the
+            // user, but was told that the user is root.
             return Ok(Reply::Continue);
         }
         return Err(Errno::EACCES);
@@ -229,34 +236,39 @@ fn check_present(
     if wanted.flags.contains(OFlag::O_NOATIME) && !new_file.subject.owns(shown) {
         return Err(Errno::EPERM);
     }
-    // CONTINUE: allowed.
+    // CONTINUE: the target may open the file.
     Ok(Reply::Continue)
 }
 
+/// Creates the file and sends its descriptor together with the reply.
 fn create_here(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply, Errno> {
     new_file.prepare(call)?;
+    // O_EXCL: the file must be new, since it gets the target's owner. O_NOCTTY: no terminal may
+    // become the worker's.
     let flags = wanted.flags | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     let mode = Mode::from_bits_truncate(new_file.mode(wanted.mode));
     let file = match open_at(&new_file.directory, &new_file.name, flags, mode) {
-        // CONTINUE: somebody was faster.
+        // CONTINUE: another process has just created a file of this name.
         Err(Errno::EEXIST) => return Ok(Reply::Continue),
         result => result?,
     };
     let handed_over = new_file
         .own(call, file.as_fd())
         .and_then(|()| hand_over(call, &file, wanted));
-    // EMFILE, ENOSPC: the kernel would have noticed before.
+    // EMFILE of the target, or no space for the owner: the kernel would have failed before it
+    // created the file.
     handed_over.inspect_err(|_| new_file.remove(file.as_fd()))
 }
 
-/// `made` is there, with or without its owner, and the target is still without it.
+/// Finishes a creation that a killed worker has begun: `made` may lack its owner, and the target
+/// has no descriptor yet.
 fn finish_creation(
     call: &Call,
     new_file: &NewFile,
     made: &OwnedFd,
     wanted: &Open,
 ) -> Result<Reply, Errno> {
-    // By way of a link: this very file, whatever bears its name by now.
+    // By way of the link `self/fd/N`: this inode, even if another file has its name by now.
     let creation = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
     let flags = wanted.flags.difference(creation) | OFlag::O_CLOEXEC;
     let file = open_at(PROCFS, &procfs::own_fd(made.as_fd()), flags, Mode::empty())?;
@@ -264,13 +276,14 @@ fn finish_creation(
     hand_over(call, &file, wanted)
 }
 
+/// Replies with a descriptor for `file`.
 fn hand_over(call: &Call, file: &OwnedFd, wanted: &Open) -> Result<Reply, Errno> {
     let close_on_exec = wanted.flags.contains(OFlag::O_CLOEXEC);
     call.listener
         .reply_with_file(call.notification.id, file.as_fd(), close_on_exec)
 }
 
-/// O_TMPFILE: the path is the directory's.
+/// O_TMPFILE: creates a file without a name. The path is that of a directory.
 fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
     let flags = match wanted.flags.contains(OFlag::O_NOFOLLOW) {
         true => AtFlags::AT_SYMLINK_NOFOLLOW,
@@ -281,7 +294,8 @@ fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
     let as_kernel = call.container.identities.creates_as_kernel(who);
     if (as_kernel && !may_inherit(call, &location, location.path, false)) || is_out_of_reach(call)?
     {
-        // CONTINUE: the kernel's own owner is the right one.
+        // CONTINUE: the kernel gives the file the right owner, or a worker cannot create it for the
+        // target.
         return Ok(Reply::Continue);
     }
     let directory = match wanted.resolve.is_empty() {
@@ -289,7 +303,7 @@ fn open_unnamed(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
         false => call.resolve_with(&location, wanted.resolve),
     };
     let Ok(directory) = directory else {
-        // CONTINUE: the kernel says why.
+        // CONTINUE: the kernel fails with the right errno.
         return Ok(Reply::Continue);
     };
     let subject = call.subject_of(who)?;

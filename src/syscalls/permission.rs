@@ -1,7 +1,7 @@
-//! Who may do what to a file.
+//! Permission checks of files by emulated ids.
 //!
-//! To the kernel everybody owns everything. So whoever has other ids than the container's root is
-//! checked here, and what is allowed goes on to the kernel.
+//! To the kernel, all processes of a container are its root, and own its files. So a target with
+//! other ids is checked here, and if it has permission, the call is left to the kernel.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -14,20 +14,22 @@ use crate::linux::name::Name;
 use crate::linux::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
 
-/// Where a call names its file; numbers are those of arguments.
+/// The arguments by which a call names its file.
 #[derive(Clone, Copy)]
 pub(super) struct FileArgument {
     pub(super) dirfd: Dirfd,
-    /// `None`: the file is `dirfd` itself.
+    /// The argument number of the path; `None`: the file is `dirfd` itself.
     pub(super) path: Option<usize>,
     pub(super) flags: AtFlags,
 }
 
 impl FileArgument {
+    /// A path relative to the working directory.
     pub(super) fn path(path: usize) -> Self {
         Self::at(Dirfd::Cwd, path, AtFlags::empty())
     }
 
+    /// As `path`, but a link in the last component is not followed.
     pub(super) fn link(path: usize) -> Self {
         Self::at(Dirfd::Cwd, path, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
@@ -40,6 +42,7 @@ impl FileArgument {
         }
     }
 
+    /// A file descriptor.
     pub(super) fn fd(call: &Call, fd: usize) -> Self {
         Self {
             dirfd: Dirfd::from_fd(call.int(fd)),
@@ -48,25 +51,26 @@ impl FileArgument {
         }
     }
 
-    /// The path, empty where there is none; `None`: the kernel finds the same fault.
+    /// Reads the path, which is empty if the call has none. Returns `None` if it cannot be read:
+    /// the kernel finds the same fault.
     pub(super) fn read(&self, call: &Call) -> Option<Name> {
         self.path
             .map_or(Some(Name::default()), |path| call.path(path).ok())
     }
 
-    /// With the path that has been read.
+    /// The location with `path`, which [`FileArgument::read`] has returned.
     pub(super) fn location<'a>(&self, path: &'a Name) -> Location<'a> {
         Location::new(self.dirfd, path.as_c_str(), self.flags)
     }
 }
 
-/// The capabilities with which root is not held up by owners and modes.
+/// The capabilities with which owners and modes do not restrict a process.
 const OVER_FILES: u64 = capability::DAC_OVERRIDE | capability::FOWNER | capability::FSETID;
 
-/// Lets the call go on, if `decide` allows it to the target.
+/// Leaves the call to the kernel if `decide` allows it to the target.
 ///
-/// The file is looked at by its name: it may be another one by the time the kernel gets there, as
-/// between two calls of the target's own.
+/// The file is checked by its name. By the time the kernel resolves the name, it may be that of
+/// another file, as between two calls of the target.
 pub(super) fn check(
     call: &mut Call,
     named: FileArgument,
@@ -76,7 +80,7 @@ pub(super) fn check(
     check_as(call, &subject, named, decide)
 }
 
-/// As [`check`], for somebody who is not the target as it stands.
+/// As [`check`], for a `subject` that is not given by the target's fs ids.
 pub(super) fn check_as(
     call: &mut Call,
     subject: &Subject,
@@ -84,7 +88,7 @@ pub(super) fn check_as(
     decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
 ) -> Result<Reply, Errno> {
     if subject.has(OVER_FILES) || call.is_nested() {
-        // CONTINUE: nothing holds it up, neither here nor in the kernel.
+        // CONTINUE: neither emulated owners nor the kernel restrict the target.
         return Ok(Reply::Continue);
     }
     let Some(path) = named.read(call) else {
@@ -97,18 +101,18 @@ pub(super) fn check_as(
         return Ok(Reply::Continue);
     }
     let Ok(mode) = call.mode_of(&location) else {
-        // CONTINUE: the kernel says why.
+        // CONTINUE: the kernel fails with the right errno.
         return Ok(Reply::Continue);
     };
     match decide(call, subject, mode, &location) {
-        // CONTINUE: its own, or EBADF.
+        // CONTINUE: a file without a name, or EBADF.
         Err(_) if named.path.is_none() && call.is_beyond_us(named.dirfd) => Ok(Reply::Continue),
         result => result,
     }
 }
 
-/// As [`check`], for what changes the file: that its mount is read-only is noticed first
-/// (mnt_want_write).
+/// As [`check`], for calls that change the file: the kernel checks first whether the mount is
+/// read-only (mnt_want_write), so EROFS takes precedence over the errno of `decide`.
 pub(super) fn check_change(
     call: &mut Call,
     named: FileArgument,
@@ -132,9 +136,10 @@ pub(super) fn is_read_only(file: BorrowedFd) -> bool {
     fstatvfs(file).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY))
 }
 
+/// Leaves the call to the kernel if it is allowed, and fails with `errno` otherwise.
 pub(super) fn allow(allowed: bool, errno: Errno) -> Result<Reply, Errno> {
     if allowed {
-        // CONTINUE: allowed to the target, and to everybody as far as the kernel is concerned.
+        // CONTINUE: the target has permission; to the kernel, every target has.
         Ok(Reply::Continue)
     } else {
         Err(errno)

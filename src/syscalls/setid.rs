@@ -1,7 +1,7 @@
 //! setuid(2), setgid(2), setreuid(2), setresuid(2), setfsuid(2), setfsgid(2), setgroups(2), and
-//! their relatives.
+//! their variants.
 //!
-//! Of the kernel's own ids nothing changes: there is only one that the target could have.
+//! The kernel's own ids of the target never change: its user namespace maps one id only.
 
 use nix::errno::Errno;
 
@@ -60,10 +60,12 @@ pub(super) fn setgroups(call: &mut Call) -> Result<Reply, Errno> {
             [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]),
             _ => u32::MAX,
         });
-        // kernel/groups.c, groups_from_user: an id that is none is EINVAL.
+        // kernel/groups.c, groups_from_user: −1 is EINVAL.
         ids.map(|id| EmulatedGid::new(id).ok_or(Errno::EINVAL))
             .collect()
     };
+    // kernel/groups.c, SYSCALL_DEFINE2(setgroups): EPERM, then EINVAL, then EFAULT. So the list is
+    // read last.
     change(call, |credentials| {
         if !credentials.may_set_groups() {
             return Err(Errno::EPERM);
@@ -76,7 +78,7 @@ pub(super) fn setgroups(call: &mut Call) -> Result<Reply, Errno> {
     })
 }
 
-/// linux/highuid.h, low2highgid
+/// linux/highuid.h, low2highgid: a 16-bit −1 is −1.
 fn low_to_high(id: u16) -> u32 {
     if id == u16::MAX { u32::MAX } else { id.into() }
 }
@@ -88,6 +90,7 @@ fn change(
     change_and_tell(call, |credentials| change(credentials).map(|()| 0))
 }
 
+/// As `change`, for calls that return a value: setfsuid(2) returns the previous id.
 fn change_and_tell(
     call: &Call,
     change: impl FnOnce(&mut Change) -> Result<u32, Errno>,

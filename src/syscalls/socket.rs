@@ -1,7 +1,7 @@
 //! getsockopt(2): SO_PEERCRED and SO_PEERGROUPS of unix(7).
 //!
-//! The kernel says which process the peer is. Its ids are those that it has *now*, not at the time
-//! of its connect(2).
+//! The kernel says which process the peer is. The ids are those that the peer has *now*; in the
+//! kernel they are those at the time of connect(2) or listen(2).
 
 use std::os::fd::AsFd;
 
@@ -24,15 +24,15 @@ const SO_PEERGROUPS: i32 = 59;
 pub(super) fn getsockopt(call: &mut Call) -> Result<Reply, Errno> {
     let option = call.int(2);
     if call.int(1) != libc::SOL_SOCKET || !matches!(option, SO_PEERCRED | SO_PEERGROUPS) {
-        // CONTINUE: nothing about ids.
+        // CONTINUE: an option that does not concern ids.
         return Ok(Reply::Continue);
     }
     if option == SO_PEERCRED && !call.container.identities.anyone_changed() {
-        // CONTINUE: the kernel knows.
+        // CONTINUE: no process has changed ids.
         return Ok(Reply::Continue);
     }
     let Some((pid, credentials)) = peer(call) else {
-        // CONTINUE: no peer, none that lives, or none of this container: the kernel knows as much.
+        // CONTINUE: the peer does not exist, has ended, or is outside of this container.
         return Ok(Reply::Continue);
     };
     let mut length = [0; 4];
@@ -56,7 +56,8 @@ pub(super) fn getsockopt(call: &mut Call) -> Result<Reply, Errno> {
     write_length(call, bytes.len())
 }
 
-/// net/core/sock.c, SO_PEERGROUPS
+/// Writes the groups, and their length in bytes. If there is not enough room, this length tells how
+/// much is needed (net/core/sock.c, SO_PEERGROUPS: ERANGE).
 fn write_groups(call: &Call, groups: &[u8], room: usize) -> Result<Reply, Errno> {
     if room < groups.len() {
         write_length(call, groups.len())?;
@@ -72,10 +73,12 @@ fn write_length(call: &Call, length: usize) -> Result<Reply, Errno> {
     Ok(Reply::Value(0))
 }
 
-/// The peer's id in the target's pid namespace, and its credentials.
+/// The peer's pid in the target's pid namespace (0 if the target cannot see it), and its
+/// credentials.
 fn peer(call: &Call) -> Option<(u32, Credentials)> {
     let container = call.container;
     let socket = call.duplicate(call.int(0)).ok()?;
+    // The pid is that of this process's pid namespace; 0 if the peer is not in it.
     let peer = get_option(&socket.as_fd(), PeerCredentials).ok()?;
     let pid = u32::try_from(peer.pid()).ok().filter(|pid| *pid != 0)?;
     let namespace = fstatat(PROCFS, &procfs::target(pid, "ns/user"), AtFlags::empty()).ok()?;
@@ -87,7 +90,7 @@ fn peer(call: &Call) -> Option<(u32, Credentials)> {
     Some((shown, container.identities.get(index)))
 }
 
-/// The number that the process `pid` has for the target; none if it cannot see it.
+/// The id of the process `pid` in the target's pid namespace; `None` if it has none there.
 fn number_for(call: &Call, pid: u32) -> Option<u32> {
     let name = procfs::target(call.pid(), "ns/pid");
     let namespace = openat(
@@ -99,7 +102,8 @@ fn number_for(call: &Call, pid: u32) -> Option<u32> {
     .ok()?;
     match sys::process_id_in(namespace.as_fd(), pid) {
         Ok(number) => Some(number),
-        // Before Linux 6.11: its number at the depth at which the target's own last one stands.
+        // Before Linux 6.11: NStgid lists a process's ids from the outer namespaces inwards, so the
+        // peer's id in the target's namespace is at the position of the target's own last one.
         Err(Errno::ENOTTY) => {
             let depth = Status::of(call.pid()).ok()?.tgids().len();
             let numbers = Status::of(pid).ok()?.tgids();

@@ -1,8 +1,8 @@
 //! stat(2): stat, lstat, fstat, newfstatat; statx(2).
 //!
-//! Most files have no fake owner: then one getxattr(2) finds that out, and the kernel answers the
-//! call itself. That is also how everything odd is answered: unknown flags, bad pointers and paths
-//! that lead nowhere get the kernel's own errno.
+//! Most files have no emulated owner: one getxattr(2) shows this, and the kernel answers the call.
+//! Calls that cannot succeed (unknown flags, bad pointers, missing files) are left to the kernel,
+//! too, and get its errno.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -74,7 +74,8 @@ pub(super) fn statx(call: &mut Call) -> Result<Reply, Errno> {
     answer_path(call, call.dirfd(0), 1, flags, &form)
 }
 
-/// fs/stat.c, vfs_statx; both bits of AT_STATX_SYNC_TYPE together are statx(2)'s own error.
+/// The flags that fs/stat.c, vfs_statx, knows. statx(2) itself refuses both bits of
+/// AT_STATX_SYNC_TYPE together.
 const KNOWN_FLAGS: AtFlags = AtFlags::from_bits_retain(
     libc::AT_SYMLINK_NOFOLLOW
         | libc::AT_EMPTY_PATH
@@ -83,7 +84,7 @@ const KNOWN_FLAGS: AtFlags = AtFlags::from_bits_retain(
         | libc::AT_STATX_DONT_SYNC,
 );
 
-/// The structure that the target wants; `buffer` is an argument number.
+/// The structure that the call fills in; `buffer` is an argument number.
 #[derive(Debug)]
 enum Form {
     Stat {
@@ -100,13 +101,14 @@ enum Form {
     },
 }
 
-/// A filled-in structure, still with the real owner.
+/// A structure that the kernel has filled in for the worker.
 enum Filled {
     Stat(FileStat),
     Statx(Box<libc::statx>),
 }
 
 impl Form {
+    /// Calls stat(2) or statx(2).
     fn fill(&self, dirfd: BorrowedFd, path: &CStr, flags: AtFlags) -> Result<Filled, Errno> {
         match self {
             Self::Stat { .. } | Self::Stat64 { .. } => {
@@ -115,8 +117,8 @@ impl Form {
             Self::Statx {
                 flags: asked, mask, ..
             } => {
-                // AT_STATX_FORCE_SYNC and its like are the target's wish, the look-up flags are
-                // ours.
+                // Flags such as AT_STATX_FORCE_SYNC are the target's, those of the lookup are this
+                // worker's.
                 let lookup = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
                 let flags = asked & !lookup.bits() | flags.bits();
                 sys::statx(dirfd, path, flags, *mask).map(|statx| Filled::Statx(Box::new(statx)))
@@ -124,6 +126,7 @@ impl Form {
         }
     }
 
+    /// Puts `owner` into the structure, and writes it to the target.
     fn write(&self, call: &Call, filled: &mut Filled, owner: Owner) -> Result<Reply, Errno> {
         filled.show(owner);
         let (Self::Stat { buffer } | Self::Stat64 { buffer } | Self::Statx { buffer, .. }) = self;
@@ -145,13 +148,13 @@ impl Form {
     }
 }
 
-/// What stands for a device is a socket.
+/// Whether a file of this mode may be the placeholder of a device.
 fn is_socket(mode: u32) -> bool {
     file_type(mode) == SFlag::S_IFSOCK
 }
 
 impl Filled {
-    /// Puts the fake owner in the place of the real one.
+    /// Replaces the real owner by the emulated one, and a placeholder by its device.
     fn show(&mut self, owner: Owner) {
         let uid = owner.uid.map(|uid| uid.as_raw());
         let gid = owner.gid.map(|gid| gid.as_raw());
@@ -193,13 +196,13 @@ impl Filled {
     }
 }
 
-/// The fd is the first argument.
+/// Answers a call whose first argument is the file descriptor.
 fn answer_fd(call: &mut Call, form: &Form) -> Result<Reply, Errno> {
     let location = Location::new(Dirfd::from_fd(call.int(0)), c"", AtFlags::AT_EMPTY_PATH);
     answer(call, &location, form)
 }
 
-/// `path` is an argument number.
+/// Answers a call with a path; `path` is an argument number.
 fn answer_path(
     call: &mut Call,
     dirfd: Dirfd,
@@ -223,10 +226,10 @@ fn answer_path(
     answer(call, &location, form)
 }
 
-/// Whether the arguments can be right at all.
+/// Whether the kernel accepts the arguments.
 fn may_succeed(dirfd: Dirfd, is_fd: bool, flags: AtFlags) -> bool {
     match dirfd {
-        // Unknown flags are no error here: fs/stat.c, vfs_fstatat.
+        // fs/stat.c, vfs_fstatat: with an empty path and a descriptor, it ignores unknown flags.
         Dirfd::Fd(fd) if is_fd => fd >= 0 && flags.contains(AtFlags::AT_EMPTY_PATH),
         Dirfd::Cwd if is_fd => {
             flags.contains(AtFlags::AT_EMPTY_PATH) && KNOWN_FLAGS.contains(flags)
@@ -235,6 +238,8 @@ fn may_succeed(dirfd: Dirfd, is_fd: bool, flags: AtFlags) -> bool {
     }
 }
 
+/// Answers a call. The result for the last file decides which way is tried first: in a tree with
+/// emulated owners, the next file probably has one, too.
 fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Errno> {
     let Some(reached) = call.name(location) else {
         return answer_resolved(call, location, form);
@@ -257,9 +262,10 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
             answer_resolved(call, location, form)
         }
         Err(Errno::EOPNOTSUPP) if may_be_elsewhere(call) => answer_resolved(call, location, form),
-        // The magic link in front of a relative path counts as one of the forty.
+        // The magic link in front of a relative path counts as one of the forty links that the
+        // kernel follows.
         Err(Errno::ELOOP) => answer_resolved(call, location, form),
-        // CONTINUE: no fake owner, or nothing there: the kernel's own answer is the right one.
+        // CONTINUE: no emulated owner, or no such file: the kernel's answer is right.
         Ok(None) | Err(_) => {
             call.thread.expects_owner = false;
             Ok(Reply::Continue)
@@ -267,8 +273,8 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
     }
 }
 
-/// One stat that says which version of which inode it is: if its owner is known, that is the whole
-/// answer.
+/// Answers by one stat(2), if the cache has the owner of this version (device, inode, ctime).
+/// Returns `None` otherwise.
 fn answer_remembered(
     call: &mut Call,
     name: &CStr,
@@ -293,12 +299,13 @@ fn lookup_flags(follow: bool) -> AtFlags {
     }
 }
 
-/// Where there are no attributes, an owner may be in the side store, or be a process's.
+/// Whether a file on a file system without user attributes may have an owner: in the side store, or
+/// that of a process (procfs).
 fn may_be_elsewhere(call: &Call) -> bool {
     call.container.owners.side_store_is_used() || call.container.identities.anyone_changed()
 }
 
-/// An inode without the attribute may still have an owner in the side store.
+/// Whether the file, which lacks the attribute, may have an owner in the side store.
 fn may_be_in_side_store(call: &Call, name: &CStr, follow: bool) -> bool {
     call.container.owners.side_store_is_used()
         && fstatat(PROCFS, name, lookup_flags(follow)).is_ok_and(|stat| {
@@ -308,7 +315,7 @@ fn may_be_in_side_store(call: &Call, name: &CStr, follow: bool) -> bool {
         })
 }
 
-/// The file, if something of it may be in the side store.
+/// Opens the file if it cannot carry attributes, so that the side store may have an entry for it.
 pub(super) fn resolve_in_side_store(
     call: &Call,
     location: &Location,
@@ -326,8 +333,9 @@ pub(super) fn resolve_in_side_store(
     (!carries_xattrs(file_type(stat.st_mode))).then_some((file, stat))
 }
 
-/// A path that does not exist for us may lead through `/proc/self`: if it ends in a link, as
-/// /dev/stdout does, or if its directory does not exist for us either.
+/// Whether a path that does not exist for the worker may exist for the target, because it leads
+/// through `/proc/self`: it ends with a link (/dev/stdout), or its directory does not exist for the
+/// worker, either.
 fn may_exist_for_target(name: &CStr, location: &Location) -> bool {
     if location.follow && readlink(name).is_ok() {
         return true;
@@ -340,29 +348,32 @@ fn may_exist_for_target(name: &CStr, location: &Location) -> bool {
     else {
         return false;
     };
+    // The same place in `name`, which may have a magic link in front of the path.
     let end = name.count_bytes() - (path.len() - end);
     let directory = Name::new(name.to_bytes()[..end].to_vec());
     access(&directory, AccessFlags::F_OK) == Err(Errno::ENOENT)
 }
 
-/// Opens the file, so that owner and everything else are those of one inode.
+/// Opens the file first, so that the owner and all else are those of one inode.
 fn answer_resolved(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Errno> {
     match call.resolve(location) {
         Ok(file) => answer_file(call, file.as_fd(), form),
-        // CONTINUE: the kernel says why.
+        // CONTINUE: the kernel fails with the right errno.
         Err(_) => Ok(Reply::Continue),
     }
 }
 
+/// Answers with the state of an open file.
 fn answer_file(call: &mut Call, file: BorrowedFd, form: &Form) -> Result<Reply, Errno> {
     let mut filled = form.fill(file, c"", AtFlags::AT_EMPTY_PATH)?;
-    // After the rest, so that an owner that is remembered for this version is not older than it.
+    // The owner is read after the version. In the other order, a change in between would put the
+    // old owner into the cache for the new version.
     let owner = match call.container.owners.load(file, filled.file_type())? {
         None => call.process_owner(file)?,
         owner => owner,
     };
     let Some(owner) = owner else {
-        // CONTINUE: no fake owner.
+        // CONTINUE: no emulated owner.
         call.thread.expects_owner = false;
         return Ok(Reply::Continue);
     };

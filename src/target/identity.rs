@@ -120,6 +120,7 @@ impl Call<'_> {
         if after != before {
             let record = container.identities.number(&after, &container.locks)?;
             self.ensure_waiting()?;
+            // Before the change, so that the next worker repeats exactly this assignment.
             self.journal.note(Step::Assigning {
                 record: record.as_raw(),
                 value,

@@ -226,6 +226,7 @@ impl Call<'_> {
     pub(super) fn open_base(&self, dirfd: Dirfd) -> Result<OwnedFd, Errno> {
         let name = self.base_name(dirfd).ok_or(Errno::EBADF)?;
         match openat(PROCFS, &name, O_PATH, Mode::empty()) {
+            // procfs has no link for a descriptor that is not open.
             Err(Errno::ENOENT) if dirfd != Dirfd::Cwd => Err(Errno::EBADF),
             result => result,
         }

@@ -338,6 +338,7 @@ impl Walk {
             }
             "fd" => {
                 let number = self.pending.iter().rev().nth(1)?.to_str().ok()?;
+                // Digits only: `fd/..` would lead further into the host's procfs.
                 if !number.bytes().all(|digit| digit.is_ascii_digit()) {
                     return None;
                 }

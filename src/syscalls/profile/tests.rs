@@ -125,9 +125,14 @@ fn conditions_of_the_base_hold_for_the_notifications_too() {
         "defaultAction": ERRNO,
         "archMap": [],
         "syscalls": [
-            {"names": ["chroot"], "action": ALLOW, "args": [], "comment": "", "includes": {"caps": ["CAP_SYS_CHROOT"]}, "excludes": {}},
-            {"names": ["setns"], "action": ALLOW, "args": [], "includes": {"caps": ["CAP_SYS_ADMIN"]}, "excludes": {}},
-            {"names": ["clone"], "action": ALLOW, "args": [{"index": 0, "value": 2_114_060_288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}], "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["chroot"], "action": ALLOW, "args": [], "comment": "",
+             "includes": {"caps": ["CAP_SYS_CHROOT"]}, "excludes": {}},
+            {"names": ["setns"], "action": ALLOW, "args": [],
+             "includes": {"caps": ["CAP_SYS_ADMIN"]}, "excludes": {}},
+            {"names": ["clone"], "action": ALLOW,
+             "args": [{"index": 0, "value": 2_114_060_288, "valueTwo": 0,
+                       "op": "SCMP_CMP_MASKED_EQ"}],
+             "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
             {"names": ["stat"], "action": ALLOW, "includes": {"arches": ["s390"]}},
         ]
     });

@@ -71,8 +71,8 @@ pub(super) fn change(call: &mut Call, asked: &Asked, change: Change) -> Result<R
     };
     let attribute = Attribute::of(name.as_c_str());
     if attribute == Attribute::Hidden {
-        // To a program that would keep owners there itself: xattr(7) for a file system that has no
-        // such attributes.
+        // xattr(7): the errnos of a file system without user attributes, for programs that store
+        // owners in this attribute themselves.
         let errno = match change {
             Change::Set => Errno::EOPNOTSUPP,
             Change::Remove => Errno::ENODATA,
@@ -94,7 +94,7 @@ pub(super) fn change(call: &mut Call, asked: &Asked, change: Change) -> Result<R
     }
 }
 
-/// fs/xattr.c, xattr_permission; fs/posix_acl.c; security/commoncap.c.
+/// Checks permission as fs/xattr.c, xattr_permission; fs/posix_acl.c; security/commoncap.c do.
 fn check_change(call: &mut Call, named: FileArgument, name: &CStr) -> Result<Reply, Errno> {
     permission::check_change(call, named, |_, subject, file, _| {
         let name = name.to_bytes();
@@ -113,14 +113,14 @@ fn check_change(call: &mut Call, named: FileArgument, name: &CStr) -> Result<Rep
         } else if name.starts_with(b"trusted.") || name.starts_with(b"security.") {
             subject.has(capability::SYS_ADMIN)
         } else {
-            // A kind of attributes that no file system has.
+            // No file system has attributes with such a prefix.
             return allow(subject.may(Access::WRITE, file), Errno::EACCES);
         };
         allow(allowed, Errno::EPERM)
     })
 }
 
-/// An attribute that lives under the name `name`.
+/// Changes an emulated attribute, which is stored under the name `name`.
 fn keep(
     call: &Call,
     location: &Location,
@@ -133,12 +133,13 @@ fn keep(
     };
     let stat = fstat(&file)?;
     if !call.container.is_mapped(stat.st_uid) {
-        // CONTINUE: another host user's; EPERM.
+        // CONTINUE: EPERM, since the file belongs to another host user.
         return Ok(Reply::Continue);
     }
     let _lock = call.container.locks.lock_file(&stat)?;
     let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
-    // A worker that was killed may have done it already: then nothing is in the way.
+    // A worker that was killed passed the checks below, and may have made the change. To repeat
+    // them would fail because of that change (EEXIST, ENODATA).
     let is_again = call.journal.noted() == Some(Step::Changing);
     match change {
         Change::Set => {

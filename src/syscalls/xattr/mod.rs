@@ -1,8 +1,8 @@
-//! getxattr(2), listxattr(2), setxattr(2), removexattr(2), and their relatives.
+//! getxattr(2), listxattr(2), setxattr(2), removexattr(2), and their variants.
 //!
-//! The attributes in which fake owners live do not exist for a target. What the container's root
-//! may set and the kernel refuses is emulated (`owner::Attribute`); everything else goes on to
-//! the kernel, once it is clear who asks.
+//! The attributes that hold emulated owners do not exist for a target. Attributes that the
+//! container's root may set, but the kernel refuses, are emulated (`owner::Attribute`). All others
+//! are left to the kernel, after a permission check.
 
 pub(super) mod posix_acl;
 
@@ -25,7 +25,8 @@ use crate::linux::seccomp::Reply;
 use crate::owner::takes_attributes;
 use crate::target::{Call, Location};
 
-/// Runs `work` with the place that a call names; what cannot be read goes on to the kernel.
+/// Runs `work` with the location that a call names. If the path cannot be read, the call is left to
+/// the kernel.
 fn at(
     call: &mut Call,
     named: FileArgument,
@@ -38,29 +39,30 @@ fn at(
     work(call, &named.location(&path))
 }
 
-/// `absent`, if there is such a file; otherwise the kernel says what is wrong with its name.
+/// Fails with `absent` if the file exists. Otherwise the kernel fails with the right errno.
 fn absent(call: &Call, location: &Location, absent: Errno) -> Result<Reply, Errno> {
     match call.resolve(location) {
         Ok(_) => Err(absent),
-        // CONTINUE: the kernel says why.
+        // CONTINUE: the kernel fails with the right errno.
         Err(_) => Ok(Reply::Continue),
     }
 }
 
-/// What a call asks for, and where what goes in or out is: most have it all in registers.
+/// The arguments of a call: most calls have them all in registers.
 struct Asked {
     named: FileArgument,
-    /// An argument number.
+    /// The argument number of the attribute's name.
     name: usize,
-    /// An address.
+    /// The address of the value, or of the list of names.
     value: u64,
+    /// The size of that memory, in bytes.
     size: u64,
     flags: i32,
 }
 
 impl Asked {
-    /// With the value in the argument `value`, its size behind it, and behind that flags, if it
-    /// takes any.
+    /// The arguments of a call with the value in argument `value`, followed by its size, and by
+    /// flags if the call has any.
     fn of(call: &Call, named: FileArgument, value: usize) -> Self {
         Self {
             named,
@@ -71,7 +73,8 @@ impl Asked {
         }
     }
 
-    /// The value that the target gives; `None` if the kernel knows better what to say of it.
+    /// Reads the value that the target sets. Returns `None` if that fails or the value is too
+    /// large: the kernel then fails with the right errno.
     fn given(&self, call: &Call) -> Option<Vec<u8>> {
         let size = usize::try_from(self.size).ok()?;
         if size > LARGEST {
@@ -83,33 +86,35 @@ impl Asked {
     }
 }
 
+/// Whether the target has CAP_SYS_ADMIN, which `trusted.*` and `security.*` require.
 fn may_administer(call: &Call) -> Result<bool, Errno> {
     Ok(call.subject()?.has(capability::SYS_ADMIN))
 }
 
-/// What is to become of an attribute.
+/// How a call changes an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Set,
     Remove,
 }
 
-/// fs/xattr.c, xattr_resolve_name: `trusted.` is the name of none.
+/// Answers for `trusted.` and `security.` with nothing behind the prefix (fs/xattr.c,
+/// xattr_resolve_name: EINVAL).
 fn nameless(call: &mut Call, location: &Location) -> Result<Reply, Errno> {
     if may_administer(call)? {
         absent(call, location, Errno::EINVAL)
     } else {
-        // CONTINUE: none for this target.
+        // CONTINUE: the kernel refuses the attribute, which is right for this target.
         Ok(Reply::Continue)
     }
 }
 
-/// The kernel says ENODATA to whoever is not its root, even where there are no such attributes at
-/// all.
+/// Answers for a `trusted.*` attribute that does not exist: EOPNOTSUPP if the file system has no
+/// attributes, where the kernel would say ENODATA, because to it the target lacks CAP_SYS_ADMIN.
 fn without_trusted(call: &Call, location: &Location) -> Result<Reply, Errno> {
     match call.resolve(location) {
         Ok(file) if !takes_attributes(file.as_fd()) => Err(Errno::EOPNOTSUPP),
-        // CONTINUE: ENODATA, or why there is no such file.
+        // CONTINUE: ENODATA, or the errno of the lookup.
         _ => Ok(Reply::Continue),
     }
 }

@@ -1,7 +1,7 @@
-//! Access control lists that name ids which the kernel does not know: acl(5).
+//! Access control lists with ids that the user namespace does not map: acl(5).
 //!
-//! The kernel gets such a list as far as it takes it, which keeps the file's mode right; the whole
-//! list is stored as well.
+//! The kernel gets those entries of the list that it accepts, which keeps the file's mode right.
+//! The whole list is stored in an attribute of its own.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,6 +19,7 @@ use crate::owner::{Attribute, file_type};
 use crate::target::{Call, Location};
 use crate::wire::board::Step;
 
+/// The name under which the list `of` is stored.
 fn stored_name(of: &CStr) -> Name {
     match Attribute::of(of) {
         Attribute::Acl(name) => name,
@@ -26,7 +27,8 @@ fn stored_name(of: &CStr) -> Name {
     }
 }
 
-/// The list that is stored under `name` as `bytes`, as it is by now.
+/// The list that is stored under `name` as `bytes`, with the permissions that the file's present
+/// mode gives it. Returns `None` if it cannot be decoded.
 pub(super) fn shown(
     call: &Call,
     location: &Location,
@@ -36,7 +38,7 @@ pub(super) fn shown(
     let Some(list) = Acl::decode(bytes) else {
         return Ok(None);
     };
-    // A default list is no file's permissions.
+    // A default list does not depend on the mode.
     let list = if *name == stored_name(DEFAULT) {
         list
     } else {
@@ -45,7 +47,8 @@ pub(super) fn shown(
     Ok(Some(list.encode()))
 }
 
-/// setxattr(2) or removexattr(2) of the list `name`, of which some is stored under another one.
+/// Handles setxattr(2) or removexattr(2) of the list `name`, whose whole form is stored under
+/// `stored`.
 pub(super) fn change(
     call: &Call,
     location: &Location,
@@ -68,13 +71,14 @@ pub(super) fn change(
     let known = call.container.mapped_uids.first().unwrap_or(0);
     let foreign = Acl::decode(&given).and_then(|list| list.for_kernel(is_known, known));
     let stat = fstat(&file)?;
-    // What the kernel has and what is stored must be of one change.
+    // The kernel's list and the stored one must be those of one change.
     let _lock = call.container.locks.lock_file(&stat)?;
     let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
-    // A worker that was killed may have done it already, or half of it: then nothing is in the way.
+    // A worker that was killed may have made the change, or half of it: no check of the old state
+    // may fail because of that.
     let is_again = call.journal.noted() == Some(Step::Changing);
     if foreign.is_none() && !is_again && emulated.get(stored)?.is_none() {
-        // CONTINUE: the kernel takes it, or says what is wrong with it.
+        // CONTINUE: the kernel accepts the whole list, or fails with the right errno.
         return Ok(Reply::Continue);
     }
     call.ensure_waiting()?;
@@ -92,13 +96,13 @@ pub(super) fn change(
         (Change::Set, Some(list)) => sys::setxattr(path, name, &list.encode(), flags)?,
         (Change::Set, None) => sys::setxattr(path, name, &given, flags)?,
     }
-    // Only now: the kernel might have refused it.
+    // After the kernel's list, because the kernel may refuse that one.
     let whole = foreign.is_some().then_some(&given[..]);
     emulated.set_whole_list(stored, whole)?;
     Ok(Reply::Value(0))
 }
 
-/// What is kept for new files of a directory.
+/// The stored default list of a directory, which new files inherit.
 pub(in crate::syscalls) fn handed_down(
     call: &Call,
     directory: BorrowedFd,
@@ -107,8 +111,8 @@ pub(in crate::syscalls) fn handed_down(
     emulated.get(&stored_name(DEFAULT))
 }
 
-/// Keeps `list` of a new file, which the kernel has given what it knows of it: fs/posix_acl.c,
-/// posix_acl_create. The new file's mode says the rest.
+/// Stores the inherited `list` of a new file: fs/posix_acl.c, posix_acl_create. The kernel has
+/// given the file its own part of the list; the file's mode replaces the rest, see [`shown`].
 pub(in crate::syscalls) fn inherit(
     call: &Call,
     file: BorrowedFd,

@@ -35,19 +35,19 @@ pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
         return Ok(Reply::Continue);
     };
     match Attribute::of(name.as_c_str()) {
-        // CONTINUE: an attribute like any other.
+        // CONTINUE: not an emulated attribute.
         Attribute::Plain => Ok(Reply::Continue),
         Attribute::Hidden => at(call, named, hidden),
         Attribute::Nameless => at(call, named, nameless),
         Attribute::Emulated(name) => at(call, named, |call, location| {
             if is_trusted(&name) && !may_administer(call)? {
-                // CONTINUE: none for this target.
+                // CONTINUE: ENODATA (trusted.* is invisible without CAP_SYS_ADMIN).
                 return Ok(Reply::Continue);
             }
             match stored(call, location, &name) {
                 Some(value) => deliver(call, asked, &value),
                 None if is_trusted(&name) => without_trusted(call, location),
-                // CONTINUE: none.
+                // CONTINUE: no stored attribute.
                 None => Ok(Reply::Continue),
             }
         }),
@@ -58,17 +58,18 @@ pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
             };
             match list {
                 Some(list) => deliver(call, asked, &list),
-                // CONTINUE: the kernel has it all.
+                // CONTINUE: the kernel has the whole list, if there is one.
                 None => Ok(Reply::Continue),
             }
         }),
     }
 }
 
-/// What the kernel says of an attribute of users that nobody has.
+/// Answers for one of the attributes that hold emulated owners, as the kernel does for a user
+/// attribute that does not exist: the errno depends on the type of file and file system.
 fn hidden(call: &mut Call, location: &Location) -> Result<Reply, Errno> {
     let Ok(file) = call.resolve(location) else {
-        // CONTINUE: the kernel says why.
+        // CONTINUE: the kernel fails with the right errno.
         return Ok(Reply::Continue);
     };
     let path = procfs::own_fd(file.as_fd());
@@ -102,7 +103,8 @@ pub(super) fn list(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
         let has_ours = |names: &[u8]| shown(names, false).is_some();
         let names = read_carefully(call, location, attribute::names, has_ours);
         let Some(names) = names.or_else(|| names_in_side_store(call, location)) else {
-            // CONTINUE: nothing to hide, and nothing to add; or the kernel says why.
+            // CONTINUE: nothing to hide and nothing to add, or the kernel fails with the right
+            // errno.
             return Ok(Reply::Continue);
         };
         let list = shown(&names, may_administer(call)?).unwrap_or(names);
@@ -110,7 +112,7 @@ pub(super) fn list(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
     })
 }
 
-/// All names of a file of which the side store has some.
+/// All names of a file that has attributes in the side store; `None` if it has none there.
 fn names_in_side_store(call: &Call, location: &Location) -> Option<Vec<u8>> {
     let (file, stat) = resolve_in_side_store(call, location)?;
     let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
@@ -124,10 +126,11 @@ fn names_in_side_store(call: &Call, location: &Location) -> Option<Vec<u8>> {
     Some(all)
 }
 
-/// Asks something of the file that is named, by its name first: mostly there is nothing to be had.
+/// Reads from the file at `location` by `ask`, if the result `is_wanted`.
 ///
-/// What is had is read again from the file itself. By a name alone a worker could be led through
-/// links of its own in procfs.
+/// The first read is by name: mostly it shows in one system call that there is nothing. A wanted
+/// result is read again from the resolved file, because a name alone could lead a worker through
+/// its own links in procfs.
 fn read_carefully(
     call: &mut Call,
     location: &Location,
@@ -144,7 +147,7 @@ fn read_carefully(
     is_wanted(&value).then_some(value)
 }
 
-/// What is kept under `name` of what is named.
+/// The stored attribute `name` of the file at `location`.
 pub(super) fn stored(call: &mut Call, location: &Location, name: &Name) -> Option<Vec<u8>> {
     let ask = |path: &CStr, follow| attribute::value(path, name.as_c_str(), follow);
     if let Some(value) = read_carefully(call, location, ask, |_| true) {
@@ -155,6 +158,7 @@ pub(super) fn stored(call: &mut Call, location: &Location, name: &Name) -> Optio
     emulated.get(name).ok().flatten()
 }
 
+/// Answers with a value: with no room, only with its length (getxattr(2)).
 fn deliver(call: &Call, asked: &Asked, value: &[u8]) -> Result<Reply, Errno> {
     let room = usize::try_from(asked.size).unwrap_or(usize::MAX);
     if room > 0 {

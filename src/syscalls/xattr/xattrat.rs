@@ -1,5 +1,5 @@
-//! getxattrat(2), listxattrat(2), setxattrat(2), removexattrat(2) (Linux 6.13): what xattr(7) has
-//! with a directory to start at.
+//! getxattrat(2), listxattrat(2), setxattrat(2), removexattrat(2) (Linux 6.13): the calls of
+//! xattr(7) with a dirfd and flags.
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -11,7 +11,7 @@ use crate::linux::seccomp::Reply;
 use crate::syscalls::permission::FileArgument;
 use crate::target::Call;
 
-/// The file that the first three arguments name; `None` for flags that there are none of.
+/// The file that the first three arguments name; `None` if a flag is unknown.
 fn named(call: &Call) -> Option<FileArgument> {
     let flags = AtFlags::from_bits_retain(call.int(2));
     if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
@@ -30,7 +30,7 @@ fn named(call: &Call) -> Option<FileArgument> {
     })
 }
 
-/// What stands in `struct xattr_args`; `None` if the kernel says what is wrong with it.
+/// Reads `struct xattr_args`; `None` if that fails, or if the kernel refuses it.
 fn asked(call: &Call) -> Option<Asked> {
     /// struct xattr_args: the value's address, its size, flags.
     const KNOWN: usize = 16;
