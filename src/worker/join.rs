@@ -1,8 +1,7 @@
 //! How a worker joins its container: user namespace, mount namespace, root directory.
 //!
-//! Only inside the container's user namespace does a worker hold CAP_DAC_OVERRIDE over the user's
-//! own files, and only inside its mount namespace do absolute paths mean what they mean to the
-//! targets.
+//! Only in the container's user namespace does a worker have CAP_DAC_OVERRIDE over the user's own
+//! files, and only in its mount namespace do absolute paths lead to the same files as for targets.
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,9 +26,9 @@ use crate::store::Layers;
 use crate::target::{PROCFS, View};
 use crate::wire::ask::Namespaces;
 
-/// What a worker uses of its capabilities in the container's user namespace. The others stay
-/// permitted and idle: a mount(2) wants CAP_SYS_ADMIN, and what a target finds in procfs is looked
-/// up with the target's own.
+/// The effective capabilities of a worker in the container's user namespace. The others are only
+/// permitted, and raised where they are needed: CAP_SYS_ADMIN for mount(2), and for lookups in
+/// procfs those that the target has.
 const EFFECTIVE: u64 = capability::CHOWN
     | capability::DAC_OVERRIDE
     | capability::DAC_READ_SEARCH
@@ -45,17 +44,17 @@ const EFFECTIVE: u64 = capability::CHOWN
 #[derive(Debug)]
 pub(super) enum Join {
     Done(View),
-    /// The target cannot be looked into yet: runtimes are non-dumpable before exec.
+    /// The target cannot be inspected yet: runtimes are not dumpable before exec.
     NotYet,
-    /// It needs no emulation, or none can be had.
+    /// The target needs no emulation, or emulation is impossible.
     Never,
-    /// This process lacks something just now: to be tried again.
+    /// This process lacks a resource at the moment: try again.
     Short(Errno),
-    /// The same, but it may have gone half-way.
+    /// The same, but this process may have entered some of the namespaces.
     Failed(Errno),
 }
 
-/// Joins the container of the notification's target, if that can be done now.
+/// Joins the container of the notification's target, if that is possible now.
 pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     let doors = match Doors::open(notification.pid) {
         Ok(doors) => doors,
@@ -67,34 +66,36 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     };
     let namespaces = doors.namespaces(notification.pid);
     let has_one_id = maps_one_id(notification.pid);
-    // Everything above was found by the pid: only now is it certain whose it is.
+    // Everything above was found by pid, which may have been recycled. If the notification still
+    // waits, the pid was the target's all the time.
     if !server.listener.is_waiting(notification.id) {
         return Join::NotYet;
     }
-    // The real root's runtime may map many ids, and gives up the host's uid 0 by setuid(2): faked,
-    // the container would keep it.
+    // A runtime of the real root may map many ids and give up the host's uid 0 with setuid(2). If
+    // that were emulated, the container would keep uid 0.
     if Uid::effective().is_root() && !has_one_id {
         return Join::Never;
     }
     match doors.lead_to_mapped_ids(notification.pid) {
         Ok(true) => {}
-        // Whoever joined now would be nobody for good.
+        // Without maps this process would have the overflow id (65534), and take it for the ids
+        // that all processes of the container start with.
         Ok(false) => return Join::NotYet,
         Err(errno) if is_shortage(errno) => return Join::Short(errno),
-        Err(errno) => debug!(pid = notification.pid, %errno, "cannot look at the maps of ids"),
+        Err(errno) => debug!(pid = notification.pid, %errno, "cannot read uid_map and gid_map"),
     }
-    // In our own user namespace nothing is emulated, but where it is one that a runtime front was
-    // called in.
+    // Targets in this process's own user namespace need no emulation, except in a namespace with
+    // one id, where podman has called the runtime front.
     if doors.leads_elsewhere() == Ok(false) && !rules_one_id() {
         return Join::Never;
     }
     server.container.shares_mounts =
         is_own_namespace(doors.mount.as_fd(), "ns/mnt").unwrap_or_default();
-    // By paths of the host's.
+    // Before joining: the options of an overlay mount name its layers by paths of the host.
     server.container.owners.layers = Layers::of(notification.pid);
     let host_procfs = server.container.host_procfs.as_fd();
     let entered = doors.enter(host_procfs).and_then(|()| {
-        // Ours now, and not the target's, which may live in a namespace below.
+        // The maps of the namespace just joined, not the target's, which may be in one below it.
         server.container.mapped_uids = IdMaps::of("self")?.uids;
         server.container.identities.initial.uid = Ids::all(own_id(Uid::effective().as_raw())?);
         server.container.identities.initial.gid = Ids::all(own_id(Gid::effective().as_raw())?);
@@ -115,7 +116,10 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         }
         Err(errno) if is_shortage(errno) => Join::Failed(errno),
         Err(errno) => {
-            warn!(pid = notification.pid, %errno, "cannot join the container: its calls go to the kernel");
+            warn!(
+                pid = notification.pid, %errno,
+                "cannot join the container: its calls go to the kernel"
+            );
             server.container.user_namespace = None;
             Join::Never
         }
@@ -142,12 +146,13 @@ impl Doors {
         })
     }
 
-    /// Whether the target lives in another user namespace than this process.
+    /// Whether the target is in another user namespace than this process.
     fn leads_elsewhere(&self) -> Result<bool, Errno> {
         Ok(!is_own_namespace(self.user.as_fd(), "ns/user")?)
     }
 
-    /// For those who ask which processes are in the container.
+    /// The inode numbers of the target's namespaces, by which `subuidless status` finds the
+    /// processes of the container.
     fn namespaces(&self, pid: u32) -> Namespaces {
         let inode = |fd: BorrowedFd| fstat(fd).map_or(0, |namespace| namespace.st_ino);
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -159,8 +164,9 @@ impl Doors {
         }
     }
 
-    /// The user namespace that is entered, if it is not the target's own: a target may be in one
-    /// below the one that its mounts belong to, which rules both.
+    /// The user namespace that owns the target's mount namespace. It is the one to enter: the
+    /// target's own may be below it. Returns `None` if the target shares this process's mount
+    /// namespace; then the target's user namespace is entered.
     fn upper(&self) -> Result<Option<OwnedFd>, Errno> {
         match is_own_namespace(self.mount.as_fd(), "ns/mnt")? {
             true => Ok(None),
@@ -168,13 +174,14 @@ impl Doors {
         }
     }
 
-    /// Whether ids are mapped in the namespace that is entered.
+    /// Whether the maps of the namespace to enter are written.
     fn lead_to_mapped_ids(&self, pid: u32) -> Result<bool, Errno> {
         let identity = |fd: BorrowedFd| fstat(fd).map(|found| (found.st_dev, found.st_ino));
         if let Some(upper) = self.upper()?
             && identity(upper.as_fd())? != identity(self.user.as_fd())?
         {
-            // Only who is mapped in it can have made another one below.
+            // kernel/user_namespace.c, create_user_ns: only a process whose ids are mapped there
+            // can have created the target's namespace below it.
             return Ok(true);
         }
         Ok(IdMaps::of(pid)?.are_written())
@@ -188,16 +195,16 @@ impl Doors {
                 setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
             }
         }
-        // Joining a mount namespace moves both the root and the working directory.
+        // setns(CLONE_NEWNS) changes both the root and the working directory.
         nix::unistd::fchdir(host_procfs)?;
         nix::unistd::chroot(&procfs::own_fd(self.root.as_fd()))?;
-        // Changed credentials may have reset it.
+        // kernel/cred.c, commit_creds: a gain of capabilities may have changed the flag.
         nix::sys::prctl::set_dumpable(false)?;
         sys::set_capabilities(EFFECTIVE, sys::capabilities(0)?.permitted)
     }
 }
 
-/// setns(2) refuses to enter the namespace that one is in.
+/// Enters the namespace, unless this process is in it already, which setns(2) refuses (EINVAL).
 fn enter_user_namespace(namespace: BorrowedFd) -> Result<(), Errno> {
     if is_own_namespace(namespace, "ns/user")? {
         return Ok(());
@@ -205,9 +212,8 @@ fn enter_user_namespace(namespace: BorrowedFd) -> Result<(), Errno> {
     setns(namespace, CloneFlags::CLONE_NEWUSER)
 }
 
-/// Whether this process is root of a user namespace with one mapped id, as podman makes one for all
-/// containers of a user without a range: a daemon that was started in there serves containers that
-/// live in there, too.
+/// Whether this process is root of a user namespace with one mapped id. Podman creates one for all
+/// containers of a user without a range; a daemon that was started in it serves containers in it.
 pub(super) fn rules_one_id() -> bool {
     Uid::effective().is_root() && maps_one_id("self")
 }
@@ -226,13 +232,14 @@ fn is_own_namespace(namespace: BorrowedFd, name: &str) -> Result<bool, Errno> {
     Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
 }
 
-/// What the host user's id is called in the container.
+/// The id, as an emulated one. EOVERFLOW for −1.
 fn own_id<T: Id>(id: u32) -> Result<T, Errno> {
     T::new(id).ok_or(Errno::EOVERFLOW)
 }
 
-/// Whether any procfs that is mounted in the container may show this process, which must then not
-/// be led through its own links: unless it is seen not to. What covers one may be taken away later.
+/// Whether a procfs that is mounted in the container may show this process. Then paths of targets
+/// could lead through its own links, which must not happen. A mount that is covered by another one
+/// counts as showing it, because the cover may be removed later.
 fn shows_worker(mounts: &Mounts) -> bool {
     let mut procfs = mounts.iter().filter(|mount| mount.kind == "proc");
     procfs.any(|mount| hides_worker(mount.id, &mount.point()) != Ok(true))
@@ -243,7 +250,7 @@ fn hides_worker(mount: u64, point: &Path) -> Result<bool, Errno> {
     let root = openat(PROCFS, point, flags, Mode::empty())?;
     let found = sys::statx(root.as_fd(), c"", libc::AT_EMPTY_PATH, libc::STATX_MNT_ID)?;
     let is_there = faccessat(&root, "self", AccessFlags::F_OK, AtFlags::empty());
-    // A single file of procfs may be mounted, too.
+    // ENOTDIR: a single file of procfs may be bind-mounted.
     let is_hidden = matches!(is_there, Err(Errno::ENOENT | Errno::ENOTDIR));
     Ok(found.stx_mnt_id == mount && is_hidden)
 }

@@ -1,8 +1,9 @@
-//! A worker's link to its daemon: takes over from it, notices its end, and finds the next one.
+//! A worker's connection to its daemon: takes over the container, notices the daemon's exit, and
+//! finds the next daemon.
 //!
 //! The daemon may be restarted while containers run. A worker without a daemon serves as before,
-//! but nobody would replace it; so it looks for a new daemon on the same socket and hands its
-//! container over, to be watched again.
+//! but no daemon would replace it if it died. So it searches for a new daemon on the same socket
+//! and hands its container over.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -34,22 +35,22 @@ use crate::wire::board::Board;
 use crate::wire::handover::{FDS, Handover, LONGEST, ProcessUser};
 use crate::wire::message::Message;
 
-/// Between two searches for a new daemon, at first and later.
+/// The time between two searches for a new daemon: at first, and later.
 const FIRST_PERIOD: Duration = Duration::from_millis(50);
 const SEARCH_PERIOD: Duration = Duration::from_secs(1);
-/// How long the first time is: whoever starts daemons anew does so at once.
+/// How long "at first" is: a service manager restarts a daemon immediately.
 const AT_FIRST: Duration = Duration::from_secs(5);
 
 const WHAT: &str = "taking over from the daemon (a worker is started by `subuidless serve` only)";
 
-/// What a daemon hands over.
+/// What a daemon hands over to a worker.
 #[derive(Debug)]
 pub(super) struct TakenOver {
     pub(super) listener: ListenerFd,
     pub(super) board: Board,
     pub(super) locks: Locks,
     pub(super) identities: Table,
-    /// Whom the runtime's process is to be.
+    /// The intended user of the process that the runtime starts.
     pub(super) user: Option<ProcessUser>,
 }
 
@@ -59,16 +60,17 @@ pub(super) struct Link {
     daemon: Option<UnixStream>,
     /// The container's name.
     pub(super) container: String,
-    /// The daemon's own words, to be said to the next one.
+    /// The daemon's encoded handover, to be sent to the next one.
     message: Vec<u8>,
-    /// The container's shared memory as it came: nothing is ever locked through this open file
-    /// description, which outlives us in the daemon.
+    /// The container's shared memory as received. No lock is ever taken through this open file
+    /// description: the daemon has it, too, so the lock would outlive this process.
     shared: OwnedFd,
+    /// The time of the last search for a daemon.
     searched: Option<Instant>,
-    /// When the last one ended.
+    /// The time when the last daemon exited.
     lost: Option<Instant>,
-    /// Where the next one will listen; the directory is held open, since the container's root will
-    /// be ours.
+    /// The directory and name of the control socket. The directory is held open, because a path
+    /// would lead into the container's root once this process has joined.
     socket: Option<(OwnedFd, OsString)>,
 }
 
@@ -108,14 +110,14 @@ impl Link {
         Ok((link, taken_over))
     }
 
-    /// What the daemon has said since the last time, without waiting for it: who wants to watch.
+    /// Receives the daemon's pending orders, each with the pipe of a tracer. Never waits.
     pub(super) fn orders(&self) -> Vec<(Filter, OwnedFd)> {
         let Some(daemon) = &self.daemon else {
             return Vec::new();
         };
         let mut orders = Vec::new();
         let mut message = vec![0; 16 * 1024];
-        // What comes with an fd is read apart from what comes behind it (unix(7)).
+        // A read ends after the data that an fd came with (unix(7)): one order each.
         while let Ok((length, mut pipe)) = sys::receive(daemon, &mut message, 1)
             && length > 0
         {
@@ -126,12 +128,12 @@ impl Link {
         orders
     }
 
-    /// Hangs up when the daemon ends.
+    /// The connection, which hangs up when the daemon exits; `None` while there is no daemon.
     pub(super) fn daemon(&self) -> Option<BorrowedFd<'_>> {
         self.daemon.as_ref().map(UnixStream::as_fd)
     }
 
-    /// Whether the daemon has ended.
+    /// Whether the daemon has exited.
     pub(super) fn has_ended(&self) -> bool {
         let Some(daemon) = &self.daemon else {
             return true;
@@ -144,23 +146,23 @@ impl Link {
                 .is_some_and(|events| events.intersects(ends))
     }
 
-    /// The daemon has ended.
+    /// Closes the connection, because the daemon has exited.
     pub(super) fn lose(&mut self) {
         info!("the daemon has ended: serving without one");
         self.daemon = None;
         self.lost = Some(Instant::now());
     }
 
-    /// How long it pays to wait before the next look for a daemon, if it pays to look at all.
+    /// The time between two searches for a daemon. Returns `None` if there is a daemon, or no known
+    /// socket to search on.
     pub(super) fn search_period(&self) -> Option<Duration> {
         let is_searching = self.daemon.is_none() && self.socket.is_some();
         let is_new = self.lost.is_some_and(|lost| lost.elapsed() < AT_FIRST);
         is_searching.then_some(if is_new { FIRST_PERIOD } else { SEARCH_PERIOD })
     }
 
-    /// Hands the container to the daemon that listens now, if there is one.
-    ///
-    /// Looks once in a period at the most, however often it is called.
+    /// Hands the container to the daemon that listens now, if there is one. Tries at most once in
+    /// a [period](Self::search_period), however often it is called.
     pub(super) fn search(&mut self, listener: &ListenerFd, board: &Board) {
         let Some(period) = self.search_period() else {
             return;
@@ -185,8 +187,8 @@ impl Link {
     }
 }
 
-/// The daemon's message, what it says and what came with it. One that is not understood is an
-/// error: without it nobody could say whose the container's process is to be.
+/// Receives the daemon's message: its bytes, the decoded handover, and the file descriptors. A
+/// message that cannot be decoded is an error: it contains the user of the container's process.
 fn receive(daemon: &UnixStream) -> io::Result<(Vec<u8>, Handover, Vec<OwnedFd>)> {
     let mut message = Vec::new();
     let mut received = Vec::new();
@@ -195,7 +197,7 @@ fn receive(daemon: &UnixStream) -> io::Result<(Vec<u8>, Handover, Vec<OwnedFd>)>
         let (length, fds) = sys::receive(daemon, &mut chunk, FDS + 1)?;
         received.extend(fds);
         message.extend_from_slice(&chunk[..length]);
-        // JSON ends with this byte, and strings in it may have it, too.
+        // Only this byte can complete the message, but a string in it may contain it, too.
         if message.ends_with(b"}")
             && let Some(handover) = Handover::parse(&message)
         {
@@ -217,16 +219,18 @@ fn hand_over(
     message: &[u8],
     fds: &[RawFd; FDS],
 ) -> io::Result<UnixStream> {
-    // The working directory is the host's procfs, whatever the root is.
+    // `self/fd/N`: the working directory is the host's procfs, whatever the root is. This path
+    // also fits into sun_path, however long the directory's own path is.
     let directory = procfs::own_fd(directory.as_fd());
     let path = Path::new(std::ffi::OsStr::from_bytes(directory.as_c_str().to_bytes())).join(name);
     let daemon = sys::connect_unix(&path)?;
-    // In a directory that others may write to, it could be anybody: the fds are for our own user
-    // only.
+    // If other users can write to the directory, one of them may listen there: only this user may
+    // get the file descriptors.
     if getsockopt(&daemon, PeerCredentials)?.uid() != Uid::effective().as_raw() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    // A new connection has room for nearly every message.
+    // Blocking, with a time limit: the send buffer of a new connection has room for nearly every
+    // message.
     daemon.set_nonblocking(false)?;
     daemon.set_write_timeout(Some(SEARCH_PERIOD))?;
     let sent = daemon.send_with_fd(message, fds)?;
@@ -235,7 +239,7 @@ fn hand_over(
     Ok(daemon)
 }
 
-/// The socket's directory, held open, and its name in there.
+/// Opens the socket's directory; returns it and the socket's name in it.
 fn hold(socket: &Path) -> Option<(OwnedFd, OsString)> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let directory: Result<OwnedFd, Errno> = open(socket.parent()?, flags, Mode::empty());

@@ -1,11 +1,10 @@
 //! The worker: serves the calls of one seccomp listener.
 //!
-//! A process of its own, because joining a user namespace takes a single-threaded caller, and so
-//! that one container's hang or crash stays its own. It is started by the daemon with a socket as
-//! its standard input, on which the listener, the [board](crate::wire::board) and the memory that its
-//! container's workers share arrive. Once it has joined a container, the file system around it
-//! belongs to that container: it never executes a program, loads a library, uses NSS or reads
-//! configuration again.
+//! A process of its own, because setns(CLONE_NEWUSER) needs a single-threaded caller, and so that a
+//! hang or crash affects one container only. The daemon starts it with a socket as standard input,
+//! which brings the listener, the [board](crate::wire::board) and the memory that the container's
+//! workers share. Once it has joined a container, all paths lead into that container's files: from
+//! then on it never executes a program, loads a library, uses NSS or reads configuration.
 
 mod join;
 mod link;
@@ -42,10 +41,10 @@ use link::{Link, TakenOver};
 use serve::Server;
 use trace::Tracers;
 
-/// Before what this process or the machine lacks is asked for again.
+/// The time before the next attempt when this process or the machine lacks a resource.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Serves until the last target has ended.
+/// Serves until the last target has exited.
 pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     isolate()?;
@@ -69,15 +68,15 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
         locks.share_files(recent);
     }
     let side = open_side_store(setup.recent.as_deref(), setup.lasting.as_deref());
-    // Until the container is joined, and it is known what the host user's ids are called in it.
+    // Preliminary: joining tells which ids the host user has in the container.
     let groups = identities.initial_groups();
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
     let identities = Identities::new(identities, initial);
     let mut container = Container::new(host_procfs, Owners::new(side), identities, locks);
     if let Some(user) = user {
         let user = credentials(&user).ok_or_else(|| Error::Io {
-            what: "making the container's process its user",
-            source: std::io::Error::other(format!("{user:?} has an id that is none")),
+            what: "setting the user of the container's process",
+            source: std::io::Error::other(format!("{user:?} contains the id -1")),
         })?;
         container.expect_user(user, board.user_steps());
     }
@@ -90,16 +89,16 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     pool::run(Arc::new(server), start, link)
 }
 
-/// That this process serves the container, and no other one.
+/// The exclusive right to serve the container.
 enum Charge {
     Taken(Claim),
-    /// Of one that was killed, and hangs in a call.
+    /// The previous worker was killed, but hangs in a system call and still holds the lock.
     Missing(Claim),
 }
 
 impl Charge {
-    /// Sees to it that the lock is this process's in the end. To be called when no namespace is
-    /// joined any more: until then there must be no other thread.
+    /// Takes a missing lock as soon as its holder is gone. The caller must have joined its
+    /// namespaces: setns(CLONE_NEWUSER) fails if there is another thread.
     fn take_later(self) {
         const PAUSE: Duration = Duration::from_secs(1);
         let hold = |claim| std::mem::forget::<Claim>(claim);
@@ -119,8 +118,8 @@ impl Charge {
     }
 }
 
-/// Makes sure that no other worker serves the container; `None`: one does, which is not the
-/// daemon's.
+/// Makes sure that no other worker serves the container. Returns `None` if another one does and the
+/// daemon of this one has exited: then this worker is not needed.
 fn take_charge(board: &Board, link: &Link) -> Result<Option<Charge>, Error> {
     const ATTEMPTS: u32 = 200;
     const WHAT: &str = "taking charge of the container";
@@ -131,6 +130,10 @@ fn take_charge(board: &Board, link: &Link) -> Result<Option<Charge>, Error> {
             board.set_worker(own);
             return Ok(Some(Charge::Taken(claim)));
         }
+        // A killed worker holds the lock until its last thread is gone, which a hanging call (FUSE)
+        // may prevent for ever; but it answers no more calls.
+        // A killed worker holds the lock until its last thread is gone, which a hanging call (FUSE)
+        // may prevent for ever; but it answers no more calls.
         if procfs::is_dying(board.worker()) {
             board.set_worker(own);
             return Ok(Some(Charge::Missing(claim)));
@@ -143,7 +146,7 @@ fn take_charge(board: &Board, link: &Link) -> Result<Option<Charge>, Error> {
     Err(Error::doing(WHAT, Errno::EBUSY))
 }
 
-/// `None` for ids that are none.
+/// Returns `None` if an id is −1.
 fn credentials(user: &ProcessUser) -> Option<Credentials> {
     let gids = user.additional_gids.iter();
     let gids = gids.map(|gid| EmulatedGid::new(*gid));
@@ -154,18 +157,18 @@ fn credentials(user: &ProcessUser) -> Option<Credentials> {
     ))
 }
 
-/// Out of the daemon's session, so that a Ctrl-C there does not end containers, and out of reach of
-/// ptrace(2).
+/// Leaves the daemon's session, so that a Ctrl-C there does not end containers, and forbids
+/// ptrace(2) of this process.
 fn isolate() -> Result<(), Error> {
-    // EPERM: leads a group already, as when it was started by hand.
+    // EPERM: already the leader of a process group, for instance when started by hand.
     let _ = nix::unistd::setsid();
     sys::ignore_termination();
     nix::sys::prctl::set_dumpable(false).doing("prctl(PR_SET_DUMPABLE)")?;
     nix::sys::prctl::set_no_new_privs().doing("prctl(PR_SET_NO_NEW_PRIVS)")
 }
 
-/// The procfs in which notifications' pids mean their targets becomes the working directory (see
-/// `crate::linux::procfs`).
+/// Changes the working directory to the host's procfs, in which the pids of notifications name
+/// their targets (see `crate::linux::procfs`).
 fn enter_procfs() -> Result<OwnedFd, Error> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let procfs = open(c"/proc", flags, Mode::empty())
@@ -173,10 +176,10 @@ fn enter_procfs() -> Result<OwnedFd, Error> {
     procfs.doing("opening /proc")
 }
 
-/// Serves alone, one call after the other, until a target is one of a container that can be joined.
+/// Serves in one thread, one call after the other, until a target's container can be joined.
 ///
-/// The result is the slot of the call that is still to be answered, and what was joined; `None`
-/// when all targets have ended.
+/// Returns the slot of the call that is still to be answered, and the view that was joined; `None`
+/// when all targets have exited.
 fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<Start>, Error> {
     let mut left_over: Vec<usize> = server
         .board
@@ -186,7 +189,7 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<Start>, E
     if !left_over.is_empty() {
         debug!(
             calls = left_over.len(),
-            "taking up calls that a dead worker left"
+            "answering calls that a dead worker left"
         );
     }
     server.board.use_slot(0);
@@ -219,7 +222,8 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<Start>, E
                     view,
                 }));
             }
-            // A daemon of the real root has containers in which the kernel knows more ids than one.
+            // The real root's containers may have several mapped ids, which setuid(2) and the like
+            // really change.
             Join::NotYet => {
                 let emulates = !Uid::effective().is_root() || rules_one_id;
                 server.serve_unjoined(slot, &notification, &mut thread, emulates);
@@ -233,7 +237,7 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<Start>, E
                 std::thread::sleep(PAUSE);
                 continue;
             }
-            // The next worker tries again: this one may have gone half-way.
+            // This process may be in some of the namespaces only: the next worker starts afresh.
             Join::Failed(errno) => {
                 return Err(Error::doing("joining the container", errno));
             }
@@ -242,23 +246,25 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<Start>, E
     }
 }
 
-/// Where service begins.
+/// The state in which the service threads begin.
 #[derive(Debug)]
 struct Start {
     /// The call that made the worker join.
     slot: usize,
-    /// Calls that a dead worker left, that one perhaps among them.
+    /// Calls that a dead worker left; may include `slot`.
     left_over: Vec<usize>,
     view: View,
 }
 
-/// Waits for a call; `false`: the last target has ended. Before Linux 6.11 only POLLHUP tells.
+/// Waits for a call. Returns `false` when the last target has exited: before Linux 6.11 only
+/// POLLHUP tells, while RECV keeps waiting.
 ///
-/// A container may be idle for long, and its daemon end meanwhile.
+/// Also searches for a new daemon if the daemon exits meanwhile.
 fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
     loop {
         let timeout = timeout(link.search_period());
-        // A fed worker's calls come from elsewhere than their end.
+        // The calls of a fed worker come from the feed; only the listener tells when its targets
+        // have exited.
         let mut fds = vec![
             PollFd::new(server.listener.queue(), PollFlags::POLLIN),
             PollFd::new(server.listener.as_fd(), PollFlags::empty()),
@@ -282,7 +288,7 @@ fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
             return Ok(false);
         }
         if has_ended(2) && server.listener.is_fed() {
-            // It was the one who received.
+            // The daemon received the notifications: no more will come.
             return Ok(false);
         }
         if has_ended(2) {
@@ -292,7 +298,7 @@ fn wait_for_call(server: &Server, link: &mut Link) -> Result<bool, Error> {
     }
 }
 
-/// For poll(2); `None`: for ever.
+/// The timeout for poll(2); `None` waits forever.
 fn timeout(period: Option<Duration>) -> PollTimeout {
     period.map_or(PollTimeout::NONE, |period| {
         PollTimeout::try_from(period).unwrap_or(PollTimeout::MAX)

@@ -1,17 +1,18 @@
 //! The service threads of a worker.
 //!
-//! Parking several threads in RECV is the wrong way: each notification wakes them all. So one
-//! thread, the *receiver*, waits there, and the main thread watches it every few milliseconds while
-//! there is work, asleep otherwise: when calls keep waiting, it starts a helper, which leaves again
-//! once it finds nothing pending; when the receiver is stuck in a call (FUSE, a slow disk), another
-//! one takes over its role. The main thread also ends the worker when the last target has ended.
+//! Each notification wakes all threads that wait in RECV (Linux 6.6, recv_wait_event). So one thread
+//! waits there, the *receiver*. While there is work, the main thread checks on it every
+//! few milliseconds; otherwise it sleeps. When calls keep waiting, it starts a helper, which exits
+//! once it finds nothing pending. When the receiver is stuck in a call (FUSE, a slow disk), another
+//! thread takes over its role. The main thread also ends the worker when the last target has
+//! exited.
 //!
-//! The loop blocks in RECV; tokio does not drive it. Measured on the built product in one run
-//! (Linux 6.18, 2 cores, least of four rounds of 8,000 calls): statx of an absolute path 10.4 µs so
-//! and 13.1 µs with tokio's `AsyncFd`, fstat of an fd 10.9 and 14.7 µs, where a supervisor that
+//! The loop blocks in RECV instead of using tokio. Measured on the built product in one run (Linux
+//! 6.18, 2 cores, least of four rounds of 8,000 calls): statx of an absolute path takes 10.4 µs
+//! this way and 13.1 µs with tokio's `AsyncFd`, fstat of an fd 10.9 and 14.7 µs; a supervisor that
 //! does nothing takes 6.7 and 5.2 µs. RECV has no non-blocking form and tokio's epoll is
-//! edge-triggered, so each call pays for an epoll_wait and a poll(2) more: 25 to 35 %, where 10 %
-//! would have been fine.
+//! edge-triggered, so each call costs an additional epoll_wait and poll(2): 25 to 35 %, where 10 %
+//! was the limit.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -35,29 +36,31 @@ use crate::log;
 use crate::target::{ThreadState, View};
 use crate::wire::board::SLOTS;
 
-/// Between two looks at the threads, in milliseconds.
+/// The time between two checks of the threads, in milliseconds.
 const PERIOD: u16 = 4;
-/// Looks without any call after which the watch goes to sleep.
+/// After this many checks without any call the main thread goes to sleep.
 const IDLE_LOOKS: u32 = 8;
-/// For how many calls between two looks the receiving thread checks whether they were waiting while
-/// it served another one.
+/// The number of calls between two checks for which the receiver tests whether they had to wait
+/// while it served another one.
 const SAMPLES: u32 = 16;
-/// So many that were call for a helper.
+/// If this many of the samples had to wait, the main thread starts a helper.
 const PRESSED_SAMPLES: u32 = 8;
-/// How well disposed a new helper is to stay, and the most it can become.
+/// The highest patience of a helper, which starts with half of it. It rises by one with each call
+/// that had to wait and falls by two with each other call; at zero the helper exits.
 const PATIENCE: u32 = 32;
-/// Handlers keep nothing large on the stack; LMDB needs some tens of KiB.
+/// The stack size of a service thread, in bytes. Handlers have no large locals; LMDB needs some
+/// tens of KiB.
 const STACK: usize = 256 * 1024;
-/// Descriptors that a thread may have open while it serves a call; what it takes to join and to be
-/// watched comes before.
+/// The most file descriptors that a thread has open while it serves a call.
 const FDS_PER_CALL: u64 = 4;
+/// The number of file descriptors reserved for everything else: the container, tracers.
 const OTHER_FDS: u64 = 256;
 
-/// Starts service and watches over it until the last target has ended.
+/// Starts the service threads and watches them until the last target has exited.
 pub(super) fn run(server: Arc<Server>, start: Start, link: Link) -> Result<(), Error> {
     let mut left_over = start.left_over;
     left_over.retain(|slot| *slot != start.slot);
-    // From the end on: the first one receives whatever comes next.
+    // `watch` pops from the end: the thread of this slot starts first, and becomes the receiver.
     left_over.push(start.slot);
     let pool = Arc::new(Pool::new(server, start.view, &left_over).doing(WHAT)?);
     pool.receiver.store(start.slot, Ordering::Relaxed);
@@ -69,22 +72,24 @@ const WHAT: &str = "preparing the service threads";
 struct Pool {
     server: Arc<Server>,
     view: View,
-    /// The slot of the thread that receives whatever comes.
+    /// The slot of the receiver's thread.
     receiver: AtomicUsize,
-    /// For each slot a number that is odd while its thread handles a call, and grows.
+    /// A growing number for each slot, which is odd while its thread handles a call.
     progress: Progress,
     free_slots: Mutex<FreeSlots>,
-    /// Samples that are still to be taken, and calls among them that had to wait.
+    /// The number of samples still to be taken before the next check.
     samples_left: AtomicU32,
+    /// The number of sampled calls that had to wait.
     samples_waited: AtomicU32,
     spawn_failure_reported: AtomicBool,
+    /// Whether the main thread sleeps until something wakes it.
     watch_sleeps: AtomicBool,
     wake_watch: EventFd,
-    /// Receiving failed for good: the daemon starts another worker.
+    /// A service thread failed: this process ends, and the daemon starts another worker.
     broken: AtomicBool,
 }
 
-/// A number for each slot, in pieces that are made when they are needed.
+/// A number for each slot, in pieces that are allocated on first use.
 struct Progress([OnceLock<Box<[AtomicU64; Self::PIECE]>>; SLOTS / Progress::PIECE]);
 
 impl Progress {
@@ -101,13 +106,13 @@ impl Progress {
     }
 }
 
-/// Slots without a thread, the lower ones first: what is high up was never used, and takes no
-/// memory.
+/// Slots without a thread. Lower ones are taken first: a slot that was never used takes no memory.
 #[derive(Debug)]
 struct FreeSlots {
     returned: Vec<usize>,
-    /// From here on none has been used by this worker, nor by one before it.
+    /// The first slot that neither this worker nor an earlier one has used; nor the ones after it.
     fresh: usize,
+    /// The number of slots that may be used.
     most: usize,
 }
 
@@ -131,8 +136,8 @@ impl FreeSlots {
     }
 }
 
-/// As many calls at a time as there are slots and descriptors for: a handler must not run out of
-/// these.
+/// The number of calls that may be served at the same time: limited by the slots, and by file
+/// descriptors, of which no handler may run out.
 fn most_at_once() -> usize {
     let fds = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let calls = fds.saturating_sub(OTHER_FDS) / FDS_PER_CALL;
@@ -140,7 +145,7 @@ fn most_at_once() -> usize {
 }
 
 impl Pool {
-    /// The slots that are `taken` hold calls.
+    /// The slots in `taken` hold calls of a dead worker, or the one that made this worker join.
     fn new(server: Arc<Server>, view: View, taken: &[usize]) -> Result<Self, Errno> {
         Ok(Self {
             server,
@@ -167,7 +172,7 @@ impl Pool {
         self.progress.of(slot).load(Ordering::Relaxed)
     }
 
-    /// Only the slot's own thread writes here.
+    /// Called by the slot's own thread only, so load and store need not be one atomic operation.
     fn advance(&self, slot: usize) {
         let progress = self.progress(slot);
         self.progress
@@ -175,19 +180,21 @@ impl Pool {
             .store(progress + 1, Ordering::Relaxed);
     }
 
+    /// Wakes the main thread if it sleeps.
     fn wake_watch(&self) {
+        // Pairs with the fence in `watch`: the caller has advanced its progress before.
         fence(Ordering::SeqCst);
         if self.watch_sleeps.load(Ordering::Relaxed)
             && self.watch_sleeps.swap(false, Ordering::Relaxed)
         {
-            // Full only if it has been woken 2^64 times.
+            // EAGAIN only if the counter would exceed 2^64 − 2.
             let _ = self.wake_watch.write(1);
         }
     }
 
-    /// The life of a service thread.
+    /// The body of a service thread. `take_up`: the slot contains a call to be answered first.
     fn serve(&self, slot: usize, take_up: bool) -> Result<(), Errno> {
-        // A root directory and a working directory of its own.
+        // The thread needs a root directory of its own (see `crate::target::View`).
         while let Err(errno) = unshare(CloneFlags::CLONE_FS) {
             if !is_shortage(errno) {
                 return Err(errno);
@@ -220,8 +227,8 @@ impl Pool {
             };
             self.advance(slot);
             self.wake_watch();
-            // The target just answered may have run and called again before we got here; any other
-            // one has waited.
+            // The target that this thread has just answered may have called again before
+            // `has_pending`. A call of any other target was waiting.
             let has_waited = pending && call.pid != last_pid;
             last_pid = call.pid;
             if is_receiver {
@@ -241,12 +248,12 @@ impl Pool {
         Ok(())
     }
 
-    /// The main thread's loop.
+    /// The main thread's loop, until the last target has exited.
     fn watch(self: &Arc<Self>, mut left_over: Vec<usize>, mut link: Link) -> Result<(), Error> {
         let mut last = Snapshot::default();
         loop {
-            // Calls of a dead worker's other threads, each in a thread of its own: one of them may
-            // be stuck.
+            // Each call that a dead worker left gets a thread of its own, because any of them may
+            // be the one that is stuck. If no thread can be started, the next round tries again.
             if let Some(slot) = left_over.pop()
                 && !self.start(slot, true)
             {
@@ -254,8 +261,9 @@ impl Pool {
             }
             let asleep = last.idle >= IDLE_LOOKS && left_over.is_empty();
             self.watch_sleeps.store(asleep, Ordering::SeqCst);
-            // Against the service threads' order: first the progress, then a look whether the watch
-            // sleeps.
+            // This thread sets `watch_sleeps` and then reads the progress; a service thread
+            // advances its progress and then reads `watch_sleeps`. With a fence between the two in
+            // both, at least one sees the other's change: no wake-up is lost.
             fence(Ordering::SeqCst);
             let timeout = match asleep && self.progress_now() == last.progress {
                 true => {
@@ -273,8 +281,8 @@ impl Pool {
                 self.server.take_orders(&link);
             }
             if ended.daemon && self.server.listener.is_fed() {
-                // It was the one who received. Without us the calls that wait fail instead of
-                // waiting for ever.
+                // The daemon received the notifications: no more will come. Once this process has
+                // closed the listener, waiting calls fail instead of waiting forever.
                 return Ok(());
             }
             if ended.daemon {
@@ -293,13 +301,15 @@ impl Pool {
         (0..used).map(|slot| self.progress(slot)).collect()
     }
 
-    /// Sleeps for `timeout`, or until a target, the daemon or the service ends, or work begins.
+    /// Sleeps for `timeout`, or until a target, the daemon, a tracer or a service thread ends, or
+    /// work begins.
     ///
-    /// Asks for no events of the listener, so that notifications do not wake it, only the hang-up;
-    /// unless the receiving thread is in a call: then nobody else hears them.
+    /// Asks for no events of the listener, so that a hang-up wakes this thread, but notifications
+    /// do not. The exception is a long sleep while the receiver handles a call: no other thread
+    /// waits for notifications then.
     fn sleep(&self, timeout: PollTimeout, daemon: Option<BorrowedFd>) -> Result<Ended, Errno> {
-        /// Among what is waited for, behind the listener, the wake-up and the queue; the daemon
-        /// comes last.
+        /// The index of the first tracer in `fds`: after the listener, the wake-up and the queue.
+        /// The daemon is the last one.
         const FIRST_TRACER: usize = 3;
         let is_busy = self.progress(self.receiver.load(Ordering::Relaxed)) % 2 == 1;
         let events = match is_busy && timeout != PollTimeout::from(PERIOD) {
@@ -324,7 +334,7 @@ impl Pool {
             Err(errno) => return Err(errno),
         }
         if fds[1].any() == Some(true) {
-            // Counted down to zero; EAGAIN when another wake-up did it.
+            // Resets the counter to zero (eventfd(2)).
             let _ = self.wake_watch.read();
         }
         let has = |index: usize, wanted: PollFlags| {
@@ -347,7 +357,7 @@ impl Pool {
         Ok(ended)
     }
 
-    /// Looks whether the threads cope, and starts one if they do not.
+    /// Checks whether the threads keep up with the calls, and starts another one if not.
     fn check_threads(self: &Arc<Self>, before: &mut Snapshot) {
         let progress = self.progress_now();
         let is_busy = |slot: usize| progress[slot] % 2 == 1;
@@ -362,8 +372,8 @@ impl Pool {
         if is_stuck(self.receiver.load(Ordering::Relaxed)) && self.server.listener.has_pending() {
             debug!("the receiving thread is stuck in a call: another one takes over");
             self.start_another(true);
-            // Where many calls hang already, the next ones are likely to: who waits behind them
-            // must not wait long.
+            // Where many calls hang, the next ones probably will, too, and one replaced receiver
+            // in each period would be too slow for the calls behind them.
             let stuck = (0..progress.len()).filter(|slot| is_stuck(*slot)).count();
             for _ in 0..stuck / 16 {
                 self.start_another(false);
@@ -375,12 +385,15 @@ impl Pool {
         before.progress = progress;
     }
 
+    /// Starts a thread in a free slot, if there is one; as the new receiver, or as a helper.
+    /// Starts a thread in a free slot, if there is one; as the new receiver, or as a helper.
     fn start_another(self: &Arc<Self>, receiver: bool) {
         let Some(slot) = self.free_slots().take() else {
             return;
         };
         let previous = self.receiver.load(Ordering::Relaxed);
         if receiver {
+            // Before the thread starts, so that it knows its role with its first call.
             self.receiver.store(slot, Ordering::Relaxed);
         }
         if !self.start(slot, false) {
@@ -389,8 +402,8 @@ impl Pool {
         }
     }
 
-    /// Starts the thread of `slot`; `take_up`: there is a call in the slot already. `false`: to be
-    /// tried again.
+    /// Starts the thread of `slot`; `take_up`: the slot contains a call to be answered first.
+    /// Returns `false` if no thread could be started.
     fn start(self: &Arc<Self>, slot: usize, take_up: bool) -> bool {
         let pool = Arc::clone(self);
         let body = move || {
@@ -415,19 +428,22 @@ impl Pool {
     }
 }
 
-/// Who has hung up.
+/// What has happened during a sleep of the main thread.
 #[derive(Debug)]
 struct Ended {
+    /// The last target has exited.
     targets: bool,
+    /// The daemon has exited.
     daemon: bool,
-    /// It has not, but the daemon has something to say.
+    /// The daemon has sent something.
     says_something: bool,
 }
 
-/// What the last look saw.
+/// The result of the last check.
 #[derive(Debug, Default)]
 struct Snapshot {
     progress: Vec<u64>,
+    /// The number of checks in a row without any call.
     idle: u32,
 }
 

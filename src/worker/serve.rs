@@ -18,7 +18,7 @@ use crate::wire::tally::Outcome;
 /// A call that has killed this many workers is not tried again.
 const MAX_ATTEMPTS: u64 = 8;
 
-/// What all service threads share.
+/// The state that all service threads share.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) listener: ListenerFd,
@@ -47,19 +47,19 @@ impl Server {
         }
     }
 
-    /// Whether a worker before this one left the call in `slot` unanswered.
+    /// Whether an earlier worker left the call in `slot` unanswered. Clears the slot if not.
     pub(super) fn is_in_flight(&self, slot: usize) -> bool {
         let id = Notification::read(self.board.slot(slot)).id;
         let waits = id != 0 && self.listener.is_waiting(id);
         if !waits {
-            // Answered already, or killed half-way through clearing it: RECV takes nothing but
-            // zeroes (EINVAL).
+            // The earlier worker answered it and was killed before or while it cleared the slot.
+            // RECV wants zeroes only (EINVAL).
             self.board.finish(slot);
         }
         waits
     }
 
-    /// Lets those watch whom the daemon has sent.
+    /// Adds the tracers that the daemon has sent.
     pub(super) fn take_orders(&self, link: &Link) {
         for (filter, pipe) in link.orders() {
             self.tracers.add(filter, pipe);
@@ -79,10 +79,11 @@ impl Server {
             Some(found) => self.handle_in_time(&taken, found, thread),
             None => {
                 if !self.dispatch.knows(call.arch) {
-                    // It may have been a chroot(2).
+                    // Its numbers mean nothing here: it may be a chroot(2).
                     self.container.expect_other_views();
                 }
-                // CONTINUE: another architecture's call, or one that a foreign profile sends us.
+                // CONTINUE: a call of another architecture, or one that only the user's own profile
+                // notifies.
                 Ok(Reply::Continue)
             }
         };
@@ -90,8 +91,8 @@ impl Server {
         self.reply(&taken, reply);
     }
 
-    /// Answers a call of a target whose container has not been joined; `emulates`: it may turn out
-    /// to be one.
+    /// Answers a call of a target whose container has not been joined. `emulates`: the target may
+    /// be a runtime that will become a process of the container.
     pub(super) fn serve_unjoined(
         &self,
         slot: usize,
@@ -107,7 +108,8 @@ impl Server {
                 self.handle(&taken, found, thread)
             }
             Some((found, Purpose::Observe)) => {
-                // Noticed now, or missed for good. Its answer is to continue, as for all others.
+                // The handler must see it now: the call does not come again. The reply is to
+                // continue, whatever the handler says.
                 let _ = self.handle(&taken, found, thread);
                 Ok(Reply::Continue)
             }
@@ -118,7 +120,7 @@ impl Server {
         self.reply(&taken, reply);
     }
 
-    /// Answers a call that a dead worker left; one that has killed several is given up.
+    /// Answers a call that a dead worker left. A call that has killed several workers gets EIO.
     pub(super) fn serve_again(&self, slot: usize, thread: &mut ThreadState) {
         if !self.is_in_flight(slot) {
             return;
@@ -153,8 +155,8 @@ impl Server {
         }
     }
 
-    /// What fails because we have no descriptors left is tried again, as a successor would: the
-    /// target may have some.
+    /// Handles the call, and tries again while it fails because this process, unlike the target,
+    /// has no file descriptors left.
     fn handle_in_time(
         &self,
         taken: &Taken,
@@ -184,10 +186,10 @@ impl Server {
         let mut call = self.call(taken, found, thread);
         let shared = match found.row.purpose {
             Purpose::EmulateIds => Ok(()),
-            // No root has been joined yet.
+            // Before joining there is no root directory to share.
             _ if !self.container.is_joined() => Ok(()),
             Purpose::Emulate | Purpose::EmulateEarly => call.share_view(),
-            // What is only observed goes on to the kernel, whatever goes wrong here.
+            // An observed call goes to the kernel, even if the target's root cannot be found.
             Purpose::Observe => call.share_view().or(Ok(())),
         };
         shared?;
@@ -196,7 +198,8 @@ impl Server {
         reply
     }
 
-    /// For those who watch, while the target's memory is as it was.
+    /// Describes the call for tracers, before a handler changes the target's memory. Returns `None`
+    /// if no tracer wants it.
     fn begin_trace(&self, taken: &Taken, thread: &mut ThreadState) -> Option<Traced> {
         if !self.tracers.is_watched() {
             return None;
@@ -206,7 +209,8 @@ impl Server {
             .describe(&self.call(taken, found, thread), found)
     }
 
-    /// Before the reply: it may be the one that ends the last target, and with it this process.
+    /// Writes the call's line for tracers. To be called before the reply, which may let the last
+    /// target exit, and with it this process.
     fn tell(
         &self,
         taken: &Taken,
@@ -228,7 +232,8 @@ impl Server {
             slot, call, found, ..
         } = *taken;
         if self.container.views_differ() {
-            // Before the call that makes them differ goes on: a successor must know.
+            // Before the reply lets the target call chroot(2): this worker may be killed
+            // afterwards, and its successor must know.
             self.board.set_views_differ();
         }
         if self.container.user_steps() != self.board.user_steps() {
@@ -242,7 +247,7 @@ impl Server {
         let row = found.map(|found| found.index);
         self.board.count(row, outcome, taken.received.elapsed());
         if enabled!(Level::DEBUG) {
-            // Before the reply, too.
+            // Before the reply, for the reason given at `tell`.
             let syscall = found.map_or("?", |found| found.row.name);
             debug!(
                 syscall,
@@ -261,12 +266,12 @@ impl Server {
     }
 }
 
-/// Whether this process can open one more file.
+/// Whether this process can open another file.
 fn has_descriptors() -> bool {
     EventFd::from_flags(EfdFlags::EFD_CLOEXEC).is_ok()
 }
 
-/// A call that has been taken up.
+/// A call that is being served.
 #[derive(Debug)]
 struct Taken<'a> {
     slot: usize,

@@ -1,8 +1,8 @@
-//! Lines for those who watch calls go by: `subuidless trace`.
+//! The lines of `subuidless trace`.
 //!
-//! Nobody who watches can hold up a target. A line is written to a pipe without waiting, in one
-//! piece, and when the pipe is full it is left out, which is said as soon as there is room again.
-//! While nobody watches, a call costs one relaxed load.
+//! A tracer cannot delay a target. A line is written to its pipe atomically and without blocking;
+//! if the pipe is full, the line is dropped, and the next line that fits is preceded by the number
+//! of missing ones. Without tracers, a call costs one relaxed load.
 
 use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,30 +19,31 @@ use crate::syscalls::{Dispatched, describe, describe_reply, describe_results, es
 use crate::target::Call;
 use crate::wire::ask::Filter;
 
-/// So many bytes are written to a pipe all at once or not at all (pipe(7)).
+/// Up to this many bytes are written to a non-blocking pipe entirely or not at all (pipe(7)).
 const PIPE_BUF: usize = 4096;
-/// More of a container's name is of no use in each line.
+/// The most characters of a container's name that a line shows.
 const MAX_NAME: usize = 64;
 
-/// All who watch the container.
+/// All tracers of the container.
 #[derive(Debug)]
 pub(super) struct Tracers {
-    /// The container's name, as it is shown.
+    /// The container's name, shortened and escaped.
     name: String,
+    /// Whether `list` has any: saves each call from taking the mutex.
     some: AtomicBool,
     list: Mutex<Vec<Arc<Tracer>>>,
 }
 
-/// One who watches.
+/// The pipe of one `subuidless trace`.
 #[derive(Debug)]
 pub(super) struct Tracer {
     pipe: OwnedFd,
     filter: Filter,
-    /// Lines that were left out since the last one.
+    /// The number of lines dropped since the last one written.
     lost: AtomicU64,
 }
 
-/// A call that somebody wants to see.
+/// The description of a call that a tracer wants.
 #[derive(Debug)]
 pub(super) struct Traced {
     arguments: Vec<String>,
@@ -63,13 +64,13 @@ impl Tracers {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody begins to watch. `pipe` must be one that nobody waits at: what it does when it is
-    /// full is its maker's choice.
+    /// Adds a tracer. A blocking pipe is refused: O_NONBLOCK belongs to the open file description,
+    /// so its creator decides, and a full one would block targets.
     pub(super) fn add(&self, filter: Filter, pipe: OwnedFd) {
         let waits = fcntl(&pipe, FcntlArg::F_GETFL)
             .is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
         if waits {
-            debug!("a pipe to trace to must not be a blocking one");
+            debug!("refusing a blocking pipe for trace lines");
             return;
         }
         let mut list = self.list();
@@ -81,7 +82,7 @@ impl Tracers {
         self.some.store(true, Ordering::Relaxed);
     }
 
-    /// Those who watch now, to be asked whether they still do.
+    /// The present tracers, to be polled for a hang-up.
     pub(super) fn all(&self) -> Vec<Arc<Tracer>> {
         match self.some.load(Ordering::Relaxed) {
             true => self.list().clone(),
@@ -95,12 +96,12 @@ impl Tracers {
         self.some.store(!list.is_empty(), Ordering::Relaxed);
     }
 
-    /// Whether anybody watches: to be asked for every call.
+    /// Whether there is a tracer. Cheap: called for every call.
     pub(super) fn is_watched(&self) -> bool {
         self.some.load(Ordering::Relaxed)
     }
 
-    /// Looks at a call before it is handled; `None` if nobody wants to see it.
+    /// Describes a call before it is handled. Returns `None` if no tracer wants it.
     pub(super) fn describe(&self, call: &Call, found: Dispatched) -> Option<Traced> {
         let name = found.row.name;
         if !self.list().iter().any(|tracer| tracer.wants(name)) {
@@ -111,16 +112,17 @@ impl Tracers {
             arguments: describe(call, found.row),
             command: escaped(command.trim_end_matches('\n').as_bytes()),
         };
-        // Else it may have been somebody else's memory.
+        // If the target has exited, the pid may have been recycled, and the memory read was another
+        // process's.
         call.ensure_waiting().is_ok().then_some(traced)
     }
 
-    /// Looks at what the call's handler has written.
+    /// Adds what the call's handler has written to the target's memory.
     pub(super) fn describe_results(traced: &mut Traced, call: &Call, found: Dispatched) {
         describe_results(call, found.row, &mut traced.arguments);
     }
 
-    /// Writes the line of an answered call.
+    /// Writes the line of a call and its reply.
     pub(super) fn tell(
         &self,
         traced: &Traced,
@@ -157,7 +159,7 @@ impl Tracers {
                 self.name
             );
         }
-        // All of it is ASCII.
+        // The line is ASCII, so every index is a character boundary.
         text.push_str(&line[..line.len().min(PIPE_BUF - text.len() - 1)]);
         text.push('\n');
         match nix::unistd::write(tracer.pipe.as_fd(), text.as_bytes()) {
@@ -165,7 +167,7 @@ impl Tracers {
             Err(Errno::EAGAIN) => {
                 tracer.lost.fetch_add(lost + 1, Ordering::Relaxed);
             }
-            // EPIPE: nobody watches any more.
+            // EPIPE: the reader has exited.
             Err(_) => self.remove(tracer),
         }
     }
