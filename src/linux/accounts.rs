@@ -1,4 +1,4 @@
-//! Users and groups of a root file system: passwd(5), group(5). Its files may be made of anything.
+//! Users and groups of a root file system: passwd(5), group(5). Any bytes may be in these files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,9 +6,10 @@ use std::path::Path;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-/// Far above any table of users that is a file.
+/// The most bytes that are read: far more than any real table of users has.
 const MAX_FILE: u64 = 16 << 20;
 
+/// A line of passwd(5).
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) name: String,
@@ -17,6 +18,7 @@ pub(crate) struct Account {
     pub(crate) home: Option<String>,
 }
 
+/// A line of group(5).
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) name: String,
@@ -24,7 +26,7 @@ pub(crate) struct Group {
     pub(crate) members: Vec<String>,
 }
 
-/// Those of etc/passwd; none without it.
+/// Returns the users of etc/passwd; none if it cannot be read. Malformed lines are skipped.
 pub(crate) fn accounts(rootfs: &Path) -> impl Iterator<Item = Account> {
     let account = |fields: &[&str]| {
         Some(Account {
@@ -37,7 +39,7 @@ pub(crate) fn accounts(rootfs: &Path) -> impl Iterator<Item = Account> {
     lines(rootfs, "etc/passwd", account)
 }
 
-/// Those of etc/group; none without it.
+/// Returns the groups of etc/group; none if it cannot be read. Malformed lines are skipped.
 pub(crate) fn groups(rootfs: &Path) -> impl Iterator<Item = Group> {
     let group = |fields: &[&str]| {
         Some(Group {
@@ -49,7 +51,7 @@ pub(crate) fn groups(rootfs: &Path) -> impl Iterator<Item = Group> {
     lines(rootfs, "etc/group", group)
 }
 
-/// Links in the root file system lead nowhere else.
+/// Parses the lines of `file`. RESOLVE_IN_ROOT: symlinks cannot lead out of the root file system.
 fn lines<T>(
     rootfs: &Path,
     file: &str,

@@ -8,15 +8,15 @@ use nix::errno::Errno;
 
 use super::{procfs, sys};
 
-/// XATTR_SIZE_MAX, XATTR_LIST_MAX
+/// The most bytes of a value or a list of names: XATTR_SIZE_MAX, XATTR_LIST_MAX.
 pub(crate) const LARGEST: usize = 65_536;
 
-/// The value of the attribute `name`.
+/// Returns the value of the attribute `name`. ENODATA if there is none.
 pub(crate) fn value(path: &CStr, name: &CStr, follow: bool) -> Result<Vec<u8>, Errno> {
     read(|buffer| sys::getxattr(path, name, buffer, follow))
 }
 
-/// That of an open file; `None` if it has none.
+/// Returns the attribute of an open file, also one with O_PATH; `None` if it has none.
 pub(crate) fn of_file(file: BorrowedFd, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
     match value(procfs::own_fd(file).as_c_str(), name, true) {
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
@@ -24,7 +24,7 @@ pub(crate) fn of_file(file: BorrowedFd, name: &CStr) -> Result<Option<Vec<u8>>, 
     }
 }
 
-/// The names of all attributes, each with a NUL behind it.
+/// Returns the names of all attributes, each followed by a NUL.
 pub(crate) fn names(path: &CStr, follow: bool) -> Result<Vec<u8>, Errno> {
     read(|buffer| sys::listxattr(path, buffer, follow))
 }
@@ -37,6 +37,7 @@ fn read(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Err
                 value.truncate(length);
                 return Ok(value);
             }
+            // ERANGE: larger than the buffer.
             Err(Errno::ERANGE) if value.len() < LARGEST => value.resize(LARGEST, 0),
             Err(errno) => return Err(errno),
         }

@@ -1,4 +1,4 @@
-//! Hashes that withstand nobody who means harm: they tell apart what differs by chance.
+//! Hashes without resistance to attacks: an attacker can find collisions.
 
 /// FNV-1a.
 pub(crate) fn of_bytes(bytes: impl IntoIterator<Item = u8>) -> u64 {
@@ -6,14 +6,14 @@ pub(crate) fn of_bytes(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-/// Inodes of all devices spread evenly over all numbers.
+/// Maps the inodes of all devices evenly to all numbers.
 pub(crate) fn of_inode(device: u64, inode: u64) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let mixed = (inode.wrapping_mul(ODD) ^ device.rotate_left(32)).wrapping_mul(ODD);
     mixed ^ mixed >> 32
 }
 
-/// A number for a place in a table.
+/// The hash of an inode, as an index for a table after a modulo.
 pub(crate) fn spread(device: u64, inode: u64) -> usize {
     (of_inode(device, inode) >> 32) as usize
 }

@@ -1,31 +1,33 @@
-//! Limits of setrlimit(2) under which subuidless cannot do its work, or a part of it: told before
-//! anything fails for want of them.
+//! Resource limits (setrlimit(2)) below which all or a part of subuidless does not work, to be
+//! reported before anything fails because of them.
 //!
-//! What counts is the hard limit: our own processes raise the soft one as far as it goes
-//! ([`raise`]), and the command that is run keeps what it was given.
+//! The hard limit counts: processes of subuidless raise their soft limits to it ([`raise`]). The
+//! command of `run` keeps the limits of its caller.
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::error::Error;
 use crate::linux::sys;
 
-/// What is lost below a limit.
+/// What does not work below a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loss {
     /// Nothing works.
     All,
-    /// Nobody can change ids: a process keeps its identity in its limit of locks, which has to be
-    /// unlimited otherwise.
+    /// Changing ids: the soft RLIMIT_LOCKS of a process is its cookie, for which the hard one must
+    /// be unlimited.
     Ids,
-    /// Owners of symlinks and their like have nowhere to be kept.
+    /// The side store: owners of symlinks and the like cannot be stored.
     Store,
 }
 
 struct Need {
     resource: Resource,
     loss: Loss,
+    /// The lowest sufficient hard limit, in units of setrlimit(2).
     least: u64,
-    /// As ulimit(1) calls it, its option there, and how many bytes are one to it.
+    /// The name of the limit, its option of the shell's ulimit, and the number of bytes in ulimit's
+    /// unit.
     name: &'static str,
     option: &'static str,
     unit: u64,
@@ -40,7 +42,7 @@ const NEEDS: [Need; 5] = [
         option: "-n",
         unit: 1,
     },
-    // A container's table of identities is a file in memory of 32 MiB.
+    // A container's table of identities is a memfd of 32 MiB.
     Need {
         resource: Resource::RLIMIT_FSIZE,
         loss: Loss::All,
@@ -65,7 +67,7 @@ const NEEDS: [Need; 5] = [
         option: "-x",
         unit: 1,
     },
-    // Both parts of the store are mapped, with 1 GiB each.
+    // Both parts of the side store are mapped, with 1 GiB each.
     Need {
         resource: Resource::RLIMIT_AS,
         loss: Loss::Store,
@@ -76,7 +78,7 @@ const NEEDS: [Need; 5] = [
     },
 ];
 
-/// What is too low, in words.
+/// Returns the limits that are too low, each with its loss and a description for the user.
 pub(crate) fn shortfalls() -> Vec<(Loss, String)> {
     let found = NEEDS.iter().filter_map(|need| {
         let (_, hard) = getrlimit(need.resource).ok()?;
@@ -94,7 +96,8 @@ pub(crate) fn shortfalls() -> Vec<(Loss, String)> {
     found.collect()
 }
 
-/// An error where one of these would be lost; of what else is too low, `warn` is told.
+/// Fails if a limit causes one of `losses`. Calls `warn` with a description of each other limit
+/// that is too low.
 pub(crate) fn require(losses: &[Loss], warn: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let (vital, other): (Vec<_>, Vec<_>) = shortfalls()
         .into_iter()
@@ -112,21 +115,22 @@ pub(crate) fn require(losses: &[Loss], warn: &mut dyn FnMut(&str)) -> Result<(),
 }
 
 impl Loss {
+    /// Describes the loss for the user.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::All => "nothing works",
-            Self::Ids => "nobody can change ids (EINVAL)",
-            Self::Store => "owners of symlinks, fifos, sockets and devices may not be kept",
+            Self::Ids => "processes cannot change ids (EINVAL)",
+            Self::Store => "chown of symlinks, fifos, sockets and devices may fail (ENOMEM)",
         }
     }
 }
 
-/// Raises this process's own limits as far as they go: for processes of ours that execute no
-/// program of others'.
+/// Raises this process's soft limits to the hard ones, and ignores SIGXFSZ. For processes that
+/// execute only subuidless: other programs would inherit the limits.
 pub(crate) fn raise() {
     sys::ignore_file_size_signal();
     for need in NEEDS.iter().filter(|need| need.loss != Loss::Ids) {
-        // Where that is not allowed, it has to do as it is.
+        // If that fails, the present limit may still be sufficient.
         let _ = getrlimit(need.resource).and_then(|(_, hard)| setrlimit(need.resource, hard, hard));
     }
 }

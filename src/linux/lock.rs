@@ -1,11 +1,12 @@
-//! Locks: two changes of one thing at once must not undo each other.
+//! Locks between threads and processes, so that concurrent changes do not undo each other.
 //!
-//! The kernel holds the inode's lock over chown(2); an extended attribute has no compare-and-set.
-//! Threads of a worker exclude each other by a mutex; workers of all containers of a user, and
-//! `subuidless owners`, by a lock on a byte of a file beside the recent side store, one for each
-//! inode, so that a container that hangs in its own FUSE holds up nobody else. Where there is no
-//! such file, workers of one container exclude each other by a memfd that the daemon gives to all
-//! of them, as they do for the container's table of identities.
+//! chown(2) holds the inode's lock in the kernel; extended attributes have no compare-and-set. So a
+//! change of a file's owner holds a lock from the load to the end of the store. Threads of a worker
+//! exclude each other with a mutex. Workers of all containers of a user, and `subuidless owners`,
+//! lock a byte of the file `locks` in the directory of the recent side store, one byte for each
+//! inode, so that a container that hangs in its own FUSE does not delay the others. Without that
+//! file, the workers of one container lock a byte of a memfd that the daemon gives to all of them,
+//! as they do for the container's table of identities.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -20,27 +21,30 @@ use tracing::warn;
 
 use crate::linux::hash;
 
-/// Files share a lock by chance only.
+/// The number of mutexes (and bytes of the memfd) for files. Two files rarely share one.
 const STRIPES: usize = 512;
-/// The container's table of identities.
+/// The stripe of the container's table of identities.
 const IDENTITIES: usize = STRIPES;
 
-/// Whoever holds a file's lock for longer than a thousand of these is stopped, or means harm.
+/// The time between two attempts to lock a file's byte.
 const PERIOD: Duration = Duration::from_millis(2);
+/// The number of attempts. A process that holds the lock for longer is stopped, or hostile.
 const PERIODS: u32 = 1000;
 
+/// The locks of a worker, or of `subuidless owners`.
 #[derive(Debug)]
 pub(crate) struct Locks {
     memfd: OwnedFd,
-    /// Of all containers of the user.
+    /// The file `locks`, which all containers of the user share.
     files: Option<OwnedFd>,
     stripes: Vec<Mutex<()>>,
+    /// Whether the warning about a held lock has been logged.
     is_told: AtomicBool,
 }
 
 impl Locks {
-    /// `memfd` must be an open file description that nobody else has: locks last as long as it
-    /// does, so that a killed worker's are gone with it.
+    /// `memfd` must be an open file description that no other process has. Its locks are released
+    /// with its last file descriptor (fcntl(2), F_OFD_SETLK), so also when this process is killed.
     pub(crate) fn new(memfd: OwnedFd) -> Self {
         Self {
             memfd,
@@ -50,8 +54,8 @@ impl Locks {
         }
     }
 
-    /// For files: those in the `directory` of the recent side store, shared by all who have one
-    /// there.
+    /// From now on [`Locks::lock_file`] uses the file `locks` in `directory`, that of the recent
+    /// side store.
     pub(crate) fn share_files(&mut self, directory: &Path) {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = open(
@@ -69,7 +73,8 @@ impl Locks {
         }
     }
 
-    /// Excludes all others from the owner of the file that `stat` is of.
+    /// Locks the owner of the file with this `stat`, against all other threads and processes. Waits
+    /// for at most two seconds; then it goes on with the mutex only.
     pub(crate) fn lock_file(&self, stat: &FileStat) -> Result<Guard<'_>, Errno> {
         let stripe = hash::spread(stat.st_dev, stat.st_ino) % STRIPES;
         let Some(files) = &self.files else {
@@ -92,12 +97,12 @@ impl Locks {
         }
         if !self.is_told.swap(true, Ordering::Relaxed) {
             warn!(
-                "somebody holds the lock of a file for seconds: going on without it (told once); \
-                 a process that is stopped, or one \
-                 that locks `locks` in the directory of the recent side store"
+                "the lock of a file has been held for seconds: going on without it (logged once). \
+                 The holder is a stopped process, or a program that locks `locks` in the directory \
+                 of the recent side store"
             );
         }
-        // Unlocking what others hold does nothing.
+        // Dropping the guard unlocks only locks of this open file description: there is none.
         Ok(Guard {
             file: files.as_fd(),
             byte,
@@ -105,7 +110,7 @@ impl Locks {
         })
     }
 
-    /// Excludes all others from adding to the table of identities.
+    /// Locks the table of identities for adding a record.
     pub(crate) fn lock_identities(&self) -> Result<Guard<'_>, Errno> {
         self.lock(IDENTITIES)
     }
@@ -121,24 +126,23 @@ impl Locks {
         })
     }
 
-    /// An open file description has one lock for all threads; this tells them apart.
+    /// Locks the stripe's mutex: all threads share the open file description, and so its locks.
     fn exclude_threads(&self, stripe: usize) -> MutexGuard<'_, ()> {
-        // Nothing can be half done under this mutex: what it protects is on disk, or counts once it
-        // is complete.
+        // A panic leaves no broken state behind: the mutex protects files, and table records that
+        // count only once they are complete.
         self.stripes[stripe]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The byte of an inode in the file of all locks: so many that no two inodes share one but by a
-/// very rare chance.
+/// The offset of an inode's byte in the file `locks`. Two inodes practically never share one.
 fn byte(device: u64, inode: u64) -> i64 {
-    // A place in a file is no more than i64::MAX, the last byte included.
+    // An offset, including the end of the locked range, is at most i64::MAX.
     (hash::of_inode(device, inode) >> 2).cast_signed()
 }
 
-/// Held from the load to the end of the store.
+/// A held lock of [`Locks`].
 #[derive(Debug)]
 pub(crate) struct Guard<'a> {
     file: BorrowedFd<'a>,
@@ -148,12 +152,12 @@ pub(crate) struct Guard<'a> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // Unlocking what is locked cannot fail.
+        // Cannot fail: an unlock of a whole lock allocates nothing.
         let _ = set(self.file, libc::F_UNLCK, self.byte, Wait::No);
     }
 }
 
-/// A byte of a file that one process at a time can hold, until it ends.
+/// A lock on a byte of a file, which one process at a time holds until it exits.
 #[derive(Debug)]
 pub(crate) struct Claim {
     file: OwnedFd,
@@ -161,12 +165,12 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// `file` must be an open file description that nobody else has.
+    /// `file` must be an open file description that no other process has.
     pub(crate) fn new(file: OwnedFd, byte: usize) -> Self {
         Self { file, byte }
     }
 
-    /// Takes it, if nobody has it; held as long as this lives.
+    /// Takes the lock if it is free. Returns whether it is held now; it is until `self` is dropped.
     pub(crate) fn take(&self) -> Result<bool, Errno> {
         let lock = description(libc::F_WRLCK, place(self.byte)?)?;
         match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock)) {
@@ -177,7 +181,7 @@ impl Claim {
     }
 }
 
-/// Whether the byte is held through another open file description than `file`.
+/// Whether the byte is locked through another open file description than `file`.
 pub(crate) fn is_taken(file: BorrowedFd, byte: usize) -> Result<bool, Errno> {
     let mut lock = description(libc::F_WRLCK, place(byte)?)?;
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
@@ -231,7 +235,7 @@ mod tests {
         let file = File::create(directory.path().join("file")).unwrap();
         let stat = nix::sys::stat::fstat(&file).unwrap();
         let memfd = memfd::create(c"locks").unwrap();
-        // A description of its own, as another worker has that opens the memfd anew.
+        // Another open file description, as another worker has after `reopened`.
         let again = memfd::reopened(&memfd).unwrap();
         exclude_each_other(&[Locks::new(memfd.into()), Locks::new(again)], &stat);
     }
@@ -247,7 +251,7 @@ mod tests {
             locks
         });
         exclude_each_other(&openers, &stat);
-        // Whoever locks everything holds up nobody for ever.
+        // A process that locks all bytes does not block the others forever.
         let all = File::options()
             .write(true)
             .open(directory.path().join("locks"))

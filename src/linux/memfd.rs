@@ -1,4 +1,4 @@
-//! Files in memory: memfd_create(2).
+//! memfd_create(2): files in memory.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -16,7 +16,7 @@ pub(crate) fn create(name: &CStr) -> Result<File, Errno> {
     memfd_create(name, MFdFlags::MFD_CLOEXEC).map(File::from)
 }
 
-/// To be read from its beginning.
+/// Creates a memfd with these contents, whose offset is at the beginning.
 pub(crate) fn with_contents(name: &CStr, contents: &[u8]) -> io::Result<File> {
     let mut file = create(name)?;
     file.write_all(contents)?;
@@ -24,7 +24,8 @@ pub(crate) fn with_contents(name: &CStr, contents: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Of `words` zero words, a size that nobody can change: for [`crate::linux::sys::SharedWords`].
+/// Creates a memfd of `words` zero words, sealed so that no process can change its size: for
+/// [`crate::linux::sys::SharedWords`].
 pub(crate) fn sealed(name: &CStr, words: usize) -> Result<OwnedFd, Errno> {
     let memfd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let length = words * size_of::<AtomicU64>();
@@ -34,8 +35,8 @@ pub(crate) fn sealed(name: &CStr, words: usize) -> Result<OwnedFd, Errno> {
     Ok(memfd)
 }
 
-/// An open file description of its own, since that is what locks belong to: one that was received
-/// is its sender's, too. To be called while /proc is the host's.
+/// Opens the memfd again. A received file descriptor shares its open file description, to which
+/// locks belong, with the sender. /proc must still be the host's.
 pub(crate) fn reopened(memfd: impl AsFd) -> Result<OwnedFd, Errno> {
     let path = format!("/proc/self/fd/{}", memfd.as_fd().as_raw_fd());
     open(

@@ -1,7 +1,8 @@
-//! The kernel as we use it: system calls, seccomp's notifications, procfs, user namespaces, names, locks between
-//! processes, resource limits, programs on PATH.
+//! The kernel's interfaces: system calls, notifications, procfs, mounts, user namespaces, locks
+//! between processes, resource limits, programs on PATH.
 //!
-//! Unsafe code is in `sys` only: one kernel call per function, without policy.
+//! Only `sys` has unsafe code: one kernel call per function, without policy. Nothing here knows
+//! what a syscall means to a container.
 
 use std::borrow::Borrow;
 use std::io;

@@ -1,4 +1,4 @@
-//! The mounts that a process sees: proc_pid_mountinfo(5).
+//! The mounts of a process's mount namespace: proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -10,7 +10,7 @@ use nix::fcntl::AT_FDCWD;
 
 use crate::linux::procfs;
 
-/// The whole file. Names in it are bytes: anybody may mount at a name that is no text.
+/// The contents of mountinfo. Paths in it are bytes, not necessarily UTF-8.
 #[derive(Debug)]
 pub(crate) struct Mounts(Vec<u8>);
 
@@ -24,7 +24,7 @@ impl Mounts {
     }
 }
 
-/// A line.
+/// A line of mountinfo.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mount<'a> {
     pub(crate) id: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Mount<'a> {
     pub(crate) device: &'a str,
     root: &'a [u8],
     point: &'a [u8],
-    /// Of the file system: `overlay`.
+    /// The type of the file system, like `overlay`.
     pub(crate) kind: &'a str,
     options: &'a [u8],
 }
@@ -43,8 +43,8 @@ impl<'a> Mount<'a> {
         let text = |field: &'a [u8]| str::from_utf8(field).ok();
         let id = text(fields.next()?)?.parse().ok()?;
         let (device, root, point) = (fields.nth(1)?, fields.next()?, fields.next()?);
-        // Optional fields end with a dash; behind it come the type, the source and the options of
-        // the file system.
+        // A dash ends the optional fields. The type, the source and the options of the file system
+        // follow.
         let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
         let kind = text(fields.next()?)?;
         Some(Self {
@@ -57,17 +57,18 @@ impl<'a> Mount<'a> {
         })
     }
 
-    /// The directory of the file system that is mounted.
+    /// The directory of the file system that is the root of the mount.
     pub(crate) fn root(&self) -> PathBuf {
         plain(self.root).into()
     }
 
-    /// Where it is mounted, as seen from the process's root.
+    /// The mount point, relative to the process's root directory.
     pub(crate) fn point(&self) -> PathBuf {
         plain(self.point).into()
     }
 
-    /// The value of an option of the file system.
+    /// The value of the option `name` of the file system. Returns `None` if the option is missing
+    /// or has no value.
     pub(crate) fn option(&self, name: &str) -> Option<OsString> {
         let mut options = self.options.split(|byte| *byte == b',');
         options
@@ -76,7 +77,7 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// Blanks, line ends, backslashes and the like are written as `\ooo`.
+/// Decodes `\ooo`, which stands for space, newline, backslash and the like.
 fn plain(escaped: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(escaped.len());
     let mut rest = escaped;
@@ -98,7 +99,8 @@ mod tests {
     #[test]
     fn a_line_is_read_field_by_field() {
         let mounts = Mounts(
-            b"36 35 98:0 /a\\134040 /m\\040\xff rw,noatime master:1 - overlay o\\040- rw,upperdir=/u\\054b,x\n\
+            b"36 35 98:0 /a\\134040 /m\\040\xff rw,noatime master:1 - overlay o\\040- \
+              rw,upperdir=/u\\054b,x\n\
               37 35 0:5 / /proc rw - proc proc rw,hidepid=2\n38 broken\n"
                 .to_vec(),
         );

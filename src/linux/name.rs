@@ -1,6 +1,6 @@
-//! [`Name`]: a path as the kernel takes it, bytes with a NUL at the end. Pure.
+//! [`Name`]: a path as system calls take it, bytes and a NUL. Pure.
 //!
-//! A `CString` without its reallocations: names are made for every call.
+//! Unlike `CString`, which reallocates, it is cheap enough to create for every call.
 
 use std::ffi::CStr;
 use std::fmt::Arguments;
@@ -8,12 +8,12 @@ use std::io::Write;
 
 use nix::NixPath;
 
-/// A path in bytes. Never holds a NUL but the one at its end.
+/// A path in bytes, which ends at its first NUL.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Name(Vec<u8>);
 
 impl Name {
-    /// Of numbers and literals.
+    /// Formats a name from numbers and literals.
     pub(crate) fn format(arguments: Arguments) -> Self {
         let mut bytes = Vec::with_capacity(48);
         // Writing to a vector cannot fail.
@@ -21,7 +21,7 @@ impl Name {
         Self::new(bytes)
     }
 
-    /// The bytes up to the first NUL, or all of them.
+    /// The name ends before the first NUL of `bytes`, if there is one.
     pub(crate) fn new(mut bytes: Vec<u8>) -> Self {
         bytes.push(0);
         Self(bytes)

@@ -1,9 +1,9 @@
-//! The host's procfs: names of files in it, and what some of them say.
+//! The host's procfs: names of files in it, and the contents of some.
 //!
-//! A worker keeps the procfs of the pid namespace that it was born in as the working directory of
-//! every service thread, so these names are relative: in the container's own procfs a worker has no
-//! pid. A name never goes on *through* a directory of the host's procfs with bytes that a target
-//! chose: only behind a magic link, which has left it.
+//! The procfs of the pid namespace in which a worker was started stays the working directory of
+//! each of its service threads. So these names are relative: in the container's own procfs a worker
+//! has no pid. Bytes that a target chose never follow a *directory* of the host's procfs in a path,
+//! only a magic link, which leads out of procfs.
 
 use std::ffi::{CStr, OsStr};
 use std::fmt::Display;
@@ -22,7 +22,7 @@ use crate::credentials::Capabilities;
 use crate::linux::errno_of;
 use crate::linux::name::Name;
 
-/// `self/fd/N`: one of our own files, as a path for calls that refuse O_PATH fds.
+/// `self/fd/N`: a file of this process, as a path for calls that refuse O_PATH fds.
 pub(crate) fn own_fd(fd: BorrowedFd) -> Name {
     Name::format(format_args!("self/fd/{}", fd.as_raw_fd()))
 }
@@ -42,13 +42,13 @@ pub(crate) fn target(pid: u32, what: &str) -> Name {
     Name::format(format_args!("{pid}/{what}"))
 }
 
-/// The text of a file.
+/// Returns the text of a file.
 pub(crate) fn read(name: &Name) -> Result<String, Errno> {
     read_at(AT_FDCWD, name)
 }
 
-/// The text of a file of any procfs. Programs choose their names, and bytes in them that are no
-/// text must not hide the rest.
+/// Returns the text of a file in any procfs. Lossy: a process may set a name that is not UTF-8
+/// (PR_SET_NAME), which must not hide the other fields.
 pub(crate) fn read_at<P: NixPath + ?Sized>(
     directory: impl AsFd,
     name: &P,
@@ -74,7 +74,7 @@ pub(crate) fn write(name: &Name, text: &[u8]) -> Result<(), Errno> {
     File::from(file).write_all(text).map_err(errno_of)
 }
 
-/// The names in a directory that are text.
+/// Returns the names in a directory. Skips those that are not UTF-8.
 pub(crate) fn list(name: &CStr) -> Result<Vec<String>, Errno> {
     let entries = std::fs::read_dir(OsStr::from_bytes(name.to_bytes())).map_err(errno_of)?;
     Ok(entries
@@ -87,14 +87,15 @@ pub(crate) fn list(name: &CStr) -> Result<Vec<String>, Errno> {
 pub(crate) struct Stat(String);
 
 impl Stat {
-    /// Of a process, which is named by its directory in procfs: `/proc/self`.
+    /// Reads the file of a process, which is given as its directory in procfs, like `/proc/self`.
     pub(crate) fn of(process: impl Display) -> Result<Self, Errno> {
         read(&Name::format(format_args!("{process}/stat"))).map(Self)
     }
 
-    /// A field by its number in the man page, from 3 on.
+    /// Returns the field with this number in the man page, which must be at least 3; `None` if it
+    /// does not parse.
     pub(crate) fn field<T: FromStr>(&self, number: usize) -> Option<T> {
-        // The second field is the program's name, which may hold anything.
+        // The second field is the name, in which the program may put any bytes, `)` included.
         let (_, rest) = self.0.rsplit_once(')')?;
         let text = rest.split_ascii_whitespace().nth(number - 3)?;
         text.parse().ok()
@@ -104,15 +105,16 @@ impl Stat {
         self.field(4)
     }
 
-    /// When the process was started, in clock ticks since the boot.
+    /// The start time of the process, in clock ticks since boot.
     pub(crate) fn start_time(&self) -> Option<u64> {
         self.field(22)
     }
 }
 
-/// Whether the main thread of the process `pid` has ended while others have not: then it cannot be
-/// waited for. A killed worker with a thread in an uninterruptible call (FUSE that has read the
-/// request, a dead NFS server) stays so. To be called while /proc is the host's.
+/// Whether the process `pid` is a zombie: either nobody has waited for it, or its main thread has
+/// exited and other threads have not, so that it cannot be waited for yet. A killed worker stays in
+/// the latter state while a thread is in an uninterruptible call (FUSE that has read the request, a
+/// dead NFS server). /proc must still be the host's.
 pub(crate) fn is_dying(pid: u32) -> bool {
     let stat = Stat::of(format_args!("/proc/{pid}"));
     stat.is_ok_and(|stat| stat.field(3) == Some('Z'))
@@ -123,17 +125,17 @@ pub(crate) fn is_dying(pid: u32) -> bool {
 pub(crate) struct Status(String);
 
 impl Status {
-    /// Of a process or thread, which is named as for [`Stat::of`].
+    /// Reads the file of a process or thread, which is given as for [`Stat::of`].
     pub(crate) fn of(process: impl Display) -> Result<Self, Errno> {
         read(&Name::format(format_args!("{process}/status"))).map(Self)
     }
 
-    /// From the opened file, of any procfs.
+    /// Reads an open file of any procfs.
     pub(crate) fn of_file(file: BorrowedFd) -> Result<Self, Errno> {
         read(&own_fd(file)).map(Self)
     }
 
-    /// From the directory of a process in any procfs.
+    /// Reads the file in the directory of a process in any procfs.
     pub(crate) fn in_directory(process: impl AsFd) -> Result<Self, Errno> {
         read_at(process, c"status").map(Self)
     }
@@ -144,7 +146,7 @@ impl Status {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
     }
 
-    /// The process's id in the pid namespace of the procfs that this was read in.
+    /// The process's id in the pid namespace of the procfs that was read.
     pub(crate) fn tgid(&self) -> Option<u32> {
         self.field("Tgid")?.trim().parse().ok()
     }
@@ -159,7 +161,7 @@ impl Status {
         Self::last(self.field("NSpid")?)
     }
 
-    /// The process's ids, from the procfs's pid namespace down to its own.
+    /// The process's ids in each pid namespace, from the procfs's down to its own.
     pub(crate) fn tgids(&self) -> Vec<u32> {
         let ids = self.field("NStgid").unwrap_or_default();
         ids.split_ascii_whitespace()
@@ -167,7 +169,7 @@ impl Status {
             .collect()
     }
 
-    /// The thread's ids, likewise.
+    /// The thread's ids, in the same order.
     pub(crate) fn tids(&self) -> Vec<u32> {
         let ids = self.field("NSpid").unwrap_or_default();
         ids.split_ascii_whitespace()
@@ -183,7 +185,7 @@ impl Status {
         u64::from_str_radix(self.field(name)?.trim(), 16).ok()
     }
 
-    /// The capabilities that the kernel has for the thread.
+    /// The thread's capability sets in the kernel.
     pub(crate) fn capabilities(&self) -> Option<Capabilities> {
         Some(Capabilities {
             permitted: self.set("CapPrm")?,
@@ -193,6 +195,7 @@ impl Status {
         })
     }
 
+    /// The capability bounding set.
     pub(crate) fn bounding(&self) -> Option<u64> {
         self.set("CapBnd")
     }
@@ -202,12 +205,12 @@ impl Status {
             .is_some_and(|bit| bit.trim() == "1")
     }
 
-    /// How many seccomp filters the thread has.
+    /// The number of the thread's seccomp filters.
     pub(crate) fn filters(&self) -> Option<u32> {
         self.field("Seccomp_filters")?.trim().parse().ok()
     }
 
-    /// umask(2)
+    /// The file mode creation mask: umask(2).
     pub(crate) fn umask(&self) -> Option<u32> {
         u32::from_str_radix(self.field("Umask")?.trim(), 8).ok()
     }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-/// Searched after PATH: that of an unprivileged user, of conmon and of CI jobs is often short.
+/// Directories searched after PATH, which is often short for unprivileged users, conmon and CI
+/// jobs.
 const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Every executable file named `name` in the directories of PATH and then in the usual ones.
+/// Returns every executable file `name` in the directories of PATH, then in the usual ones.
 pub(crate) fn all(name: &Path) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories: Vec<PathBuf> = env::split_paths(&path)
@@ -17,15 +18,16 @@ pub(crate) fn all(name: &Path) -> impl Iterator<Item = PathBuf> {
     directories
         .into_iter()
         .map(move |directory| directory.join(name))
-        // What an empty or relative entry of PATH leads to depends on the working directory.
+        // Empty and relative entries of PATH depend on the working directory.
         .filter(|path| path.is_absolute() && is_program(path))
 }
 
+/// Returns the first result of [`all`].
 pub(crate) fn find(name: impl AsRef<Path>) -> Option<PathBuf> {
     all(name.as_ref()).next()
 }
 
-/// Whether `program` lies in a directory that PATH names.
+/// Whether the directory of `program` is in PATH.
 pub(crate) fn is_on_path(program: &Path) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|directory| program.parent() == Some(&directory))

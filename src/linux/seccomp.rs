@@ -1,7 +1,7 @@
-//! The kernel boundary of seccomp_unotify(2): [`ListenerFd`], [`Notification`], [`Reply`].
+//! seccomp_unotify(2): [`ListenerFd`], [`Notification`], [`Reply`].
 //!
-//! Nothing here knows what a syscall means. A notification is received straight into shared memory
-//! (see [`crate::wire::board`]), so that a supervisor's death leaves no call unknown.
+//! Nothing here knows what a syscall means. A notification is received directly into shared memory
+//! (see [`crate::wire::board`]), so that no call is lost when a worker dies.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,66 +12,69 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::linux::sys::{self, NOTIFICATION_WORDS};
 
-/// The room that the kernel writes one `struct seccomp_notif` into.
+/// The memory into which the kernel writes one `struct seccomp_notif`.
 pub(crate) type Slot = [AtomicU64; NOTIFICATION_WORDS];
 
 /// A seccomp listener: the fd on which a filter's notifications arrive.
 #[derive(Debug)]
 pub(crate) struct ListenerFd {
     fd: OwnedFd,
-    /// Where somebody else receives them, and passes on those that are for us: a packet each.
+    /// A socket on which another process, which receives from the listener, passes notifications
+    /// on: one packet for each.
     feed: Option<OwnedFd>,
 }
 
-/// Why nothing could be received.
+/// The reason why no notification was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReceiveError {
-    /// The target was killed between the wake-up and the read, or a signal came: try again.
+    /// The target was killed between the wake-up and the read (ENOENT), or a signal arrived: try
+    /// again.
     Again,
-    /// The last target has ended (Linux 6.11; before, only POLLHUP tells).
+    /// The last target has exited (Linux 6.11; before, only POLLHUP tells).
     NoTargets,
     Failed(Errno),
 }
 
 impl ListenerFd {
-    /// Takes `fd` if it is a seccomp listener, otherwise gives the reason.
+    /// Takes `fd` if it is a seccomp listener. ENOTTY or EINVAL otherwise.
     pub(crate) fn new(fd: OwnedFd) -> Result<Self, Errno> {
-        // 0 is an id that no notification has had for 2^64 calls: a listener says ENOENT, other
-        // files ENOTTY or EINVAL.
+        // Ids count up from a random 64-bit number. Whether or not there is a notification 0
+        // (ENOENT), the answer is a listener's; other files fail with ENOTTY or EINVAL.
         match sys::notification_id_valid(fd.as_fd(), 0) {
             Ok(()) | Err(Errno::ENOENT) => Ok(Self { fd, feed: None }),
             Err(errno) => Err(errno),
         }
     }
 
-    /// From now on notifications come from `feed`; they are replied to as before.
+    /// From now on notifications are received from `feed`. Replies go to the listener as before.
     pub(crate) fn receive_from(&mut self, feed: OwnedFd) {
         self.feed = Some(feed);
     }
 
-    /// Whether notifications come from somebody else, and none any more once he has ended.
+    /// Whether notifications come from another process; none come once that process has exited.
     pub(crate) fn is_fed(&self) -> bool {
         self.feed.is_some()
     }
 
-    /// What becomes readable when a notification is waiting for us.
+    /// The file descriptor that becomes readable when a notification is waiting.
     pub(crate) fn queue(&self) -> BorrowedFd<'_> {
         self.feed.as_ref().unwrap_or(&self.fd).as_fd()
     }
 
-    /// Wakes the target on the supervisor's own core (Linux 6.6): a tenth of the latency. Older
-    /// kernels say EINVAL.
+    /// Lets a reply wake the target on this process's CPU (Linux 6.6), and the other way round: a
+    /// tenth of the latency. Returns `false` on older kernels (EINVAL), where only the speed
+    /// differs.
     pub(crate) fn enable_sync_wake_up(&self) -> bool {
         const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: u64 = 1;
-        // Without it everything works as well, only slower.
         sys::notification_set_flags(self.fd.as_fd(), SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP).is_ok()
     }
 
-    /// Blocks until a notification is in `slot`, which must be [empty](clear).
+    /// Blocks until a notification has been received into `slot`, which must be [empty](clear).
     pub(crate) fn receive(&self, slot: &Slot) -> Result<Notification, ReceiveError> {
         let received = match &self.feed {
             None => sys::notification_receive(self.fd.as_fd(), slot),
             Some(feed) => match sys::read_words(feed.as_fd(), slot) {
+                // The other process has exited.
                 Ok(0) => return Err(ReceiveError::NoTargets),
                 result => result.map(drop),
             },
@@ -84,7 +87,7 @@ impl ListenerFd {
         }
     }
 
-    /// Replies. A target that has been killed meanwhile (ENOENT) needs no answer any more.
+    /// Replies to the notification `id`. ENOENT if the target has been killed meanwhile.
     pub(crate) fn reply(&self, id: u64, reply: Result<Reply, Errno>) -> Result<(), Errno> {
         let mut response = libc::seccomp_notif_resp {
             id,
@@ -101,8 +104,8 @@ impl ListenerFd {
         sys::notification_send(self.fd.as_fd(), &response)
     }
 
-    /// Replies with a new file descriptor of the target's, for `file`. EMFILE when the target may
-    /// have no more: then it still waits for a reply.
+    /// Installs `file` in the target and replies with the new file descriptor. EMFILE if the target
+    /// may not have another one; then it still waits for a reply.
     pub(crate) fn reply_with_file(
         &self,
         id: u64,
@@ -112,8 +115,7 @@ impl ListenerFd {
         sys::notification_send_file(self.fd.as_fd(), id, file, close_on_exec).map(Reply::Sent)
     }
 
-    /// Whether the notification still waits for its reply, so that its pid cannot have been
-    /// recycled.
+    /// Whether the notification still waits for its reply. If so, its pid has not been recycled.
     pub(crate) fn is_waiting(&self, id: u64) -> bool {
         sys::notification_id_valid(self.fd.as_fd(), id).is_ok()
     }
@@ -129,13 +131,14 @@ impl ListenerFd {
         }
     }
 
-    /// Whether a call is waiting that nobody has received.
+    /// Whether a notification is waiting to be received.
     pub(crate) fn has_pending(&self) -> bool {
         self.events_within(Duration::ZERO)
             .contains(PollFlags::POLLIN)
     }
 
-    /// Waits for so long until there is such a call, or no target any more: what there is.
+    /// Waits until a notification can be received or the last target has exited, for at most
+    /// `patience`. Returns the events of poll(2); none after a timeout or a failure.
     pub(crate) fn events_within(&self, patience: Duration) -> PollFlags {
         let mut fds = [PollFd::new(self.queue(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
@@ -155,11 +158,11 @@ impl AsFd for ListenerFd {
 /// SECCOMP_USER_NOTIF_FLAG_CONTINUE
 const CONTINUE: u32 = 1;
 
-/// One call of a target, as it was when it trapped: registers, which cannot change under our eyes.
+/// One call of a target. These are copies of its registers: unlike its memory, they cannot change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Notification {
     pub(crate) id: u64,
-    /// The thread's id in our pid namespace; 0 when it has none there.
+    /// The thread's id in this process's pid namespace; 0 if it has none there.
     pub(crate) pid: u32,
     pub(crate) syscall: i32,
     /// AUDIT_ARCH_*
@@ -192,21 +195,21 @@ impl Notification {
     }
 }
 
-/// Makes `slot` ready for the next receive: no call in flight.
+/// Empties `slot`: no call is in flight, and the kernel accepts it for RECV.
 pub(crate) fn clear(slot: &Slot) {
     for word in slot {
         word.store(0, Ordering::Relaxed);
     }
 }
 
-/// What a target gets that does not get an errno.
+/// A reply that is not an errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// The kernel runs the call as it is.
     Continue,
     /// The call's return value.
     Value(i64),
-    /// It has its answer, this new file descriptor: [`ListenerFd::reply_with_file`].
+    /// Already replied with this new file descriptor: [`ListenerFd::reply_with_file`].
     Sent(u32),
 }
 

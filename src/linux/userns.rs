@@ -1,4 +1,4 @@
-//! User namespaces (user_namespaces(7)): which ids one maps, and how to enter a new one.
+//! User namespaces (user_namespaces(7)): their id maps, and how to enter a new one.
 
 use std::fmt::Display;
 use std::fs;
@@ -12,8 +12,8 @@ use crate::linux::errno_of;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 
-/// The lines of uid_map or gid_map: ranges of ids, and what each is outside, as the reader of the
-/// file numbers it.
+/// The contents of uid_map or gid_map. Outside ids are those of the user namespace of the process
+/// that read the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct IdMap(Vec<Range>);
 
@@ -25,7 +25,8 @@ struct Range {
 }
 
 impl IdMap {
-    /// Of the first id inside and the length of each range, where nobody asks for the ids outside.
+    /// A map with these ranges, given as first id and length. The outside ids are made equal: for
+    /// uses that need only [`IdMap::contains`].
     pub(crate) fn of_ranges(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let range = |(inside, count)| Range {
             inside,
@@ -53,7 +54,7 @@ impl IdMap {
         self.outside(id).is_some()
     }
 
-    /// What an id of the namespace is outside of it.
+    /// The outside id of an id in the namespace. Returns `None` if it is not mapped.
     pub(crate) fn outside(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|range| {
             let offset = id.checked_sub(range.inside)?;
@@ -61,7 +62,7 @@ impl IdMap {
         })
     }
 
-    /// An id that is mapped, if there is one.
+    /// The first mapped id, if any.
     pub(crate) fn first(&self) -> Option<u32> {
         self.0.first().map(|range| range.inside)
     }
@@ -79,7 +80,8 @@ pub(crate) struct IdMaps {
 }
 
 impl IdMaps {
-    /// Of the namespace of a process, which is named by its directory in procfs: `/proc/self`.
+    /// Reads the maps of the user namespace of a process, which is given as its directory in
+    /// procfs, like `/proc/self`.
     pub(crate) fn of(process: impl Display) -> Result<Self, Errno> {
         let read = |file| {
             let name = Name::format(format_args!("{process}/{file}"));
@@ -91,7 +93,7 @@ impl IdMaps {
         })
     }
 
-    /// Those that map root alone.
+    /// Maps that contain only root.
     pub(crate) fn root_only() -> Self {
         let root = IdMap::of_ranges([(0, 1)]);
         Self {
@@ -100,19 +102,19 @@ impl IdMaps {
         }
     }
 
-    /// Each map is written once; until then nothing is mapped.
+    /// Whether both maps have been written. Each can be written once; until then it is empty.
     pub(crate) fn are_written(&self) -> bool {
         !self.uids.0.is_empty() && !self.gids.0.is_empty()
     }
 
-    /// Whether they map all ids that there are, as those of the initial namespace do.
+    /// Whether both maps contain all ids, as those of the initial user namespace do.
     pub(crate) fn are_all(&self) -> bool {
         let is_all = |map: &IdMap| map.0.iter().any(|range| range.count == u32::MAX);
         is_all(&self.uids) && is_all(&self.gids)
     }
 }
 
-/// What the kernel refused on the way into a new user namespace.
+/// The step of entering a new user namespace that the kernel refused.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) step: String,
@@ -127,8 +129,8 @@ impl From<Refusal> for Error {
     }
 }
 
-/// Moves this process, which must have one thread, into a new user namespace, whose only id is its
-/// own: there it is root.
+/// Moves this process, which must have one thread, into a new user namespace in which its own id is
+/// root, and the only mapped one.
 pub(crate) fn enter() -> Result<(), Refusal> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(refused("unshare(CLONE_NEWUSER)"))?;
@@ -137,13 +139,14 @@ pub(crate) fn enter() -> Result<(), Refusal> {
             .map_err(errno_of)
             .map_err(refused(&format!("writing {file}")))
     };
-    // Without setgroups(2) a group may be mapped without any privilege.
+    // user_namespaces(7): without CAP_SETGID in the parent, gid_map can be written only after
+    // "deny".
     write("/proc/self/setgroups", "deny")?;
     write("/proc/self/uid_map", &format!("0 {uid} 1\n"))?;
     write("/proc/self/gid_map", &format!("0 {gid} 1\n"))
 }
 
-/// The same, with a mount namespace that belongs to the new user namespace.
+/// As [`enter`], and also into a new mount namespace, which the new user namespace owns.
 pub(crate) fn enter_with_mounts() -> Result<(), Refusal> {
     enter()?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(refused("unshare(CLONE_NEWNS) as its root"))

@@ -1,9 +1,9 @@
 //! The service threads of a worker.
 //!
-//! Each notification wakes all threads that wait in RECV (Linux 6.6, recv_wait_event). So one thread
-//! waits there, the *receiver*. While there is work, the main thread checks on it every
-//! few milliseconds; otherwise it sleeps. When calls keep waiting, it starts a helper, which exits
-//! once it finds nothing pending. When the receiver is stuck in a call (FUSE, a slow disk), another
+//! Each notification wakes all threads that wait in RECV (Linux 6.6, recv_wait_event). So one
+//! thread waits there, the *receiver*. While there is work, the main thread checks on it every few
+//! milliseconds; otherwise it sleeps. When calls keep waiting, it starts a helper, which exits once
+//! it finds nothing pending. When the receiver is stuck in a call (FUSE, a slow disk), another
 //! thread takes over its role. The main thread also ends the worker when the last target has
 //! exited.
 //!

@@ -1,8 +1,9 @@
-//! One call made by a process of its own, which has nothing of this one's but its root directory.
+//! One system call in a child process that keeps nothing of this process but one file and the root
+//! directory.
 //!
-//! The kernel never closes a process's links in procfs to itself (kernel/ptrace.c,
-//! __ptrace_may_access). Where a path may lead to them, this process must not walk it; a child
-//! without files of this one's, and in another working directory, may.
+//! A process can always follow its own magic links in procfs (kernel/ptrace.c,
+//! __ptrace_may_access). So this process must not resolve a path that may lead to them. A child
+//! may: its links lead to another working directory, and to none of this process's other files.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -12,56 +13,56 @@ use std::os::unix::net::UnixStream;
 use libc::{c_int, c_uint};
 use nix::errno::Errno;
 
-/// What the child does before it makes its call.
+/// The environment of a child's call.
 #[derive(Debug)]
 pub(crate) struct Child<'a> {
-    /// The only file that it keeps.
+    /// The only file that the child keeps.
     pub(crate) file: BorrowedFd<'a>,
-    /// The user namespace that it enters, if that is another one.
+    /// The user namespace to enter, if it is not this process's.
     pub(crate) user_namespace: Option<BorrowedFd<'a>>,
-    /// Its working directory.
+    /// The child's working directory.
     pub(crate) directory: BorrowedFd<'a>,
-    /// Its effective capabilities.
+    /// The child's effective capabilities, as far as they are permitted.
     pub(crate) effective: u64,
 }
 
 impl Child<'_> {
-    /// Has the child open `link` of the directory that its file is, with O_PATH.
+    /// Lets the child open `link` in the directory [`file`](Self::file), with O_PATH.
     pub(crate) fn open(&self, link: &CStr) -> Result<OwnedFd, Errno> {
         let opened = self.run(|| {
             // SAFETY: the string ends in NUL.
             let fd = unsafe { libc::openat(self.file.as_raw_fd(), link.as_ptr(), libc::O_PATH) };
             Errno::result(fd).map(Some)
         });
-        // It had a file, which found no room here.
+        // The child opened a file, but the message arrived without it: unix(7) drops file
+        // descriptors beyond the receiver's RLIMIT_NOFILE.
         opened?.ok_or(Errno::ENFILE)
     }
 
-    /// Has the child bind the socket that its file is to an address as it is.
+    /// Lets the child bind the socket [`file`](Self::file) to an encoded address.
     pub(crate) fn bind(&self, address: &[u8]) -> Result<(), Errno> {
         self.run(|| super::bind(self.file, address).map(|()| None))
             .map(drop)
     }
 
-    /// The result is a file of the child's that is handed over, if it has one. `work` runs after
-    /// fork(2) in a process of many threads: it may only do what is async-signal-safe
-    /// (signal-safety(7)), above all not allocate.
+    /// Runs `work` in the child, and returns its errno or the file that it returned, if any. `work`
+    /// runs after a fork(2) of a multithreaded process, so it must be async-signal-safe
+    /// (signal-safety(7)): above all it must not allocate.
     fn run(
         &self,
         work: impl FnOnce() -> Result<Option<RawFd>, Errno>,
     ) -> Result<Option<OwnedFd>, Errno> {
         let pair = UnixStream::pair();
         let (ours, theirs) = pair.map_err(crate::linux::errno_of)?;
-        // SAFETY: what the child does is async-signal-safe, and it never comes back.
+        // SAFETY: the child calls only async-signal-safe functions and never returns from here.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             let result = self.prepare(theirs.as_raw_fd()).and_then(|()| work());
             send_result(theirs.as_raw_fd(), result);
-            // SAFETY: ends at once, without anything of the parent's being run.
+            // SAFETY: _exit runs no destructor or exit handler of the parent.
             unsafe { libc::_exit(0) };
         }
-        // EAGAIN or ENOMEM: for a child there is as little room as for a descriptor where ENFILE is
-        // said.
+        // EAGAIN, ENOMEM: open(2) has neither; ENFILE is its errno for a system at its limit.
         let pid = Errno::result(pid).map_err(|_| Errno::ENFILE)?;
         drop(theirs);
         let answer = receive_result(&ours);
@@ -70,12 +71,13 @@ impl Child<'_> {
         answer
     }
 
-    /// In the child.
+    /// Called in the child, before its work. Async-signal-safe.
     fn prepare(&self, channel: RawFd) -> Result<(), Errno> {
         nix::unistd::fchdir(self.directory)?;
         if let Some(namespace) = self.user_namespace {
             nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWUSER)?;
         }
+        // All files but two. Afterwards the values that own the closed ones must not be used.
         let file = self.file.as_raw_fd();
         let (low, high) = (file.min(channel), file.max(channel));
         close_range(0, low - 1)?;
@@ -92,18 +94,19 @@ fn close_range(first: c_int, last: c_int) -> Result<(), Errno> {
     }
     let (first, last) = (first.cast_unsigned(), last.cast_unsigned());
     let none: c_uint = 0;
-    // SAFETY: in a child that uses none of these files any more, nor anything that owns them.
+    // SAFETY: touches no memory. The child uses neither these file descriptors nor the values that
+    // own them any more.
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, none) }).map(drop)
 }
 
-/// Of a file descriptor.
+/// The size of a file descriptor in a control message.
 const FD_SIZE: c_uint = 4;
 
-/// Room for one file descriptor, aligned as a control message.
+/// A buffer for a control message with one file descriptor, aligned for its header.
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
-/// An errno or 0, and a file.
+/// Sends an errno, or 0 and a file. Async-signal-safe: called in the child.
 fn send_result(channel: RawFd, result: Result<Option<RawFd>, Errno>) {
     let (mut errno, file) = match result {
         Ok(file) => (0, file),
@@ -122,7 +125,7 @@ fn send_result(channel: RawFd, result: Result<Option<RawFd>, Errno>) {
         message.msg_control = (&raw mut control).cast();
         // SAFETY: only computes a size.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(FD_SIZE) } as _;
-        // SAFETY: the control buffer is large enough for a header.
+        // SAFETY: reads only the fields of `message`, whose control buffer is set above.
         let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
         // SAFETY: only computes a size.
         let length = unsafe { libc::CMSG_LEN(FD_SIZE) };
@@ -131,20 +134,20 @@ fn send_result(channel: RawFd, result: Result<Option<RawFd>, Errno>) {
             cmsg_level: libc::SOL_SOCKET,
             cmsg_type: libc::SCM_RIGHTS,
         };
-        // SAFETY: the header lies in the control buffer, which is aligned for it.
+        // SAFETY: `header` points into `control`, which is large enough and aligned for it.
         unsafe { header.write(filled) };
         // SAFETY: only computes an address.
         let data = unsafe { libc::CMSG_DATA(header) };
-        // SAFETY: the control buffer has room for one descriptor behind the header.
+        // SAFETY: `control` has room for one file descriptor after the header.
         unsafe { data.cast::<RawFd>().write_unaligned(file) };
     }
-    // SAFETY: the message points to what lives to the end of this function. Nobody else could be
-    // told of a failure.
+    // SAFETY: `errno`, `part` and `control`, to which the message points, live until the end of
+    // this function. A failure cannot be reported: the parent notices the missing message.
     unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) };
 }
 
-/// ENFILE where the child could not answer: it was ended by somebody else, or too many files are on
-/// their way (unix(7)).
+/// Receives what [`send_result`] sent. ENFILE if nothing arrived: the child was killed, or the user
+/// has too many file descriptors in flight (unix(7), ETOOMANYREFS).
 fn receive_result(channel: &UnixStream) -> Result<Option<OwnedFd>, Errno> {
     let mut bytes = [0; size_of::<c_int>()];
     let (length, mut files) = super::receive(channel, &mut bytes, 1)?;

@@ -1,4 +1,4 @@
-//! Files: attributes, status, handles.
+//! Files: extended attributes, status, handles.
 
 use std::ffi::CStr;
 use std::mem::{MaybeUninit, size_of};
@@ -8,7 +8,7 @@ use libc::{c_int, c_long, c_uint};
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
-/// getxattr(2), lgetxattr(2) when `follow` is false.
+/// getxattr(2); lgetxattr(2) if `follow` is false.
 pub(crate) fn getxattr(
     path: &CStr,
     name: &CStr,
@@ -32,7 +32,7 @@ pub(crate) fn getxattr(
     usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
 }
 
-/// listxattr(2), llistxattr(2) when `follow` is false.
+/// listxattr(2); llistxattr(2) if `follow` is false.
 pub(crate) fn listxattr(path: &CStr, list: &mut [u8], follow: bool) -> Result<usize, Errno> {
     let call = if follow {
         libc::listxattr
@@ -44,7 +44,7 @@ pub(crate) fn listxattr(path: &CStr, list: &mut [u8], follow: bool) -> Result<us
     usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
 }
 
-/// setxattr(2), with the caller's flags.
+/// setxattr(2).
 pub(crate) fn setxattr(path: &CStr, name: &CStr, value: &[u8], flags: c_int) -> Result<(), Errno> {
     // SAFETY: both strings end in NUL; the kernel reads `value.len()` bytes of `value`.
     let result = unsafe {
@@ -59,7 +59,7 @@ pub(crate) fn setxattr(path: &CStr, name: &CStr, value: &[u8], flags: c_int) -> 
     Errno::result(result).map(drop)
 }
 
-/// removexattr(2)
+/// removexattr(2).
 pub(crate) fn removexattr(path: &CStr, name: &CStr) -> Result<(), Errno> {
     // SAFETY: both strings end in NUL.
     let result = unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
@@ -88,8 +88,8 @@ pub(crate) fn getxattrat(
         flags: 0,
     };
     let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
-    // SAFETY: both strings end in NUL; the kernel writes at most `size` bytes to `value`, which has
-    // as many.
+    // SAFETY: both strings end in NUL; the kernel reads one `Arguments`, and writes at most `size`
+    // bytes into `value`, which is at least that long.
     let length = unsafe {
         libc::syscall(
             SYS_GETXATTRAT,
@@ -118,7 +118,7 @@ pub(crate) fn fgetxattr(fd: BorrowedFd, name: &CStr, value: &mut [u8]) -> Result
     usize::try_from(Errno::result(length)?).map_err(|_| Errno::EOVERFLOW)
 }
 
-/// statx(2) with the caller's flags and mask as they are.
+/// statx(2).
 pub(crate) fn statx(
     dirfd: BorrowedFd,
     path: &CStr,
@@ -141,10 +141,11 @@ pub(crate) fn statx(
     Ok(unsafe { buffer.assume_init() })
 }
 
-/// Whether a null path with AT_EMPTY_PATH is an empty path (Linux 6.11) and no EFAULT.
+/// Whether fstatat(2) takes a null path with AT_EMPTY_PATH for an empty one (Linux 6.11), instead
+/// of failing with EFAULT.
 pub(crate) fn null_path_is_empty() -> bool {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the kernel writes one `struct stat`, and takes or refuses the null path.
+    // SAFETY: the kernel writes at most one `struct stat`, and never dereferences the null path.
     let result = unsafe {
         libc::syscall(
             libc::SYS_newfstatat,
@@ -157,26 +158,27 @@ pub(crate) fn null_path_is_empty() -> bool {
     result == 0
 }
 
-/// The bytes of `struct stat` as newfstatat(2) writes them: on 64-bit Linux libc's layout is the
-/// kernel's.
+/// The bytes of `struct stat` as newfstatat(2) writes them: on 64-bit Linux the layouts of libc and
+/// kernel are equal.
 pub(crate) fn stat_bytes(stat: &FileStat) -> &[u8] {
-    // SAFETY: `FileStat` is a C struct that the kernel has filled in completely, its padding is
-    // named fields.
+    // SAFETY: every byte of `FileStat` is initialized: the kernel has written all of it, and the
+    // padding consists of named fields.
     unsafe { std::slice::from_raw_parts((&raw const *stat).cast(), size_of::<FileStat>()) }
 }
 
 /// The bytes of `struct statx`.
 pub(crate) fn statx_bytes(statx: &libc::statx) -> &[u8] {
-    // SAFETY: `struct statx` was zeroed before the kernel filled it in, so every byte is
-    // initialised.
+    // SAFETY: `statx` zeroes the struct before the kernel fills it in, so every byte is
+    // initialized.
     unsafe { std::slice::from_raw_parts((&raw const *statx).cast(), size_of::<libc::statx>()) }
 }
 
-/// A file handle (open_by_handle_at(2)): survives renames, and a recycled inode gets another one.
+/// A file handle (open_by_handle_at(2)). It does not change with renames; a recycled inode gets
+/// another one.
 #[repr(C)]
 pub(crate) struct FileHandle {
     handle_bytes: c_uint,
-    /// The file system's own handle type.
+    /// The handle type, which the file system chooses.
     pub(crate) handle_type: c_int,
     handle: [u8; libc::MAX_HANDLE_SZ as usize],
 }
@@ -188,8 +190,8 @@ impl FileHandle {
     }
 }
 
-/// name_to_handle_at(2) of the file behind `fd`; `AT_HANDLE_FID` (Linux 6.5) is for file systems
-/// that cannot open by handle, overlay among them.
+/// name_to_handle_at(2) of an open file. `identity_only` sets AT_HANDLE_FID (Linux 6.5), which file
+/// systems support that cannot open by handle, such as overlay.
 pub(crate) fn file_handle(fd: BorrowedFd, identity_only: bool) -> Result<FileHandle, Errno> {
     const AT_HANDLE_FID: c_int = 0x200;
     let flags = libc::AT_EMPTY_PATH | if identity_only { AT_HANDLE_FID } else { 0 };
@@ -199,8 +201,8 @@ pub(crate) fn file_handle(fd: BorrowedFd, identity_only: bool) -> Result<FileHan
         handle: [0; libc::MAX_HANDLE_SZ as usize],
     };
     let mut mount_id: c_int = 0;
-    // SAFETY: `handle` has room for `handle_bytes` bytes after its header, the mount id for one
-    // int.
+    // SAFETY: the path ends in NUL; `handle` has room for `handle_bytes` bytes after its header;
+    // the kernel writes one int to `mount_id`.
     let result = unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,
@@ -215,15 +217,15 @@ pub(crate) fn file_handle(fd: BorrowedFd, identity_only: bool) -> Result<FileHan
     Ok(handle)
 }
 
-/// MS_NOSYMFOLLOW as statfs(2) gives it back (Linux 5.10).
+/// The flag of MS_NOSYMFOLLOW in the result of statfs(2) (Linux 5.10).
 pub(crate) const ST_NOSYMFOLLOW: u64 = 0x2000;
 
-/// The flags of the mount that a file lies on (statvfs(3)).
+/// The flags of the mount that an open file is on (statvfs(3)).
 pub(crate) fn mount_flags(fd: BorrowedFd) -> Result<u64, Errno> {
     let mut buffer = MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: the kernel's answer is written to one `statvfs`.
+    // SAFETY: libc writes one `statvfs`.
     let result = unsafe { libc::fstatvfs(fd.as_raw_fd(), buffer.as_mut_ptr()) };
     Errno::result(result)?;
-    // SAFETY: all-zero bytes are a valid `statvfs`, and it has been filled in.
+    // SAFETY: all-zero bytes are a valid `statvfs`, and libc has filled it in.
     Ok(unsafe { buffer.assume_init() }.f_flag)
 }

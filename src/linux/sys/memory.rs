@@ -1,4 +1,4 @@
-//! Memory that is shared with other processes.
+//! Memory shared with other processes: sealed memfds and LMDB's maps.
 
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::stat::fstat;
 
-/// Memory shared with another process, seen as atomic words.
+/// A shared mapping of a memfd, accessed as atomic words only.
 #[derive(Debug)]
 pub(crate) struct SharedWords {
     address: NonNull<AtomicU64>,
@@ -24,8 +24,8 @@ unsafe impl Send for SharedWords {}
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
-    /// Maps `words` words of `memfd`; EINVAL if it has less, or could be made to have less: touching
-    /// what is behind its end would mean SIGBUS.
+    /// Maps `words` words of `memfd`. EINVAL if it is shorter, or not sealed against shrinking:
+    /// access beyond its end would raise SIGBUS.
     pub(crate) fn map(memfd: BorrowedFd, words: usize) -> Result<Self, Errno> {
         let bytes = words * size_of::<AtomicU64>();
         let seals = SealFlag::from_bits_retain(fcntl(memfd, FcntlArg::F_GET_SEALS)?);
@@ -61,20 +61,20 @@ impl SharedWords {
 impl Drop for SharedWords {
     fn drop(&mut self) {
         let length = self.words * size_of::<AtomicU64>();
-        // SAFETY: exactly the mapping made in `map`; `words` lends it out no longer than `self`
-        // lives.
+        // SAFETY: exactly the mapping made in `map`; slices that `words` returned cannot outlive
+        // `self`.
         unsafe { libc::munmap(self.address.as_ptr().cast::<c_void>(), length) };
     }
 }
 
-/// What an LMDB environment keeps when the machine goes down.
+/// What remains of an LMDB environment after a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// Nothing, and its files may be broken: for a directory that does not outlive the boot.
+    /// Nothing, and its files may be corrupt: for a directory that does not survive a boot.
     None,
-    /// Every transaction that was committed.
+    /// Every committed transaction.
     Full,
-    /// Nothing is written, by nobody: for a file system that is read-only.
+    /// The environment is not written: for a read-only file system.
     ReadOnly,
 }
 
@@ -87,17 +87,17 @@ pub(crate) fn open_lmdb(
     let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_size).max_readers(1024);
     if durability == Durability::None {
-        // SAFETY: NO_SYNC gives up durability over a power cut, which the caller makes harmless by
-        // a directory for each boot; it never makes memory unsound.
+        // SAFETY: NO_SYNC affects only what a crash of the machine leaves on disk, and the
+        // directory does not survive one. It does not affect memory.
         unsafe { options.flags(heed::EnvFlags::NO_SYNC) };
     }
     if durability == Durability::ReadOnly {
-        // SAFETY: without locks nobody may write, and on a read-only file system nobody can.
+        // SAFETY: NO_LOCK requires that no process writes; on a read-only file system none can.
         unsafe { options.flags(heed::EnvFlags::READ_ONLY | heed::EnvFlags::NO_LOCK) };
     }
-    // SAFETY: LMDB's map must not be changed but through LMDB. The directory is closed to all but
-    // this user (`wire::rundir`), whose other programs could change the map all the same; against
-    // them the worst that LMDB's own code does with it is to end the process. So only processes that
-    // may be ended open it, and others have it read through before (`store::damage`).
+    // SAFETY: only LMDB may change the mapped file. The directory is private to this user
+    // (`wire::rundir`), but other programs of the user could write to the file. LMDB's own code
+    // then at worst crashes the process. So only processes that may crash open an environment, and
+    // the others let such a process read it first (`store::damage`).
     unsafe { options.open(directory) }
 }

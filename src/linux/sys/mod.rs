@@ -1,7 +1,7 @@
-//! The only unsafe room: one kernel call per function, no policy.
+//! The only unsafe code: one kernel call per function, no policy.
 //!
-//! What nix wraps safely is called from there; this file holds the rest. Functions return the
-//! kernel's own errno and never interpret it. Paths are C strings: bytes, as the kernel sees them.
+//! Only calls that no crate wraps safely are here; for the others the program uses nix. Functions
+//! return the kernel's errno and do not interpret it. Paths are C strings.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
@@ -24,8 +24,10 @@ pub(crate) use process::*;
 pub(crate) use seccomp::*;
 pub(crate) use socket::*;
 
+/// Takes ownership of the file descriptor that a system call has returned.
 fn owned_fd(result: c_long) -> Result<OwnedFd, Errno> {
     let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just returned `fd`; nothing else owns it.
+    // SAFETY: the callers pass the result of a call that has just created `fd`; nothing else owns
+    // it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,4 +1,4 @@
-//! mount(2) in parts: fsopen(2) and its relatives.
+//! The mount API by file descriptors: fsopen(2), fsconfig(2), fsmount(2), move_mount(2).
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::owned_fd;
 
-/// fsopen(2)
+/// fsopen(2): returns a context for configuring the file system.
 pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd, Errno> {
     const FSOPEN_CLOEXEC: c_uint = 1;
     // SAFETY: the name ends in NUL.
@@ -16,7 +16,7 @@ pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd, Errno> {
     owned_fd(fd)
 }
 
-/// fsconfig(2): sets an option, one without a value as a flag.
+/// fsconfig(2): sets an option. Without a value it is a flag.
 pub(crate) fn fsconfig_set(
     context: BorrowedFd,
     key: &CStr,
@@ -29,18 +29,18 @@ pub(crate) fn fsconfig_set(
         None => (FSCONFIG_SET_FLAG, std::ptr::null()),
     };
     let fd = context.as_raw_fd();
-    // SAFETY: the strings end in NUL; a flag has none for its value.
+    // SAFETY: the strings end in NUL; for a flag the kernel requires a null value.
     let result = unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, key.as_ptr(), value, 0) };
     Errno::result(result).map(drop)
 }
 
-/// fsconfig(2) and fsmount(2): makes the file system, and a mount of it that is nowhere yet.
+/// fsconfig(2) and fsmount(2): creates the file system and returns a detached mount of it.
 pub(crate) fn fsmount(context: BorrowedFd, attributes: c_uint) -> Result<OwnedFd, Errno> {
     const FSCONFIG_CMD_CREATE: c_uint = 6;
     const FSMOUNT_CLOEXEC: c_uint = 1;
     let fd = context.as_raw_fd();
     let nothing = std::ptr::null::<c_void>();
-    // SAFETY: the command takes neither key nor value.
+    // SAFETY: the command takes neither key nor value: both are null.
     let result = unsafe {
         libc::syscall(
             libc::SYS_fsconfig,
@@ -52,12 +52,12 @@ pub(crate) fn fsmount(context: BorrowedFd, attributes: c_uint) -> Result<OwnedFd
         )
     };
     Errno::result(result)?;
-    // SAFETY: only numbers.
+    // SAFETY: no pointers are passed.
     let fd = unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, attributes) };
     owned_fd(fd)
 }
 
-/// move_mount(2) of a mount that is nowhere yet to an open directory.
+/// move_mount(2): attaches a detached mount to an open directory.
 pub(crate) fn attach_mount(mount: BorrowedFd, directory: BorrowedFd) -> Result<(), Errno> {
     const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
     const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;

@@ -1,4 +1,4 @@
-//! Processes: pidfds, limits, capabilities, namespaces, and this one itself.
+//! Processes: pidfds, limits, capabilities, namespaces; signals and allocator of this one.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,7 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::owned_fd;
 use crate::credentials::Capabilities;
 
-/// A pidfd of the thread `tid` (Linux 6.9), or of the process `tid` where PIDFD_THREAD is unknown.
+/// A pidfd of the thread `tid` (PIDFD_THREAD, Linux 6.9). On older kernels, a pidfd of the process
+/// `tid`; EINVAL there if `tid` is not a thread group leader.
 pub(crate) fn pidfd_open(tid: u32) -> Result<OwnedFd, Errno> {
     const PIDFD_THREAD: c_uint = libc::O_EXCL as c_uint;
     match pidfd_open_flags(tid, PIDFD_THREAD) {
@@ -21,8 +22,8 @@ pub(crate) fn pidfd_open(tid: u32) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// A pidfd of the process `pid`: it hangs up when the last thread has ended. One of a thread does
-/// so when that thread ends or executes a program (Linux 6.9 to 6.14).
+/// A pidfd of the process `pid`. It becomes readable when the last thread has exited. A pidfd of a
+/// thread does so when that thread exits or calls execve(2) (Linux 6.9 to 6.14).
 pub(crate) fn process_pidfd(pid: u32) -> Result<OwnedFd, Errno> {
     pidfd_open_flags(pid, 0)
 }
@@ -39,7 +40,7 @@ pub(crate) fn pidfd_send_signal(
     process: BorrowedFd,
     signal: nix::sys::signal::Signal,
 ) -> Result<(), Errno> {
-    // SAFETY: without a siginfo the kernel makes one as for kill(2).
+    // SAFETY: a null siginfo is allowed: the kernel fills one in as for kill(2).
     let result = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -58,7 +59,8 @@ fn pidfd_open_flags(tid: u32, flags: c_uint) -> Result<OwnedFd, Errno> {
     owned_fd(fd)
 }
 
-/// A duplicate of the target's file descriptor `fd` (Linux 5.6): the same open file description.
+/// A duplicate of the file descriptor `fd` of the pidfd's process (Linux 5.6): the same open file
+/// description.
 pub(crate) fn pidfd_getfd(pidfd: BorrowedFd, fd: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
@@ -72,7 +74,7 @@ pub(crate) fn lock_limit(tid: u32) -> Result<(u64, u64), Errno> {
         rlim_max: 0,
     };
     let tid = libc::pid_t::try_from(tid).map_err(|_| Errno::ESRCH)?;
-    // SAFETY: without a new limit the kernel only writes the one `rlimit64`.
+    // SAFETY: the new limit is null; the kernel writes one `rlimit64`.
     let result =
         unsafe { libc::prlimit64(tid, libc::RLIMIT_LOCKS, std::ptr::null(), &raw mut limit) };
     Errno::result(result)?;
@@ -86,7 +88,7 @@ pub(crate) fn set_lock_limit(tid: u32, soft: u64, hard: u64) -> Result<(), Errno
         rlim_max: hard,
     };
     let tid = libc::pid_t::try_from(tid).map_err(|_| Errno::ESRCH)?;
-    // SAFETY: the kernel only reads the one `rlimit64`.
+    // SAFETY: the kernel reads one `rlimit64`; the old limit is null.
     let result = unsafe {
         libc::prlimit64(
             tid,
@@ -98,12 +100,14 @@ pub(crate) fn set_lock_limit(tid: u32, soft: u64, hard: u64) -> Result<(), Errno
     Errno::result(result).map(drop)
 }
 
-/// The capabilities of the thread `tid`, as capget(2) tells them: without the ambient ones.
+/// The capability sets of the thread `tid` (0 for this one), by capget(2), which does not return
+/// the ambient set: it is 0 in the result.
 pub(crate) fn capabilities(tid: u32) -> Result<Capabilities, Errno> {
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     let mut header = [LINUX_CAPABILITY_VERSION_3, tid];
     let mut data = [0u32; 6];
-    // SAFETY: version 3 reads a header of two words and writes twice three words.
+    // SAFETY: for version 3 the kernel reads and writes a header of two words, and writes twice
+    // three words of data.
     let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
     Errno::result(result)?;
     let set = |index: usize| u64::from(data[index + 3]) << 32 | u64::from(data[index]);
@@ -115,8 +119,8 @@ pub(crate) fn capabilities(tid: u32) -> Result<Capabilities, Errno> {
     })
 }
 
-/// Gives this thread these of its permitted capabilities; what is no longer permitted is gone for
-/// good.
+/// Sets the effective and permitted capabilities of this thread, and clears the inheritable ones.
+/// A capability that is no longer permitted cannot be regained.
 pub(crate) fn set_capabilities(effective: u64, permitted: u64) -> Result<(), Errno> {
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     let mut header = [LINUX_CAPABILITY_VERSION_3, 0];
@@ -130,7 +134,8 @@ pub(crate) fn set_capabilities(effective: u64, permitted: u64) -> Result<(), Err
         high(permitted),
         0,
     ];
-    // SAFETY: version 3 reads a header of two words and twice three words.
+    // SAFETY: for version 3 the kernel reads and writes a header of two words, and reads twice
+    // three words of data.
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_mut_ptr()) };
     Errno::result(result).map(drop)
 }
@@ -143,7 +148,7 @@ pub(crate) fn owning_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
     owned_fd(c_long::from(result))
 }
 
-/// The user namespace above `fd`, which must be below our own (ioctl_ns(2)).
+/// The parent of the user namespace `fd`, which must be below this process's own (ioctl_ns(2)).
 pub(crate) fn parent_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
     const NS_GET_PARENT: libc::Ioctl = 0xb702;
     // SAFETY: the ioctl takes no argument.
@@ -151,8 +156,8 @@ pub(crate) fn parent_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
     owned_fd(c_long::from(result))
 }
 
-/// The id that the process `pid` of our own pid namespace has in the pid namespace `fd`
-/// (ioctl_ns(2), Linux 6.11).
+/// The id in the pid namespace `fd` of the process that is `pid` in this process's own pid
+/// namespace (ioctl_ns(2), Linux 6.11).
 pub(crate) fn process_id_in(fd: BorrowedFd, pid: u32) -> Result<u32, Errno> {
     const NS_GET_TGID_IN_PIDNS: libc::Ioctl = 0x8004_b709;
     // SAFETY: the ioctl takes its argument by value.
@@ -160,14 +165,14 @@ pub(crate) fn process_id_in(fd: BorrowedFd, pid: u32) -> Result<u32, Errno> {
     u32::try_from(Errno::result(result)?).map_err(|_| Errno::ESRCH)
 }
 
-/// Lets a write beyond RLIMIT_FSIZE fail (EFBIG), which would end this process otherwise.
+/// Ignores SIGXFSZ: a write beyond RLIMIT_FSIZE fails with EFBIG instead of killing this process.
 pub(crate) fn ignore_file_size_signal() {
     // SAFETY: ignoring a signal runs no code.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-/// Lets the allocator hand nothing over to per-thread arenas: a worker has few, short-lived
-/// allocations, and each arena costs resident memory.
+/// Makes malloc use one arena for all threads: a worker has few, short-lived allocations, and each
+/// arena costs resident memory.
 pub(crate) fn use_one_malloc_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets a parameter.
@@ -176,7 +181,7 @@ pub(crate) fn use_one_malloc_arena() {
     };
 }
 
-/// Deaf to what ends programs in order: this process ends when its work is done.
+/// Ignores SIGTERM, SIGINT and SIGHUP: this process exits when its work is done.
 pub(crate) fn ignore_termination() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         // SAFETY: ignoring a signal runs no code.
@@ -184,29 +189,29 @@ pub(crate) fn ignore_termination() {
     }
 }
 
-/// Starts `command` as nobody's child: in a session of its own, deaf to SIGTERM, with no file of
-/// this process but its standard ones. This process must have one thread.
+/// Starts `command` as an orphan, by a second fork: in a session of its own, with SIGTERM ignored,
+/// and without files of this process except the standard ones. This process must have one thread.
 pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {
     let leave = || {
-        // SAFETY: this child has one thread, and goes on with calls that are async-signal-safe, as
-        // after the first fork.
+        // SAFETY: this child has one thread, and its child calls only async-signal-safe functions
+        // until execve(2), as required after the first fork.
         match Errno::result(unsafe { libc::fork() })? {
             0 => {}
-            // SAFETY: ends at once, without anything of the parent's being run.
+            // SAFETY: _exit runs no destructor or exit handler of the parent.
             _ => unsafe { libc::_exit(0) },
         }
         nix::unistd::setsid()?;
         // SAFETY: ignoring a signal runs no code.
         unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
-        // SAFETY: closes nothing before the program is executed, and nothing then that has an
-        // owner.
+        // SAFETY: only marks the file descriptors: they are closed by execve(2), when no value that
+        // owns them exists any more.
         let marked =
             unsafe { libc::close_range(3, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
         Errno::result(marked)?;
         Ok(())
     };
-    // SAFETY: the closure allocates nothing and takes no lock.
+    // SAFETY: the closure is async-signal-safe: it allocates nothing and takes no lock.
     unsafe { command.pre_exec(leave) };
-    // The child between us, which ends at once.
+    // The intermediate child, which exits at once.
     command.spawn()?.wait().map(drop)
 }

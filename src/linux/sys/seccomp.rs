@@ -9,14 +9,14 @@ use nix::errno::Errno;
 
 use super::owned_fd;
 
-/// `struct seccomp_notif` in 64-bit words: 80 bytes since Linux 5.0, checked by
-/// SECCOMP_GET_NOTIF_SIZES at start.
+/// The size of `struct seccomp_notif` in 64-bit words: 80 bytes since Linux 5.0; checked at start
+/// with SECCOMP_GET_NOTIF_SIZES.
 pub(crate) const NOTIFICATION_WORDS: usize = 10;
 
 const _: () = assert!(size_of::<libc::seccomp_notif>() == NOTIFICATION_WORDS * 8);
 
 /// Receives one notification into `words`, which must be zero (seccomp_unotify(2)). The memory may
-/// be shared with another process: atomics are the only view of it that Rust code has.
+/// be shared with another process: Rust code accesses it as atomics only.
 pub(crate) fn notification_receive(
     listener: BorrowedFd,
     words: &[AtomicU64; NOTIFICATION_WORDS],
@@ -33,7 +33,8 @@ pub(crate) fn notification_receive(
     Errno::result(result).map(drop)
 }
 
-/// Reads one packet into `words`, which may be shared as above; the result is its length in bytes.
+/// Reads one packet into `words`, which may be shared like those of [`notification_receive`].
+/// Returns its length in bytes.
 pub(crate) fn read_words(fd: BorrowedFd, words: &[AtomicU64]) -> Result<usize, Errno> {
     let length = size_of_val(words);
     // SAFETY: the kernel writes at most the length of `words`; atomics may be written through a
@@ -49,7 +50,7 @@ pub(crate) fn write_words(fd: BorrowedFd, words: &[AtomicU64]) -> Result<(), Err
     Errno::result(length).map(drop)
 }
 
-/// Sends a reply to a notification.
+/// Replies to a notification (SECCOMP_IOCTL_NOTIF_SEND).
 pub(crate) fn notification_send(
     listener: BorrowedFd,
     response: &libc::seccomp_notif_resp,
@@ -65,8 +66,8 @@ pub(crate) fn notification_send(
     Errno::result(result).map(drop)
 }
 
-/// Whether the notification `id` still waits for its reply; ENOENT if not, ENOTTY or EINVAL if `fd`
-/// is no listener.
+/// Succeeds if the notification `id` still waits for its reply. ENOENT if not; ENOTTY or EINVAL if
+/// `fd` is not a listener.
 pub(crate) fn notification_id_valid(fd: BorrowedFd, id: u64) -> Result<(), Errno> {
     // SAFETY: the ioctl reads one u64.
     let result = unsafe {
@@ -79,8 +80,8 @@ pub(crate) fn notification_id_valid(fd: BorrowedFd, id: u64) -> Result<(), Errno
     Errno::result(result).map(drop)
 }
 
-/// Puts `file` into the target of the notification `id` and replies with its number there
-/// (SECCOMP_ADDFD_FLAG_SEND, Linux 5.14).
+/// Installs `file` in the target of the notification `id` and replies with the new file descriptor,
+/// in one step (SECCOMP_ADDFD_FLAG_SEND, Linux 5.14).
 pub(crate) fn notification_send_file(
     listener: BorrowedFd,
     id: u64,
@@ -120,7 +121,7 @@ pub(crate) fn notification_set_flags(listener: BorrowedFd, flags: u64) -> Result
     Errno::result(result).map(drop)
 }
 
-/// The size of `struct seccomp_notif` that the running kernel writes.
+/// The size in bytes of the running kernel's `struct seccomp_notif`.
 pub(crate) fn notification_size() -> Result<u16, Errno> {
     let mut sizes = libc::seccomp_notif_sizes {
         seccomp_notif: 0,
@@ -140,8 +141,8 @@ pub(crate) fn notification_size() -> Result<u16, Errno> {
     Ok(sizes.seccomp_notif)
 }
 
-/// Whether the kernel knows SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19). Loads nothing: the
-/// null filter is EFAULT for known flags, EINVAL for unknown ones.
+/// Whether the kernel knows SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19). Loads no filter: a
+/// null pointer fails with EFAULT, after unknown flags would have failed with EINVAL.
 pub(crate) fn seccomp_knows_wait_killable() -> bool {
     const NEW_LISTENER: c_uint = 1 << 3;
     const WAIT_KILLABLE_RECV: c_uint = 1 << 5;
@@ -157,7 +158,7 @@ pub(crate) fn seccomp_knows_wait_killable() -> bool {
     result == -1 && Errno::last() == Errno::EFAULT
 }
 
-/// Loads a filter of `struct sock_filter`s for this thread; the result is its listener
+/// Loads a filter, an array of `struct sock_filter`, for this thread. Returns its listener
 /// (seccomp_unotify(2)).
 pub(crate) fn seccomp_load(program: &[u8], wait_killable: bool) -> Result<OwnedFd, Errno> {
     let mut flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
@@ -167,7 +168,7 @@ pub(crate) fn seccomp_load(program: &[u8], wait_killable: bool) -> Result<OwnedF
     owned_fd(seccomp_set_filter(program, flags)?)
 }
 
-/// Loads a filter for this thread that notifies nobody.
+/// Loads a filter without a listener for this thread.
 pub(crate) fn seccomp_restrict(program: &[u8]) -> Result<(), Errno> {
     seccomp_set_filter(program, 0).map(drop)
 }
@@ -178,7 +179,8 @@ fn seccomp_set_filter(program: &[u8], flags: libc::c_ulong) -> Result<libc::c_lo
         len: u16::try_from(instructions).map_err(|_| Errno::EINVAL)?,
         filter: program.as_ptr().cast_mut().cast(),
     };
-    // SAFETY: the kernel reads `len` instructions, which may lie at any address, and checks them.
+    // SAFETY: the kernel reads one `sock_fprog` and `len` instructions, which are within `program`
+    // and need no alignment, and checks them.
     let result = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
@@ -190,8 +192,8 @@ fn seccomp_set_filter(program: &[u8], flags: libc::c_ulong) -> Result<libc::c_lo
     Errno::result(result)
 }
 
-/// How io_uring_setup(2) refuses to set up a ring without a place to describe it: EFAULT where it
-/// could be had.
+/// Returns the errno of io_uring_setup(2) with a null pointer: EFAULT if the call is available to
+/// this process.
 pub(crate) fn io_uring_setup() -> Errno {
     // SAFETY: the kernel refuses the null pointer before it does anything.
     unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<c_void>()) };

@@ -1,4 +1,4 @@
-//! Sockets, and what comes through them.
+//! Sockets, and file descriptors received through them.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -11,11 +11,10 @@ use nix::errno::Errno;
 
 use super::owned_fd;
 
-/// Receives bytes, how many is the result, and at most `most` files, which are closed on exec from their first moment. The
-/// kernel closes those that there is no room for.
+/// Receives bytes and at most `most` files, which have FD_CLOEXEC from the start; returns the number
+/// of bytes, and the files. The kernel drops further files (MSG_CTRUNC).
 ///
-/// nix's recvmsg shows none of the files when there was no room for all of them, and then nobody
-/// closes those that have come.
+/// nix's recvmsg returns no files at all if some were dropped, and so leaks those that arrived.
 pub(crate) fn receive(
     socket: impl AsFd,
     bytes: &mut [u8],
@@ -28,7 +27,8 @@ pub(crate) fn receive(
     let files = c_uint::try_from(most * size_of::<RawFd>()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: only computes a size.
     let room = unsafe { libc::CMSG_LEN(files) } as usize;
-    // Words, for the alignment of a control message.
+    // u64 for the alignment of a control message. CMSG_LEN, not CMSG_SPACE: the padding would have
+    // room for one more file.
     let mut control = vec![0_u64; room.div_ceil(size_of::<u64>())];
     // SAFETY: all-zero bytes are a valid `msghdr`.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -38,7 +38,7 @@ pub(crate) fn receive(
     message.msg_controllen = room as _;
     let (socket, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_CMSG_CLOEXEC);
     let length = loop {
-        // SAFETY: the message points to what is borrowed or owned here, with its length.
+        // SAFETY: the message points to `bytes` and `control`, with their lengths.
         let result = unsafe { libc::recvmsg(socket, &raw mut message, flags) };
         match Errno::result(result) {
             Err(Errno::EINTR) => {}
@@ -48,13 +48,14 @@ pub(crate) fn receive(
     Ok((length.cast_unsigned(), received_files(&message)))
 }
 
-/// Takes over what has come with a message. It must be fresh from recvmsg(2), and be asked once.
+/// Takes ownership of the files that arrived with a message. To be called once, directly after
+/// recvmsg(2).
 fn received_files(message: &libc::msghdr) -> Vec<OwnedFd> {
     let mut files = Vec::new();
-    // SAFETY: the kernel has filled the control buffer, which is still there.
+    // SAFETY: the kernel has filled in the control buffer and its length; the caller still owns it.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !next.is_null() {
-        // SAFETY: the address of a header in that buffer.
+        // SAFETY: `next` points to a complete header in the control buffer.
         let header = unsafe { next.read_unaligned() };
         if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             // SAFETY: only computes an address.
@@ -63,37 +64,36 @@ fn received_files(message: &libc::msghdr) -> Vec<OwnedFd> {
             let before = unsafe { libc::CMSG_LEN(0) } as usize;
             let count = (header.cmsg_len as usize - before) / size_of::<RawFd>();
             for index in 0..count {
-                // SAFETY: the header says that there are as many.
+                // SAFETY: by `cmsg_len`, the buffer contains `count` file descriptors here.
                 let number = unsafe { data.wrapping_add(index).read_unaligned() };
-                // SAFETY: the kernel has just made it, and nobody else knows of it.
+                // SAFETY: the kernel has just installed it in this process; nothing else owns it.
                 files.push(unsafe { OwnedFd::from_raw_fd(number) });
             }
         }
-        // SAFETY: as for the first one.
+        // SAFETY: as for CMSG_FIRSTHDR; `next` is a header of this message.
         next = unsafe { libc::CMSG_NXTHDR(message, next) };
     }
     files
 }
 
-/// A duplicate of what a number stands for that is nobody's in this program, as systemd passes one
-/// (sd_listen_fds(3)).
+/// Duplicates a file descriptor that no value in this program owns, as systemd passes it
+/// (sd_listen_fds(3)). EBADF if it is not open.
 pub(crate) fn duplicate(fd: RawFd) -> Result<OwnedFd, Errno> {
-    // SAFETY: no memory is touched, and a number that is not open is EBADF.
+    // SAFETY: no pointers are passed; the kernel checks the number.
     let result = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
     owned_fd(result.into())
 }
 
-/// bind(2) to an address as it is.
+/// bind(2) to an encoded address.
 pub(crate) fn bind(socket: BorrowedFd, address: &[u8]) -> Result<(), Errno> {
     let length = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the kernel reads `length` bytes of `address`, which has as many, and asks for no
-    // alignment.
+    // SAFETY: the kernel reads `length` bytes, the length of `address`, and needs no alignment.
     let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) };
     Errno::result(result).map(drop)
 }
 
-/// Connects to a Unix socket without ever waiting: EAGAIN when the listener's queue is full. A path
-/// that begins with `@` is an abstract name (unix(7)).
+/// Connects to a Unix stream socket without blocking: EAGAIN if the listening socket's queue is
+/// full. A path that begins with `@` is an abstract name (unix(7)).
 pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
     let address = match path.as_os_str().as_bytes() {
@@ -106,8 +106,8 @@ pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
     Ok(UnixStream::from(connection))
 }
 
-/// Whether the Unix socket file at `path` belongs to a socket that still exists, without its owner
-/// noticing: to a stream socket no datagram can be sent (EPROTOTYPE).
+/// Whether the socket that is bound to `path` still exists. Its owner does not notice the check: a
+/// datagram socket cannot connect to a stream socket (EPROTOTYPE).
 pub(crate) fn is_bound(path: &Path) -> Result<bool, Errno> {
     let probe = |path| UnixDatagram::unbound()?.connect(path);
     let error = match probe(path) {
@@ -121,7 +121,7 @@ pub(crate) fn is_bound(path: &Path) -> Result<bool, Errno> {
     }
 }
 
-/// A pidfd of who is at the other end of a Unix socket (Linux 6.5).
+/// A pidfd of the process at the other end of a Unix socket (SO_PEERPIDFD, Linux 6.5).
 pub(crate) fn peer_pidfd(socket: BorrowedFd) -> Result<OwnedFd, Errno> {
     const SO_PEERPIDFD: libc::c_int = 77;
     let mut fd: RawFd = -1;
@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(flags, FdFlag::FD_CLOEXEC.bits());
         }
         drop(files);
-        // Somebody who has the other end would make this wait.
+        // Blocks if a write end is still open.
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
 }
