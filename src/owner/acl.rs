@@ -1,19 +1,20 @@
-//! Access control lists with ids that the kernel does not map: acl(5), linux/posix_acl_xattr.h.
-//! Pure.
+//! Access control lists with ids that are not mapped: acl(5), linux/posix_acl_xattr.h. Pure.
 //!
-//! The kernel refuses such a list. It gets one without those entries, which keeps the file's mode
-//! right, and the whole list is stored as well; what chmod(2) has changed since is taken from the
-//! mode.
+//! The kernel refuses such a list. It gets the list without those entries, which sets the right
+//! file mode, and the whole list is stored in an emulated attribute. When that is read, the mode
+//! provides what chmod(2) has changed since.
 
 use std::ffi::CStr;
 
-/// The attributes that hold lists: who may do what, and what new files of a directory get.
+/// The attributes for the list of a file, and for the default list, which new files of a directory
+/// get.
 pub(crate) const ACCESS: &CStr = c"system.posix_acl_access";
 pub(crate) const DEFAULT: &CStr = c"system.posix_acl_default";
 
-/// POSIX_ACL_XATTR_VERSION
+/// POSIX_ACL_XATTR_VERSION.
 const VERSION: u32 = 2;
 
+// The tags of entries: linux/posix_acl.h.
 const USER_OBJ: u16 = 0x01;
 const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
@@ -34,15 +35,15 @@ impl Entry {
     }
 }
 
-/// ACL_UNDEFINED_ID
+/// ACL_UNDEFINED_ID.
 const NOBODY: u32 = u32::MAX;
 
-/// A list, as it stands in the attributes `system.posix_acl_access` and `system.posix_acl_default`.
+/// A decoded list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Acl(Vec<Entry>);
 
 impl Acl {
-    /// `None` for bytes that are no list.
+    /// Returns `None` for bytes that are not a list.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (version, entries) = bytes.split_first_chunk::<4>()?;
         let (entries, rest) = entries.as_chunks::<8>();
@@ -55,7 +56,7 @@ impl Acl {
                 permissions: u16::from_le_bytes([c, d]),
                 id: u32::from_le_bytes([e, f, g, h]),
             };
-            // As the kernel gives them back.
+            // As the kernel returns such entries.
             let id = if entry.is_named() { entry.id } else { NOBODY };
             Entry { id, ..entry }
         });
@@ -72,19 +73,20 @@ impl Acl {
         bytes
     }
 
-    /// What the kernel is to get in this list's place; `None` if `is_known` knows all ids.
+    /// The list that the kernel gets instead of this one. Returns `None` if `is_known` is true for
+    /// all ids.
     ///
-    /// A right list goes there without its foreign entries. A wrong one goes there with `known`
-    /// instead of their ids, for the kernel to say what is wrong.
+    /// A valid list is returned without its foreign entries. In an invalid one their ids are
+    /// replaced by `known`, so that the kernel finds the same fault and returns its errno.
     pub(crate) fn for_kernel(&self, is_known: impl Fn(u32) -> bool, known: u32) -> Option<Self> {
-        // (uid_t) −1 is nobody's: the kernel says so.
+        // The kernel refuses (uid_t) −1 by itself.
         let is_foreign =
             |entry: &Entry| entry.is_named() && entry.id != NOBODY && !is_known(entry.id);
         if !self.0.iter().any(is_foreign) {
             return None;
         }
         let entries = self.0.iter().copied();
-        Some(Self(if self.is_right() {
+        Some(Self(if self.is_valid() {
             entries.filter(|entry| !is_foreign(entry)).collect()
         } else {
             let replaced = |entry: Entry| match is_foreign(&entry) {
@@ -95,8 +97,8 @@ impl Acl {
         }))
     }
 
-    /// fs/posix_acl.c, posix_acl_valid.
-    fn is_right(&self) -> bool {
+    /// Whether the list is valid: fs/posix_acl.c, posix_acl_valid.
+    fn is_valid(&self) -> bool {
         let ranks = self.0.iter().map(|entry| match entry.tag {
             USER_OBJ => 0,
             USER => 1,
@@ -108,6 +110,7 @@ impl Acl {
         });
         let ranks: Vec<u32> = ranks.collect();
         let has = |rank| ranks.contains(&rank);
+        // Ascending; only named users (1) and named groups (3) may occur more than once.
         let in_order = |pair: &[u32]| {
             pair[0] < pair[1] || (pair[0] == pair[1] && pair[0] % 2 == 1 && pair[0] < 5)
         };
@@ -124,8 +127,8 @@ impl Acl {
                 .any(|entry| entry.is_named() && entry.id == NOBODY)
     }
 
-    /// The list without entries of nobody that can be named here, which read as −1; `None` if that
-    /// were all it had.
+    /// Removes entries with unmapped ids, which read as −1. Returns `None` if these were the only
+    /// named entries.
     pub(crate) fn without_strangers(self) -> Option<Self> {
         let is_named = |entry: &Entry| matches!(entry.tag, USER | GROUP);
         let is_known = |entry: &Entry| !is_named(entry) || entry.id != u32::MAX;
@@ -134,7 +137,7 @@ impl Acl {
         (known.len() == all || known.iter().any(is_named)).then_some(Self(known))
     }
 
-    /// The list of a file whose permission bits are those of `mode` by now.
+    /// The list after a chmod(2) to `mode`: fs/posix_acl.c, __posix_acl_chmod_masq.
     pub(crate) fn with_mode(mut self, mode: u32) -> Self {
         let has_mask = self.0.iter().any(|entry| entry.tag == MASK);
         for entry in &mut self.0 {

@@ -1,7 +1,9 @@
-//! Which extended attributes a target does not see, and which are stored under another one. Pure.
+//! The names of extended attributes: which ones are hidden from targets, and which are emulated.
+//! Pure.
 //!
-//! What the container's root may set and the kernel refuses, since it takes privileges outside of
-//! the container, is stored in a user attribute of the same file: `user.subuidless.` and the name.
+//! An attribute that a container's root may set, but the kernel refuses because that needs
+//! privileges outside the container, is stored in a user attribute of the same file:
+//! `user.subuidless.` and the name.
 
 use std::ffi::CStr;
 
@@ -14,18 +16,19 @@ pub(crate) type NamedValue = (Vec<u8>, Vec<u8>);
 
 pub(super) const PREFIX: &[u8] = b"user.subuidless.";
 
-/// What an attribute's name means.
+/// The kind of an attribute, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Attribute {
-    /// The kernel's business.
+    /// Left to the kernel.
     Plain,
-    /// Ours: for a target it does not exist.
+    /// Used by subuidless: does not exist for targets.
     Hidden,
-    /// `trusted.*`, `security.*`: stored under this name, since the kernel does not take it.
+    /// `trusted.*` and `security.*`, which the kernel refuses: stored under this name.
     Emulated(Name),
-    /// `trusted.` or `security.` without a name.
+    /// `trusted.` or `security.` with nothing after the dot.
     Nameless,
-    /// An access control list: stored under this name as far as the kernel does not take it.
+    /// An access control list: if the kernel refuses some of its ids, the whole list is stored
+    /// under this name.
     Acl(Name),
 }
 
@@ -49,19 +52,19 @@ impl Attribute {
     }
 }
 
-/// The name that an emulated attribute has for the container.
+/// The name of an emulated attribute in the container.
 pub(super) fn original(stored: &Name) -> &[u8] {
     let bytes = stored.as_c_str().to_bytes();
     bytes.strip_prefix(PREFIX).unwrap_or(bytes)
 }
 
-/// The name that an attribute is stored under, with the NUL at its end.
+/// The name under which an attribute is stored, including a NUL.
 pub(crate) fn stored_name(original: &[u8]) -> Vec<u8> {
     [PREFIX, original, b"\0"].concat()
 }
 
-/// What listxattr(2) shows of the attributes that a file really has; `None`: all of them, as they
-/// are.
+/// Converts the kernel's list of names to the one that listxattr(2) returns in the container;
+/// `shows_trusted`: with `trusted.*`. Returns `None` if the list needs no change.
 pub(crate) fn shown(list: &[u8], shows_trusted: bool) -> Option<Vec<u8>> {
     let names = || list.split_inclusive(|byte| *byte == 0);
     let is_ours = |name: &[u8]| name.starts_with(PREFIX) || name == XATTR.to_bytes_with_nul();
@@ -74,7 +77,7 @@ pub(crate) fn shown(list: &[u8], shows_trusted: bool) -> Option<Vec<u8>> {
             Some(name) if name.starts_with(b"security.") => name,
             Some(name) if name.starts_with(b"trusted.") && shows_trusted => name,
             None if !is_ours(name) => name,
-            // An access control list has its name for the kernel, too.
+            // A stored access control list: its own name is in the kernel's list, too.
             _ => continue,
         };
         if !shown.contains(&name) {
@@ -111,8 +114,9 @@ mod tests {
 
     #[test]
     fn a_list_shows_what_is_kept_by_its_own_name() {
-        let real = b"user.a\0user.rootlesscontainers\0user.subuidless.trusted.b\0user.subuidless.security.c\0\
-            user.subuidless.system.posix_acl_access\0system.posix_acl_access\0";
+        let real = b"user.a\0user.rootlesscontainers\0user.subuidless.trusted.b\0\
+            user.subuidless.security.c\0user.subuidless.system.posix_acl_access\0\
+            system.posix_acl_access\0";
         let root = b"user.a\0trusted.b\0security.c\0system.posix_acl_access\0";
         let others = b"user.a\0security.c\0system.posix_acl_access\0";
         assert_eq!(shown(real, true).as_deref(), Some(&root[..]));

@@ -1,10 +1,10 @@
-//! Owners that need no look-up, because the inode has not changed since the last one.
+//! A cache of owners, which stay valid while the inode does not change.
 //!
-//! Setting or removing an extended attribute moves the inode's ctime, so (device, inode, ctime)
-//! names one version of the owner. That lets one stat tell which inode a path leads to *and* its
-//! owner, in one piece: a rename between a stat and a getxattr cannot mix two files. Only settled
-//! times count, since two changes within one tick of the clock may share a ctime, and only file
-//! systems that are known to keep it.
+//! Setting or removing an extended attribute updates the inode's ctime, so (device, inode, ctime)
+//! identifies one version of the owner. With the cache a single stat tells which inode a path leads
+//! to *and* its owner: a rename between a stat and a getxattr cannot mix two files. Only settled
+//! times count, because two changes within one clock tick may have the same ctime; and only file
+//! systems that are known to update ctime.
 
 use nix::errno::Errno;
 use nix::sys::statfs::FsType;
@@ -13,14 +13,15 @@ use nix::time::{ClockId, clock_gettime};
 use super::record::Owner;
 use crate::linux::hash::spread;
 
-/// Twice the coarsest tick of a Linux clock (HZ=100), in nanoseconds.
+/// Twice the longest tick of a Linux clock (HZ=100), in nanoseconds.
 const SETTLED_AFTER: i64 = 20_000_000;
 
 const SECOND: i64 = 1_000_000_000;
 
+/// The number of entries of a thread's cache.
 const ENTRIES: usize = 2048;
 
-/// File systems that move ctime whenever an extended attribute changes, however it is changed.
+/// File systems that update ctime with each change of an extended attribute.
 const KEEPS_CTIME: [FsType; 5] = [
     nix::sys::statfs::EXT4_SUPER_MAGIC,
     nix::sys::statfs::XFS_SUPER_MAGIC,
@@ -47,7 +48,7 @@ impl Version {
         }
     }
 
-    /// `None` if the file system did not give what it takes.
+    /// Returns `None` if statx(2) returned no inode number or no ctime.
     pub(crate) fn of_statx(statx: &libc::statx) -> Option<Self> {
         let needed = libc::STATX_INO | libc::STATX_CTIME;
         (statx.stx_mask & needed == needed).then(|| Self {
@@ -57,9 +58,10 @@ impl Version {
         })
     }
 
-    /// A change from now on moves the ctime.
+    /// Whether the next change of the inode is certain to get another ctime. False for a ctime in
+    /// the future: the clock may reach it again.
     pub(crate) fn is_settled(self) -> bool {
-        // ext4 with small inodes, and ext2 and ext3, keep whole seconds.
+        // ext2, ext3, and ext4 with 128-byte inodes store whole seconds.
         let settled_after = if self.is_in_seconds() {
             2 * SECOND
         } else {
@@ -70,7 +72,7 @@ impl Version {
         })
     }
 
-    /// The file system may keep no fractions of seconds.
+    /// Whether the file system may store whole seconds only.
     pub(crate) fn is_in_seconds(self) -> bool {
         self.changed % SECOND == 0
     }
@@ -85,10 +87,12 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 }
 
 /// A direct-mapped cache, one for each service thread: no lock, and a collision only costs a
-/// look-up.
+/// lookup.
 #[derive(Debug, Default)]
 pub(crate) struct OwnerCache {
+    /// Empty until the first insertion.
     entries: Vec<Option<(Version, Owner)>>,
+    /// Devices, and whether their file systems are in [`KEEPS_CTIME`].
     devices: Vec<(u64, bool)>,
 }
 
@@ -100,9 +104,10 @@ impl OwnerCache {
         }
     }
 
-    /// Remembers the owner of `version`, which must have been read *after* the version.
+    /// Stores the owner of `version`, if that is settled. The owner must have been read *after* the
+    /// version: if the owner changed in between, the next stat shows another version.
     ///
-    /// `file_system` is asked once for each device.
+    /// `file_system` is called once for each device.
     pub(crate) fn insert(
         &mut self,
         version: Version,

@@ -1,5 +1,5 @@
-//! Attributes that the kernel does not take of a container's root: in `user.*` ones where the inode
-//! carries those (see `attribute`), otherwise in the side store.
+//! Emulated attributes: get, set, remove. They are stored in `user.*` attributes if the inode can
+//! carry those (see `attribute`), otherwise in the side store.
 
 use std::os::fd::BorrowedFd;
 
@@ -15,17 +15,17 @@ use crate::linux::procfs;
 use crate::linux::sys;
 use crate::store::{Key, store_failed};
 
-/// Those of one open file; names are those of [`super::Attribute::Emulated`].
+/// The emulated attributes of an open file. The names are those in [`super::Attribute::Emulated`].
 #[derive(Debug)]
 pub(crate) struct Emulated<'a> {
     owners: &'a Owners,
     file: BorrowedFd<'a>,
-    /// The inode carries no `user.*` attributes.
+    /// The inode cannot carry `user.*` attributes.
     in_side_store: bool,
 }
 
 impl Owners {
-    /// The emulated attributes of the file behind `file`, whose st_mode is `mode`.
+    /// The emulated attributes of `file`, whose st_mode is `mode`.
     pub(crate) fn emulated<'a>(&'a self, file: BorrowedFd<'a>, mode: u32) -> Emulated<'a> {
         Emulated {
             owners: self,
@@ -36,6 +36,7 @@ impl Owners {
 }
 
 impl Emulated<'_> {
+    /// Returns `None` if the attribute does not exist.
     pub(crate) fn get(&self, name: &Name) -> Result<Option<Vec<u8>>, Errno> {
         if self.in_side_store {
             let known = self.record()?.attributes;
@@ -48,7 +49,7 @@ impl Emulated<'_> {
         attribute::of_file(self.file, name.as_c_str())
     }
 
-    /// What is in the side store, by the names that the container knows.
+    /// Returns the attributes in the side store, with the names that the container sees.
     pub(crate) fn of_side_store(&self) -> Result<Vec<NamedValue>, Errno> {
         let known = self.record()?.attributes;
         Ok(known
@@ -61,7 +62,7 @@ impl Emulated<'_> {
         match &self.owners.side {
             Ok(side) if self.in_side_store && !side.is_empty() => {
                 let bytes = side.load(&Key::of(self.file)?).map_err(store_failed)?;
-                // What is unreadable has been told of when the owner was looked up.
+                // An unreadable record was reported when the owner was loaded.
                 Ok(bytes
                     .and_then(|bytes| Record::decode(&bytes).ok())
                     .unwrap_or_default())
@@ -70,7 +71,7 @@ impl Emulated<'_> {
         }
     }
 
-    /// `flags` as in setxattr(2).
+    /// setxattr(2), with its flags and errnos.
     pub(crate) fn set(&self, name: &Name, value: &[u8], flags: i32) -> Result<(), Errno> {
         if !self.in_side_store {
             let path = procfs::own_fd(self.file);
@@ -94,6 +95,7 @@ impl Emulated<'_> {
             let sizes = attributes
                 .iter()
                 .map(|known| known.name.len() + known.value.len());
+            // Together the attributes of an inode may be as large as one value (setxattr(2): ENOSPC).
             if sizes.sum::<usize>() > attribute::LARGEST {
                 return Err(Errno::ENOSPC);
             }
@@ -101,6 +103,7 @@ impl Emulated<'_> {
         })
     }
 
+    /// removexattr(2): ENODATA if the attribute does not exist.
     pub(crate) fn remove(&self, name: &Name) -> Result<(), Errno> {
         if !self.in_side_store {
             let path = procfs::own_fd(self.file);
@@ -115,8 +118,8 @@ impl Emulated<'_> {
         })
     }
 
-    /// Stores a whole access control list, of which the kernel has taken what it knows; `None`: it
-    /// has taken it all.
+    /// Stores a whole access control list, of which the kernel has only the mapped entries. `None`
+    /// removes it: the kernel has all of its entries.
     pub(crate) fn set_whole_list(&self, name: &Name, list: Option<&[u8]>) -> Result<(), Errno> {
         match list.map_or_else(|| self.remove(name), |list| self.set(name, list, 0)) {
             Err(Errno::ENODATA) if list.is_none() => {}
@@ -135,7 +138,7 @@ impl Emulated<'_> {
         if !takes_attributes(self.file) {
             return Err(Errno::EOPNOTSUPP);
         }
-        // As the kernel answers to who is not its root.
+        // The errno for `trusted.*` without CAP_SYS_ADMIN: fs/xattr.c, xattr_permission.
         let side = self.owners.side.as_ref().map_err(|_| Errno::EPERM)?;
         let key = Key::of(self.file)?;
         let mut changed = Ok(());
@@ -153,10 +156,10 @@ impl Emulated<'_> {
     }
 }
 
-/// Whether the file system has attributes of root's at all: procfs has none.
+/// Whether the file system supports `trusted.*` and `security.*`; procfs does not.
 pub(crate) fn takes_attributes(file: BorrowedFd) -> bool {
     let path = procfs::own_fd(file);
-    // Unlike `trusted.*`, this kind may be asked for by everybody.
+    // xattr_permission lets every process read `security.*`, but not `trusted.*`.
     let asked = sys::getxattr(path.as_c_str(), c"security.subuidless", &mut [], true);
     asked != Err(Errno::EOPNOTSUPP)
 }

@@ -1,6 +1,6 @@
-//! The attributes that `subuidless owners` exports and imports, since no copy by the host user
-//! carries them along: emulated ones, access control lists, file capabilities. By the names that
-//! the container knows them by.
+//! The attributes that `subuidless owners` exports and imports, because a copy by the host user
+//! loses them: emulated ones, access control lists, file capabilities. The names are those that the
+//! container sees.
 
 use std::os::fd::BorrowedFd;
 
@@ -16,7 +16,7 @@ use crate::linux::sys;
 
 const CAPABILITY: &[u8] = b"security.capability";
 
-/// All of them, by name. `mode` is the file's.
+/// Returns all of these attributes, sorted by name. `mode` is the file's.
 pub(crate) fn attributes(
     owners: &Owners,
     fd: BorrowedFd,
@@ -37,8 +37,8 @@ pub(crate) fn attributes(
         let real = Name::new(name.to_vec());
         let value = linux::attribute::value(path.as_c_str(), real.as_c_str(), true);
         let mut value = match value {
-            // Removed meanwhile, or another user's; capabilities for another root of another
-            // namespace.
+            // ENODATA: removed meanwhile. EACCES: another user's file. EOVERFLOW: capabilities for
+            // the root of an unrelated user namespace.
             Err(Errno::ENODATA | Errno::EACCES | Errno::EOVERFLOW) => continue,
             value => value?,
         };
@@ -55,13 +55,13 @@ pub(crate) fn attributes(
             value = by_now(shown, value, mode);
         }
         match found.iter_mut().find(|(known, _)| known == shown) {
-            // The kernel has a part of the list, what is stored is the whole.
+            // A list: the stored one is whole, the kernel's lacks entries.
             Some(known) if own.is_some() => known.1 = value,
             Some(_) => {}
             None => found.push((shown.to_vec(), value)),
         }
     }
-    // Those in the side store, in the place of what the kernel has a part of.
+    // For the same reason, lists in the side store replace the kernel's.
     for (name, value) in owners.emulated(fd, mode).of_side_store()? {
         found.retain(|(known, _)| *known != name);
         let value = by_now(&name, value, mode);
@@ -71,7 +71,7 @@ pub(crate) fn attributes(
     Ok(found)
 }
 
-/// chmod(2) may have changed the list since it was stored.
+/// Applies changes by chmod(2) since a list was stored. Other attributes are returned as they are.
 fn by_now(name: &[u8], value: Vec<u8>, mode: u32) -> Vec<u8> {
     match Acl::decode(&value) {
         Some(list) if name == ACCESS.to_bytes() => list.with_mode(mode).encode(),
@@ -79,8 +79,8 @@ fn by_now(name: &[u8], value: Vec<u8>, mode: u32) -> Vec<u8> {
     }
 }
 
-/// Sets one of them; EINVAL for a name that is none of theirs, and for a list that is none.
-/// `is_mapped`: an id that the kernel knows.
+/// Sets one of these attributes. EINVAL for other names, and for a value that is not a list.
+/// `is_mapped`: whether an id is mapped.
 pub(crate) fn set_attribute(
     owners: &Owners,
     (fd, mode): (BorrowedFd, u32),

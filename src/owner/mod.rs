@@ -1,9 +1,8 @@
-//! Fake owners of files: load, store, remove.
+//! Emulated owners of files: load, store, remove.
 //!
-//! An owner lives in the extended attribute [`XATTR`] where the inode can carry one, otherwise in
-//! the side store. All functions work on an open file, usually an O_PATH fd: what was resolved once
-//! is what is read and changed. The caller's working directory must be the host's procfs (see
-//! [`crate::linux::procfs`]).
+//! An owner is in the extended attribute [`XATTR`] if the inode can carry one, otherwise in the
+//! side store. Functions take an open file, usually an O_PATH fd, so that a path is resolved only
+//! once. The caller's working directory must be the host's procfs (see [`crate::linux::procfs`]).
 
 pub(crate) mod acl;
 mod attribute;
@@ -39,22 +38,23 @@ use crate::linux::procfs;
 use crate::linux::sys;
 use crate::store::{FULL_ONES, Key, Layers, SideStore, store_failed, tell_once};
 
-/// The attribute that holds the owner; the field's common name, shared with umoci.
+/// The attribute that contains the owner. umoci and other tools use the same one.
 pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
 
-/// Whether an inode has the attribute.
+/// Whether the inode carries the owner in its attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Carried {
     Yes,
-    /// It is full of others.
+    /// No: other attributes take all the room.
     Full,
+    /// No: its type or file system has no user attributes.
     Never,
 }
 
-/// Where owners are kept.
+/// Access to the owners of files.
 #[derive(Debug)]
 pub(crate) struct Owners {
-    /// Where there is none, what is to be kept in it is refused so. The log says why.
+    /// Without a side store, this is the errno of calls that need it. The log has the reason.
     side: Result<SideStore, Errno>,
     pub(crate) layers: Layers,
     unreadable_reported: AtomicBool,
@@ -69,28 +69,28 @@ impl Owners {
         }
     }
 
-    /// Whether an inode without the attribute may have an owner all the same.
+    /// Whether an inode without the attribute may have an emulated owner nevertheless.
     pub(crate) fn side_store_is_used(&self) -> bool {
         self.side.as_ref().is_ok_and(|side| !side.is_empty())
     }
 
-    /// Whether an inode of this type, on which no attribute was found, may have an owner all the
-    /// same: it can carry none, or it was full of others.
+    /// Whether an inode of this type without the attribute may have an owner in the side store: it
+    /// cannot carry the attribute, or had no room for it.
     pub(crate) fn may_be_in_side_store(&self, file_type: SFlag) -> bool {
         self.side.as_ref().is_ok_and(|side| {
             !side.is_empty() && (!carries_xattrs(file_type) || side.has_full_ones())
         })
     }
 
-    /// The attribute of the file that `path` leads to, without opening it: one system call.
-    /// EOPNOTSUPP where files have no such attributes.
+    /// Reads the attribute of the file at `path` with one system call, without opening it.
+    /// EOPNOTSUPP if the file cannot carry it.
     pub(crate) fn read_attribute(&self, path: &CStr, follow: bool) -> Result<Option<Owner>, Errno> {
         let mut value = [0; 64];
         let length = sys::getxattr(path, XATTR, &mut value, follow);
         self.decode(length.map(|length| &value[..length]))
     }
 
-    /// As [`Owners::read_attribute`], from a directory.
+    /// As [`Owners::read_attribute`], for a path relative to `directory`.
     pub(crate) fn read_attribute_at(
         &self,
         directory: BorrowedFd,
@@ -102,12 +102,12 @@ impl Owners {
         self.decode(length.map(|length| &value[..length]))
     }
 
-    /// The owner of the file behind `fd`.
+    /// Returns the owner of the open file `fd`; `None` if it has no emulated one.
     pub(crate) fn load(&self, fd: BorrowedFd, file_type: SFlag) -> Result<Option<Owner>, Errno> {
         if carries_xattrs(file_type) {
             let mut value = [0; 64];
             let length = match sys::fgetxattr(fd, XATTR, &mut value) {
-                // fgetxattr(2) takes no O_PATH fd.
+                // fgetxattr(2) refuses O_PATH fds.
                 Err(Errno::EBADF) => {
                     let name = procfs::own_fd(fd);
                     sys::getxattr(name.as_c_str(), XATTR, &mut value, true)
@@ -132,8 +132,8 @@ impl Owners {
         }
     }
 
-    /// Makes `owner` the owner of the file behind `fd`, or removes it where nothing is set, with
-    /// all that chown(2) does beside; `known` is what [`Owners::load`] found, `seen_by` as in
+    /// Sets the owner of the open file `fd`, or removes it if `owner` is unset, with all other
+    /// effects of chown(2). `known` is the result of [`Owners::load`]; `seen_by`: see
     /// [`Layers::key_behind`].
     pub(crate) fn store(
         &self,
@@ -149,28 +149,29 @@ impl Owners {
         if carried == Carried::Yes {
             return touch(fd, stat, false);
         }
-        // First, since it may fail: on a read-only mount, or on an inode that takes no chown at
-        // all.
+        // `touch` comes first because it may fail: on a read-only mount, or on an inode that
+        // refuses every chown. In an overlay it copies the file up, which may change the key:
+        // `before` is the key under which the side store has the file so far.
         let before = Key::in_overlay(fd)?;
         touch(fd, stat, true)?;
         let before = before.as_ref().map(|key| (key, seen_by));
         self.store_in_side(fd, owner, (before, carried))
     }
 
-    /// Puts `owner` into the inode's attribute, if there is room for it.
+    /// Stores `owner` in the inode's attribute, if it can carry one and has room.
     fn carry(&self, fd: BorrowedFd, file_type: SFlag, owner: Owner) -> Result<Carried, Errno> {
         if !carries_xattrs(file_type) {
             return Ok(Carried::Never);
         }
         let has_full_ones = self.side.as_ref().is_ok_and(SideStore::has_full_ones);
-        // The attribute is what counts: what is in the side store must be gone before it would
-        // show.
+        // `load` asks the attribute first. Without an attribute it asks the side store, whose older
+        // entry must therefore be removed before the attribute is.
         if has_full_ones && owner.is_unset() {
             self.remove_from_side(fd)?;
         }
         match store_xattr(fd, owner) {
             Err(Errno::EOPNOTSUPP) => Ok(Carried::Never),
-            // ext4 has a block for all attributes of an inode, a quota may be used up.
+            // ext4 has one block for all attributes of an inode; a quota may be exhausted.
             Err(Errno::ENOSPC | Errno::EDQUOT | Errno::E2BIG) => Ok(Carried::Full),
             Ok(()) if has_full_ones && !owner.is_unset() => {
                 self.remove_from_side(fd)?;
@@ -180,7 +181,7 @@ impl Owners {
         }
     }
 
-    /// There is room again for what was in the side store.
+    /// Removes the owner from the side store, because the inode carries the attribute now.
     fn remove_from_side(&self, fd: BorrowedFd) -> Result<(), Errno> {
         let Ok(side) = &self.side else {
             return Ok(());
@@ -194,9 +195,9 @@ impl Owners {
             .map_err(store_failed)
     }
 
-    /// Copies the file up, if it is a special one in a lower layer of an overlay and something is
-    /// kept of it: what is kept goes along. To be done before the kernel does it for whatever
-    /// reason.
+    /// Copies a special file of an overlay up, if it has an entry in the side store, and stores the
+    /// entry under the key of the copy. To be called before a system call that would copy it up:
+    /// afterwards the key is lost.
     pub(crate) fn bring_up(
         &self,
         fd: BorrowedFd,
@@ -220,7 +221,7 @@ impl Owners {
         if kind == SFlag::S_IFLNK {
             touch(fd, stat, false)?;
         } else {
-            // Unlike chown(2) it takes no bits away.
+            // Unlike chown(2), chmod(2) to the same mode clears no bits. Symlinks have no chmod.
             let mode = Mode::from_bits_truncate(stat.st_mode);
             let path = procfs::own_fd(fd);
             fchmodat(AT_FDCWD, &path, mode, FchmodatFlags::FollowSymlink)?;
@@ -228,7 +229,7 @@ impl Owners {
         self.store_in_side(fd, record.owner, (Some((&before, seen_by)), Carried::Never))
     }
 
-    /// Makes `owner` the owner of a file that has just been created, and does nothing beside.
+    /// Sets the owner of a file that has just been created, without the other effects of chown(2).
     pub(crate) fn record(
         &self,
         fd: BorrowedFd,
@@ -241,8 +242,8 @@ impl Owners {
         self.put(fd, stat, owner)
     }
 
-    /// Makes `owner` the owner of a file, or removes it where nothing is set, and does nothing
-    /// beside: what chown(2) clears stays.
+    /// Sets the owner of a file, or removes it if `owner` is unset, without the other effects of
+    /// chown(2): set-ID bits and file capabilities stay.
     pub(crate) fn put(&self, fd: BorrowedFd, stat: &FileStat, owner: Owner) -> Result<(), Errno> {
         let carried = self.carry(fd, file_type(stat.st_mode), owner)?;
         if carried == Carried::Yes {
@@ -250,7 +251,8 @@ impl Owners {
         }
         self.store_in_side(fd, owner, (None, carried))?;
         if carried == Carried::Full {
-            // As setting an attribute would, this moves ctime, by which owners are remembered.
+            // Updates ctime, as setting the attribute would have done: the cache of owners depends
+            // on it.
             let mode = Mode::from_bits_truncate(stat.st_mode);
             fchmodat(
                 AT_FDCWD,
@@ -262,7 +264,7 @@ impl Owners {
         Ok(())
     }
 
-    /// Moves what is recent in the side store to the disk, where there is one for it.
+    /// Settles the recent entries of the side store, if it has an on-disk part.
     pub(crate) fn settle(&self) -> Result<(), Errno> {
         if let Ok(side) = &self.side {
             while side.settle().map_err(store_failed)? > 0 {}
@@ -270,8 +272,9 @@ impl Owners {
         Ok(())
     }
 
-    /// Of an inode that does not carry the attribute, and that was known by the key `before` to
-    /// the process behind it.
+    /// Sets the owner of an inode that does not carry the attribute. `before`: its key before it
+    /// was copied up in an overlay, and a process that sees the overlay (see
+    /// [`Layers::key_behind`]).
     fn store_in_side(
         &self,
         fd: BorrowedFd,
@@ -279,22 +282,24 @@ impl Owners {
         (before, carried): (Option<(&Key, Option<u32>)>, Carried),
     ) -> Result<(), Errno> {
         if fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC {
-            // procfs takes a chown and goes on showing the process's ids.
+            // procfs accepts a chown, but keeps showing the ids of the process.
             return Ok(());
         }
         let side = match &self.side {
             Ok(side) => side,
-            // Nothing was there, and nothing is to be.
+            // Without a side store, there is nothing to remove.
             Err(_) if owner.is_unset() => return Ok(()),
             Err(errno) => {
                 tell_once(
-                    "there is no side store to keep the owner of a symlink, fifo, socket or \
-                     device in",
+                    "there is no side store for the owner of a symlink, fifo, socket or device",
                 );
                 return Err(*errno);
             }
         };
         let key = Key::of(fd)?;
+        // If the key has changed, `touch` has copied the file up. The new entry gets the old one's
+        // attributes, and is stored under the key of the copy in the upper layer as well: the
+        // overlay shows the copy's number once it is mounted again.
         let copied_up = match before.filter(|(before, _)| **before != key) {
             Some((before, seen_by)) => Some((
                 side.load(before).map_err(store_failed)?.unwrap_or_default(),
@@ -312,20 +317,21 @@ impl Owners {
             record.owner = owner;
             let (value, mut keys) = record.encode_for_store(&key);
             if carried == Carried::Full && !value.is_empty() {
+                // From now on lookups of files and directories ask the side store, too.
                 keys.push(FULL_ONES.to_vec());
             }
             (value, keys)
         };
         side.update(&key, update).map_err(store_failed)?;
         if carried == Carried::Full {
-            // An older one would count.
+            // An older attribute would take precedence over the new entry.
             store_xattr(fd, Owner::default())?;
         }
         Ok(())
     }
 
-    /// Notes whether there is a default access control list that is kept for what is created in a
-    /// directory.
+    /// Records in the owner of `directory` whether it has a stored default access control list, so
+    /// that creating a file in it finds out with the one lookup that it does anyway.
     pub(crate) fn note_list(&self, directory: BorrowedFd, is_kept: bool) -> Result<(), Errno> {
         let known = self.load(directory, SFlag::S_IFDIR)?.unwrap_or_default();
         let owner = Owner {
@@ -338,46 +344,50 @@ impl Owners {
         self.put(directory, &fstat(directory)?, owner)
     }
 
-    /// A record that cannot be read is reported once and then as good as none: it must not make a
-    /// file unusable.
+    /// Decodes a value, or the errno of reading it. A malformed record is logged once and counts as
+    /// absent: it must not make a file unusable.
     fn decode(&self, value: Result<&[u8], Errno>) -> Result<Option<Owner>, Errno> {
         let problem = match value {
             Ok(bytes) => match Owner::decode(bytes) {
                 Ok(owner) => return Ok((!owner.is_unset()).then_some(owner)),
                 Err(error) => error.to_string(),
             },
-            // A file of another host user that is closed to us: ours are never closed to a worker.
+            // EACCES: an unreadable file of another host user. A worker can read all files of its
+            // own user.
             Err(Errno::ENODATA | Errno::EACCES) => return Ok(None),
+            // More bytes than the buffers of `load` and others have.
             Err(Errno::ERANGE) => "longer than any record".to_owned(),
             Err(errno) => return Err(errno),
         };
         if !self.unreadable_reported.swap(true, Ordering::Relaxed) {
             warn!(
                 problem,
-                "a file's user.rootlesscontainers is not readable and counts as absent; `setfattr -x \
-                 user.rootlesscontainers FILE` removes it"
+                "a file's user.rootlesscontainers is not readable and counts as absent; \
+                 `setfattr -x user.rootlesscontainers FILE` removes it"
             );
         }
         Ok(None)
     }
 }
 
-/// chown(2) to the ids that the file has: everything that chown does beside changing ids.
+/// All effects of chown(2) except the change of ids.
 ///
-/// Clears S_ISUID, S_ISGID and security.capability as chown(2) says, moves ctime, fails on a
-/// read-only mount. With `notify` inotify's IN_ATTRIB is fired, too; setting an extended attribute
-/// has fired one already.
+/// Clears S_ISUID, S_ISGID and security.capability, updates ctime, and fails on a read-only mount.
+/// With `notify` it also triggers inotify's IN_ATTRIB; without, the caller has triggered it by
+/// setting an extended attribute.
 pub(crate) fn touch(fd: BorrowedFd, stat: &FileStat, notify: bool) -> Result<(), Errno> {
+    // fsnotify_change: IN_ATTRIB needs ATTR_UID or ATTR_GID; a chown(-1, -1) has neither.
     let uid = notify.then(|| Uid::from_raw(stat.st_uid));
     nix::unistd::fchownat(fd, c"", uid, None, AtFlags::AT_EMPTY_PATH)
 }
 
-/// xattr(7): user attributes are for regular files and directories.
+/// Whether inodes of this type can carry user attributes: xattr(7) allows them for regular files
+/// and directories only.
 pub(crate) fn carries_xattrs(file_type: SFlag) -> bool {
     matches!(file_type, SFlag::S_IFREG | SFlag::S_IFDIR)
 }
 
-/// The S_IFMT part of a mode.
+/// The file type in a mode (S_IFMT).
 pub(crate) fn file_type(mode: u32) -> SFlag {
     SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits())
 }
@@ -391,7 +401,7 @@ fn store_xattr(fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
         false => file.set_xattr(name, &value),
     };
     let stored = match stored.map_err(errno_of) {
-        // fsetxattr(2) takes no O_PATH fd.
+        // fsetxattr(2) refuses O_PATH fds.
         Err(Errno::EBADF) => {
             let path = procfs::own_fd(fd);
             let path = Path::new(OsStr::from_bytes(path.as_c_str().to_bytes()));
@@ -404,7 +414,7 @@ fn store_xattr(fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
         result => result,
     };
     match stored {
-        // There was none to remove.
+        // There was nothing to remove.
         Err(Errno::ENODATA) => Ok(()),
         result => result,
     }

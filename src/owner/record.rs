@@ -1,8 +1,8 @@
-//! `user.rootlesscontainers`: the bytes of the extended attribute to an [`Owner`] and back. Pure.
+//! The encoding of `user.rootlesscontainers` and of entries of the side store. Pure.
 //!
-//! The format is shared with umoci and runROOTLESS: a protobuf message `Resource { uint32 uid = 1;
-//! uint32 gid = 2; }` (github.com/rootless-containers/proto). A missing field is zero, 0xFFFFFFFF
-//! is "not set: show the real one".
+//! The format is that of umoci and runROOTLESS: a protobuf message `Resource { uint32 uid = 1;
+//! uint32 gid = 2; }` (github.com/rootless-containers/proto). A missing field is zero; 0xFFFFFFFF
+//! means "not set: the real id is shown".
 
 use nix::sys::stat::{FileStat, SFlag};
 use prost::Message;
@@ -16,26 +16,25 @@ struct Resource {
     uid: u32,
     #[prost(uint32, tag = "2")]
     gid: u32,
-    /// Ours, and in the side store only: S_IFCHR or S_IFBLK.
+    // Fields from here on are defined by subuidless, and all but `hands_down_list` occur only in
+    // the side store.
+    /// S_IFCHR or S_IFBLK.
     #[prost(uint32, tag = "1001")]
     device_type: u32,
     #[prost(uint32, tag = "1002")]
     device_number: u32,
-    /// Ours: what is created in this directory takes the access control list that is stored for that.
+    /// New files of this directory get its stored default access control list.
     #[prost(bool, tag = "1003")]
     hands_down_list: bool,
-    /// Ours, and in the side store only.
     #[prost(message, repeated, tag = "1004")]
     attributes: Vec<StoredAttribute>,
-    /// Ours, and in the side store only.
     #[prost(bytes = "vec", repeated, tag = "1005")]
     elsewhere: Vec<Vec<u8>>,
-    /// Ours, and in the side store only.
     #[prost(bytes = "vec", repeated, tag = "1006")]
     keys: Vec<Vec<u8>>,
 }
 
-/// An extended attribute of an inode that carries none of `user.*`.
+/// An emulated attribute of an inode that cannot carry `user.*`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct StoredAttribute {
     #[prost(bytes = "vec", tag = "1")]
@@ -46,14 +45,14 @@ pub(crate) struct StoredAttribute {
 
 const NOT_SET: u32 = u32::MAX;
 
-/// The fake owner of a file; `None` shows the real id.
+/// The emulated owner of a file; for `None` the real id is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) uid: Option<EmulatedUid>,
     pub(crate) gid: Option<EmulatedGid>,
-    /// The device that the file, a socket, stands for.
+    /// The device that the file stands for; the file is a placeholder (a socket).
     pub(crate) device: Option<Device>,
-    /// The file, a directory, has a default access control list of which the kernel has a part only.
+    /// The file is a directory with a default access control list that the kernel has only in part.
     pub(crate) hands_down_list: bool,
 }
 
@@ -62,18 +61,18 @@ pub(crate) struct Owner {
 pub(crate) struct Device {
     /// S_IFCHR or S_IFBLK.
     pub(crate) kind: SFlag,
-    /// As mknod(2) takes it, and stat(2) gives it.
+    /// The device number, encoded as for mknod(2) and in stat(2).
     pub(crate) number: u32,
 }
 
-/// Bytes that are no `Resource` message.
+/// Bytes that are not a `Resource` message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a rootlesscontainers record: {0}")]
 pub(crate) struct Unreadable(prost::DecodeError);
 
 impl Owner {
-    /// What makes a file of `stat` show `uid` and `gid`. An id that it shows anyway is not
-    /// recorded: umoci's form, and what belongs to root leaves no trace.
+    /// The owner with which a file with this `stat` shows `uid` and `gid`. An id that equals the
+    /// real one is not set, as umoci does it: root's files get no record.
     pub(crate) fn shown_as(uid: EmulatedUid, gid: EmulatedGid, stat: &FileStat) -> Self {
         Self {
             uid: Some(uid).filter(|uid| uid.as_raw() != stat.st_uid),
@@ -82,7 +81,7 @@ impl Owner {
         }
     }
 
-    /// Nothing is set: as if there were no record.
+    /// Whether nothing is set, which equals having no record.
     pub(crate) fn is_unset(self) -> bool {
         self == Self::default()
     }
@@ -109,19 +108,20 @@ impl Owner {
     }
 }
 
-/// What the side store holds of an inode.
+/// The value of an inode's entries in the side store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) owner: Owner,
     pub(crate) attributes: Vec<StoredAttribute>,
-    /// Further keys that it is stored under.
+    /// Keys of the inode's copy in an upper layer, under which the record is stored, too.
     pub(crate) elsewhere: Vec<Vec<u8>>,
-    /// All keys that it is stored under, so that the entries of one inode go together.
+    /// All keys under which the record is stored, so that all entries of an inode can be removed
+    /// together.
     pub(crate) keys: Vec<Vec<u8>>,
 }
 
 impl Record {
-    /// Empty, as good as none, if nothing is set.
+    /// Returns no bytes if nothing is set, which equals having no record.
     pub(crate) fn encode(self) -> Vec<u8> {
         let is_empty = self.attributes.is_empty() && self.elsewhere.is_empty();
         if self.owner.is_unset() && is_empty {
@@ -136,7 +136,7 @@ impl Record {
         .encode_to_vec()
     }
 
-    /// The value, and all keys to store it under: those of `key`, and those elsewhere.
+    /// Returns the value and all keys to store it under: those of `key`, and `elsewhere`.
     pub(super) fn encode_for_store(mut self, key: &Key) -> (Vec<u8>, Vec<Vec<u8>>) {
         let own = key.to_enter().map(<[u8]>::to_vec);
         let keys: Vec<_> = own.chain(self.elsewhere.iter().cloned()).collect();
@@ -217,7 +217,7 @@ mod tests {
         };
         assert_eq!(Owner::decode(&device.encode()), Ok(device));
         assert!(!device.is_unset());
-        // A file type that is no device's.
+        // A file type that is not a device.
         let strange = [&owner(1, 2).encode()[..], &[0xc8, 0x3e, 0x80, 0x80, 0x01]].concat();
         assert_eq!(Owner::decode(&strange), Ok(owner(1, 2)));
     }
@@ -240,7 +240,7 @@ mod tests {
         assert!(Record::default().encode().is_empty());
     }
 
-    /// Whatever a container's programs write into the attribute, or into the store's files.
+    /// A container's programs may write any bytes into the attribute, or into the store's files.
     #[test]
     fn any_bytes_have_an_answer_that_stays_the_same() {
         let mut seed = 1u64;
