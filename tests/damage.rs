@@ -137,7 +137,7 @@ fn a_recent_store_that_is_damaged_is_begun_anew() {
         &WAYS,
         |place| recent(place).join("data.mdb"),
         true,
-        "begun anew",
+        "replaced by an empty one",
     );
 }
 
@@ -147,7 +147,7 @@ fn locks_of_a_recent_store_that_are_damaged_are_begun_anew() {
         &WAYS,
         |place| recent(place).join("lock.mdb"),
         false,
-        "begun anew",
+        "replaced by an empty one",
     );
 }
 
@@ -167,7 +167,7 @@ fn locks_of_a_lasting_store_that_are_damaged_are_made_anew() {
         &WAYS,
         |place| lasting(place).join("lock.mdb"),
         false,
-        "have been made anew",
+        "have been replaced",
     );
 }
 
@@ -200,7 +200,8 @@ fn owners_says_so_where_a_store_is_damaged() {
         let error = owners(&["ls", "-d", "l"]);
         assert_eq!(error.status.code(), Some(1), "{name}: {}", error.stderr);
         assert!(
-            error.stderr.contains("has been begun anew") && error.stderr.contains("run this again"),
+            error.stderr.contains("has been replaced by an empty one")
+                && error.stderr.contains("run this again"),
             "{name}: {}",
             error.stderr
         );

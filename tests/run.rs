@@ -743,7 +743,7 @@ fn an_owner_that_cannot_be_kept_is_an_error_of_chown() {
         );
         let failed = ours
             .iter()
-            .filter(|line| line.contains("told once"))
+            .filter(|line| line.contains("logged once"))
             .count();
         assert_eq!(failed, 1, "{}", ran.stderr);
     }

@@ -1,5 +1,5 @@
-//! An LMDB environment of the side store: a directory with a database, its locks, and for the lasting
-//! one the format that it is written in.
+//! An LMDB environment of the side store: a directory with a database, its locks and, in the
+//! lasting one, the version of its format.
 
 use std::fs::File;
 use std::io;
@@ -18,35 +18,35 @@ use super::patience::Patience;
 use crate::linux::sys::{self, Durability};
 use crate::wire::rundir;
 
-/// Address space only; the file grows as entries come. The smaller ones are for who is limited
-/// (`ulimit -v`).
+/// The sizes of the map, in bytes, of which the first that is possible is used: smaller ones if the
+/// address space is limited (`ulimit -v`). The file grows only with its entries.
 const MAP_SIZES: [usize; 3] = [1 << 30, 1 << 27, 1 << 24];
 
-/// The form of keys and values in the lasting store.
+/// The version of keys and values in the lasting store.
 const FORMAT: &str = "1\n";
 
-/// LMDB's names for its files.
+/// LMDB's file names.
 pub(crate) const DATA: &str = "data.mdb";
 pub(crate) const LOCK: &str = "lock.mdb";
 
-/// The key that is there from the first entry on of an inode that carries attributes, but had no
-/// room for one.
+/// The key of a mark: a file or directory that had no room for its attribute has an entry. It is
+/// never removed.
 pub(crate) const FULL_ONES: &[u8] = b"full inodes";
 
-/// What has to be looked up in a database.
+/// The inodes that may have entries in a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Holds {
     Nothing,
-    /// What carries no attributes.
+    /// Inodes that cannot carry attributes.
     Special,
-    /// Files and directories as well.
+    /// Also files and directories that had no room.
     FullOnes,
 }
 
 /// A key and a value.
 pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 
-/// Why the lasting store cannot be used.
+/// The reason why the lasting store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unusable {
     #[error("{0}")]
@@ -62,19 +62,20 @@ pub(crate) enum Unusable {
 impl From<heed::Error> for Unusable {
     fn from(error: heed::Error) -> Self {
         match error {
-            // Of the machine, and not of what lies there.
+            // A failure of the machine, not of the database.
             heed::Error::Io(error) => Self::Io(error),
             error => Self::Database(error),
         }
     }
 }
 
+/// Opens the lasting environment, read-only if its file system is.
 pub(super) fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
     let file = directory.join("format");
     let make = || rundir::write_own(&file, FORMAT.as_bytes());
     match rundir::read_own(&file) {
         Ok(format) if format == FORMAT => {}
-        // The disk was full when it was made.
+        // The disk was full when the file was created.
         Ok(format) if format.is_empty() => make()?,
         Ok(format) => return Err(Unusable::Newer(format.trim().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => make()?,
@@ -88,18 +89,19 @@ pub(super) fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
     }
 }
 
+/// An open environment.
 #[derive(Debug)]
 pub(super) struct Environment {
     environment: heed::Env<heed::WithoutTls>,
     owners: heed::Database<Bytes, Bytes>,
     files: Files,
-    /// The last transaction seen, shifted left by two, and what it has left: a [`Holds`].
+    /// The id of the last transaction seen, shifted left by two, and the [`Holds`] after it.
     seen: AtomicU64,
 }
 
 impl Environment {
     pub(super) fn open(directory: &Path, durability: Durability) -> heed::Result<Self> {
-        // LMDB opens them by name.
+        // LMDB opens its files by name and follows symlinks.
         rundir::examine_own(&directory.join(DATA))?;
         if durability != Durability::ReadOnly {
             reserve_lock_file(directory)?;
@@ -115,7 +117,7 @@ impl Environment {
             }
         }
         let environment = environment?;
-        // Slots of readers that were killed.
+        // The slot of a killed reader would keep old pages from being reused.
         environment.clear_stale_readers()?;
         let snapshot = environment.read_txn()?;
         let known = environment.open_database(&snapshot, None)?;
@@ -137,8 +139,8 @@ impl Environment {
         })
     }
 
-    /// An error if the files are others by now: what is written to removed ones nobody would ever
-    /// see.
+    /// ESTALE if the files have been replaced: no other process would see what is written to the
+    /// removed ones.
     pub(super) fn ensure_in_place(&self) -> heed::Result<()> {
         match self.files.identities()? == self.files.found {
             true => Ok(()),
@@ -146,6 +148,8 @@ impl Environment {
         }
     }
 
+    /// Reads the whole database. Fails if the file is shorter than LMDB's header says, before an
+    /// access would raise SIGBUS.
     pub(super) fn read_through(&self, directory: &Path) -> Result<(), Unusable> {
         let file = std::fs::metadata(directory.join(DATA))?;
         let pages = self.environment.info().last_page_number as u64 + 1;
@@ -156,6 +160,8 @@ impl Environment {
         Ok(())
     }
 
+    /// The inodes that may have entries. Costs no system call while nothing is written: LMDB's map
+    /// contains the id of the last transaction.
     pub(super) fn holds(&self) -> Holds {
         const ALL: [Holds; 3] = [Holds::Nothing, Holds::Special, Holds::FullOnes];
         let transaction = self.environment.info().last_txn_id as u64;
@@ -166,8 +172,8 @@ impl Environment {
             return *holds;
         }
         let _patience = Patience::begin();
-        // The snapshot may be older than what the environment tells: a writer that has to wait for
-        // the disk shows its transaction there before anybody can read it.
+        // `last_txn_id` may be newer than the snapshot: a writer that waits for the disk has its
+        // transaction there before readers see it. So the result is stored with the snapshot's id.
         let Ok(snapshot) = self.environment.read_txn() else {
             return Holds::FullOnes;
         };
@@ -183,11 +189,13 @@ impl Environment {
         holds
     }
 
+    /// Returns the value of `key`, if there is one.
     pub(super) fn get(&self, key: &[u8]) -> heed::Result<Option<Vec<u8>>> {
         let snapshot = self.environment.read_txn()?;
         Ok(self.owners.get(&snapshot, key)?.map(<[u8]>::to_vec))
     }
 
+    /// Runs `change` in a write transaction, which is committed if it succeeds.
     pub(super) fn change<T>(
         &self,
         change: impl FnOnce(&heed::Database<Bytes, Bytes>, &mut heed::RwTxn) -> heed::Result<T>,
@@ -198,6 +206,7 @@ impl Environment {
         Ok(result)
     }
 
+    /// Returns at most `most` entries whose values are `wanted`.
     pub(super) fn entries(
         &self,
         most: usize,
@@ -213,11 +222,12 @@ impl Environment {
     }
 }
 
-/// Which files an environment was opened with, to be asked for when its path may be another file
-/// system's.
+/// The files with which an environment was opened. Holds the directory open, because its path may
+/// lead elsewhere once the worker has joined a container.
 #[derive(Debug)]
 struct Files {
     directory: OwnedFd,
+    /// Device and inode number of [`DATA`] and [`LOCK`] at the time of opening.
     found: [Option<(u64, u64)>; 2],
 }
 
@@ -232,7 +242,7 @@ impl Files {
         Ok(files)
     }
 
-    /// `None` for what is missing.
+    /// Device and inode number of the files now; `None` for a missing one.
     fn identities(&self) -> io::Result<[Option<(u64, u64)>; 2]> {
         let identity = |name| match fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
@@ -243,17 +253,17 @@ impl Files {
     }
 }
 
-/// LMDB's pages are those of the machine.
+/// The size of LMDB's pages in bytes: that of the machine's.
 fn page_size() -> u64 {
     let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
     size.and_then(|size| u64::try_from(size).ok())
         .unwrap_or(4096)
 }
 
-/// LMDB writes to its table of readers through memory: where the disk has no room for it, that
-/// would be SIGBUS.
+/// Allocates the lock file's blocks. LMDB writes its table of readers through a map, which would
+/// raise SIGBUS on a full disk.
 fn reserve_lock_file(directory: &Path) -> io::Result<()> {
-    /// The reader slots of `sys::open_lmdb`, of a cache line each, and what comes before them.
+    /// The reader slots of `sys::open_lmdb`, one cache line each, and a header.
     const SIZE: i64 = 1024 * 64 + 4096;
     let path = directory.join(LOCK);
     rundir::examine_own(&path)?;
@@ -263,7 +273,7 @@ fn reserve_lock_file(directory: &Path) -> io::Result<()> {
     }
     let file = rundir::open_own(&path, File::options().write(true).create(true))?;
     match posix_fallocate(&file, 0, SIZE) {
-        // A file system that cannot say so beforehand.
+        // The file system cannot reserve blocks.
         Err(Errno::EOPNOTSUPP) => Ok(()),
         result => Ok(result?),
     }

@@ -1,4 +1,4 @@
-//! Keys of the side store: what identifies an inode for as long as it exists, and beyond a boot.
+//! Keys of the side store, which identify inodes, also after a boot.
 
 use std::os::fd::BorrowedFd;
 
@@ -8,32 +8,34 @@ use nix::sys::statvfs::fstatvfs;
 
 use crate::linux::sys;
 
-/// What identifies an inode for as long as it exists.
+/// The keys that identify an inode for as long as it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    /// By handle, or by number and birth on an overlay and where there are no handles.
+    /// By file handle; by number and time of birth in an overlay, and where there are no handles.
     pub(super) own: Vec<u8>,
-    /// By number and birth, for an overlay to see.
+    /// By number and time of birth: a second key to store under, for lookups through an overlay.
     pub(super) by_birth: Option<Vec<u8>>,
-    /// Where the other view of the inode, with or without an overlay, may have entered something.
+    /// A second key to look up: an entry stored through an overlay if the inode is seen directly,
+    /// or the other way round.
     pub(super) other: Option<Vec<u8>>,
-    /// The file system is gone after a boot.
+    /// The file system does not survive a boot.
     pub(super) passes: bool,
 }
 
-/// The bytes of a key by handle that name the file system.
+/// The number of bytes, at the start of a key by handle, that identify the file system.
 pub(super) const FILE_SYSTEM: usize = 9;
 
-/// By file handle.
+// The first byte of a key: its kind.
+/// By file system and file handle.
 pub(super) const BY_HANDLE: u8 = b'h';
-/// By device, inode and birth, where there are no handles: good for one mount.
+/// By device, inode number and time of birth, on file systems without handles: valid for one mount.
 const BY_INODE: u8 = b'i';
-/// By inode and birth, entered through an overlay.
+/// By inode number and time of birth, stored through an overlay.
 const BY_BIRTH_IN_OVERLAY: u8 = b'o';
-/// By inode and birth, entered without one.
+/// By inode number and time of birth, stored directly.
 const BY_BIRTH: u8 = b'b';
 
-/// File systems that begin anew with every boot.
+/// File systems that do not survive a boot.
 const PASSING_FILE_SYSTEMS: [FsType; 5] = [
     statfs::TMPFS_MAGIC,
     statfs::PROC_SUPER_MAGIC,
@@ -43,7 +45,7 @@ const PASSING_FILE_SYSTEMS: [FsType; 5] = [
 ];
 
 impl Key {
-    /// The key of the file behind `fd`.
+    /// The keys of the open file `fd`.
     pub(crate) fn of(fd: BorrowedFd) -> Result<Self, Errno> {
         let file_system = fstatfs(fd)?.filesystem_type();
         let mask = libc::STATX_INO | libc::STATX_BTIME;
@@ -65,7 +67,7 @@ impl Key {
         }
         let handle = sys::file_handle(fd, true).or_else(|_| sys::file_handle(fd, false));
         let Ok(handle) = handle else {
-            // procfs, devpts, pipes
+            // For instance procfs, devpts, pipes.
             let device = libc::makedev(file.stx_dev_major, file.stx_dev_minor);
             return Ok(Self {
                 own: [&with(BY_INODE)[..], &device.to_ne_bytes()].concat(),
@@ -88,6 +90,7 @@ impl Key {
         })
     }
 
+    /// The keys to store an entry under.
     pub(crate) fn to_enter(&self) -> impl Iterator<Item = &[u8]> {
         [Some(&self.own), self.by_birth.as_ref()]
             .into_iter()
@@ -95,6 +98,7 @@ impl Key {
             .map(Vec::as_slice)
     }
 
+    /// The keys to look up, in this order.
     pub(super) fn to_look_up(&self) -> impl Iterator<Item = &[u8]> {
         [Some(&self.own), self.other.as_ref()]
             .into_iter()
@@ -102,50 +106,54 @@ impl Key {
             .map(Vec::as_slice)
     }
 
-    /// The key of the file, if it is seen through an overlay.
+    /// The keys of the file, if it is in an overlay; otherwise `None`.
     pub(crate) fn in_overlay(fd: BorrowedFd) -> Result<Option<Self>, Errno> {
         let is_overlaid = fstatfs(fd)?.filesystem_type() == statfs::OVERLAYFS_SUPER_MAGIC;
         is_overlaid.then(|| Self::of(fd)).transpose()
     }
 
+    /// Whether the key was stored through an overlay.
     pub(super) fn overlays(bytes: &[u8]) -> bool {
         bytes.first() == Some(&BY_BIRTH_IN_OVERLAY)
     }
 
+    /// The first key.
     pub(crate) fn own(&self) -> &[u8] {
         &self.own
     }
 
-    /// The file system that the inode is on, as far as the key says.
+    /// The inode's file system, if the key contains it.
     pub(crate) fn file_system(&self) -> Option<&[u8]> {
         file_system_of(&self.own)
     }
 
-    /// As `StoredEntry::number`.
+    /// The inode's number and file system; see `StoredEntry::number`.
     pub(crate) fn number(&self) -> Option<InodeNumber> {
         InodeNumber::of(&self.own, self.by_birth.as_ref()?)
     }
 }
 
+/// The file system in a key by handle.
 pub(super) fn file_system_of(key: &[u8]) -> Option<&[u8]> {
     key.get(..FILE_SYSTEM)
         .filter(|key| key.first() == Some(&BY_HANDLE))
 }
 
+/// Whether the key is by number and time of birth, and was stored directly.
 pub(crate) fn is_by_birth(key: &[u8]) -> bool {
     key.first() == Some(&BY_BIRTH)
 }
 
-/// The inode's number, where the key is by birth.
+/// The inode number in a key by number and time of birth.
 pub(crate) fn inode_of(key: &[u8]) -> Option<u64> {
     let is_by_birth = matches!(key.first()?, &(BY_BIRTH | BY_BIRTH_IN_OVERLAY));
     let number = key.get(1..9)?.try_into().ok()?;
     is_by_birth.then(|| u64::from_ne_bytes(number))
 }
 
-/// An inode's number, with the file system and the type of its file handle.
+/// An inode's number, with its file system and the type of its file handle.
 ///
-/// Of an inode whose number belongs to another one it is certain that it exists no more.
+/// If the number belongs to another inode now, the earlier one no longer exists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct InodeNumber {
     file_system: Vec<u8>,
@@ -153,7 +161,8 @@ pub(crate) struct InodeNumber {
 }
 
 impl InodeNumber {
-    /// Of the keys by handle and by birth of one inode.
+    /// From an inode's key by handle and its key by time of birth. Returns `None` if they are not
+    /// such keys.
     pub(crate) fn of(by_handle: &[u8], by_birth: &[u8]) -> Option<Self> {
         file_system_of(by_handle)?;
         let file_system = by_handle.get(..FILE_SYSTEM + size_of::<i32>())?;

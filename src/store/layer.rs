@@ -1,8 +1,8 @@
-//! The inode behind one that is seen through an overlay.
+//! The inode in the upper layer that an overlay shows.
 //!
-//! What has been copied up keeps its inode number for as long as the overlay is mounted. Then it
-//! has that of its copy in the upper layer, since only regular files and directories carry what
-//! would tell of their origin (`user.overlay.origin`).
+//! An inode that has been copied up keeps its number only until the overlay is mounted again. Then
+//! it has the number of its copy in the upper layer, because only regular files and directories
+//! carry `user.overlay.origin`.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -19,20 +19,22 @@ use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
 
-/// Where upper layers are that cannot be reached from inside the container.
+/// Upper layers, opened before the worker joined: from inside a container they cannot be reached.
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
-    /// By the number of the overlay's device.
+    /// The upper layers, by the overlay's device number.
     known: HashMap<String, OwnedFd>,
-    /// The root directory out there.
+    /// The host's root directory.
     outside: Option<OwnedFd>,
 }
 
-/// Whoever sees the host's mounts may see many, and mostly other users'.
+/// The most overlays whose upper layers are opened. A process in the host's mount namespace sees
+/// those of all users.
 const MOST: usize = 64;
 
 impl Layers {
-    /// Of the overlays that the process `pid` sees, by the paths that they have out here.
+    /// Opens the upper layers of the overlays that the process `pid` sees. To be called in the
+    /// host's mount namespace, whose paths their mount options contain.
     pub(crate) fn of(pid: u32) -> Self {
         let mounts = Mounts::read(&procfs::target(pid, "mountinfo")).ok();
         let mounts = mounts.as_ref().map(Mounts::iter).into_iter().flatten();
@@ -46,9 +48,13 @@ impl Layers {
         }
     }
 
-    /// The key of the upper layer's inode that the overlay shows as `file`, if it can be found;
-    /// `seen_by`: a process whose mounts it may be of, if not of the worker's own.
+    /// Returns the key of the upper layer's inode that an overlay shows as `file`; `None` if it
+    /// cannot be found. `seen_by`: a process in whose mount namespace the overlay is, if it is not
+    /// in this thread's.
     pub(crate) fn key_behind(&self, file: BorrowedFd, seen_by: Option<u32>) -> Option<Key> {
+        // fdinfo names the mount of the file, mountinfo the overlay's device and upper layer, and
+        // the magic link the path in the overlay. A rename in between, or a mount over the path,
+        // only makes the search fail: `is_same` compares what was found.
         let thread = |what: &str| Name::format(format_args!("thread-self/{what}"));
         let number = file.as_raw_fd();
         let details = procfs::read(&thread(&format!("fdinfo/{number}"))).ok()?;
@@ -60,8 +66,8 @@ impl Layers {
             .ok()?;
         let path = readlink(&thread(&format!("fd/{number}"))).ok()?;
         let path = Path::new(&path);
-        // Below `run --keep-id` a container's mounts are its own, and layers have the names that
-        // they have out here.
+        // Below `run --keep-id` a container has its own mount namespace, which the worker has not
+        // joined; upper layers have paths of the host.
         let files = [
             Some(thread("mountinfo")),
             seen_by.map(|pid| procfs::target(pid, "mountinfo")),
@@ -74,7 +80,7 @@ impl Layers {
         let inside = path.strip_prefix(&overlay.point).ok()?;
         let inside = overlay.root.strip_prefix("/").ok()?.join(inside);
         let known = self.known.get(&overlay.device).map(AsFd::as_fd);
-        // This thread's root may be a container's.
+        // This thread's root directory may be a container's: the host's root is tried as well.
         let outside = self
             .outside
             .as_ref()
@@ -89,15 +95,19 @@ impl Layers {
     }
 }
 
-/// What a mount shows of an overlay.
+/// A mount of an overlay.
 struct Overlay {
     device: String,
+    /// The directory of the overlay that is mounted.
     root: PathBuf,
+    /// The mount point.
     point: PathBuf,
+    /// The `upperdir` option.
     upper: PathBuf,
 }
 
 impl Overlay {
+    /// Returns `None` if the mount is not an overlay with an upper layer.
     fn of(mount: Mount) -> Option<Self> {
         let upper = mount
             .option("upperdir")
@@ -110,17 +120,18 @@ impl Overlay {
         })
     }
 
-    /// A relative path was the mounting process's own.
+    /// Opens the upper layer by its path from this thread's root directory.
     fn open(&self) -> Option<OwnedFd> {
         self.open_how(AT_FDCWD, ResolveFlag::empty())
     }
 
-    /// The same, seen from another root directory.
+    /// Opens the upper layer by its path from another root directory.
     fn open_from(&self, root: &OwnedFd) -> Option<OwnedFd> {
         self.open_how(root.as_fd(), ResolveFlag::RESOLVE_IN_ROOT)
     }
 
-    /// Whoever has mounted the overlay has chosen the path: it leads through no process's files.
+    /// The process that mounted the overlay chose the path, so magic links are refused. A relative
+    /// path was relative to that process's working directory, which is unknown.
     fn open_how(&self, root: BorrowedFd, resolve: ResolveFlag) -> Option<OwnedFd> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
@@ -130,6 +141,7 @@ impl Overlay {
     }
 }
 
+/// Opens a file in an upper layer, without following any symlink.
 fn open_beneath(layer: BorrowedFd, path: &Path) -> Option<OwnedFd> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
@@ -137,9 +149,10 @@ fn open_beneath(layer: BorrowedFd, path: &Path) -> Option<OwnedFd> {
     openat2(layer, OsStr::from_bytes(path.as_os_str().as_bytes()), how).ok()
 }
 
-/// An overlay shows all but the number of the inode behind.
+/// Whether `found` may be the inode that the overlay shows: except for the inode number, an overlay
+/// shows the status of the upper layer's inode.
 fn is_same(shown: BorrowedFd, found: BorrowedFd) -> bool {
-    let look = |file: BorrowedFd| {
+    let status = |file: BorrowedFd| {
         let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
         let file = sys::statx(file, c"", libc::AT_EMPTY_PATH, mask).ok()?;
         let time = |time: libc::statx_timestamp| (time.tv_sec, time.tv_nsec);
@@ -150,5 +163,5 @@ fn is_same(shown: BorrowedFd, found: BorrowedFd) -> bool {
         );
         Some((times, file.stx_mode, file.stx_size))
     };
-    look(shown).is_some() && look(shown) == look(found)
+    status(shown).is_some() && status(shown) == status(found)
 }

@@ -1,4 +1,4 @@
-//! What is done about a damaged side store.
+//! Repairs a damaged side store.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,19 +15,20 @@ use super::settle::{NOT_LASTING, SHORT, SHORTEST, read_elsewhere};
 use crate::wire::mode::Part;
 use crate::wire::rundir;
 
-/// What was done about a damaged store.
+/// What was done about a damaged store, each with the reason.
 #[derive(Debug, Default)]
 pub(crate) struct Mended {
-    /// The recent database has been begun anew, for this reason.
+    /// The recent database has been replaced by an empty one.
     pub(crate) recent: Option<String>,
-    /// The lasting one is to be left alone, for this reason.
+    /// The lasting one must not be used any more.
     pub(crate) lasting: Option<String>,
-    /// The lasting one has new locks, for this reason.
+    /// The lasting one has new locks.
     pub(crate) locks: Option<String>,
 }
 
-/// Looks after a store that has ended a process: begins the recent database anew if it is damaged.
-/// Where nothing is to be found in them, both are given up after so many `crashes` in a row.
+/// Checks a store that has ended a process, and replaces the recent database if it is damaged.
+/// `crashes`: the number of such ends in a row. If no damage can be found, the recent database is
+/// replaced after three, and the lasting one given up after six.
 pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
     const FEW: u32 = 3;
     let kept_ending = || "processes that use it keep ending".to_owned();
@@ -36,12 +37,12 @@ pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
         return mended;
     };
     if let Some(lasting) = &places.lasting {
-        // Where it was removed, there is nothing in it to be lost.
+        // Creates the directory if it was removed: nothing in it can be lost.
         let _ = rundir::own(lasting);
         match read_elsewhere(lasting, Part::Lasting, SHORT) {
             Ok(()) => mended.lasting = (crashes >= 2 * FEW).then(kept_ending),
             Err(failure) if renew_locks(recent, lasting) => mended.locks = Some(failure.reason),
-            // The disk may answer again.
+            // The disk may respond later.
             Err(failure) if failure.hangs => {}
             Err(failure) => mended.lasting = Some(failure.reason),
         }
@@ -53,7 +54,8 @@ pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
     if damage().is_none() {
         return mended;
     }
-    // Others may see the same, and begin it anew at the same time.
+    // Another process may find the damage at the same time. Only one replaces the database, and the
+    // others then find it intact.
     let Ok(_alone) = lock_alone(recent) else {
         return mended;
     };
@@ -61,15 +63,17 @@ pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
         match begin_anew(recent) {
             Ok(()) => mended.recent = Some(reason),
             Err(error) => {
-                error!(directory = %recent.display(), %error, "cannot begin the recent side \
-                    store anew");
+                error!(
+                    directory = %recent.display(), %error,
+                    "cannot replace the recent side store by an empty one"
+                );
             }
         }
     }
     mended
 }
 
-/// The lock that is held while entries are moved. Whoever holds it and is stopped must not stop us.
+/// Takes the lock that settling holds. Gives up after two seconds: its holder may be stopped.
 fn lock_alone(recent: &Path) -> io::Result<Flock<File>> {
     const TRIES: usize = 100;
     const PERIOD: Duration = Duration::from_millis(20);
@@ -85,7 +89,8 @@ fn lock_alone(recent: &Path) -> io::Result<Flock<File>> {
     Err(io::ErrorKind::TimedOut.into())
 }
 
-/// Whether the lasting database can be read with new locks: nothing but locks is in that file.
+/// Replaces the lasting database's lock file, which contains nothing but locks. Returns whether the
+/// database can be read afterwards.
 fn renew_locks(recent: &Path, lasting: &Path) -> bool {
     let lock = lasting.join(LOCK);
     lock_alone(recent).is_ok_and(|_alone| {
@@ -93,7 +98,8 @@ fn renew_locks(recent: &Path, lasting: &Path) -> bool {
     })
 }
 
-/// Who has the old files open goes on with them until it notices.
+/// Removes the files of the recent database, so that the next process creates new ones. Processes
+/// that have the old ones open use them until `Environment::ensure_in_place` fails.
 fn begin_anew(recent: &Path) -> io::Result<()> {
     for name in [DATA, LOCK, "settled", "read"] {
         match fs::remove_file(recent.join(name)) {
@@ -105,7 +111,7 @@ fn begin_anew(recent: &Path) -> io::Result<()> {
 }
 
 impl Mended {
-    /// Logs it.
+    /// Logs what was done.
     pub(crate) fn tell(&self, places: &Places) {
         let shown = |directory: &Option<PathBuf>| {
             let directory = directory.as_deref().unwrap_or(Path::new(""));
@@ -117,16 +123,16 @@ impl Mended {
         if let Some(reason) = &self.locks {
             warn!(
                 directory = shown(&places.lasting),
-                reason, "the locks of the lasting side store were damaged and have been made anew"
+                reason, "the locks of the lasting side store were damaged and have been replaced"
             );
         }
         if let Some(reason) = &self.recent {
             error!(
                 directory = shown(&places.recent),
                 reason,
-                "the recent side store was damaged and has been begun anew: owners of symlinks, \
-                 fifos, sockets and devices \
-                 that were set in the last second, or in memory (tmpfs), are lost"
+                "the recent side store was damaged and has been replaced by an empty one: owners \
+                 of symlinks, fifos, sockets and devices that were set in the last second, or that \
+                 are on tmpfs, are lost"
             );
         }
     }

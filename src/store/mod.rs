@@ -1,12 +1,12 @@
-//! The side store: what inodes cannot carry in an extended attribute.
+//! The side store: owners and attributes of inodes that cannot carry them.
 //!
-//! `user.*` attributes exist on regular files and directories only (xattr(7)), and not on every
-//! file system. Everything else lives in two LMDB environments that all workers of a user share:
-//! reads take no lock, a killed writer leaves nothing half done. The *recent* one lies in memory
-//! (tmpfs) and runs without fsync: a write costs microseconds. Every second it is moved to the
-//! *lasting* one on disk, with fsync; so after a power cut as much is there as of an extended
-//! attribute, which nobody syncs either. What is in the recent one counts, a removal included. The
-//! life of an entry is told at [`SideStore`].
+//! Only regular files and directories have `user.*` attributes (xattr(7)), and not on every file
+//! system. The rest is in two LMDB environments that all workers of a user share: reads take no
+//! lock, and a killed writer leaves no partial change. The *recent* one is in tmpfs, without fsync:
+//! a write costs microseconds. Each second its entries are settled into the *lasting* one on disk,
+//! with fsync; so a power cut loses about as much as of extended attributes, which are not synced
+//! either. The recent one takes precedence, also with a tombstone. [`SideStore`] describes the life
+//! of an entry.
 
 mod damage;
 mod environment;
@@ -35,40 +35,44 @@ pub(crate) use settle::{Marker, read_through, result_of, settle};
 
 use crate::linux::sys::Durability;
 
-/// In front of a value in the recent store: it is to be moved to the lasting one.
+/// The first byte of a value in the recent store: the entry will be settled.
 const LASTING: u8 = b'l';
-/// It is not, since its file system is gone after a boot.
+/// The same for an entry that is never settled, because its file system does not survive a boot.
 const PASSING: u8 = b'p';
 
-/// How many entries are moved at once.
+/// The number of entries that are settled in one transaction.
 const BATCH: usize = 4096;
 
-/// The life of an entry, who brings it on, and what is left if that one is killed:
+/// The two parts of the side store.
 ///
-/// - *recent*, under all keys of its inode at once: a worker or `subuidless owners`, in one
-///   transaction. Killed: the state before, and the call is done again.
-/// - *recent and lasting*: the process that moves entries ([`SideStore::settle`]), in a transaction
-///   of the lasting one. Killed: recent only, and moved again.
-/// - *lasting*: the same process, in a transaction of the recent one, unless the value has changed
-///   meanwhile. Killed: both, and moved again.
-/// - *removed*: a recent entry without a value, moved as any other. Then it is deleted from the
-///   lasting one; in an overlay it stays, since there may be a lower layer.
-/// - *gone*, of an inode that is no more: `owners gc`, all keys in one transaction, if their values
-///   are unchanged. Killed: all of them, or none.
+/// The states of an entry, the process that leads to each, and the state if it is killed meanwhile:
 ///
-/// The key is the file system and the file handle, which carries the inode's generation, so that a
-/// recycled inode number inherits nothing. An overlay gives no such handle, and another file system
-/// id with every mount: through it an inode is known by its number and its time of birth in
-/// nanoseconds, by which it is entered, too, when it is seen without.
+/// - *recent*: a worker or `subuidless owners` stores it under all keys of its inode in one
+///   transaction. Killed: the state before; the call is repeated.
+/// - *recent and lasting*: the process that settles entries ([`SideStore::settle`]), in a
+///   transaction of the lasting part. Killed: recent only; settled again.
+/// - *lasting*: the same process, in a transaction of the recent part, unless the value has changed
+///   meanwhile. Killed: recent and lasting; settled again.
+/// - *tombstone*: a recent entry without a value, settled like the others. Settling deletes the
+/// entry from the lasting part; that of an overlay is kept there as a tombstone, because a lower
+/// layer may have an entry.
+/// - *no entry*, after the inode has been deleted: `owners gc` removes all keys in one transaction,
+///   if their values are unchanged. Killed: all of them remain, or none.
+///
+/// The key is the file system and the file handle, whose generation distinguishes a recycled inode
+/// number. An overlay has no such handle, and another file system id with each mount: through it an
+/// inode is known by its number and its time of birth in nanoseconds. An inode that is seen
+/// directly gets an entry under that key as well.
 #[derive(Debug)]
 pub(crate) struct SideStore {
     recent: Environment,
     lasting: Option<Environment>,
-    /// The recent one's.
+    /// The directory of the recent part.
     directory: PathBuf,
 }
 
 impl SideStore {
+    /// Opens the recent part only.
     pub(crate) fn open(recent: &Path) -> heed::Result<Self> {
         let _patience = Patience::begin();
         Ok(Self {
@@ -78,31 +82,30 @@ impl SideStore {
         })
     }
 
-    /// Adds what outlives the boot.
+    /// Opens the lasting part, too.
     pub(crate) fn open_lasting(&mut self, directory: &Path) -> Result<(), Unusable> {
         let _patience = Patience::begin();
         self.lasting = Some(open_lasting(directory)?);
         Ok(())
     }
 
-    /// Reads all that lasts. LMDB trusts its pages: where they are damaged, this may end the
-    /// process.
+    /// Reads the whole lasting part. LMDB trusts its pages: damaged ones may crash this process.
     pub(crate) fn read_lasting(directory: &Path) -> Result<(), Unusable> {
         open_lasting(directory)?.read_through(directory)
     }
 
-    /// Reads all that is recent, with the same risk.
+    /// Reads the whole recent part, with the same risk.
     pub(crate) fn read_recent(directory: &Path) -> Result<(), Unusable> {
         Environment::open(directory, Durability::None)?.read_through(directory)
     }
 
-    /// Whether nothing is stored at all: then no file needs a look-up. Costs no system call.
+    /// Whether there are no entries at all, so that no file needs a lookup. Usually costs no system
+    /// call.
     pub(crate) fn is_empty(&self) -> bool {
         self.holds() == Holds::Nothing
     }
 
-    /// Whether there has been anything of an inode that carries attributes, but had no room for
-    /// one.
+    /// Whether a file or directory that had no room for its attribute may have an entry.
     pub(crate) fn has_full_ones(&self) -> bool {
         self.holds() == Holds::FullOnes
     }
@@ -112,6 +115,7 @@ impl SideStore {
         self.recent.holds().max(lasting.unwrap_or(Holds::Nothing))
     }
 
+    /// Returns the value stored for an inode; `None` if there is no entry, or a tombstone.
     pub(crate) fn load(&self, key: &Key) -> heed::Result<Option<Vec<u8>>> {
         let _patience = Patience::begin();
         for bytes in key.to_look_up() {
@@ -122,9 +126,10 @@ impl SideStore {
         Ok(None)
     }
 
-    /// Empty: it was removed.
+    /// Returns the value of one key; an empty one for a tombstone.
     fn get(&self, bytes: &[u8]) -> heed::Result<Option<Vec<u8>>> {
-        // In this order: what is moved is in both for a while.
+        // In this order: an entry being settled is in both parts before it leaves the recent one.
+        // In the other order, it could be settled between the two lookups and be missed.
         match self.recent.get(bytes)? {
             Some(value) => Ok(Some(value.get(1..).unwrap_or_default().to_vec())),
             None => self.lasting_value(bytes),
@@ -141,11 +146,11 @@ impl SideStore {
         }
     }
 
-    /// Replaces what is stored by what `change` makes of it, and under which keys; empty: nothing
-    /// is.
+    /// Changes an inode's value: `change` gets the present one (empty if there is none), and
+    /// returns the new one and the keys to store it under.
     ///
-    /// That nothing is has an entry that says so, since there may be one below that counts
-    /// otherwise.
+    /// An empty new value is stored as a tombstone: without it, an older entry in the lasting part
+    /// or of a lower layer would show through.
     pub(crate) fn update(
         &self,
         key: &Key,
@@ -172,13 +177,13 @@ impl SideStore {
         })
     }
 
-    /// Moves what is recent to where it lasts; the number of entries moved.
+    /// Settles at most [`BATCH`] entries. Returns their number; 0 if there is no lasting part.
     pub(crate) fn settle(&self) -> heed::Result<usize> {
         let Some(lasting) = &self.lasting else {
             return Ok(0);
         };
-        // One at a time, of the daemon and the commands that do it, too: two could put an older
-        // value over a newer one.
+        // Only one process (the daemon's, or a command) settles at a time: otherwise one could
+        // overwrite a newer value with an older one that it read before.
         let _alone = Flock::lock(File::open(&self.directory)?, FlockArg::LockExclusive)
             .map_err(|(_, errno)| io::Error::from(errno))?;
         let moved = self
@@ -187,6 +192,8 @@ impl SideStore {
         if moved.is_empty() {
             return Ok(0);
         }
+        // The lasting part first: if this process is killed between the two transactions, entries
+        // are in both parts, not in none.
         lasting.change(|owners, transaction| {
             moved.iter().try_for_each(|(key, value)| {
                 let value = value.get(1..).unwrap_or_default();
@@ -199,7 +206,7 @@ impl SideStore {
         })?;
         self.recent.change(|owners, transaction| {
             for (key, value) in &moved {
-                // Not what has been changed meanwhile.
+                // An entry that has changed meanwhile stays, to be settled again.
                 if owners.get(transaction, key)? == Some(value.as_slice()) {
                     owners.delete(transaction, key)?;
                 }
@@ -209,7 +216,7 @@ impl SideStore {
         Ok(moved.len())
     }
 
-    /// All that lasts.
+    /// Returns all entries of the lasting part.
     pub(crate) fn lasting_entries(&self) -> heed::Result<Vec<StoredEntry>> {
         let entries = match &self.lasting {
             Some(lasting) => lasting.entries(usize::MAX, |_| true)?,
@@ -219,8 +226,8 @@ impl SideStore {
         Ok(entries.map(StoredEntry::new).collect())
     }
 
-    /// Removes those of `entries` whose value is still the same from what lasts; how many they
-    /// were.
+    /// Removes those of `entries` whose value is unchanged from the lasting part. Returns their
+    /// number.
     pub(crate) fn remove_lasting(&self, entries: &[&StoredEntry]) -> heed::Result<usize> {
         let Some(lasting) = &self.lasting else {
             return Ok(0);
@@ -238,7 +245,7 @@ impl SideStore {
     }
 }
 
-/// A key of the side store and what is stored under it.
+/// A key of the side store and its value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct StoredEntry {
     key: Vec<u8>,
@@ -258,7 +265,7 @@ impl StoredEntry {
         &self.value
     }
 
-    /// The file system that the inode is on; empty where the entry does not say it.
+    /// The inode's file system; empty if the key does not contain it.
     pub(crate) fn file_system(&self) -> &[u8] {
         key::file_system_of(&self.key).unwrap_or_default()
     }
@@ -282,7 +289,7 @@ mod tests {
         store
     }
 
-    /// Of a file that outlives a boot, whatever the test's directory is on.
+    /// The key of a file that survives a boot, whatever file system the test's directory is on.
     fn lasting_key(number: u8) -> Key {
         Key {
             own: [&[BY_HANDLE], [number; FILE_SYSTEM].as_slice()].concat(),
@@ -335,7 +342,7 @@ mod tests {
         let [entry] = entries.as_slice() else {
             panic!("{entries:?}");
         };
-        // Only what has not been changed since it was looked at.
+        // An entry that has changed since it was read stays.
         let other = StoredEntry::new((entry.key().to_vec(), b"older".to_vec()));
         assert_eq!(store.remove_lasting(&[&other]).unwrap(), 0);
         assert!(!store.is_empty());
@@ -346,8 +353,8 @@ mod tests {
     #[test]
     fn two_that_settle_at_the_same_time_leave_the_newest() {
         let [recent, lasting] = [0; 2].map(|_| tempfile::tempdir().unwrap());
-        // LMDB takes no second environment of a directory in a process; what is locked is an open
-        // file, once for each of them.
+        // A process cannot open an LMDB environment twice. flock(2) locks open file descriptions,
+        // of which each `settle` has its own.
         let store = opened(recent.path(), lasting.path());
         let key = lasting_key(1);
         for round in 0..400u32 {
@@ -362,7 +369,7 @@ mod tests {
                 }
                 for number in 0..=30 {
                     put(&store, &key, &(round + number).to_le_bytes());
-                    // For about as long as it takes to move it.
+                    // For about as long as settling takes.
                     for _ in 0..number {
                         store.load(&key).unwrap();
                     }

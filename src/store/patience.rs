@@ -1,9 +1,8 @@
-//! An end to waiting for the locks of the side store.
+//! A time limit for waiting for the side store's locks.
 //!
-//! They lie in a file that whoever has the store mounted may write: what is written there can look
-//! like a lock that is held, by somebody who will never give it back. Transactions of the recent
-//! store take microseconds, so who waits for so long ends by SIGALRM, and the next worker has the
-//! store looked after.
+//! The locks are in a file that every program with access to the store can write, so that one may
+//! look held forever. Transactions of the recent store take microseconds. A thread that waits for
+//! 20 seconds ends its process by SIGALRM, after which the daemon checks the store.
 
 use std::cell::RefCell;
 
@@ -14,7 +13,7 @@ use nix::time::ClockId;
 
 const SECONDS: i64 = 20;
 
-/// A thread's, and whether it runs.
+/// A thread's timer, and whether it runs.
 struct Watch {
     timer: Timer,
     runs: bool,
@@ -24,7 +23,7 @@ thread_local! {
     static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
 }
 
-/// Within the life of this value, waiting has an end. One in another one does nothing.
+/// Limits the time of this thread while it exists. A nested one does nothing.
 #[derive(Debug)]
 pub(super) struct Patience {
     is_outer: bool,
@@ -53,7 +52,7 @@ impl Drop for Patience {
 }
 
 impl Watch {
-    /// Where there can be no timer, waiting has no end.
+    /// Returns `None` if no timer can be created; then there is no time limit.
     fn new() -> Option<Self> {
         let signal = SigevNotify::SigevSignal {
             signal: Signal::SIGALRM,
@@ -63,7 +62,7 @@ impl Watch {
         Some(Self { timer, runs: false })
     }
 
-    /// Lets it run for so long; 0: stops it.
+    /// Starts the timer; 0 stops it. Returns whether that succeeded.
     fn set(&mut self, seconds: i64) -> bool {
         let time = Expiration::OneShot(TimeSpec::new(seconds, 0));
         let is_set = self.timer.set(time, TimerSetTimeFlags::empty()).is_ok();

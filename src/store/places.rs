@@ -1,9 +1,9 @@
-//! Where the two parts of the side store lie.
+//! The directories of the two parts of the side store.
 //!
-//! The recent part is in the runtime directory (see `crate::wire::rundir`), or in /dev/shm for users
-//! without one that can be used: both are on this node and gone after a boot, as a store that runs
-//! without fsync has to be. The lasting part is in
-//! `$XDG_STATE_HOME/subuidless`, or wherever `--store` says, which must be on a disk of this node.
+//! The recent part is in the runtime directory (see `crate::wire::rundir`), or in /dev/shm if the
+//! user has no usable one. Both are local and do not survive a boot, which a store without fsync
+//! requires. The lasting part is in `$XDG_STATE_HOME/subuidless` or the directory of `--store`,
+//! which must be on a local disk.
 
 use std::fs;
 use std::io;
@@ -15,12 +15,12 @@ use tracing::{error, warn};
 use super::SideStore;
 use super::damage::{end_if_damaged, errno_to_tell};
 use super::environment::Unusable;
-use super::settle::can_be_read;
+use super::settle::{NOT_LASTING, can_be_read};
 use crate::error::Error;
 use crate::wire::rundir;
 use nix::errno::Errno;
 
-/// File systems of several nodes, on which LMDB's locks and memory maps do not work.
+/// File systems shared by several machines, on which LMDB's locks and maps do not work.
 const SHARED: [(FsType, &str); 8] = [
     (statfs::NFS_SUPER_MAGIC, "NFS"),
     (FsType(0xff53_4d42), "CIFS"),
@@ -37,19 +37,21 @@ const SHARED: [(FsType, &str); 8] = [
 pub(crate) struct Places {
     pub(crate) recent: Option<PathBuf>,
     pub(crate) lasting: Option<PathBuf>,
-    /// Why there is no lasting part, until that has been told.
+    /// The reason why there is no lasting part, until it has been logged.
     not_lasting: Option<String>,
 }
 
 impl Places {
-    /// Made if they are missing; a log line says where there can be none. `wish` is `--store`.
+    /// Creates the directories if necessary. Logs why a part is not available. `wish` is the value
+    /// of `--store`.
     pub(crate) fn prepare(wish: Option<PathBuf>) -> Self {
         let mut places = Self::prepare_quietly(wish);
         places.warn();
         places
     }
 
-    /// As [`Places::prepare`], but for a lasting part: whether one is needed is not known yet.
+    /// As [`Places::prepare`], but does not log why there is no lasting part; [`Places::warn`] does
+    /// so once it turns out to be needed.
     pub(crate) fn prepare_quietly(wish: Option<PathBuf>) -> Self {
         let recent = recent_directory();
         let (lasting, not_lasting) = match lasting_directory(wish) {
@@ -63,21 +65,21 @@ impl Places {
         }
     }
 
-    /// Says once why nothing lasts.
+    /// Logs, once, why there is no lasting part.
     pub(crate) fn warn(&mut self) {
         if let Some(reason) = self.not_lasting.take() {
             warn!(reason, "no lasting side store: {UNTIL_BOOT}");
         }
     }
 
-    /// Both parts, as far as they can be opened.
+    /// Opens both parts; the lasting one is optional.
     pub(crate) fn open(&self) -> Result<SideStore, Error> {
         open_side_store(self.recent.as_deref(), self.lasting.as_deref())
             .map_err(|_| Error::NoSideStore)
     }
 }
 
-/// The first of the places that can be used; a log line says why there is none.
+/// Returns the first usable directory for the recent part. Logs the reasons if there is none.
 pub(crate) fn recent_directory() -> Option<PathBuf> {
     let mut reasons = Vec::new();
     for directory in rundir::recent_stores() {
@@ -89,13 +91,13 @@ pub(crate) fn recent_directory() -> Option<PathBuf> {
     warn!(
         reasons = reasons.join("; "),
         "no place for the side store: setting owners of symlinks, fifos, sockets and devices \
-         fails; set XDG_RUNTIME_DIR \
-         to a directory of your own"
+         fails; set XDG_RUNTIME_DIR to a directory of your own"
     );
     None
 }
 
-/// Where the lasting part is to be, if anybody says.
+/// The intended directory of the lasting part: `wish`, or below XDG_STATE_HOME or HOME. Returns
+/// `None` if none of them is set.
 pub(crate) fn lasting_place(wish: Option<PathBuf>) -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let state = || match (variable("XDG_STATE_HOME"), variable("HOME")) {
@@ -117,16 +119,16 @@ fn lasting_directory(wish: Option<PathBuf>) -> Result<PathBuf, String> {
     Ok(directory)
 }
 
-const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until the next boot; --store DIR keeps \
-                          them in a directory on a local disk";
+const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until the next \
+                          boot; --store DIR keeps them in a directory on a local disk";
 
-/// Opens the side store, as far as it can be opened; a log line says what cannot. An error is what
-/// those get who want to keep something in it.
+/// Opens the side store; without the lasting part if that cannot be opened. Logs failures. An error
+/// is the errno for calls that need the store.
 pub(crate) fn open_side_store(
     recent: Option<&Path>,
     lasting: Option<&Path>,
 ) -> Result<SideStore, Errno> {
-    // There is no place, and the daemon has said why.
+    // There is no directory, and the daemon has logged the reason.
     let recent = recent.ok_or(Errno::EIO)?;
     let mut store = SideStore::open(recent).map_err(|error| {
         end_if_damaged(&error);
@@ -145,13 +147,13 @@ pub(crate) fn open_side_store(
         }
         error!(
             directory = %directory.display(), %error,
-            "cannot open the lasting side store: owners in it are not seen, new ones are kept until the next boot"
+            "{NOT_LASTING}"
         );
     }
     Ok(store)
 }
 
-/// An error for a directory on a file system of several machines.
+/// Fails for a directory on a file system that several machines share.
 pub(crate) fn refuse_shared(directory: &Path) -> io::Result<()> {
     let found = statfs::statfs(directory)?.filesystem_type();
     match SHARED.iter().find(|(shared, _)| *shared == found) {

@@ -1,7 +1,7 @@
-//! How what is recent in the side store comes to last.
+//! Settling: recent entries of the side store are moved to disk.
 //!
-//! Whoever maps a database may be ended by what others have written into it. So other processes of
-//! this program read and move it, and what is known of it is noted in a [`Marker`].
+//! A process that maps a database may crash if other programs have written to it. So separate
+//! processes read and settle databases, and a [`Marker`] records the result.
 
 use std::fs;
 use std::io;
@@ -21,8 +21,9 @@ use crate::error::{Context, Error};
 use crate::wire::mode::{Mode, Part};
 use crate::wire::rundir;
 
-/// Whether reading all of the store goes well, as another process finds out: a damaged one may end
-/// who does that. Once for each boot is enough, unless the file has been changed by anybody but us.
+/// Whether the lasting database in `directory` can be read. Another process reads all of it,
+/// because a damaged one may crash the reader; only once per boot, unless another program has
+/// changed the file since.
 pub(crate) fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
     if recent.is_some_and(|recent| Marker::Read.fits(recent, directory)) {
         return true;
@@ -41,26 +42,27 @@ pub(crate) fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
     }
 }
 
-pub(super) const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not seen, new \
-    ones are kept until the next boot";
+pub(super) const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not \
+                                      seen, new ones are kept until the next boot";
 
-/// What came of what another process was to do.
+/// The failure of another process.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) reason: String,
-    /// It has not come to an end: its locks are held for ever, or the disk does not answer.
+    /// It ran into the time limit: a lock seems to be held forever, or the disk does not respond.
     pub(super) hangs: bool,
 }
 
-/// How long reading may take, in seconds: from a disk that is busy, when nobody waits for it.
+/// The time limit for reading from disk, in seconds. Generous: the disk may be busy.
 const LONG: u32 = 120;
-/// When somebody does; then what hangs is not given up, but locks are made anew.
+/// The time limit, in seconds, while containers wait for it. A database that takes longer is not
+/// given up, but its locks are replaced.
 pub(super) const SHORT: u32 = 20;
-/// From memory.
+/// The time limit for reading from tmpfs, in seconds.
 pub(super) const SHORTEST: u32 = 10;
 
-/// Lets another process read all of a database: what it says that it failed with, or that damage
-/// has ended it.
+/// Lets another process read all of a database. Fails with the reason that it prints, or because
+/// damage has ended it.
 pub(super) fn read_elsewhere(directory: &Path, part: Part, seconds: u32) -> Result<(), Failure> {
     let mode = Mode::ReadStore {
         part,
@@ -77,6 +79,7 @@ pub(super) fn read_elsewhere(directory: &Path, part: Part, seconds: u32) -> Resu
     result_of(&ended)
 }
 
+/// The result of a process that reads or settles a database.
 pub(crate) fn result_of(ended: &Output) -> Result<(), Failure> {
     let reason = match ended.status {
         status if status.success() => return Ok(()),
@@ -84,7 +87,9 @@ pub(crate) fn result_of(ended: &Output) -> Result<(), Failure> {
             "it is damaged (moving the directory away begins a new one): reading it ends with \
              {status}"
         ),
-        status if status.signal().is_some() => format!("what reads it has ended with {status}"),
+        status if status.signal().is_some() => {
+            format!("the process that reads it has ended with {status}")
+        }
         _ => String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
     };
     Err(Failure {
@@ -93,7 +98,7 @@ pub(crate) fn result_of(ended: &Output) -> Result<(), Failure> {
     })
 }
 
-/// Reads all of a database. Damage may end this process.
+/// Reads all of a database, within `seconds`. Damage may crash this process.
 pub(crate) fn read_through(part: Part, seconds: u32, directory: &Path) -> Result<(), Error> {
     alarm::set(seconds);
     let read = match part {
@@ -103,10 +108,10 @@ pub(crate) fn read_through(part: Part, seconds: u32, directory: &Path) -> Result
     read.map_err(|reason| Error::doing("reading the side store", io::Error::other(reason)))
 }
 
-/// Moves what is recent to the disk. Damage may end this process.
+/// Settles all recent entries. Damage may crash this process.
 pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
     const WHAT: &str = "writing the side store";
-    // What is done until then stays done.
+    // SIGALRM loses nothing: each batch is complete, or is settled again.
     alarm::set(120);
     for directory in [recent, lasting] {
         rundir::own(directory).doing(WHAT)?;
@@ -124,7 +129,8 @@ pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
         let before = Marker::Settled.now(recent);
         match store.settle() {
             Ok(0) => {
-                // What is written later must show by its time.
+                // Only if the last change is older than a clock tick: a later one then changes
+                // mtime, and with it the marker's state.
                 if before.is_some_and(|(_, age)| age > CLOCK_TICK) {
                     Marker::Settled.set(recent, recent);
                 }
@@ -141,16 +147,16 @@ pub(crate) fn settle(recent: &Path, lasting: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Twice the coarsest tick of a Linux clock.
+/// Twice the longest tick of a Linux clock (HZ=100).
 const CLOCK_TICK: Duration = Duration::from_millis(20);
 
-/// A file beside the recent store that says which state of a database is known. It is gone after a
-/// boot, with the directory.
+/// A file in the directory of the recent store, in which the state of a database is recorded. It
+/// does not survive a boot, like the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Marker {
-    /// All of the lasting one could be read.
+    /// All of the lasting database could be read.
     Read,
-    /// Nothing is in the recent one that is to be moved.
+    /// The recent database has no entries to be settled.
     Settled,
 }
 
@@ -162,10 +168,10 @@ impl Marker {
         })
     }
 
-    /// The state of the database in `directory`, and for how long it has not changed.
+    /// The present state of the database in `directory`, and the time since its last change.
     fn now(self, directory: &Path) -> Option<(String, Duration)> {
         let data = fs::symlink_metadata(directory.join(DATA)).ok()?;
-        // Only the lasting one has a format.
+        // Only the lasting database has this file.
         let format = rundir::read_own(&directory.join("format")).unwrap_or_default();
         let state = format!(
             "{} {} {:o} {} {} {} {format}",
@@ -179,13 +185,15 @@ impl Marker {
         Some((state, data.modified().ok()?.elapsed().unwrap_or_default()))
     }
 
+    /// Whether the recorded state is the present one.
     pub(crate) fn fits(self, recent: &Path, directory: &Path) -> bool {
         let known = rundir::read_own(&self.file(recent));
         known.is_ok_and(|known| self.now(directory).is_some_and(|(now, _)| now == known))
     }
 
+    /// Records the present state.
     fn set(self, recent: &Path, directory: &Path) {
-        // Without it the work is done once more.
+        // A failure is harmless: without the marker the work is done again.
         match self.now(directory) {
             Some((now, _)) => drop(rundir::write_own(&self.file(recent), now.as_bytes())),
             None => drop(fs::remove_file(self.file(recent))),
