@@ -54,8 +54,8 @@ const BATCH: usize = 4096;
 /// - *lasting*: the same process, in a transaction of the recent part, unless the value has changed
 ///   meanwhile. Killed: recent and lasting; settled again.
 /// - *tombstone*: a recent entry without a value, settled like the others. Settling deletes the
-/// entry from the lasting part; that of an overlay is kept there as a tombstone, because a lower
-/// layer may have an entry.
+///   entry from the lasting part; that of an overlay is kept there as a tombstone, because a lower
+///   layer may have an entry.
 /// - *no entry*, after the inode has been deleted: `owners gc` removes all keys in one transaction,
 ///   if their values are unchanged. Killed: all of them remain, or none.
 ///
