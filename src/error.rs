@@ -1,5 +1,5 @@
-//! [`Error`]: a fault of this program or its environment, never sent to a target. Each message names
-//! the thing, the reason and the way out.
+//! [`Error`]: a fault of this program or its environment, never sent to a target. Each message
+//! names the thing, the reason and the way out.
 
 use std::ffi::OsString;
 use std::io;
@@ -68,7 +68,9 @@ pub(crate) enum Error {
     RuntimeIsFront { name: OsString },
 
     #[error(
-        "{path}: cannot announce the container to the daemon that listens there: {}", reason(.source))]
+        "{path}: cannot announce the container to the daemon that listens there: {}",
+        reason(.source)
+    )]
     Announce { path: PathBuf, source: io::Error },
 
     #[error(
@@ -165,7 +167,9 @@ pub(crate) enum Error {
     Network { program: PathBuf, source: io::Error },
 
     #[error(
-        "looking up {name:?}: {}; numbers need no name service, as in --user 999:999", .errno.desc())]
+        "looking up {name:?}: {}; numbers need no name service, as in --user 999:999",
+        .errno.desc()
+    )]
     NameService { name: String, errno: Errno },
 
     #[error(

@@ -23,8 +23,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     super::warn_plainly();
     if !bundle::install(&arguments.directory, arguments.weaving.wish())? {
         warn!(
-            "the profile that is there allows by default, and looks at arguments: calls that libseccomp has no names for, as \
-             setxattrat, pass by subuidless; a default of SCMP_ACT_ERRNO, or the runtime front, closes that"
+            "the profile allows calls by default and compares arguments, so calls without a name \
+             in libseccomp, such as setxattrat, bypass subuidless: use a default of \
+             SCMP_ACT_ERRNO, or the runtime front"
         );
     }
     Ok(())

@@ -95,7 +95,8 @@ impl Emulated<'_> {
             let sizes = attributes
                 .iter()
                 .map(|known| known.name.len() + known.value.len());
-            // Together the attributes of an inode may be as large as one value (setxattr(2): ENOSPC).
+            // All attributes of an inode together may be as large as one value (setxattr(2):
+            // ENOSPC).
             if sizes.sum::<usize>() > attribute::LARGEST {
                 return Err(Errno::ENOSPC);
             }

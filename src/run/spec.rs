@@ -139,8 +139,13 @@ pub(super) fn of_rootfs(rootfs: &Path) -> Result<Map<String, Value>, Error> {
                 {"type": "uts"},
                 {"type": "mount"},
             ],
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+            "maskedPaths": [
+                "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug",
+                "/sys/firmware",
+            ],
+            "readonlyPaths": [
+                "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+            ],
         },
     });
     match config {

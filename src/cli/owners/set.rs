@@ -32,7 +32,12 @@ pub(in crate::cli) struct Arguments {
 
     /// Make the file a placeholder of a device, as mknod in a container does: c:MAJOR:MINOR or
     /// b:MAJOR:MINOR. A missing file is created; an existing one must be a socket
-    #[arg(long, value_name = "TYPE:MAJOR:MINOR", value_parser = device, conflicts_with_all = ["recursive", "one_file_system"])]
+    #[arg(
+        long,
+        value_name = "TYPE:MAJOR:MINOR",
+        value_parser = device,
+        conflicts_with_all = ["recursive", "one_file_system"]
+    )]
     device: Option<(Kind, u32)>,
 
     #[command(flatten)]
