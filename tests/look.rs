@@ -532,9 +532,9 @@ fn a_trace_goes_on_when_a_worker_or_the_daemon_dies() {
     trace.wait_for(&["\"f\", 2, 2) = 0"]);
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
-    until("it says that the daemon has ended", || {
+    until("it says that the daemon has exited", || {
         let said = fs::read_to_string(&trace.said).unwrap();
-        said.contains("the daemon has ended").then_some(())
+        said.contains("the daemon has exited").then_some(())
     });
     fs::write(work.join("two"), "go\n").unwrap();
     trace.wait_for(&["\"f\", 3, 3) = 0"]);
