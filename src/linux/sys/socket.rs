@@ -11,8 +11,8 @@ use nix::errno::Errno;
 
 use super::owned_fd;
 
-/// Receives bytes and at most `most` files, which have FD_CLOEXEC from the start; returns the number
-/// of bytes, and the files. The kernel drops further files (MSG_CTRUNC).
+/// Receives bytes and at most `most` files, which have FD_CLOEXEC from the start. Returns the
+/// number of bytes, and the files. The kernel drops further files (MSG_CTRUNC).
 ///
 /// nix's recvmsg returns no files at all if some were dropped, and so leaks those that arrived.
 pub(crate) fn receive(
