@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Bundle, Daemon, Place, Runtime, assert_same_lines, example, run, tool};
+use common::record;
+use common::{Bundle, Daemon, Place, Runtime, assert_same_lines, compile, example, run, tool};
 
 /// Those that draw from the seed.
 const RANDOM: &str = "random,ids-random,create-random";
@@ -44,6 +45,33 @@ fn probe_twice(directory: &str, runtime: Runtime, options: &[&str]) -> (Vec<u8>,
         daemon.log()
     );
     (oracle, ours)
+}
+
+/// What tests/quick.rs compares with where there is no root.
+#[test]
+fn the_record_of_what_root_prints_is_what_root_prints() {
+    let place = Place::new();
+    // As below `subuidless run`: with all capabilities.
+    let names = run(Command::new(tool("setpriv")).arg("--list-caps")).ok();
+    let all: Vec<String> = names
+        .lines()
+        .map(|name| format!("CAP_{}", name.to_uppercase()))
+        .collect();
+    let oracle = Bundle::oracle(&place)
+        .with_program(&example("probe"))
+        .with_config(|config| {
+            for set in ["bounding", "effective", "permitted"] {
+                config["process"]["capabilities"][set] = all.clone().into();
+            }
+        });
+    let probe = ["/probe", "--dir", "/work", "--only", record::GROUPS];
+    let printed = record::normal(&oracle.run(&probe).bytes());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("root.txt");
+    if printed != record::RECORD {
+        fs::write(&path, &printed).expect("a file in the target directory");
+    }
+    // The file in the target directory is the new record.
+    assert_same_lines(printed.as_bytes(), record::RECORD.as_bytes());
 }
 
 fn compare_seed(runtime: Runtime, seed: &str) {
@@ -177,4 +205,26 @@ fn stat_of_a_swapped_name_never_mixes_two_files() {
 #[test]
 fn two_threads_that_change_one_file_do_not_undo_each_other() {
     race(&["two-changers"]);
+}
+
+#[test]
+fn a_32_bit_program_sees_what_a_64_bit_one_sees() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let [wide, short] = [("wide", "-O1"), ("short", "-m32")].map(|(name, option)| {
+        let compiler = ["gcc", "-static", option];
+        let program = compile(&place, &compiler, name, "conformance/abi.c");
+        let bundle = Bundle::new(&place, &daemon).with_mount(&program, "/program", &["bind", "ro"]);
+        bundle.run(&["/program"]).ok()
+    });
+    assert!(wide.contains("u 100640 70001:34"), "{wide}");
+    let (short, more) = short
+        .split_once("--\n")
+        .expect("what only 32-bit programs ask");
+    assert_same_lines(wide.as_bytes(), short.as_bytes());
+    // Ids of more than 16 bits overflow.
+    assert_eq!(
+        more,
+        "stat 65534:65534\nchown 0\nf 100644 12:80000\ngetuid 65534\ngetgroups 8 9 65534\n"
+    );
 }

@@ -148,7 +148,8 @@ fn owners_are_those_of_the_file_and_not_of_its_name() {
     );
     // What is made anew under an old name is root's.
     let again = bundle.sh(&format!(
-        "cd /work/moved; rm *; ln -s file link; mkfifo fifo; mknod device c 0 0; touch file; {STAT} *"
+        "cd /work/moved; rm *; ln -s file link; mkfifo fifo; mknod device c 0 0; touch file
+        {STAT} *"
     ));
     assert_eq!(
         again,
@@ -163,11 +164,14 @@ fn a_process_that_enters_a_container_sees_its_owners_and_the_other_way_round() {
         let daemon = Daemon::start(&place);
         let bundle = Bundle::new(&place, &daemon).under(runtime, &daemon);
         // What the first process says comes when it is told so.
-        let script = "cd /work; touch inside; chown 1:2 inside; ln -s inside link; chown -h 3:4 link; mkfifo go done
+        let script =
+            "cd /work; touch inside; chown 1:2 inside; ln -s inside link; chown -h 3:4 link
+            mkfifo go done
             while read word <go; do stat -c '%u:%g %n' * >/tmp/seen; echo >done; done";
         let container = bundle.start(&["/bin/sh", "-euc", script]);
         let seen = container.sh("cd /work; until test -p done; do :; done
-            touch outside; chown 5:6 outside; chown -h 7:8 link; stat -c '%u:%g %n' inside link outside
+            touch outside; chown 5:6 outside; chown -h 7:8 link
+            stat -c '%u:%g %n' inside link outside
             echo >go; read word <done; cat /tmp/seen");
         let expected = "1:2 inside\n7:8 link\n5:6 outside\n";
         let all = "0:0 done\n0:0 go\n1:2 inside\n7:8 link\n5:6 outside\n";
@@ -187,7 +191,8 @@ fn several_containers_run_side_by_side_and_keep_to_themselves() {
         .enumerate()
         .map(|(n, bundle)| {
             let script = format!(
-                "cd /work; touch f; for i in $(seq 1 50); do chown $i:{n} f; test $(stat -c %u:%g f) = $i:{n}; done
+                "cd /work; touch f; for i in $(seq 1 50); do chown $i:{n} f
+                test $(stat -c %u:%g f) = $i:{n}; done
                  echo all went well >result; chown {n}:{n} result; exec sleep 1000000"
             );
             bundle.start(&["/bin/sh", "-euc", &script])
@@ -531,7 +536,8 @@ fn nothing_is_created_outside_by_way_of_a_second_procfs_that_shows_the_worker() 
              grep -q ^subuidless: $process/cmdline 2>/dev/null || continue
              for link in cwd root fd/3 fd/4 fd/5 fd/6 fd/7 fd/8 fd/9 fd/10 fd/11 fd/12; do
                  way=$process/$link/../../../../../../../..{outside}
-                 (: >$way/file; mkdir $way/directory; ln -s x $way/link; mkfifo $way/fifo; chown 7:7 $way
+                 (: >$way/file; mkdir $way/directory; ln -s x $way/link; mkfifo $way/fifo
+                 chown 7:7 $way
                   chmod 7777 $way; stat $way && echo seen) 2>/dev/null ||:
              done
          done",

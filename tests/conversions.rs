@@ -11,9 +11,12 @@ use common::{Daemon, LISTING, Place, assert_same_lines, inside, owners, run, sh,
 fn real_tree(place: &Place) -> (PathBuf, String) {
     let directory = place.path("real");
     let script = format!(
-        "mkdir {0}; cd {0}; umask 022; touch f; chown 33:42 f; chmod 4750 f; mkdir -p d/e; chown 2097152:3000000000 d; chmod 2775 d; ln -s f link
-        chown -h 7:65536 link; mkfifo p; chown 4294967294:9 p; mknod null c 1 3; chown 1:5 null; chmod 666 null
-        mknod d/disk b 259 1048575; chown 0:6 d/disk; ln null d/null2; touch 'a b#=\\c'; chown 2097151:1 'a b#=\\c'
+        "mkdir {0}; cd {0}; umask 022; touch f; chown 33:42 f; chmod 4750 f; mkdir -p d/e
+        chown 2097152:3000000000 d; chmod 2775 d; ln -s f link
+        chown -h 7:65536 link; mkfifo p; chown 4294967294:9 p; mknod null c 1 3; chown 1:5 null
+        chmod 666 null
+        mknod d/disk b 259 1048575; chown 0:6 d/disk; ln null d/null2; touch 'a b#=\\c'
+        chown 2097151:1 'a b#=\\c'
         l=$(printf '%0150d' 7); mkdir -p d/$l/$l; chown 100000:5 d/$l/$l; ln d/$l/$l/../../../f hard",
         directory.display()
     );
@@ -70,7 +73,8 @@ fn an_unpacked_archive_gets_the_owners_in_its_headers() {
     .ok();
     let tree = unpacked(&place, &place.path("gnu.tar"), "plain");
     // With another owner in between, as docs/owners.md shows.
-    sh(&place, "for ids in 33,101 101,33; do jq -c \"if .uid == ${ids%,*} then .uid = ${ids#*,} else . end\" ../home/real.json | subuidless owners import plain
+    sh(&place, "for ids in 33,101 101,33
+        do jq -c \"if .uid == ${ids%,*} then .uid = ${ids#*,} else . end\" ../home/real.json | subuidless owners import plain
         subuidless owners ls plain/f; done | awk '{ print $3 }' | paste -sd, | grep -x 101,33").ok();
     assert_same_lines(
         listing.as_bytes(),
@@ -159,8 +163,10 @@ fn mtree_listings_go_both_ways() {
 fn fakeroots_file_goes_both_ways() {
     let place = Place::new();
     let daemon = Daemon::start(&place);
-    let make = "mkdir tree; cd tree; touch f; chown 100000:4294967294 f; chmod 4755 f; ln f hard; mkdir d; chown 7:8 d; chmod 2711 d; ln -s x link; chown -h 5:6 link
-        mkfifo p; chown 9:10 p; mknod null c 1 3; chown 1:5 null; chmod 666 null; mknod d/disk b 259 1048575; touch plain";
+    let make = "mkdir tree; cd tree; touch f; chown 100000:4294967294 f; chmod 4755 f; ln f hard
+        mkdir d; chown 7:8 d; chmod 2711 d; ln -s x link; chown -h 5:6 link
+        mkfifo p; chown 9:10 p; mknod null c 1 3; chown 1:5 null; chmod 666 null
+        mknod d/disk b 259 1048575; touch plain";
     fs::write(place.path("make"), make).expect("a script");
     fs::write(place.path("list"), LISTING).expect("a script");
     sh(&place, "fakeroot -s saved bash -eu ../make").ok();
@@ -199,14 +205,18 @@ fn override_stat_goes_both_ways() {
     let daemon = Daemon::start(&place);
     sh(
         &place,
-        "mkdir tree; cd tree; mkdir d; touch f d/e; subuidless owners set 42:43 f; subuidless owners set 7:8 d; chmod 4711 f; cd ..
-        subuidless owners export tree --format override-stat; chmod -R a=rwX tree; mkdir upper work merged",
+        "mkdir tree; cd tree; mkdir d; touch f d/e; subuidless owners set 42:43 f
+        subuidless owners set 7:8 d; chmod 4711 f; cd ..
+        subuidless owners export tree --format override-stat; chmod -R a=rwX tree
+        mkdir upper work merged",
     )
     .ok();
     // fuse-overlayfs takes ids from the attributes of its lower layer, and writes them to its upper
     // one.
     let script = format!(
-        "chown 0:0 upper; fuse-overlayfs -o lowerdir=tree,upperdir=upper,workdir=work,xattr_permissions=2 merged 2>/dev/null; cd merged; {LISTING}
+        "chown 0:0 upper
+        fuse-overlayfs -o lowerdir=tree,upperdir=upper,workdir=work,xattr_permissions=2 merged 2>/dev/null
+        cd merged; {LISTING}
         mkdir new; chmod 2755 new; chown 12:13 new; cd ..; umount merged; chown -R {}:{} upper",
         place.user.uid, place.user.gid
     );
@@ -217,10 +227,17 @@ fn override_stat_goes_both_ways() {
         "{seen}"
     );
     // Back, from the attributes alone: the modes are others' by now, and the owners gone.
-    sh(&place, "cp -a tree back; setfattr -x user.rootlesscontainers back/f; setfattr -x user.rootlesscontainers back/d
-        touch back/null back/pipe; setfattr -n user.containers.override_stat -v 1:5:0666:char-1-3 back/null
+    sh(
+        &place,
+        "cp -a tree back; setfattr -x user.rootlesscontainers back/f
+        setfattr -x user.rootlesscontainers back/d
+        touch back/null back/pipe
+        setfattr -n user.containers.override_stat -v 1:5:0666:char-1-3 back/null
         setfattr -n user.containers.override_stat -v 3:4:0600:pipe back/pipe
-        subuidless owners import back --format override-stat; subuidless owners import upper --format override-stat").ok();
+        subuidless owners import back --format override-stat
+        subuidless owners import upper --format override-stat",
+    )
+    .ok();
     let back = inside(&place, &daemon, &place.path("home/back"), LISTING);
     let expected = seen + "./null character special file 1:5 666 1:3\n./pipe fifo 3:4 600 0:0\n";
     assert_same_lines(expected.as_bytes(), back.as_bytes());

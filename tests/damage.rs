@@ -45,7 +45,8 @@ fn damage(place: &Place, way: &str, file: &Path) {
 }
 
 /// Nothing that can be done at all fails, and what is new is kept.
-const GOES_ON: &str = "cd /work; touch $1; chown 5:6 $1; stat -c %u:%g $1; ln -s x $1-l; chown -h 7:8 $1-l; stat -c %u:%g $1-l
+const GOES_ON: &str = "cd /work; touch $1; chown 5:6 $1; stat -c %u:%g $1; ln -s x $1-l
+    chown -h 7:8 $1-l; stat -c %u:%g $1-l
                        mkfifo $1-p; stat -c %F old-f; stat -c %F old-l";
 const WENT_ON: &str = "5:6\n7:8\nregular empty file\nsymbolic link\n";
 
@@ -298,7 +299,8 @@ fn a_lasting_store_is_read_through_once() {
 
 /// What a container does over and over: none of it fails.
 const CHURN: &str = "cd /work; n=0; while [ ! -e stop ]; do n=$((n + 1)); ln -sfn x l$((n % 50))
-    chown -h $n:5 l$((n % 50)) || echo \"$n failed\" >>failed; stat l$(((n + 7) % 50)) >/dev/null 2>&1 || :
+    chown -h $n:5 l$((n % 50)) || echo \"$n failed\" >>failed
+    stat l$(((n + 7) % 50)) >/dev/null 2>&1 || :
     echo $n >count.new; mv count.new count; done; exec sleep 1000000";
 
 /// Bytes of chance at places of chance, in all four files. What is written over a lock may look
@@ -351,7 +353,8 @@ fn nothing_is_lost_when_what_moves_entries_is_killed() {
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let bundle = Bundle::new(&place, &daemon);
-    let script = "cd /work; n=0; while [ ! -e stop ]; do n=$((n + 1)); ln -s x l$n; chown -h $n:$n l$n
+    let script = "cd /work; n=0; while [ ! -e stop ]; do n=$((n + 1)); ln -s x l$n
+        chown -h $n:$n l$n
         case $n in *3) rm l$n;; *5) chown -h 0:7 l$n;; esac; done; echo $n >made; exec sleep 1000000";
     let container = bundle.start(&["/bin/sh", "-euc", script]);
     let mut seed = 20_201_126u64;
@@ -442,7 +445,8 @@ fn what_a_container_puts_in_the_place_of_the_store_s_files_leads_nowhere() {
                 .with_mount(&recent(&place), "/recent", &["bind", "rw"])
                 .with_mount(&lasting(&place), "/lasting", &["bind", "rw"])
         };
-        let work = "cd /work; touch f; chown 5:6 f; stat -c %u:%g f; ln -sfn x l; chown -h 7:8 l 2>/dev/null ||:";
+        let work = "cd /work; touch f; chown 5:6 f; stat -c %u:%g f; ln -sfn x l
+            chown -h 7:8 l 2>/dev/null ||:";
         let (first, second) = (bundle(), bundle());
         let first = first.start(&["/bin/sleep", "1000000"]);
         assert_eq!(first.sh(work), "5:6\n");
@@ -454,7 +458,8 @@ fn what_a_container_puts_in_the_place_of_the_store_s_files_leads_nowhere() {
             first.sh(&format!("file={directory}/{name}; rm -rf $file; {way}"));
             assert_eq!(first.sh(work), "5:6\n", "{name}, {way}: {}", daemon.log());
             assert_eq!(second.sh(work), "5:6\n", "{name}, {way}: {}", daemon.log());
-            let script = "touch g; chown 5:6 g; stat -c %u:%g g; ln -sfn x m; chown -h 7:8 m 2>/dev/null ||:";
+            let script = "touch g; chown 5:6 g; stat -c %u:%g g; ln -sfn x m
+                chown -h 7:8 m 2>/dev/null ||:";
             let ran = run(&mut place.subuidless(["run", "--", "sh", "-euc", script]));
             assert_eq!(ran.ok(), "5:6\n", "{name}, {way}");
             run(&mut place.subuidless(["status"])).ok();

@@ -48,7 +48,8 @@ const TREE: &str = r"
     chown 100000:200000 tree/a/b; chown 4294967294:4294967294 tree/a/b/two
     chown 0:0 tree/c; chown www-data tree/fifo; chgrp staff tree/three
     chmod 4755 tree/a/one; chmod 2750 tree/a; chmod 1777 tree/c
-    chmod 0000 tree/locked/secret; chmod 0500 tree/locked; chown 999:999 tree/locked tree/locked/secret
+    chmod 0000 tree/locked/secret; chmod 0500 tree/locked
+    chown 999:999 tree/locked tree/locked/secret
 ";
 
 #[test]
@@ -61,12 +62,14 @@ fn coreutils_and_findutils_see_the_owners_that_they_set() {
         mv copy /dev/shm/moved; list /dev/shm/moved; mv /dev/shm/moved back; list back
         install -o 5 -g 6 -m 2750 tree/a/one installed; install -d -o 70000 -g mail made/too
         install -o nobody -g nogroup -t made tree/three
-        chown --from=100 500 -R back; chown --from=:200 :600 -R back; chown --reference=tree/a/b made
+        chown --from=100 500 -R back; chown --from=:200 :600 -R back
+        chown --reference=tree/a/b made
         chown -R -h 7:8 ownership; chown -R -L 9:9 ownership/a; chgrp -R 10 ownership/c
         list .
         ls -ln tree | grep -v ^total | awk '{{ print $1, $3, $4, $9 }}'
         ls -lR made | grep -v ^total | awk '{{ print $1, $3, $4, $9 }}'
-        find . -user 100 | sort; find . -uid +65536 | sort; find . -gid 600 | sort; find . -nouser | sort
+        find . -user 100 | sort; find . -uid +65536 | sort; find . -gid 600 | sort
+        find . -nouser | sort
         find . -group mail | sort; find . -user www-data | sort
         stat -c '%n %u:%g %U:%G %a %F' tree/* tree/a/*
         stat -f -c %T . >/dev/null
@@ -119,36 +122,7 @@ fn a_whole_debian_unpacked_inside_keeps_its_owners() {
 fn dpkg_builds_and_installs_a_package_with_odd_owners() {
     compare(
         "/opt /work/package /var/lib/dpkg/info /var/cache/odd",
-        r"mkdir -p package/DEBIAN package/opt/odd/deep package/var/cache/odd
-        cat >package/DEBIAN/control <<'END'
-Package: odd
-Version: 1
-Architecture: all
-Maintainer: Nobody <nobody@example.org>
-Description: files of all sorts of owners
-END
-        cat >package/DEBIAN/postinst <<'END'
-#!/bin/sh
-set -e
-chown daemon:adm /opt/odd/later
-chmod 2755 /opt/odd/later
-END
-        chmod 755 package/DEBIAN/postinst
-        for file in root mail large largest setuid later; do echo $file >package/opt/odd/$file; done
-        ln -s mail package/opt/odd/link; ln package/opt/odd/mail package/opt/odd/hard
-        chown 8:8 package/opt/odd/mail; chown 70000:80000 package/opt/odd/large
-        chown 4294967294:4294967294 package/opt/odd/deep; chown 2097151:2097151 package/opt/odd/largest
-        chown 999:998 package/opt/odd/setuid; chmod 6755 package/opt/odd/setuid
-        chown -h 5:6 package/opt/odd/link; chown 33:33 package/var/cache/odd
-        chown 2000000:1 package/opt/odd/deep
-        dpkg-deb --build package odd.deb
-        dpkg -c odd.deb | awk '{ print $1, $2, $6, $7, $8 }'
-        dpkg-statoverride --add 7 7 0640 /opt/odd/root 2>/dev/null || dpkg-statoverride --add lp lp 0640 /opt/odd/root
-        dpkg --force-unsafe-io -i odd.deb 2>&1 | grep -v 'Reading database'
-        list /opt; list /var/cache/odd; dpkg -V odd
-        dpkg --force-unsafe-io -i odd.deb 2>&1 | grep -v 'Reading database'
-        list /opt
-        dpkg-query -L odd | xargs stat -c '%n %u:%g'",
+        include_str!("debian/dpkg.sh"),
     );
 }
 
@@ -157,9 +131,11 @@ fn users_that_are_added_own_their_homes() {
     compare(
         "/home /work",
         r"chown root:shadow /etc/shadow /etc/gshadow
-        groupadd -g 70000 big; useradd -m -u 1234 bob; useradd -m -u 3000000000 -g big -s /bin/bash huge 2>/dev/null
+        groupadd -g 70000 big; useradd -m -u 1234 bob
+        useradd -m -u 3000000000 -g big -s /bin/bash huge 2>/dev/null
         list /home; stat -c '%n %U:%G %a' /etc/passwd /etc/shadow /etc/group /etc/gshadow
-        if command -v adduser >/dev/null; then adduser --disabled-password --gecos '' carol >/dev/null; fi
+        if command -v adduser >/dev/null
+        then adduser --disabled-password --gecos '' carol >/dev/null; fi
         ls -ld /home/* | awk '{ print $1, $3, $4, $9 }'
         usermod -u 1235 bob; groupmod -g 1236 bob; list /home
         chown -R bob:big /home/huge; list /home

@@ -237,7 +237,8 @@ fn the_commands_of_the_page_work() {
     let seen = ours
         .sh(&format!(
             "set -x; PATH={}:$PATH
-            mkdir context; printf 'FROM localhost/odd\nCOPY --chown=7:8 Dockerfile /d\nRUN chown 9:10 /etc/group\n' >context/Dockerfile
+            mkdir context
+            printf 'FROM localhost/odd\nCOPY --chown=7:8 Dockerfile /d\nRUN chown 9:10 /etc/group\n' >context/Dockerfile
             {page}
             layers one latest; layers other latest
             podman push --quiet localhost/two oci:two:latest; layers two latest",

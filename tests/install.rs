@@ -352,7 +352,8 @@ buildah unshare sh -euc 'test -e /sys/fs/cgroup/cgroup.controllers || mount --bi
 }
 
 /// Files with set-user-ID bits, links, fifos, other users and their umask.
-const CALLS: &str = "cd /tmp; umask 027; touch a; chmod 0644 a; chown 5:6 a; chmod 6755 a; stat -c '%u:%g %a' a
+const CALLS: &str = "cd /tmp; umask 027; touch a; chmod 0644 a; chown 5:6 a; chmod 6755 a
+    stat -c '%u:%g %a' a
 ln -s a link; chown -h 7:8 link; stat -c %u:%g link
 mkdir shared; chown 0:9 shared; chmod 2777 shared
 mkdir -p /etc; echo 'web:x:998:997::/:/bin/sh' >>/etc/passwd
@@ -428,7 +429,11 @@ exec \"$@\"";
         .arg(place.path("generated"))
         .arg(user.get_program())
         .args(user.get_args())
-        .args(["-euc", "subuidless install --user --podman; cat \"$HOME/.config/containers/containers.conf.d/\"*; subuidless-crun --version"])
+        .args([
+            "-euc",
+            "subuidless install --user --podman
+            cat \"$HOME/.config/containers/containers.conf.d/\"*; subuidless-crun --version",
+        ])
         .env("HOME", place.path("home"))
         .env("XDG_RUNTIME_DIR", place.runtime_directory());
     let seen = run(&mut command).ok();

@@ -1,94 +1,15 @@
-//! `subuidless run --rootfs`, `run --bundle`, `exec`, `ps`, `kill`: containers without a daemon.
+//! `subuidless run --rootfs` and `run --bundle`: containers without a daemon.
 
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
-use common::{Daemon, Place, Ran, Terminal, run, small_rootfs, tool, until};
+use common::house::House;
+use common::{Ran, Terminal, run, tool, until};
 
 const RUNTIMES: [&str; 2] = ["crun", "runc"];
-
-/// A place with a root file system of busybox.
-struct House {
-    rootfs: PathBuf,
-    place: Place,
-}
-
-impl House {
-    fn new() -> Self {
-        let place = Place::new();
-        Self {
-            rootfs: small_rootfs(&place),
-            place,
-        }
-    }
-
-    /// `subuidless run --rootfs` with options and a command; what it starts is known by its
-    /// environment.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.place.subuidless(["run", "--rootfs"]);
-        command
-            .arg(&self.rootfs)
-            .args(["--env", "SUBUIDLESS_TEST_PLACE"]);
-        command.args(arguments);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        run(&mut self.command(arguments))
-    }
-
-    fn sh(&self, options: &[&str], script: &str) -> String {
-        self.run(&[options, &["--", "sh", "-euc", script]].concat())
-            .ok()
-    }
-
-    /// `subuidless` with other arguments.
-    fn other(&self, arguments: &[&str]) -> Ran {
-        run(&mut self.place.subuidless(arguments))
-    }
-
-    fn names(&self) -> Vec<String> {
-        let text = self.other(&["ps", "--json"]).ok();
-        let rows: Vec<Value> = serde_json::from_str(&text).expect("a JSON list");
-        rows.iter()
-            .map(|row| row["name"].as_str().expect("a name").to_owned())
-            .collect()
-    }
-
-    /// The first process of a container.
-    fn init(&self, name: &str) -> Pid {
-        until("the container runs", || {
-            let text = self.other(&["ps", "--json"]).ok();
-            let rows: Vec<Value> = serde_json::from_str(&text).expect("a JSON list");
-            let row = rows.into_iter().find(|row| row["name"] == name)?;
-            row["pid"]
-                .as_i64()
-                .map(|pid| Pid::from_raw(i32::try_from(pid).expect("a pid")))
-        })
-    }
-
-    fn is_left_alone(&self) {
-        until("no process is left", || {
-            self.place.processes().is_empty().then_some(())
-        });
-        let directory = self.place.runtime_directory().join("subuidless");
-        let left: Vec<_> = fs::read_dir(directory)
-            .expect("the containers' directory")
-            .flatten()
-            .flat_map(|kind| fs::read_dir(kind.path()).expect("a directory for each kind"))
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
-        assert!(left.is_empty(), "{left:?}");
-    }
-}
 
 #[test]
 fn a_container_has_owners_ids_mounts_and_a_name_of_its_own() {
@@ -161,12 +82,25 @@ fn options_say_who_where_and_with_what() {
 #[test]
 fn a_read_only_root_has_directories_that_are_copied_up_with_their_owners() {
     let house = House::new();
-    house.sh(&[], "mkdir -p /srv/d; touch /srv/d/f; chown 5:6 /srv/d/f; ln -s f /srv/d/l; chown -h 7:8 /srv/d/l; chown 9:9 /srv/d");
+    house.sh(
+        &[],
+        "mkdir -p /srv/d; touch /srv/d/f; chown 5:6 /srv/d/f; ln -s f /srv/d/l
+        chown -h 7:8 /srv/d/l; chown 9:9 /srv/d",
+    );
     for runtime in RUNTIMES {
         let printed = house.sh(
-            &["--runtime", runtime, "--read-only", "--copy-up", "/srv", "--copy-up", "/etc"],
+            &[
+                "--runtime",
+                runtime,
+                "--read-only",
+                "--copy-up",
+                "/srv",
+                "--copy-up",
+                "/etc",
+            ],
             "stat -c '%n %u:%g' /srv/d /srv/d/f /srv/d/l
-            echo more >>/srv/d/f; chown 50:60 /srv/d/f; mv /srv/d/f /srv/d/m; touch /srv/d/new; chown 1:2 /srv/d/new /etc/passwd
+            echo more >>/srv/d/f; chown 50:60 /srv/d/f; mv /srv/d/f /srv/d/m; touch /srv/d/new
+            chown 1:2 /srv/d/new /etc/passwd
             stat -c '%n %u:%g' /srv/d/l /srv/d/m /srv/d/new /etc/passwd
             touch /x 2>/dev/null || echo kept",
         );
@@ -223,170 +157,6 @@ fn a_bundle_is_run_and_stays_as_it_was() {
 }
 
 #[test]
-fn exec_ps_and_kill_are_for_what_runs() {
-    let house = House::new();
-    for runtime in RUNTIMES {
-        house
-            .run(&[
-                "--runtime",
-                runtime,
-                "--detach",
-                "--user",
-                "web",
-                "--name",
-                "one",
-                "--env",
-                "A=b",
-                "sleep",
-                "1000",
-            ])
-            .ok();
-        assert_eq!(house.names(), ["one"]);
-        let exec = |arguments: &[&str]| house.other(&[&["exec"], arguments].concat());
-        // As the container's own process is, unless it is told otherwise.
-        let ids = ["one", "sh", "-c", "id -u; id -G; echo $A; hostname; pwd"];
-        assert_eq!(exec(&ids).ok(), "998\n997 50\nb\none\n/\n");
-        let ids = [
-            "--user",
-            "root",
-            "--cwd",
-            "/work",
-            "--env",
-            "A=c",
-            "one",
-            "sh",
-            "-c",
-            "id -u; id -G; echo $A $HOME; pwd",
-        ];
-        assert_eq!(exec(&ids).ok(), "0\n0\nc /root\n/work\n");
-        assert_eq!(
-            exec(&[
-                "--user",
-                "70000",
-                "one",
-                "sh",
-                "-c",
-                "touch /tmp/$0; id -u",
-                runtime
-            ])
-            .ok(),
-            "70000\n"
-        );
-        assert_eq!(
-            exec(&[
-                "--user",
-                "0",
-                "one",
-                "stat",
-                "-c",
-                "%u",
-                &format!("/tmp/{runtime}")
-            ])
-            .ok(),
-            "70000\n"
-        );
-        assert_eq!(exec(&["one", "sh", "-c", "exit 3"]).status.code(), Some(3));
-        let table = house.other(&["ps"]).ok();
-        assert!(
-            table.contains("one") && table.contains("sleep 1000"),
-            "{table}"
-        );
-        house.other(&["kill", "one"]).ok();
-        house.is_left_alone();
-        assert!(house.names().is_empty());
-    }
-}
-
-#[test]
-fn of_several_who_want_a_name_at_once_one_has_it() {
-    let house = House::new();
-    for _ in 0..10 {
-        let start = || {
-            house
-                .command(&["--name", "same", "--", "sleep", "1.5"])
-                .stderr(std::process::Stdio::null())
-                .spawn()
-                .expect("subuidless run")
-        };
-        let mut children = [start(), start(), start()];
-        let codes = children
-            .each_mut()
-            .map(|child| child.wait().unwrap().code());
-        let winners = codes.iter().filter(|code| **code == Some(0)).count();
-        assert_eq!(winners, 1, "{codes:?}");
-        assert!(
-            codes.iter().all(|code| matches!(code, Some(0 | 125))),
-            "{codes:?}"
-        );
-    }
-    // One after the other there is a place for each.
-    for _ in 0..20 {
-        house.run(&["--name", "same", "--", "true"]).ok();
-    }
-    house.is_left_alone();
-}
-
-#[test]
-fn nothing_is_left_whoever_dies_first() {
-    let house = House::new();
-    let start = |name: &str, runtime: &str| {
-        let child = house
-            .command(&[
-                "--name",
-                name,
-                "--runtime",
-                runtime,
-                "--",
-                "sh",
-                "-c",
-                "while :; do touch /work/f; sleep 0.05; done",
-            ])
-            .spawn()
-            .expect("subuidless run");
-        let sign = house.rootfs.join("work/f");
-        until("its program runs", || fs::remove_file(&sign).ok());
-        // runc looks for it until then, and would say that the container is dead already.
-        let state = house
-            .place
-            .runtime_directory()
-            .join("subuidless/containers");
-        let fifo = state.join(format!("{name}/state/{name}/exec.fifo"));
-        until("the runtime has seen it run", || {
-            (!fifo.exists()).then_some(())
-        });
-        (child, house.init(name))
-    };
-    for runtime in RUNTIMES {
-        // The runtime, which waits for the container.
-        let (mut child, _) = start("a", runtime);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        house.is_left_alone();
-        // The container's first process.
-        let (mut child, init) = start("b", runtime);
-        kill(init, Signal::SIGKILL).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(137));
-        house.is_left_alone();
-        // The supervisor: the container goes on, its worker ends with it, and its name can be used
-        // again.
-        let (mut child, init) = start("c", runtime);
-        let supervisor = house
-            .place
-            .processes()
-            .into_iter()
-            .find(|(_, command)| command.windows(11).any(|part| part == b"\0supervise\0"));
-        kill(supervisor.expect("a supervisor").0, Signal::SIGKILL).unwrap();
-        kill(init, Signal::SIGKILL).unwrap();
-        child.wait().unwrap();
-        until("no process is left", || {
-            house.place.processes().is_empty().then_some(())
-        });
-        assert_eq!(house.sh(&["--name", "c"], "echo again"), "again\n");
-        house.is_left_alone();
-    }
-}
-
-#[test]
 fn a_program_that_cannot_be_run_has_the_exit_codes_that_it_has_without_a_container() {
     let house = House::new();
     let work = house.rootfs.join("work");
@@ -440,99 +210,6 @@ fn a_program_that_cannot_be_run_has_the_exit_codes_that_it_has_without_a_contain
 }
 
 #[test]
-fn no_name_of_a_container_is_the_name_of_anything_else() {
-    let house = House::new();
-    let names = [
-        "a",
-        "a.sock",
-        "lock",
-        "run",
-        "sock",
-        "subuidless.log",
-        "userns-1",
-        "userns-1.sock",
-    ];
-    let socket = house
-        .place
-        .runtime_directory()
-        .join("subuidless/userns-1.sock");
-    let mut command = house.place.subuidless(["serve"]);
-    command.arg(&socket);
-    house.run(&["--name", "first", "--", "true"]).ok();
-    let daemon = Daemon::spawn(&house.place, command, socket.clone());
-    for name in names {
-        let options = ["--detach", "--name", name, "--", "sleep", "1000000"];
-        let mut command = house.command(&options);
-        command.stdout(std::process::Stdio::null());
-        assert!(command.status().expect("subuidless run").success());
-    }
-    assert_eq!(house.names(), names);
-    let status: Value =
-        serde_json::from_str(&house.other(&["status", "--json"]).ok()).expect("JSON");
-    let served = status["containers"].as_array().expect("a list");
-    assert_eq!(served.len(), names.len(), "{status:#}");
-    assert_eq!(
-        status["daemons"].as_array().expect("a list").len(),
-        1 + names.len()
-    );
-    for name in names {
-        assert_eq!(
-            house.other(&["exec", name, "hostname"]).ok(),
-            format!("{name}\n")
-        );
-        house.other(&["kill", name]).ok();
-    }
-    until("all have ended", || house.names().is_empty().then_some(()));
-    assert!(socket.exists());
-    daemon.terminate();
-}
-
-#[test]
-fn what_a_killed_run_leaves_is_removed_by_the_next_and_what_lives_is_not() {
-    let house = House::new();
-    let kill_supervisor = |house: &House| {
-        let found = house
-            .place
-            .processes()
-            .into_iter()
-            .find(|(_, command)| command.windows(11).any(|part| part == b"\0supervise\0"));
-        kill(found.expect("a supervisor").0, Signal::SIGKILL).unwrap();
-    };
-    for runtime in RUNTIMES {
-        let options = [
-            "--runtime",
-            runtime,
-            "--name",
-            "old",
-            "--",
-            "sleep",
-            "1000000",
-        ];
-        let mut child = house.command(&options).spawn().expect("subuidless run");
-        let init = house.init("old");
-        kill_supervisor(&house);
-        // The container goes on, and is no leftover.
-        house.run(&["--name", "next", "--", "true"]).ok();
-        assert_eq!(house.init("old"), init);
-        let told = house.run(&["--name", "old", "--", "true"]).error();
-        assert!(
-            told.contains("a container named old is already running"),
-            "{told}"
-        );
-        child.kill().unwrap();
-        child.wait().unwrap();
-        house.other(&["kill", "old"]).ok();
-        until("no process is left", || {
-            house.place.processes().is_empty().then_some(())
-        });
-        let directory = house.place.runtime_directory().join("subuidless");
-        assert!(directory.join("run/old").exists() && directory.join("sock/old").exists());
-        house.run(&["--name", "next", "--", "true"]).ok();
-        house.is_left_alone();
-    }
-}
-
-#[test]
 fn a_terminal_is_the_containers_whoever_its_user_is() {
     let house = House::new();
     for runtime in RUNTIMES {
@@ -565,20 +242,6 @@ fn a_terminal_is_the_containers_whoever_its_user_is() {
         terminal.enter("echo code=$?");
         terminal.see("code=9");
         house.is_left_alone_but_for_shells();
-    }
-}
-
-impl House {
-    /// The terminals' shells are there as long as the terminals.
-    fn is_left_alone_but_for_shells(&self) {
-        until("only shells are left", || {
-            let processes = self.place.processes();
-            let others = processes.iter().filter(|(_, command)| {
-                !command.starts_with(b"bash\0") && !command.contains(&b'-')
-                    || command.starts_with(b"subuidless")
-            });
-            (others.count() == 0).then_some(())
-        });
     }
 }
 

@@ -11,7 +11,8 @@ use common::{Bundle, Daemon, Place, assert_same_lines, owners, run, sh};
 const WHOLE_LISTING: &str = "find . -print0 | LC_ALL=C sort -z | while IFS= read -rd '' f; do
     printf '%q ' \"$f\"; stat -c '%F %u:%g %a %h %t:%T' \"$f\"
     [ -L \"$f\" ] || [ ! -f \"$f\" -a ! -d \"$f\" ] || getfacl -cn \"$f\"
-    getfattr -h -d -m - -e hex \"$f\" | { grep -v '^# file' || true; }; getcap \"$f\" | grep -o ' cap.*' || true
+    getfattr -h -d -m - -e hex \"$f\" | { grep -v '^# file' || true; }
+    getcap \"$f\" | grep -o ' cap.*' || true
     done";
 
 #[test]
@@ -22,12 +23,17 @@ fn a_copy_gets_back_what_it_has_lost() {
     let bash = |bundle: &Bundle, script: &str| bundle.run(&["/bin/bash", "-euc", script]).ok();
     bash(
         &bundle,
-        "mkdir /work; cd /work; touch f; chown 100000:4294967294 f; chmod 6755 f; ln f hard; mkdir -p d/e; chown 7:70000 d; chmod 3711 d
+        "mkdir /work; cd /work; touch f; chown 100000:4294967294 f; chmod 6755 f; ln f hard
+        mkdir -p d/e; chown 7:70000 d; chmod 3711 d
         ln -s nowhere link; chown -h 65537:8 link; mkfifo p; chown 9:10 p; chmod 622 p
-        mknod null c 1 3; chown 1:5 null; chmod 666 null; mknod d/disk b 259 1048575; mknod white c 0 0; chown 3:3 white
-        python=$'\\xff\\n\\\\x41 \\e'; touch \"$python\"; chown 11:12 \"$python\"; touch plain; chmod 400 plain
-        touch listed; chown 5:6 listed; setfacl -m u:999:rwx,g:70000:r-x,u:0:r listed; chmod 640 listed; setfacl -d -m u:123456:rwx d
-        setfattr -n trusted.overlay.opaque -v y d; setfattr -n security.label -v 0x00ff plain; setfacl -m u:0:rw p
+        mknod null c 1 3; chown 1:5 null; chmod 666 null; mknod d/disk b 259 1048575
+        mknod white c 0 0; chown 3:3 white
+        python=$'\\xff\\n\\\\x41 \\e'; touch \"$python\"; chown 11:12 \"$python\"; touch plain
+        chmod 400 plain
+        touch listed; chown 5:6 listed; setfacl -m u:999:rwx,g:70000:r-x,u:0:r listed
+        chmod 640 listed; setfacl -d -m u:123456:rwx d
+        setfattr -n trusted.overlay.opaque -v y d; setfattr -n security.label -v 0x00ff plain
+        setfacl -m u:0:rw p
         touch cap; setcap cap_net_raw+ep cap; chown 0:4 d/e",
     );
     let work = bundle.rootfs().join("work");
@@ -88,7 +94,10 @@ fn what_is_set_from_outside_a_running_container_sees() {
     let daemon = Daemon::start(&place);
     let bundle = Bundle::new(&place, &daemon);
     let container = bundle.start(&["/bin/sleep", "1000"]);
-    container.sh("cd /work; mkdir -p d/e; touch d/f; chmod 4755 d/f; ln -s d/f link; touch closed; chmod 0 closed");
+    container.sh(
+        "cd /work; mkdir -p d/e; touch d/f; chmod 4755 d/f; ln -s d/f link; touch closed
+        chmod 0 closed",
+    );
     let seen = "cd /work; stat -c '%n %u:%g %a' d d/f d/e link closed";
     assert!(
         container
@@ -154,7 +163,12 @@ fn what_is_set_from_outside_a_running_container_sees() {
 #[test]
 fn hostile_lines_do_no_harm_and_are_named() {
     let place = Place::new();
-    sh(&place, "mkdir tree outside; touch tree/f tree/last outside/f; ln -s ../outside tree/out; ln -s /etc/passwd tree/abs; mkfifo tree/p").ok();
+    sh(
+        &place,
+        "mkdir tree outside; touch tree/f tree/last outside/f; ln -s ../outside tree/out
+        ln -s /etc/passwd tree/abs; mkfifo tree/p",
+    )
+    .ok();
     let head = "{\"format\":\"subuidless-owners\",\"version\":1}\n";
     let lines = [
         (
@@ -265,8 +279,13 @@ fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     use std::sync::atomic::{AtomicBool, Ordering};
     let place = Place::new();
-    sh(&place, "mkdir -p tree/a/d outside/d; touch tree/a/d/f outside/d/f; ln -s ../outside tree/b
-        (echo '{\"format\":\"subuidless-owners\",\"version\":1}'; yes '{\"path\":\"a/d/f\",\"uid\":5}' | head -5000) >all").ok();
+    sh(
+        &place,
+        "mkdir -p tree/a/d outside/d; touch tree/a/d/f outside/d/f; ln -s ../outside tree/b
+        (echo '{\"format\":\"subuidless-owners\",\"version\":1}'
+        yes '{\"path\":\"a/d/f\",\"uid\":5}' | head -5000) >all",
+    )
+    .ok();
     let [a, b] = ["a", "b"].map(|name| place.path("home/tree").join(name));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -287,14 +306,25 @@ fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
         stop.store(true, Ordering::Relaxed);
         assert!(refused > 0, "the link was never there");
     });
-    sh(&place, "! getfattr -d -m - outside/d/f | grep .; [ -L tree/a ] && mv tree/b tree/c || mv tree/a tree/c; getfattr -d -m - tree/c/d/f | grep -q rootless").ok();
+    sh(
+        &place,
+        "! getfattr -d -m - outside/d/f | grep .
+        [ -L tree/a ] && mv tree/b tree/c || mv tree/a tree/c
+        getfattr -d -m - tree/c/d/f | grep -q rootless",
+    )
+    .ok();
 }
 
 #[test]
 fn an_overlay_above_a_tree_shows_what_was_set_below() {
     let place = Place::new();
-    sh(&place, "mkdir -p lower/d upper work; ln -s x lower/d/link; touch lower/f
-        subuidless owners set -h 7:8 lower/d/link; subuidless owners set 9:10 --device b:7:1 lower/d/loop; subuidless owners set 5:6 lower/f").ok();
+    sh(
+        &place,
+        "mkdir -p lower/d upper work; ln -s x lower/d/link; touch lower/f
+        subuidless owners set -h 7:8 lower/d/link
+        subuidless owners set 9:10 --device b:7:1 lower/d/loop; subuidless owners set 5:6 lower/f",
+    )
+    .ok();
     let daemon = Daemon::start(&place);
     let home = place.path("home");
     let options =
@@ -306,7 +336,10 @@ fn an_overlay_above_a_tree_shows_what_was_set_below() {
     let look = "cd /tree; stat -c '%n %F %u:%g %t:%T' d/link d/loop f";
     let expected = "d/link symbolic link 7:8 0:0\nd/loop block special file 9:10 7:1\nf regular empty file 5:6 0:0\n";
     assert_eq!(bundle.sh(look), expected);
-    bundle.sh("cd /tree; ln -s y d/own; chown -h 70000:1 d/own; mknod d/new c 5 2; chown 3:4 d/new; chown 1:2 f");
+    bundle.sh(
+        "cd /tree; ln -s y d/own; chown -h 70000:1 d/own; mknod d/new c 5 2; chown 3:4 d/new
+        chown 1:2 f",
+    );
     assert_eq!(bundle.sh(look), expected.replace("5:6", "1:2"));
     // And what was set through the overlay lies in its upper directory.
     let listed = owners(&place, ["ls", "--json", "upper"]).ok();
@@ -332,8 +365,10 @@ fn entries_for_other_users_of_the_host_are_not_written_down() {
 #[test]
 fn what_is_mounted_below_can_be_left_out() {
     let place = Place::new();
-    let script = "mkdir -p tree/m/n; mount -t tmpfs none tree/m; touch tree/m/f; subuidless owners set -R 5:6 tree; subuidless owners set -xR 7:8 tree; subuidless owners export tree; echo; subuidless owners export -x tree";
-    let told = sh(&place, &format!("unshare -rm bash -euc {script:?}")).ok();
+    let script = "mkdir -p tree/m/n; mount -t tmpfs none tree/m; touch tree/m/f
+        subuidless owners set -R 5:6 tree; subuidless owners set -xR 7:8 tree
+        subuidless owners export tree; echo; subuidless owners export -x tree";
+    let told = sh(&place, &format!("unshare -rm bash -euc '{script}'")).ok();
     let (all, one) = told.split_once("\n\n").expect("two listings");
     let top = "{\"path\":\".\",\"type\":\"directory\",\"mode\":\"0755\",\"uid\":7,\"gid\":8}";
     assert!(
@@ -349,9 +384,16 @@ fn what_is_mounted_below_can_be_left_out() {
 #[test]
 fn an_import_that_was_killed_is_done_by_the_next_one() {
     let place = Place::new();
-    sh(&place, "mkdir tree; cd tree; for n in $(seq 400); do echo >f$n; ln -s x l$n; done; cd ..; cp -a tree copy
-        cd tree; for n in $(seq 400); do echo $n; done | xargs -I{} echo f{} l{} | xargs subuidless owners set -h 70000:6
-        for n in $(seq 40); do subuidless owners set --device b:$n:1 $n:2 dev$n; done; cd ..; subuidless owners export tree -o all").ok();
+    sh(
+        &place,
+        "mkdir tree; cd tree; for n in $(seq 400); do echo >f$n; ln -s x l$n; done; cd ..
+        cp -a tree copy
+        cd tree; for n in $(seq 400); do echo $n
+        done | xargs -I{} echo f{} l{} | xargs subuidless owners set -h 70000:6
+        for n in $(seq 40); do subuidless owners set --device b:$n:1 $n:2 dev$n; done; cd ..
+        subuidless owners export tree -o all",
+    )
+    .ok();
     let mut seed = 1u64;
     for _ in 0..30 {
         let mut import = place.subuidless(["owners", "import", "copy", "-i", "all"]);

@@ -119,7 +119,8 @@ fn completions_are_scripts_that_offer_every_command_and_no_hidden_one() {
     let offers = |words: &str, at: usize| -> BTreeSet<String> {
         let asked = format!(
             "source \"$0\"; COMP_WORDS=({words} ''); COMP_CWORD={at}
-             _subuidless subuidless '' \"${{COMP_WORDS[COMP_CWORD - 1]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+             _subuidless subuidless '' \"${{COMP_WORDS[COMP_CWORD - 1]}}\"
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
         );
         let mut bash = place.as_user("bash");
         let offered = run(bash.args(["-euc", &asked]).arg(&script)).ok();

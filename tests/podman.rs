@@ -4,7 +4,9 @@ mod common;
 
 use std::fs;
 
-use common::{Place, Podman, Started, assert_same_lines, oracle_twice, small_image};
+use common::{
+    Place, Podman, Started, assert_same_lines, oracle_twice, small_image, with_each_runtime,
+};
 
 /// The same podman commands by root and by the user behind the front.
 fn podman(runtime: &str, script: &str) -> String {
@@ -70,12 +72,8 @@ fn podman_builds_checks_and_restarts_containers_with_runc() {
 
 #[test]
 fn the_terminal_of_an_exec_is_its_users() {
-    for runtime in ["crun", "runc"] {
-        let place = Place::new();
-        let _one_at_a_time = common::lock();
-        let _started = Started(&place);
-        small_image(&place);
-        let seen = Podman::fronted(&place, runtime).sh(
+    with_each_runtime(|_, podman, runtime| {
+        let seen = podman.sh(
             r#""$@" import small.tar small >/dev/null
             "$@" run -d --network=none $OPTIONS --name c1 --user web localhost/small sleep 1000000 >/dev/null
             for user in 7 web 0 5:6 0; do
@@ -85,20 +83,15 @@ fn the_terminal_of_an_exec_is_its_users() {
         );
         let each = ["7", "998", "0", "5", "0"].map(|user| format!("{user}\nwritten\n"));
         assert_eq!(seen.ok(), each.concat(), "{runtime}");
-    }
+    });
 }
 
 #[test]
 fn the_containers_of_a_pod_have_users_of_their_own() {
-    for runtime in ["crun", "runc"] {
-        let place = Place::new();
-        let _one_at_a_time = common::lock();
-        let _started = Started(&place);
-        small_image(&place);
+    with_each_runtime(|_, podman, runtime| {
         // podman knows no --cgroups=disabled for the first container of a pod, which crun makes all
         // the same.
-        let seen =
-            Podman::fronted(&place, runtime).sh(r#"mkdir context; echo 'FROM localhost/small
+        let seen = podman.sh(r#"mkdir context; echo 'FROM localhost/small
                 CMD ["sleep", "1000000"]' >context/Dockerfile
             "$@" import small.tar small >/dev/null
             "$@" build --quiet --network=none -t sleeps context >/dev/null 2>&1
@@ -113,7 +106,7 @@ fn the_containers_of_a_pod_have_users_of_their_own() {
             "$@" exec c1 stat -c %u:%g /tmp/f
             "$@" pod rm -f -t 0 p1 >/dev/null"#);
         assert_eq!(seen.ok(), "5\n5:6\n7\n0\n0:0\n7\n5:6\n", "{runtime}");
-    }
+    });
 }
 
 #[test]
@@ -132,12 +125,7 @@ fn podman_top_shows_the_processes_of_a_container() {
 
 #[test]
 fn buildah_builds_as_every_user() {
-    for runtime in ["crun", "runc"] {
-        let place = Place::new();
-        let _one_at_a_time = common::lock();
-        let _started = Started(&place);
-        small_image(&place);
-        let podman = Podman::fronted(&place, runtime);
+    with_each_runtime(|place, podman, runtime| {
         // A namespace of buildah's own, in which it does not look for podman's mounts.
         let script = r#"
             mkdir context; echo 'FROM localhost/small
@@ -150,34 +138,27 @@ fn buildah_builds_as_every_user() {
         let script = script.replace("$FRONT", place.front(runtime).to_str().expect("UTF-8"));
         let seen = podman.sh(&script).ok();
         assert!(seen.contains("\n999:5\n999:5 42:43\n"), "{seen}");
-    }
+    });
 }
 
 #[test]
 fn a_container_may_be_created_long_before_it_is_started() {
-    for runtime in ["crun", "runc"] {
-        let place = Place::new();
-        let _one_at_a_time = common::lock();
-        let _started = Started(&place);
-        small_image(&place);
+    with_each_runtime(|_, podman, runtime| {
         // Longer than a peer may take for its message.
-        let seen = Podman::fronted(&place, runtime).sh(
+        let seen = podman.sh(
             r#""$@" import small.tar small >/dev/null
             "$@" create --name c1 --log-driver=k8s-file --network=none $OPTIONS --user 999 --security-opt=no-new-privileges localhost/small id -u >/dev/null
-            "$@" init c1 >/dev/null; sleep 11; "$@" start -a c1 >/dev/null; "$@" logs c1; "$@" rm c1 >/dev/null"#,
+            "$@" init c1 >/dev/null; sleep 11; "$@" start -a c1 >/dev/null; "$@" logs c1
+            "$@" rm c1 >/dev/null"#,
         );
         assert_eq!(seen.ok(), "999\n", "{runtime}");
-    }
+    });
 }
 
 #[test]
 fn the_monitor_of_the_first_container_ends_with_it() {
-    for runtime in ["crun", "runc"] {
-        let place = Place::new();
-        let _one_at_a_time = common::lock();
-        let _started = Started(&place);
-        small_image(&place);
-        let seen = Podman::fronted(&place, runtime).sh(
+    with_each_runtime(|_, podman, runtime| {
+        let seen = podman.sh(
             r#""$@" import small.tar small >/dev/null
             for name in c1 c2; do
                 "$@" run -d --network=none $OPTIONS --name $name localhost/small sleep 1000000 >/dev/null
@@ -191,5 +172,5 @@ fn the_monitor_of_the_first_container_ends_with_it() {
             "$@" rm -f -t 0 c2 >/dev/null"#,
         );
         assert_eq!(seen.ok(), "7:0\n", "{runtime}");
-    }
+    });
 }

@@ -117,7 +117,8 @@ impl<'a> Host<'a> {
             .collect();
         let script = format!(
             "export OF={outside}
-             chmod 777 /tmp /work; cd /work; echo >file; echo >owned; chown 7:8 owned 2>/dev/null ||:; mkfifo /tmp/ready
+             chmod 777 /tmp /work; cd /work; echo >file; echo >owned
+             chown 7:8 owned 2>/dev/null ||:; mkfifo /tmp/ready
              {start}
              head -n {count} /tmp/ready >/dev/null
              try() {{ procfs=$1; who=$2; shift 2; \"$@\" /reach $procfs {outside} $who {names}; }}
@@ -204,29 +205,7 @@ fn nobody_who_is_not_root_in_the_container_reaches_further_than_its_root() {
 /// A target decides what lies where in its mounts, in procfs as well.
 #[test]
 fn nothing_that_is_mounted_in_procfs_makes_the_workers_own_links_lead_anywhere() {
-    // `worker` is its directory; `tried DIRECTORY` goes through the links there.
-    const TRY: &str = r#"
-        cd /work; for process in /hpm/[0-9]*; do
-            ! grep -q "^subuidless: ${OF}" $process/cmdline 2>/dev/null || worker=$process
-        done
-        tried() {
-            ls $1/status >/dev/null
-            for link in cwd root fd/3 fd/4 fd/5 fd/6 fd/7 fd/8 fd/9 fd/10 fd/11 fd/12; do
-                way=$1/$link/../../../../../../../..$outside
-                for attempt in "touch $way/made" "mkdir $way/directory" "ln -s x $way/link" \
-                    "mkfifo $way/fifo" "chown 7:7 $way" "chmod 7777 $way"; do
-                    $attempt 2>/dev/null ||:
-                done
-                ln -sf $way/through /tmp/through; touch /tmp/through 2>/dev/null ||:
-            done
-        }
-        forge() {
-            mount --bind $worker /hpm/1
-            cat /proc/self/status >/tmp/status; mount --bind /tmp/status /hpm/1/status
-            mount --bind /proc/self/ns /hpm/1/ns
-            tried /hpm/1
-        }
-    "#;
+    const TRY: &str = include_str!("reach/links.sh");
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let host = Host::new(&place);

@@ -18,7 +18,8 @@ use common::{
 };
 
 /// Runs with everything as it is where the front is called: one namespace with one mapped id.
-const ME: &str = "id; cd /work; touch by-$(id -u); stat -c '%u:%g %n' by-*; grep NoNewPrivs /proc/self/status; echo HOME=$HOME";
+const ME: &str = "id; cd /work; touch by-$(id -u); stat -c '%u:%g %n' by-*
+    grep NoNewPrivs /proc/self/status; echo HOME=$HOME";
 
 #[test]
 fn a_bundle_runs_as_its_user_and_what_its_owner_wrote_stays() {
@@ -149,7 +150,8 @@ fn a_set_user_id_program_gains_nothing_under_no_new_privs_and_its_owner_without(
                 config["process"]["noNewPrivileges"] = privileges.into();
             };
             // First root makes it.
-            let make = "cp /target /work/target; chown 5:6 /work/target; chmod 6755 /work/target; chmod 777 /work";
+            let make = "cp /target /work/target; chown 5:6 /work/target; chmod 6755 /work/target
+                chmod 777 /work";
             let both = [Bundle::oracle(&place), Bundle::fronted(&place, runtime)];
             let [oracle, ours] = both.map(|bundle| {
                 let bundle = bundle.with_program(&program);
@@ -217,7 +219,8 @@ fn a_profile_of_the_users_own_is_extended_and_forbids_what_it_forbade() {
         });
     });
     let seen = bundle.sh(
-        "cd /work; touch f; chown 1:2 f; stat -c %u:%g f; chmod 700 f 2>&1 || true; hostname x 2>&1 || true",
+        "cd /work; touch f; chown 1:2 f; stat -c %u:%g f; chmod 700 f 2>&1 || true
+        hostname x 2>&1 || true",
     );
     assert_eq!(
         seen,
@@ -336,7 +339,8 @@ fn containers_that_start_at_once_in_one_namespace_get_on() {
     let mut command = place.as_user("unshare");
     let script = format!(
         "{}
-        for n in 1 2 3 4 5 6; do {} --root $XDG_RUNTIME_DIR/crun --cgroup-manager=disabled run -b {} {}-$n & done; wait",
+        for n in 1 2 3 4 5 6
+        do {} --root $XDG_RUNTIME_DIR/crun --cgroup-manager=disabled run -b {} {}-$n & done; wait",
         match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
             true => "",
             false => "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup",

@@ -12,7 +12,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use common::{
-    Bundle, Daemon, Place, Podman, Runtime, Started, run, set_mode, small_image, small_rootfs, tool,
+    Bundle, Daemon, Place, Podman, Runtime, Started, run, set_mode, small_image, small_rootfs,
+    tool, with_each_runtime,
 };
 
 const RUNTIMES: [Runtime; 2] = [Runtime::Crun, Runtime::Runc];
@@ -195,21 +196,16 @@ fn in_podman(place: &Place, podman: &Podman, kind: &str, runs: &str) {
 
 #[test]
 fn in_containers_of_podman_they_do_not_exist() {
-    for runtime in ["crun", "runc"] {
-        let place = Place::new();
-        let _one_at_a_time = common::lock();
-        let _started = Started(&place);
-        small_image(&place);
-        let podman = Podman::fronted(&place, runtime);
+    with_each_runtime(|place, podman, runtime| {
         for more in ["", "--security-opt seccomp=unconfined", "--privileged"] {
             let runs = format!("said \"$@\" run --rm $OPTIONS {more} small /program");
-            in_podman(&place, &podman, &format!("{runtime} {more}"), &runs);
+            in_podman(place, podman, &format!("{runtime} {more}"), &runs);
         }
         let runs = "\"$@\" run -d --name c $OPTIONS --security-opt seccomp=unconfined small \
             sleep 1000000 >/dev/null
             \"$@\" exec c /program; \"$@\" rm -f -t 0 c >/dev/null";
-        in_podman(&place, &podman, &format!("{runtime} exec"), runs);
-    }
+        in_podman(place, podman, &format!("{runtime} exec"), runs);
+    });
 }
 
 #[test]

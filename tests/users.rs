@@ -83,8 +83,10 @@ fn a_process_whose_name_is_no_text_is_who_it_became() {
 #[test]
 fn runuser_sets_ids_and_groups() {
     let seen = with_users(
-        "runuser -u alice me; runuser alice -c 'me -c'; runuser - alice -c 'me login; pwd; echo $HOME $LOGNAME'
-        runuser -u alice -g crew me; runuser -u bob -g audio -G crew -G mail me; runuser -u bob -- runuser -u alice id 2>&1 || true",
+        "runuser -u alice me; runuser alice -c 'me -c'
+        runuser - alice -c 'me login; pwd; echo $HOME $LOGNAME'
+        runuser -u alice -g crew me; runuser -u bob -g audio -G crew -G mail me
+        runuser -u bob -- runuser -u alice id 2>&1 || true",
     );
     assert!(
         seen.contains("uid=70000(bob) gid=29(audio) groups=29(audio),8(mail),3000(crew)\n"),
@@ -96,8 +98,10 @@ fn runuser_sets_ids_and_groups() {
 fn su_sets_ids_and_groups_for_root_and_for_users_who_know_the_password() {
     let seen = with_users(
         "printf '%s\n' alice:one bob:two root:three | chpasswd
-        su alice -c me; su - alice -c 'me login; pwd; echo $HOME $LOGNAME'; su -g crew bob -c me; su -s /bin/sh daemon -c me
-        su alice -c 'echo two | su bob -c me' 2>/dev/null; su bob -c 'echo three | su - -c me' 2>/dev/null
+        su alice -c me; su - alice -c 'me login; pwd; echo $HOME $LOGNAME'; su -g crew bob -c me
+        su -s /bin/sh daemon -c me
+        su alice -c 'echo two | su bob -c me' 2>/dev/null
+        su bob -c 'echo three | su - -c me' 2>/dev/null
         su alice -c 'echo wrong | su bob -c me' 2>&1 || true",
     );
     assert!(
@@ -111,7 +115,8 @@ fn su_sets_ids_and_groups_for_root_and_for_users_who_know_the_password() {
 #[test]
 fn chroot_sets_ids_and_groups() {
     let seen = with_users(
-        "chroot --userspec=alice:crew / me; chroot --userspec=bob --groups=mail,100000 / me; chroot --userspec=:crew / id
+        "chroot --userspec=alice:crew / me; chroot --userspec=bob --groups=mail,100000 / me
+        chroot --userspec=:crew / id
         chroot --userspec=4000:4001 --groups= / me",
     );
     assert!(
@@ -163,9 +168,12 @@ fn sudo_gives_the_ids_of_its_target_to_root_and_to_users() {
         r"stat -c '%U:%G %a' /usr/bin/sudo /etc/sudoers
         printf '%s\n' 'alice ALL=(bob:crew,mail) NOPASSWD: ALL' '%crew ALL=(root) NOPASSWD: /usr/local/bin/me' >/etc/sudoers.d/test
         chmod 440 /etc/sudoers.d/test
-        echo 127.0.0.1 localhost test >/etc/hosts; echo 'Defaults runas_allow_unknown_id' >/etc/sudoers.d/unknown
-        sudo -u alice me; sudo -u alice -g crew me; sudo -u '#4000' -g '#4001' id; sudo -i -u bob me login; sudo -P -u bob id
-        sudo -u alice sudo -n me as root; sudo -u alice sudo -n -u bob me as bob; sudo -u alice sudo -n -u bob -g mail id
+        echo 127.0.0.1 localhost test >/etc/hosts
+        echo 'Defaults runas_allow_unknown_id' >/etc/sudoers.d/unknown
+        sudo -u alice me; sudo -u alice -g crew me; sudo -u '#4000' -g '#4001' id
+        sudo -i -u bob me login; sudo -P -u bob id
+        sudo -u alice sudo -n me as root; sudo -u alice sudo -n -u bob me as bob
+        sudo -u alice sudo -n -u bob -g mail id
         sudo -u bob sudo -n me 2>&1 || echo $?; sudo -u alice sudo -n id 2>&1 || echo $?
         # A file that others could have written is not believed.
         chown alice /etc/sudoers.d/test; sudo -u alice sudo -n me 2>&1 || echo $?",
@@ -182,15 +190,21 @@ fn sudo_gives_the_ids_of_its_target_to_root_and_to_users() {
 fn programs_with_set_id_bits_run_as_the_owners_of_their_files() {
     let seen = with_users(
         r"stat -c '%n %U:%G %a' /usr/bin/chage /usr/bin/passwd /usr/bin/su /usr/bin/newgrp
-        cp /usr/bin/id /usr/local/bin/id-of-bob; chown bob:mail /usr/local/bin/id-of-bob; chmod 6755 /usr/local/bin/id-of-bob
-        cp /usr/bin/id /usr/local/bin/id-of-mail; chown bob:mail /usr/local/bin/id-of-mail; chmod 2755 /usr/local/bin/id-of-mail
-        runuser -u alice id-of-bob; runuser -u alice id-of-mail; id-of-bob; runuser -u alice -- setpriv --no-new-privs id-of-bob
+        cp /usr/bin/id /usr/local/bin/id-of-bob; chown bob:mail /usr/local/bin/id-of-bob
+        chmod 6755 /usr/local/bin/id-of-bob
+        cp /usr/bin/id /usr/local/bin/id-of-mail; chown bob:mail /usr/local/bin/id-of-mail
+        chmod 2755 /usr/local/bin/id-of-mail
+        runuser -u alice id-of-bob; runuser -u alice id-of-mail; id-of-bob
+        runuser -u alice -- setpriv --no-new-privs id-of-bob
         runuser -u alice -- sh -c 'chage -l alice; passwd -S alice; sg crew id; chage -l bob' 2>&1 | sed 's/[0-9-]\{10\}\|[A-Z][a-z][a-z] [0-9][0-9], [0-9]\{4\}/DATE/' || true
         runuser -u alice -- sh -c 'chfn -r 1 alice; chsh -s /bin/sh' 2>&1 || true
         getent passwd alice; stat -c '%n %U:%G %a' /etc/passwd /etc/shadow
-        chown alice /usr/local/bin/id-of-bob; stat -c '%U:%G %a' /usr/local/bin/id-of-bob; runuser -u bob id-of-bob
-        cp /usr/bin/setpriv /usr/local/bin/setpriv-of-bob; chown bob /usr/local/bin/setpriv-of-bob; chmod 4755 /usr/local/bin/setpriv-of-bob
-        runuser -u alice -- setpriv-of-bob --ruid bob id; runuser -u alice -- setpriv-of-bob --reuid 0 id 2>&1 || true",
+        chown alice /usr/local/bin/id-of-bob; stat -c '%U:%G %a' /usr/local/bin/id-of-bob
+        runuser -u bob id-of-bob
+        cp /usr/bin/setpriv /usr/local/bin/setpriv-of-bob; chown bob /usr/local/bin/setpriv-of-bob
+        chmod 4755 /usr/local/bin/setpriv-of-bob
+        runuser -u alice -- setpriv-of-bob --ruid bob id
+        runuser -u alice -- setpriv-of-bob --reuid 0 id 2>&1 || true",
     );
     assert!(seen.contains("euid=70000(bob) egid=8(mail)"), "{seen}");
 }
@@ -302,7 +316,8 @@ fn postgresql_runs_as_the_user_that_its_package_made_and_knows_its_peers() {
 /// What a process sees of itself, with busybox; /tmp is everybody's.
 const SMALL_ME: &str = r#"
     id; (exec id); sh -c 'id -u; id -g'
-    cd /tmp; made=by-$$; mkdir $made; echo text >$made/file; ln -s file $made/link; stat -c '%u:%g %A' $made $made/file $made/link
+    cd /tmp; made=by-$$; mkdir $made; echo text >$made/file; ln -s file $made/link
+    stat -c '%u:%g %A' $made $made/file $made/link
     chown 5 $made/file 2>&1 || true; rm -r $made; stat -c %u:%g /proc/self/
 "#;
 

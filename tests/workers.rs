@@ -37,6 +37,21 @@ impl<'a> Steady<'a> {
         steady
     }
 
+    /// Beside `count` calls that hang in a file system of FUSE, when `wait` has ended.
+    fn beside_stuck_calls(bundle: &'a Bundle<'a>, count: usize, wait: &str) -> Self {
+        let directory = bundle.rootfs().join("work");
+        fs::create_dir(directory.join("mnt")).unwrap();
+        let script = format!(
+            "/target stuck /work/mnt {count} >/work/stuck 2>&1 &
+             {wait}
+             exec /target steady /work 2 >/work/{SAID} 2>&1"
+        );
+        Self {
+            container: bundle.start(&["/bin/sh", "-euc", &script]),
+            directory,
+        }
+    }
+
     fn said(&self) -> String {
         fs::read_to_string(self.directory.join(SAID)).unwrap_or_default()
     }
@@ -303,7 +318,8 @@ fn a_store_that_is_damaged_while_there_is_no_daemon_ends_no_service() {
     let bundle = Bundle::new(&place, &daemon);
     let script = "cd /work; touch f; chown 1:1 f; mkfifo go; read word <go
         # Of the new one there is nothing in memory: it is looked for on the disk.
-        ln -s x new; stat new >/dev/null 2>&1 || :; chown 2:3 f; stat -c %u:%g f >result; exec sleep 1000000";
+        ln -s x new; stat new >/dev/null 2>&1 || :; chown 2:3 f; stat -c %u:%g f >result
+        exec sleep 1000000";
     let container = bundle.start(&["/bin/sh", "-euc", script]);
     let fifo = bundle.rootfs().join("work/go");
     until("the container waits", || fifo.exists().then_some(()));
@@ -410,20 +426,14 @@ fn parallel_processes_go_on_while_the_call_of_one_is_stuck() {
     let fuse = fuse_device(&place);
     let bundle =
         steady_bundle(&place, &daemon, Runtime::Crun).with_mount(&fuse, "/dev/fuse", &["bind"]);
-    let work = bundle.rootfs().join("work");
-    fs::create_dir(work.join("mnt")).unwrap();
-    let script = format!(
-        "/target stuck /work/mnt 1 >/work/stuck 2>&1 &
-         while ! grep -q '^stuck' /work/stuck; do /bin/true; done
+    let steady = Steady::beside_stuck_calls(
+        &bundle,
+        1,
+        "while ! grep -q '^stuck' /work/stuck; do /bin/true; done
          # Long enough without a call for the worker's watch to go to sleep.
-         sleep 1
-         exec /target steady /work 2 >/work/{SAID} 2>&1"
+         sleep 1",
     );
-    let container = bundle.start(&["/bin/sh", "-euc", &script]);
-    let steady = Steady {
-        container,
-        directory: work.clone(),
-    };
+    let work = &steady.directory;
     until("a call is stuck", || {
         let said = fs::read_to_string(work.join("stuck")).unwrap_or_default();
         assert!(!said.contains("target:"), "{said}");
@@ -490,25 +500,19 @@ fn one_more_call_is_answered_while_three_hundred_hang_in_a_file_system() {
     let fuse = fuse_device(&place);
     let bundle =
         steady_bundle(&place, &daemon, Runtime::Crun).with_mount(&fuse, "/dev/fuse", &["bind"]);
-    let work = bundle.rootfs().join("work");
-    fs::create_dir(work.join("mnt")).unwrap();
-    let script = format!(
-        "/target stuck /work/mnt {STUCK} >/work/stuck 2>&1 &
-         while ! test -e /work/go; do sleep 0.1; done
-         exec /target steady /work 2 >/work/{SAID} 2>&1"
+    let steady = Steady::beside_stuck_calls(
+        &bundle,
+        STUCK,
+        "while ! test -e /work/go; do sleep 0.1; done",
     );
-    let container = bundle.start(&["/bin/sh", "-euc", &script]);
-    let first = all_hang(&place, &work, &container.id);
+    let work = &steady.directory;
+    let first = all_hang(&place, work, &steady.container.id);
     fs::write(work.join("go"), "").unwrap();
-    let steady = Steady {
-        container,
-        directory: work.clone(),
-    };
     steady.wait_for_progress();
     // Its successor takes them all up.
     kill(first, Signal::SIGKILL).unwrap();
     steady.wait_for_progress();
-    let second = all_hang(&place, &work, &steady.container.id);
+    let second = all_hang(&place, work, &steady.container.id);
     assert_ne!(first, second);
     steady.finish();
     no_workers_are_left(&place);

@@ -9,11 +9,16 @@
     dead_code,
     unused_imports,
     clippy::print_stderr,
-    reason = "each test program is a crate of its own and uses a part of these; a failed test shows the daemon's log"
+    reason = "each test program uses a part of these; a failed test shows the daemon's log"
 )]
 
 mod bundle;
+pub(crate) mod command;
 mod daemon;
+pub(crate) mod entries;
+mod example;
+pub(crate) mod house;
+mod lines;
 mod manager;
 mod outside;
 mod packages;
@@ -22,23 +27,28 @@ mod peer;
 mod place;
 mod podman;
 mod program;
+pub(crate) mod real;
+pub(crate) mod record;
 mod rootfs;
 mod run;
 mod runtime;
 mod started;
+pub(crate) mod status;
 mod terminal;
 mod user;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use daemon::{Daemon, guard_of, number_after};
+pub(crate) use example::example;
+pub(crate) use lines::assert_same_lines;
 pub(crate) use manager::Manager;
 pub(crate) use outside::{LISTING, inside, owners, sh};
 pub(crate) use packages::{Packages, free_port};
 pub(crate) use pair::{Pair, oracle_twice};
 pub(crate) use peer::{Peer, Target};
 pub(crate) use place::{Place, has_listener, set_mode};
-pub(crate) use podman::{Podman, SAID, small_image};
-pub(crate) use program::{compile, example, tool};
+pub(crate) use podman::{Podman, SAID, small_image, with_each_runtime};
+pub(crate) use program::{compile, tool};
 pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar, small_rootfs};
 pub(crate) use run::{Ran, run, run_with_input, until};
 pub(crate) use runtime::{Running, Runtime};
@@ -53,43 +63,4 @@ pub(crate) fn many(usual: u32, all: u32) -> u32 {
         Some(_) => all,
         None => usual,
     }
-}
-
-/// Compares two outputs and shows where they part.
-#[track_caller]
-pub(crate) fn assert_same_lines(oracle: &[u8], ours: &[u8]) {
-    const SHOWN: usize = 20;
-    let lines = |bytes: &[u8]| -> Vec<String> {
-        bytes
-            .split(|byte| *byte == b'\n')
-            .map(|line| line.escape_ascii().to_string())
-            .collect()
-    };
-    let (oracle, ours) = (lines(oracle), lines(ours));
-    assert!(oracle.len() > 1, "the oracle printed nothing");
-    let Some(first) = (0..oracle.len().max(ours.len())).find(|n| oracle.get(*n) != ours.get(*n))
-    else {
-        return;
-    };
-    let differing = oracle.iter().zip(&ours).filter(|(a, b)| a != b).count();
-    let mut report = String::new();
-    for line in &oracle[first.saturating_sub(3)..first.min(oracle.len())] {
-        report += &format!("        {line}\n");
-    }
-    for n in first..first + SHOWN {
-        match (oracle.get(n), ours.get(n)) {
-            (Some(a), Some(b)) if a == b => report += &format!("        {a}\n"),
-            (a, b) => {
-                for (who, line) in [("oracle", a), ("ours  ", b)] {
-                    report += &format!("{who}  {}\n", line.map_or("(end)", String::as_str));
-                }
-            }
-        }
-    }
-    panic!(
-        "{differing} lines differ ({} and {} in all), the first is line {}:\n{report}",
-        oracle.len(),
-        ours.len(),
-        first + 1
-    );
 }

@@ -52,13 +52,15 @@ impl Packages {
     /// nothing outlives it.
     pub(crate) fn install(&self, names: &str) -> String {
         format!(
-            r#"printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
+            r#"printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+            chmod 755 /usr/sbin/policy-rc.d
             echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/unsafe-io
             echo 'deb [signed-by={KEY}] {} ./' >/etc/apt/sources.list
             # Whatever proxy the host's apt, and so this one, goes through.
             echo 'Acquire::http::Proxy::127.0.0.1 "DIRECT";' >/etc/apt/apt.conf.d/99direct
             export DEBIAN_FRONTEND=noninteractive
-            if ! {{ apt-get update && apt-get install -y --no-install-recommends {names}; }} >/install.log 2>&1; then
+            if ! {{ apt-get update && apt-get install -y --no-install-recommends {names}; }} \
+                >/install.log 2>&1; then
                 cat /install.log >&2; exit 1
             fi
             # apt tells when it could not drop to _apt.

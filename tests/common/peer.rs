@@ -12,8 +12,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use sendfd::SendWithFd;
 
 use super::daemon::Daemon;
+use super::example::example;
 use super::place::Place;
-use super::program::example;
 use super::run::end;
 
 /// A hang becomes a failure after this.

@@ -176,6 +176,16 @@ impl Place {
             .collect()
     }
 
+    /// The supervisor of what `subuidless run` has started.
+    #[track_caller]
+    pub(crate) fn supervisor(&self) -> Pid {
+        let found = self
+            .processes()
+            .into_iter()
+            .find(|(_, command)| command.windows(11).any(|part| part == b"\0supervise\0"));
+        found.expect("what `run` starts has a supervisor").0
+    }
+
     /// All workers.
     pub(crate) fn workers(&self) -> Vec<Pid> {
         self.processes()

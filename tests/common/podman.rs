@@ -10,6 +10,8 @@ use super::place::{Place, set_mode};
 use super::program::tool;
 use super::run::{Ran, run};
 use super::runtime::{IN_UNIFIED, has_cgroup2};
+use super::started::Started;
+use super::user::lock;
 
 /// A function of shells: what a container of podman's has said.
 pub(crate) const SAID: &str = include_str!("said.sh");
@@ -175,6 +177,17 @@ fn words<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
         .into_iter()
         .map(|path| path.to_str().expect("a path of ours is UTF-8").to_owned())
         .collect()
+}
+
+/// Runs `test` with podman behind the front of each runtime, alone on the machine, with small.tar.
+pub(crate) fn with_each_runtime(test: impl Fn(&Place, &Podman, &str)) {
+    for runtime in ["crun", "runc"] {
+        let place = Place::new();
+        let _one_at_a_time = lock();
+        let _started = Started(&place);
+        small_image(&place);
+        test(&place, &Podman::fronted(&place, runtime), runtime);
+    }
 }
 
 /// Makes small.tar, where the user is at home: a root file system of busybox, with some users.

@@ -45,8 +45,10 @@ fn layer(place: &Place) {
     let directory = place.path("layer");
     let path = directory.display();
     let script = format!(
-        "mkdir -p {path}/srv/www {path}/var/lib/db; cd {path}; echo hello >srv/www/index.html; echo data >var/lib/db/table
-        ln -s index.html srv/www/link; chown -R -h 33:33 srv/www; chown -R 100000:200000 var/lib/db; chmod 700 var/lib/db
+        "mkdir -p {path}/srv/www {path}/var/lib/db; cd {path}; echo hello >srv/www/index.html
+        echo data >var/lib/db/table
+        ln -s index.html srv/www/link; chown -R -h 33:33 srv/www; chown -R 100000:200000 var/lib/db
+        chmod 700 var/lib/db
         tar cf ../home/layer.tar ."
     );
     run(place.as_root("sh").args(["-euc", &script])).ok();
@@ -56,7 +58,8 @@ fn layer(place: &Place) {
 /// ~/img, an OCI image with the archive as its upper layer.
 fn image(place: &Place) {
     let script = "umoci init --layout img; umoci new --image img:latest
-        umoci raw add-layer --image img:latest small.tar; umoci raw add-layer --image img:latest layer.tar";
+        umoci raw add-layer --image img:latest small.tar
+        umoci raw add-layer --image img:latest layer.tar";
     run(place.as_user("sh").args(["-euc", script])).ok();
 }
 

@@ -6,7 +6,10 @@ version=$(ls /etc/postgresql)
 data=/var/lib/postgresql/$version/main
 
 # Usage: query USER SQL [OPTIONS OF psql]
-query() { echo "$2" | su "$1" -c "psql -X -q -tA -v ON_ERROR_STOP=1 -d postgres ${3-}" 2>&1 || echo "psql: $?"; }
+query() {
+    echo "$2" | su "$1" -c "psql -X -q -tA -v ON_ERROR_STOP=1 -d postgres ${3-}" 2>&1 ||
+        echo "psql: $?"
+}
 cluster() { pg_ctlcluster "$version" main "$1" 2>&1 || echo "pg_ctlcluster: $?"; }
 # Some files come and go when the server finds the time.
 owners() {

@@ -4,10 +4,13 @@ quietly() { try "$@" 2>&1 | grep -v -e '^rpm: ' -e 'outside of the UID_MIN' || t
 rpmbuild --quiet --define '_topdir /tmp/build' -bb /odd.spec >log 2>&1 || { cat log >&2; exit 1; }
 rm log
 rpm=/tmp/build/RPMS/noarch/odd-1-1.noarch.rpm
-rpm -qplv $rpm; rpm -qp --qf '[%{FILENAMES} %{FILEUSERNAME} %{FILEGROUPNAME} %{FILEMODES:perms} %{FILECAPS}\n]' $rpm
+rpm -qplv $rpm
+rpm -qp --qf '[%{FILENAMES} %{FILEUSERNAME} %{FILEGROUPNAME} %{FILEMODES:perms} %{FILECAPS}\n]' $rpm
 quietly rpm -i --nodeps $rpm; list /opt /var/lib/odd; rpm -V odd && echo verified
-chown 5:5 /opt/odd/large; chmod 600 /opt/odd/root; chown -h 9:9 /opt/odd/link; setcap -r /opt/odd/caps; try rpm -V odd
-quietly rpm --setperms odd; quietly rpm --setugids odd; quietly rpm --restore odd; list /opt; try rpm -V odd
+chown 5:5 /opt/odd/large; chmod 600 /opt/odd/root; chown -h 9:9 /opt/odd/link
+setcap -r /opt/odd/caps; try rpm -V odd
+quietly rpm --setperms odd; quietly rpm --setugids odd; quietly rpm --restore odd; list /opt
+try rpm -V odd
 quietly rpm -U --nodeps --force $rpm; list /opt; rpm -V odd && echo verified
 (cd /tmp; rpm2cpio $rpm | cpio -idm 2>&1); list /tmp/opt
 quietly rpm -e odd; list /opt; quietly rpm -i --nodeps $rpm; cp -a /opt copy

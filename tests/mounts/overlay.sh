@@ -10,7 +10,9 @@ make_some() {
     make_socket "$1/s"
     ln -P "$1/l" "$1/d/l2"
 }
-mount_overlay() { mount -t overlay -o "lowerdir=$PWD/lower,upperdir=$PWD/upper,workdir=$PWD/workdir,userxattr" overlay merged; }
+mount_overlay() {
+    mount -t overlay -o "lowerdir=$PWD/lower,upperdir=$PWD/upper,workdir=$PWD/workdir,userxattr" overlay merged
+}
 # Of the number of links a directory on an overlay says nothing, and of its layers it tells root more than others.
 show() { list "${@:-merged}" | sed '/^d/s/ [0-9]* / - /' | grep -v '^user\.overlay\.'; }
 again() {

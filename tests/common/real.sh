@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Functions for the scripts of tests/inodes.rs, put before each of them.
+# Functions for scripts that run as real root and under subuidless, put before each of them.
 
 # Everything that inodes have, for what lies below directories. (The size of a directory is the file system's affair.)
 list() {

@@ -26,17 +26,21 @@ chown --from=8:9 10:11 tree/char; chown --from=8:9 1:1 tree/char; list tree/char
 chown --reference=tree/large tree/char; list tree/char
 chgrp -h 12 tree/a/link; chown -h 0:0 tree/dangling; list tree/a/link tree/dangling
 chown 13:14 tree/a/link; list tree/a
-touch -h -d @5 tree/a/link tree/char tree/fifo tree/socket; stat -c '%n %Y %u:%g %F' tree/a/link tree/char tree/fifo tree/socket
+touch -h -d @5 tree/a/link tree/char tree/fifo tree/socket
+stat -c '%n %Y %u:%g %F' tree/a/link tree/char tree/fifo tree/socket
 
 echo - linked
-ln tree/fifo tree/fifo2; ln tree/socket tree/c/socket2; ln tree/block tree/a/b/block2; ln -P tree/a/link tree/link2
-chown 21:22 tree/a/char; chown 23:24 tree/fifo2; chown -h 25:26 tree/link2; chown 27:28 tree/socket; chmod 640 tree/a/b/block2
+ln tree/fifo tree/fifo2; ln tree/socket tree/c/socket2; ln tree/block tree/a/b/block2
+ln -P tree/a/link tree/link2
+chown 21:22 tree/a/char; chown 23:24 tree/fifo2; chown -h 25:26 tree/link2; chown 27:28 tree/socket
+chmod 640 tree/a/b/block2
 list tree
 rm tree/char tree/fifo tree/socket tree/block tree/a/link; list tree
 ln tree/a/char tree/char; list tree/char
 
 echo - moved
-mkdir -p other/deep; mv tree/char other/renamed; mv tree/c/socket2 other; mv tree/link2 other/deep; mv tree/a other/a; list tree other
+mkdir -p other/deep; mv tree/char other/renamed; mv tree/c/socket2 other; mv tree/link2 other/deep
+mv tree/a other/a; list tree other
 mv other/a/b/block2 tree/block; mv other/deep/link2 tree/link; list tree other
 
 echo - overwritten
@@ -58,5 +62,7 @@ for n in 1 2 3 4 5; do
     make_socket n; list n; rm n
     mknod n c 1 $n; list n; rm n; mkdir n; list n; rmdir n
 done
-rm -r other; mkdir other; make_socket other/s; mkfifo other/p; ln -s x other/l; mknod other/c c 9 9; list other
-try mknod other/c c 1 1; try mknod nowhere/c c 1 1; try mknod other/c/x c 1 1; try mkfifo other/c; list other
+rm -r other; mkdir other; make_socket other/s; mkfifo other/p; ln -s x other/l; mknod other/c c 9 9
+list other
+try mknod other/c c 1 1; try mknod nowhere/c c 1 1; try mknod other/c/x c 1 1; try mkfifo other/c
+list other

@@ -1,0 +1,47 @@
+//! What whoever changes a handler wants to know within a minute, without root and without packages:
+//! the probe under `subuidless run` prints what it printed as real root (tests/quick/root.txt).
+
+#[path = "common/example.rs"]
+mod example;
+#[path = "common/lines.rs"]
+mod lines;
+#[path = "common/record.rs"]
+mod record;
+
+use std::process::Command;
+
+/// A group that prints nothing would compare equal with a record of nothing.
+#[test]
+fn the_record_has_all_groups() {
+    for group in record::GROUPS.split(',') {
+        assert!(record::RECORD.contains(&format!("== {group}\n")), "{group}");
+    }
+}
+
+#[test]
+fn the_probe_prints_what_it_printed_as_root() {
+    let temporary = env!("CARGO_TARGET_TMPDIR");
+    let place = tempfile::tempdir_in(temporary).expect(temporary);
+    let run = |name: &str| place.path().join(name);
+    let [work, runtime] = ["work", "run"].map(run);
+    for directory in [&work, &runtime] {
+        std::fs::create_dir(directory).expect("a new directory");
+    }
+    // The runtime directory is hers alone.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&runtime, mode).expect("chmod");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_subuidless"));
+    command
+        .args(["run", "--"])
+        .arg(example::example("probe"))
+        .arg("--dir")
+        .arg(&work)
+        .args(["--only", record::GROUPS])
+        .env("XDG_RUNTIME_DIR", &runtime)
+        .env("XDG_STATE_HOME", place.path());
+    let output = command.output().expect("subuidless run");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {told}", output.status);
+    let printed = record::normal(&output.stdout);
+    lines::assert_same_lines(record::RECORD.as_bytes(), printed.as_bytes());
+}

@@ -1,0 +1,141 @@
+//! The supervisor of `subuidless run` and its workers: a command goes on without them, and they end
+//! with it.
+
+mod common;
+
+use std::fs;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+
+use common::command::{is_left_alone, launch, sh};
+use common::{Place, example, until};
+
+/// A command that runs until it is told to end by a file, and then uses what is emulated.
+fn start_waiting(place: &Place) -> std::process::Child {
+    let script = "touch f; chown 5:6 f; touch ready; while ! test -e go; do sleep 0.01; done
+        chown 7:8 f; stat -c %u:%g f >out";
+    let child = launch(place, &["--", "sh", "-euc", script])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("subuidless run");
+    let home = place.path("home");
+    until("the command is ready", || {
+        home.join("ready").exists().then_some(())
+    });
+    child
+}
+
+fn go_on(place: &Place) {
+    fs::write(place.path("home/go"), "").expect("a file");
+    let out = place.path("home/out");
+    until("the command has gone on", || {
+        (fs::read_to_string(&out).ok()? == "7:8\n").then_some(())
+    });
+}
+
+#[test]
+fn a_command_goes_on_when_its_supervisor_and_its_workers_are_killed_at_random() {
+    let place = Place::new();
+    let home = place.path("home");
+    for name in ["target", "work"] {
+        match name {
+            "target" => drop(fs::copy(example(name), home.join(name)).unwrap()),
+            _ => fs::create_dir(home.join(name)).unwrap(),
+        }
+        place.give_to_user(&home.join(name));
+    }
+    let mut child = launch(&place, &["--", "./target", "steady"])
+        .arg(home.join("work"))
+        .arg("2")
+        .stdout(fs::File::create(home.join("said")).unwrap())
+        .spawn()
+        .expect("subuidless run");
+    let rounds = || {
+        let said = fs::read_to_string(home.join("said")).unwrap();
+        said.matches("round").count()
+    };
+    let goes_on = || {
+        let before = rounds();
+        until("the command goes on making calls", || {
+            (rounds() > before + 2).then_some(())
+        });
+    };
+    goes_on();
+    let guard = common::guard_of(&place, place.supervisor());
+    until("the guard keeps the command", || {
+        common::has_listener(guard).then_some(())
+    });
+    let mut dead = vec![place.supervisor()];
+    kill(dead[0], Signal::SIGKILL).unwrap();
+    for n in 0..common::many(20, 200) {
+        let worker = until("there is a worker", || {
+            let workers = place.workers().into_iter();
+            let mut workers = workers.filter(|worker| !dead.contains(worker));
+            workers.find(|worker| n == 0 || common::has_listener(*worker))
+        });
+        kill(worker, Signal::SIGKILL).unwrap();
+        dead.push(worker);
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(n * 7 % 23)));
+    }
+    goes_on();
+    fs::write(home.join("work/stop"), "").unwrap();
+    let status = until("the command ends", || child.try_wait().unwrap());
+    assert!(status.success());
+    let said = fs::read_to_string(home.join("said")).unwrap();
+    assert!(said.ends_with("all calls went well\n"), "{said}");
+    is_left_alone(&place);
+}
+
+#[test]
+fn a_killed_worker_is_replaced() {
+    let place = Place::new();
+    let mut child = start_waiting(&place);
+    kill(place.workers()[0], Signal::SIGKILL).unwrap();
+    go_on(&place);
+    assert!(child.wait().unwrap().success());
+    is_left_alone(&place);
+}
+
+#[test]
+fn a_killed_supervisor_is_not_missed() {
+    let place = Place::new();
+    let mut child = start_waiting(&place);
+    kill(place.supervisor(), Signal::SIGKILL).unwrap();
+    go_on(&place);
+    assert!(child.wait().unwrap().success());
+    is_left_alone(&place);
+}
+
+#[test]
+fn a_process_that_outlives_the_command_is_served_to_its_end() {
+    let place = Place::new();
+    let script =
+        "(while ! test -e go; do sleep 0.01; done; touch f; chown 7:8 f; stat -c %u:%g f >out) & :";
+    sh(&place, script).ok();
+    go_on(&place);
+    is_left_alone(&place);
+}
+
+#[test]
+fn a_killed_command_leaves_nothing() {
+    let place = Place::new();
+    let mut child = start_waiting(&place);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    is_left_alone(&place);
+    assert_eq!(sh(&place, "stat -c %u:%g f").ok(), "5:6\n");
+}
+
+#[test]
+fn a_supervisor_and_its_workers_are_deaf_to_sigterm() {
+    let place = Place::new();
+    let mut child = start_waiting(&place);
+    // As systemd and batch systems end whole groups of processes, but for the command itself, which
+    // would end.
+    for pid in [place.supervisor()].into_iter().chain(place.workers()) {
+        kill(pid, Signal::SIGTERM).unwrap();
+    }
+    go_on(&place);
+    assert!(child.wait().unwrap().success());
+}
