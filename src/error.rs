@@ -96,7 +96,7 @@ pub(crate) enum Error {
 
     #[error(
         "{reasons}: raise the limit where it was lowered, as by ulimit(1), limits.conf(5), or \
-         LimitNOFILE= and its like of a unit"
+         LimitNOFILE= (or similar) in a systemd unit"
     )]
     Limits { reasons: String },
 
@@ -126,7 +126,9 @@ pub(crate) enum Error {
     )]
     ForeignListener,
 
-    #[error("the supervisor of this command has exited: --log-file FILE keeps its log")]
+    #[error(
+        "the supervisor of this command has exited: run it again with --log-file FILE to see why"
+    )]
     NoSupervisor,
 
     #[error(

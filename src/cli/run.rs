@@ -9,7 +9,7 @@ use crate::run::{self, Options};
 /// Returns only on failure: on success this process becomes the command or the runtime.
 pub(super) fn run(options: &Options) -> Error {
     if options.logs_to_nobody() {
-        let reason = "--log-level: the log goes nowhere where standard error is no terminal: \
+        let reason = "--log-level has no effect, because standard error is not a terminal: \
                       add --log-file FILE";
         super::wrong_usage("run", ErrorKind::MissingRequiredArgument, reason);
     }

@@ -58,7 +58,9 @@ fn open_log(socket: &Path) -> Result<(File, PathBuf), Error> {
             let found = file.metadata()?;
             // In the directory of a given socket, another user may have created the file.
             if !found.is_file() || found.uid() != Uid::effective().as_raw() {
-                return Err(io::Error::other("it is not a file of this user"));
+                return Err(io::Error::other(
+                    "it is not a regular file owned by this user",
+                ));
             }
             if found.len() > LARGEST_LOG {
                 file.set_len(0)?;

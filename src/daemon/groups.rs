@@ -23,7 +23,7 @@ const MAX_CONFIG: u64 = 16 * 1024 * 1024;
 /// process.user.additionalGids of a container that is being created.
 pub(super) async fn additional(status: &str, bundle: &str) -> Vec<EmulatedGid> {
     let bundle = PathBuf::from(bundle);
-    // The groups of an exec are not in any file; it gets those of its container.
+    // No file has the groups of an exec: its process gets those of the container.
     if status != "creating" || !bundle.is_absolute() {
         return Vec::new();
     }

@@ -474,7 +474,7 @@ impl Daemon {
             Err(error) => {
                 // A created container may never be started: then, too, `for_one` must end.
                 self.has_served.set(self.has_served.get() || is_runtime);
-                warn!(%error, "refused: not a seccomp receiver message");
+                warn!(%error, "refused: no usable message");
             }
         }
     }

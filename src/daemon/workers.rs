@@ -210,6 +210,7 @@ impl Workers {
         info!(container = %id, "user namespace");
         let handover = Handover {
             id,
+            // Its processes join what exists, like those of an exec.
             status: EXEC.to_owned(),
             bundle: String::new(),
             user: None,

@@ -2,9 +2,9 @@
 //!
 //! Setting or removing an extended attribute updates the inode's ctime, so (device, inode, ctime)
 //! identifies one version of the owner. With the cache a single stat tells which inode a path leads
-//! to *and* its owner: a rename between a stat and a getxattr cannot mix two files. Only settled
-//! times count, because two changes within one clock tick may have the same ctime; and only file
-//! systems that are known to update ctime.
+//! to *and* its owner: a rename between a stat and a getxattr cannot mix two files. Only
+//! times older than a clock tick count, because two changes within one tick may have the same
+//! ctime; and only file systems that are known to update ctime.
 
 use nix::errno::Errno;
 use nix::sys::statfs::FsType;

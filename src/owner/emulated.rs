@@ -119,8 +119,8 @@ impl Emulated<'_> {
         })
     }
 
-    /// Stores a whole access control list, of which the kernel has only the mapped entries. `None`
-    /// removes it: the kernel has all of its entries.
+    /// Stores the whole access control list if the kernel has only those entries whose ids are
+    /// mapped. `None`: the kernel's list is whole, so the stored one is removed.
     pub(crate) fn set_whole_list(&self, name: &Name, list: Option<&[u8]>) -> Result<(), Errno> {
         match list.map_or_else(|| self.remove(name), |list| self.set(name, list, 0)) {
             Err(Errno::ENODATA) if list.is_none() => {}

@@ -55,7 +55,7 @@ pub(crate) fn attributes(
             value = by_now(shown, value, mode);
         }
         match found.iter_mut().find(|(known, _)| known == shown) {
-            // A list: the stored one is whole, the kernel's lacks entries.
+            // An access control list: the stored one is whole, the kernel's lacks unmapped ids.
             Some(known) if own.is_some() => known.1 = value,
             Some(_) => {}
             None => found.push((shown.to_vec(), value)),

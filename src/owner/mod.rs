@@ -195,7 +195,7 @@ impl Owners {
             .map_err(store_failed)
     }
 
-    /// Copies a special file of an overlay up, if it has an entry in the side store, and stores the
+    /// Copies up a special file of an overlay if it has an entry in the side store, and stores the
     /// entry under the key of the copy. To be called before a system call that would copy it up:
     /// afterwards the key is lost.
     pub(crate) fn bring_up(

@@ -32,7 +32,7 @@ pub(crate) fn run(options: &Options) -> Result<Infallible, Error> {
     }
 }
 
-/// The exit code of a command that could not be run, as env(1) and timeout(1) have them.
+/// The exit code of a command that could not be run: the same as that of env(1) and timeout(1).
 pub(crate) fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Execute { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,

@@ -4,8 +4,8 @@
 //! system. The rest is in two LMDB environments that all workers of a user share: reads take no
 //! lock, and a killed writer leaves no partial change. The *recent* one is in tmpfs, without fsync:
 //! a write costs microseconds. Each second its entries are settled into the *lasting* one on disk,
-//! with fsync; so a power cut loses about as much as of extended attributes, which are not synced
-//! either. The recent one takes precedence, also with a tombstone. [`SideStore`] describes the life
+//! with fsync. So a power cut loses about as much here as it does of extended attributes, which are
+//! not synced either. The recent one takes precedence, also with a tombstone. [`SideStore`] describes the life
 //! of an entry.
 
 mod damage;

@@ -55,7 +55,7 @@ fn change_mode(call: &mut Call, named: FileArgument, mode: usize) -> Result<Repl
         if !subject.owns(file) {
             return Err(Errno::EPERM);
         }
-        // Without S_ISGID, the kernel makes the same change as for any owner.
+        // If the new mode lacks S_ISGID, the group does not matter: the kernel may do it.
         if mode & libc::S_ISGID == 0 || subject.may_set_group_id(file.gid) {
             return allow(true, Errno::EPERM);
         }

@@ -119,11 +119,11 @@ impl Container {
         self.mapped_uids.contains(uid)
     }
 
-    /// Whether the kernel must not resolve a target's path for this process, because its own links
-    /// in procfs could lead it to files that the target cannot reach. If both have the same mounts,
-    /// there are no such files; then a lookup through such a link only misses the owner of the file
-    /// behind it.
-    pub(crate) fn shows_worker(&self) -> bool {
+    /// Whether this process must walk a target's path itself. The kernel could follow the worker's
+    /// own links in procfs, to files that the target cannot reach. If both have the same mounts,
+    /// there are no such files; the only harm is then that the owner of a file behind such a link
+    /// is not seen.
+    pub(crate) fn must_walk(&self) -> bool {
         self.procfs_shows_worker && (!self.shares_mounts || self.views_differ())
     }
 

@@ -126,7 +126,7 @@ impl Call<'_> {
     /// A path by which this thread reaches the file in one system call. The caller follows a final
     /// link as the location says. Returns `None` if only [`Call::resolve`] finds the file.
     pub(crate) fn name<'a>(&self, location: &Location<'a>) -> Option<Reached<'a>> {
-        if self.container.shows_worker() {
+        if self.container.must_walk() {
             // For the kernel, a link to `/proc/self` in the middle of the path would lead to this
             // process.
             return None;
@@ -158,9 +158,10 @@ impl Call<'_> {
         self.patiently(|| self.resolve_at_once(location))
     }
 
-    /// Repeats `look_up` as long as it fails because this process lacks descriptors or cannot fork,
-    /// and the target waits: this lack says nothing about the target's call. ENOMEM and EAGAIN are
-    /// not repeated, because a file system may have returned them.
+    /// Repeats `look_up` while it fails because this process lacks descriptors (EMFILE, ENFILE) or
+    /// cannot fork (ENFILE, see `linux::sys::child`), and the target waits: this lack says nothing
+    /// about the target's call. ENOMEM and EAGAIN are not repeated, because a file system may have
+    /// returned them.
     pub(crate) fn patiently<T>(&self, look_up: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         const PAUSE: Duration = Duration::from_millis(10);
         loop {
@@ -198,7 +199,7 @@ impl Call<'_> {
     ) -> Result<OwnedFd, Errno> {
         // In a procfs that shows the worker, `/proc/self` behind any link would lead the kernel to
         // the worker's directory.
-        if !names_the_target(path) && !self.container.shows_worker() {
+        if !names_the_target(path) && !self.container.must_walk() {
             match open(base.as_ref(), path, follow) {
                 // ENOENT: it may lead through `/proc/self`. ELOOP: a magic link, or too many links.
                 Err(Errno::ENOENT | Errno::ELOOP) => {}

@@ -111,9 +111,8 @@ impl Call<'_> {
                 name @ (b"self" | b"thread-self") if is_procfs_root(directory)? => {
                     return self.enter_own_directory(directory, name, walk).map(Some);
                 }
-                // Text links to `self/mounts` and `self/net`, so they lead to the target only in
-                // this walk. All other links can be followed in the kernel, magic ones and text
-                // (/proc/asound).
+                // Ordinary links to `self/mounts` and `self/net`. The kernel would take `self` for
+                // the worker, so this walk follows them. It can follow all other links of procfs.
                 b"mounts" | b"net" if is_procfs_root(directory)? => {}
                 _ => {
                     let followed = self.follow_as_target(directory, component);

@@ -15,7 +15,7 @@ use crate::target::{Call, Container, ThreadState};
 use crate::wire::board::Board;
 use crate::wire::tally::Outcome;
 
-/// A call that has killed this many workers is not tried again.
+/// A call that has killed more workers than this is not tried again.
 const MAX_ATTEMPTS: u64 = 8;
 
 /// The state that all service threads share.
@@ -76,7 +76,7 @@ impl Server {
         let taken = Taken::new(slot, call, self.dispatch.find(call));
         let traced = self.begin_trace(&taken, thread);
         let reply = match taken.found {
-            Some(found) => self.handle_in_time(&taken, found, thread),
+            Some(found) => self.handle_despite_shortage(&taken, found, thread),
             None => {
                 if !self.dispatch.knows(call.arch) {
                     // Its numbers mean nothing here: it may be a chroot(2).
@@ -156,8 +156,9 @@ impl Server {
     }
 
     /// Handles the call, and tries again while it fails because this process, unlike the target,
-    /// has no file descriptors left.
-    fn handle_in_time(
+    /// has no file descriptors left. [`Call::patiently`] does so for lookups, which can be repeated
+    /// alone; this covers all other calls that need a descriptor.
+    fn handle_despite_shortage(
         &self,
         taken: &Taken,
         found: Dispatched,

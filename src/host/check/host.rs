@@ -98,7 +98,7 @@ fn asked_range(name: &str) -> Option<String> {
 pub(super) fn limits() -> Check {
     const NAME: &str = "limits";
     const CHANGE: &str = "raise the limit where it was lowered, as by ulimit(1), limits.conf(5), \
-                          or LimitNOFILE= and its like of a unit";
+                          or LimitNOFILE= (or similar) in a systemd unit";
     let short = limits::shortfalls();
     let words = short
         .iter()
