@@ -1,13 +1,13 @@
-//! A program that asks the kernel everything about the owners of files and prints every answer, one
-//! line per call.
+//! A program that makes system calls that concern owners and ids, and prints every result, one line
+//! per call.
 //!
-//! Run as real root with all ids mapped it tells what is right; run under subuidless it must print
-//! the same, byte for byte. So nothing is printed that may differ between two runs that behave
-//! alike, and no call is checked in here: what is right is what the oracle says.
+//! Run as real root with all ids mapped, it is the oracle; under subuidless it must print the same,
+//! byte for byte. So it prints nothing that may differ between two runs that behave alike, and
+//! checks no result: the oracle's results are right.
 //!
-//! `probe --dir DIR [--seed N] [--ops M] [--skip GROUP,...] [--only GROUP,...]`; DIR is an empty
-//! directory, named by an absolute path. First come the groups of `directed/`, then the group
-//! `random`: M operations drawn from the seed.
+//! `probe --dir DIR [--seed N] [--ops M] [--skip GROUP,...] [--only GROUP,...]`; DIR is the
+//! absolute path of an empty directory. First come the groups of `directed/`, then the group
+//! `random`: M operations that depend on the seed.
 
 mod directed;
 mod print;

@@ -1,6 +1,6 @@
-//! Everything as text: arguments, results and the fields of a file. Nothing here may print what
-//! differs between two runs that behave alike: inode, device and process numbers, times, the
-//! working directory's own path, a new fd's number.
+//! Arguments, results and the fields of a file as text. Nothing may be printed that differs between
+//! two runs that behave alike: inode, device and process numbers, times, the path of the working
+//! directory, the number of a new fd.
 
 use crate::sys::{Answer, Arg, Place};
 

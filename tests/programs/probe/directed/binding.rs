@@ -1,5 +1,5 @@
-//! Unix sockets in the file system: bind(2) makes a file, and the socket answers under its name
-//! from then on.
+//! Unix sockets in the file system: bind(2) creates a file, by which the socket can then be
+//! reached.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -16,7 +16,7 @@ fn bytes(family: u16, path: &[u8]) -> Vec<u8> {
     [family.to_ne_bytes().as_slice(), path].concat()
 }
 
-/// Binds a new socket to an address of exactly so many bytes, and tells the socket's name.
+/// Binds a new socket to an address of exactly `length` bytes, and prints the socket's name.
 fn bind_raw(p: &mut Probe, kind: i32, address: Vec<u8>, length: i64) {
     p.socket(kind, 201);
     p.call(
@@ -58,7 +58,7 @@ fn bind(p: &mut Probe) {
     p.symlink(b"d", "to-d");
     three(p, |p| {
         let unix = 1;
-        // As long as it is told, with and without a NUL.
+        // The path ends at the length that the call gives, with or without a NUL.
         let longest = [b"d/".as_slice(), &[b'x'; 106]].concat();
         for (path, length) in [
             (&b"d/plain\0"[..], 10),
@@ -98,12 +98,12 @@ fn bind(p: &mut Probe) {
             p.socket(libc::SOCK_STREAM, 201);
             p.bind_to(201, name.as_bytes());
         }
-        // Once is enough.
+        // A socket can be bound only once.
         p.socket(libc::SOCK_STREAM, 201);
         p.bind_to(201, b"d/once");
         p.bind_to(201, b"d/twice");
         p.bind_to(201, b"d/once");
-        // The file's mode is the socket's, less the umask.
+        // The file has the mode of the socket, without the bits of the umask.
         for (mode, mask) in [(0o600, 0o022), (0o666, 0), (0o7777, 0o022), (0, 0)] {
             p.umask(mask);
             p.socket(libc::SOCK_STREAM, 201);
@@ -129,7 +129,7 @@ fn bind(p: &mut Probe) {
         p.socket(libc::SOCK_STREAM, 201);
         p.bind_to(201, b"/proc/self/fd/200/by-descriptor");
         talk(p, b"/proc/self/fd/200/by-descriptor");
-        // What is no such socket.
+        // Descriptors that are not Unix sockets.
         let address = || Arg::Input(unix_address(b"d/a-rather-long-name"));
         p.open("f", libc::O_RDONLY, 0, Some(204));
         for number in [204, 200, -1, 9999] {
@@ -152,7 +152,7 @@ fn bind(p: &mut Probe) {
     });
 }
 
-/// Pipes, sockets and memory files are somebody's, too.
+/// Pipes, sockets and memfds have an owner, too.
 fn nameless(p: &mut Probe) {
     three(p, |p| {
         let words = || Arg::Words(vec![0; 2], Place::Heap);

@@ -1,4 +1,4 @@
-//! Capabilities, as far as they come and go with the ids: capget(2) and capset(2).
+//! Capabilities, as far as they depend on ids: capget(2) and capset(2).
 
 use crate::probe::*;
 use crate::sys::{Arg, Birth, Place, calls, process_id};
@@ -11,7 +11,7 @@ fn header(version: u32, pid: i32, place: Place) -> Arg {
     Arg::Words(vec![version, pid.cast_unsigned()], place)
 }
 
-/// As [`Probe::peek`], with a header that may name a process whose id differs from run to run.
+/// As [`Probe::peek`], with a header that may name a process whose id differs between runs.
 fn get(p: &mut Probe, version: u32, pid: i32, data: Arg) {
     let answer = p.quiet(calls::CAPGET, &[header(version, pid, Place::Heap), data]);
     let result = match answer.result {
@@ -189,7 +189,7 @@ fn caps(p: &mut Probe) {
         p.set(calls::SETUID, &[0]);
         p.set(calls::SETREUID, &[1000, KEEP]);
         p.set(calls::SETFSUID, &[1000]);
-        // It has them still, as permitted ones.
+        // The capabilities are still permitted.
         p.capset(Sets {
             effective: CAP_SETGID,
             ..all
@@ -215,7 +215,7 @@ fn caps(p: &mut Probe) {
         p.set(calls::SETRESGID, &[1001, 1002, 1003]);
         p.set(calls::SETGID, &[7]);
         p.set(calls::SETFSGID, &[8]);
-        // From one stranger to another.
+        // From one unprivileged user to another.
         p.set(calls::SETRESUID, &[KEEP, 1001, KEEP]);
         p.set(calls::SETUID, &[1002]);
         p.set(calls::SETFSUID, &[1003]);

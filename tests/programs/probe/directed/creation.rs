@@ -1,5 +1,5 @@
-//! Whose new files are, and with which mode: every call that makes one, in every sort of directory,
-//! by every sort of caller, under several umasks.
+//! Owners and modes of new files: every call that creates one, in all kinds of directories, by all
+//! kinds of callers, with several umasks.
 
 use crate::probe::*;
 use crate::sys::{Arg, Birth, Place, calls};
@@ -42,12 +42,12 @@ pub(super) const CALLERS: [Caller; 9] = [
     }),
 ];
 
-/// Those for whom the bits of a mode differ.
+/// The callers with which the mode bits of new files differ.
 fn few() -> [Caller; 5] {
     [0, 1, 2, 5, 8].map(|index| CALLERS[index])
 }
 
-/// Name, owner, group and mode of a directory.
+/// The name, owner, group and mode of each directory.
 pub(super) const HOMES: [(&str, u32, u32, u32); 13] = [
     ("own", 999, 999, 0o755),
     ("roots", 0, 0, 0o755),
@@ -72,7 +72,7 @@ pub(super) fn homes(p: &mut Probe) {
     }
 }
 
-/// Each call that makes files, in `home`.
+/// Makes each call that creates files, in `home`.
 fn make_all(p: &mut Probe, home: &str, mark: &str) {
     let name = |what: &str| format!("{home}/{mark}-{what}");
     p.creat(&name("creat"), 0o666);
@@ -124,7 +124,7 @@ fn create(p: &mut Probe) {
     p.list(b".");
 }
 
-/// What becomes of set-user-ID, set-group-ID and sticky bits that are asked for.
+/// Which requested set-user-ID, set-group-ID and sticky bits a new file gets.
 fn modes(p: &mut Probe) {
     homes(p);
     for (who, prepare) in few() {
@@ -173,7 +173,7 @@ pub(super) fn acl(owner: u16, group: u16, mask: Option<u16>, other: u16) -> Vec<
     [2_u32.to_le_bytes().as_slice(), &entries.concat()].concat()
 }
 
-/// A default ACL takes the place of the umask, and is handed down.
+/// A default ACL replaces the umask, and is inherited.
 fn default_acl(p: &mut Probe) {
     let lists = [
         ("open", acl(7, 7, None, 7)),
@@ -227,8 +227,8 @@ fn default_acl(p: &mut Probe) {
     p.list(b".");
 }
 
-/// A new file is a file like any other: to its maker, to others, and to who renames, links or
-/// removes it.
+/// A new file behaves as any other one: for its creator, for other users, and if it is renamed,
+/// linked or removed.
 fn after(p: &mut Probe) {
     homes(p);
     for (who, prepare) in CALLERS {

@@ -1,5 +1,5 @@
-//! Which changes of ids are allowed, and what each leaves behind: the machine of credentials(7), a
-//! step at a time.
+//! Which changes of ids are allowed, and the state after each: the state machine of credentials(7),
+//! step by step.
 
 use crate::probe::{KEEP, PR_SET_KEEPCAPS, Probe};
 use crate::sys::{Arg, Birth, Place, Syscall, calls};
@@ -12,10 +12,10 @@ pub(super) fn run(p: &mut Probe) {
     p.group("ids-children", children);
 }
 
-/// A call that sets user ids, the one that sets group ids, and what they set both to.
+/// A call that sets user ids, the one that sets group ids, and the ids for both.
 type Step = (Syscall, Syscall, &'static [u32]);
 
-/// Somebody to start as.
+/// The credentials to start with.
 const STARTS: [(&str, &[Step]); 9] = [
     ("root", &[]),
     (
@@ -84,7 +84,7 @@ const THREE: [[u32; 3]; 14] = [
     [KEEP, KEEP, 7],
 ];
 
-/// Every call from every start, each in a child of its own.
+/// Makes every call from every start, each in a child of its own.
 fn ids(p: &mut Probe) {
     p.state();
     let mut cases: Vec<(Syscall, &[u32])> = Vec::new();
@@ -117,7 +117,7 @@ fn ids(p: &mut Probe) {
             p.child(start, Birth::Fork, |p| {
                 begin(p);
                 p.set(*syscall, ids);
-                // Is there a way back?
+                // Can the process become root again?
                 p.set(calls::SETRESUID, &[KEEP, 0, KEEP]);
             });
         }
@@ -130,7 +130,7 @@ fn ids(p: &mut Probe) {
     p.state();
 }
 
-/// Ids around every border, and registers whose upper half is not empty.
+/// Ids around every limit, and registers whose upper half is not zero.
 fn odd(p: &mut Probe) {
     for id in [
         1,
@@ -215,13 +215,13 @@ fn groups(p: &mut Probe) {
     p.child("groups of somebody who dropped", Birth::Fork, |p| {
         p.setgroups(&[50, 60, 1000]);
         p.set(calls::SETRESGID, &[1000, 1000, 1000]);
-        // The group ids decide nothing here, the capability does.
+        // Group ids do not matter here, the capability does.
         p.setgroups(&[50]);
         p.set(calls::SETRESUID, &[1000, 1000, 1000]);
         p.setgroups(&[50]);
         p.setgroups(&[]);
         p.setgroups(&[KEEP]);
-        // Supplementary groups are no way to a group id.
+        // A process cannot set its group id to one of its supplementary groups.
         p.set(calls::SETGID, &[60]);
         p.set(calls::SETFSGID, &[60]);
         p.set(calls::SETREGID, &[50, KEEP]);
@@ -237,7 +237,7 @@ const BAD: [Place; 6] = [
     Place::ReadOnly,
 ];
 
-/// Where the kernel may not write or read, and what it wrote before it found out.
+/// Memory that the kernel cannot write or read, and what it wrote before it failed.
 fn pointers(p: &mut Probe) {
     let good = || Arg::Output(4, Place::Heap);
     for dropped in [false, true] {
@@ -288,7 +288,7 @@ fn pointers(p: &mut Probe) {
     }
 }
 
-/// Whoever comes from somebody is as that one was, and is nobody else's business from then on.
+/// A child has the credentials of its parent; later changes of one do not affect the other.
 fn children(p: &mut Probe) {
     let births = [
         Birth::Fork,

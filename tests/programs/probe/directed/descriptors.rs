@@ -1,5 +1,5 @@
-//! Files by descriptor: plain ones, O_PATH ones, the magic links of proc(5), and what has no path
-//! at all.
+//! Files by descriptor: plain descriptors, O_PATH, the magic links of proc(5), and files without a
+//! path.
 
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Probe, fd};
 use crate::sys::{Arg, Place, calls, process_id, thread_id};
@@ -13,7 +13,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("shared-inode", shared_inode);
 }
 
-/// Every call that takes a descriptor, on one of them.
+/// Makes every call that takes a descriptor, with one of them.
 pub(crate) fn by_descriptor(p: &mut Probe, fd: i32, id: u32) {
     p.fstat(fd);
     p.fstatat(fd, "", EMPTY);
@@ -56,7 +56,8 @@ fn descriptors(p: &mut Probe) {
     }
     p.close(200);
     for fd in [-1, 200, 9999, CWD, i32::MAX, i32::MIN] {
-        // AT_FDCWD with an empty path is this directory, but fchown(2) does not know AT_FDCWD.
+        // AT_FDCWD with an empty path is the working directory, but fchown(2) does not know
+        // AT_FDCWD.
         by_descriptor(p, fd, 2000);
         let absolute = p.absolute(b"descriptors/f");
         p.fchownat(fd, &absolute, 3000, 3000, 0);
@@ -66,8 +67,8 @@ fn descriptors(p: &mut Probe) {
     p.list(b".");
 }
 
-/// `/proc/self/fd/N` and its kin lead to the file itself, even if that is a symlink, and mean the
-/// one who asks.
+/// `/proc/self/fd/N` and similar links lead to the file itself, even if that is a symlink, and
+/// `self` is the caller.
 fn magic(p: &mut Probe) {
     open_all(p);
     p.symlink(b"/proc/self/fd/200", "to-fd");
@@ -152,7 +153,7 @@ fn magic(p: &mut Probe) {
     p.list(b".");
 }
 
-/// A link of proc(5) that is not followed.
+/// A magic link of proc(5) that is not followed.
 fn magic_itself(p: &mut Probe) {
     p.create(b"f", 0o644, 4);
     p.open("f", libc::O_RDWR, 0, Some(200));
@@ -191,7 +192,8 @@ fn deleted(p: &mut Probe) {
     by_descriptor(p, 202, 40);
     p.chown("/proc/self/fd/202", 45, 45);
     p.stat("/proc/thread-self/fd/202");
-    // A file whose name says that it is deleted, and one whose path proc(5) tells with that mark.
+    // A file whose name ends with " (deleted)", and a deleted one, whose path in proc(5) has that
+    // mark.
     p.create(b"g (deleted)", 0o644, 0);
     p.create(b"g", 0o644, 0);
     p.open("g", libc::O_RDONLY, 0, Some(203));
@@ -228,7 +230,7 @@ fn deleted(p: &mut Probe) {
     p.list(b".");
 }
 
-/// Descriptors of what was never in a directory.
+/// Descriptors of files that have never been in a directory.
 fn anonymous(p: &mut Probe) {
     let name = Arg::Text(b"m".to_vec());
     let memfd = p.quiet(calls::MEMFD_CREATE, &[name, Arg::Number(0)]);
@@ -250,8 +252,8 @@ fn anonymous(p: &mut Probe) {
     p.stat("named");
 }
 
-/// An eventfd and its kin share one inode, which belongs to the host's root: without a mapping for
-/// it, fstat(2) tells the overflow id, and no emulator of ours would know better.
+/// eventfds and similar files share one inode, which belongs to the host's root: in a user
+/// namespace without a mapping for it, fstat(2) returns the overflow uid, emulated or not.
 fn shared_inode(p: &mut Probe) {
     let event = p.quiet(calls::EVENTFD2, &[Arg::Number(0), Arg::Number(0)]);
     p.keep(fd(event.result.unwrap_or(-1)), 200);

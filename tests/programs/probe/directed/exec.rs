@@ -1,4 +1,4 @@
-//! Who a program is that another one has become: every sort of file for every sort of caller.
+//! The credentials of a program after execve(2): all kinds of files and callers.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -24,7 +24,7 @@ const FILES: [(u32, u32, u32); 21] = [
     (70000, 70001, 0o6755),
     (0xffff_fffe, 0xffff_fffe, 0o6755),
     (1000, 1000, 0o6755),
-    // Without x for the group, the bit means something else.
+    // S_ISGID without S_IXGRP does not mean set-group-ID.
     (999, 998, 0o2745),
     (999, 998, 0o2644),
     (999, 998, 0o4644),
@@ -118,7 +118,7 @@ pub(super) const CALLERS: [Caller; 18] = [
     }),
 ];
 
-/// The probe as `name`, so that its owner and mode may be anything.
+/// Copies the probe to `name`, so that its owner and mode can be changed.
 pub(super) fn install(p: &mut Probe, name: &str) {
     let from = p.program();
     let from = std::path::PathBuf::from(std::ffi::OsString::from_vec(from));

@@ -1,4 +1,4 @@
-//! RLIMIT_LOCKS means nothing to Linux any more, and a process may set it all the same.
+//! RLIMIT_LOCKS, which no longer has an effect in Linux, but can be set.
 
 use crate::probe::*;
 use crate::sys::{Arg, Birth, Place, Syscall, calls};
@@ -43,7 +43,7 @@ fn limit(soft: u64, hard: u64) -> Arg {
     Arg::Words(words.concat(), Place::Heap)
 }
 
-/// Sets RLIMIT_LOCKS in both ways. Who sets it must be the same as before.
+/// Sets RLIMIT_LOCKS by both calls, which must not change the caller's credentials.
 fn set(p: &mut Probe, soft: u64, hard: u64) {
     let resource = || Arg::Number(LOCKS);
     let none = || Arg::Path(Vec::new(), Place::Null);
@@ -110,7 +110,7 @@ fn limits(p: &mut Probe) {
             calls::PRLIMIT64,
             &[Arg::Number(0), Arg::Number(LOCKS), none(), none()],
         );
-        // The soft one is above the hard one.
+        // The soft limit is above the hard one.
         p.call(calls::SETRLIMIT, &[Arg::Number(LOCKS), limit(2, 1)]);
         for resource in [16, -1, 0x1_0000_000a] {
             p.call(

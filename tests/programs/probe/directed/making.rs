@@ -1,5 +1,5 @@
-//! Makers of files that meet something on their way: a name that is taken, a link, a directory that
-//! is not there, a pointer that is no good, another mount or root.
+//! Calls that create files, with an obstacle: an existing name, a link, a missing directory, a bad
+//! pointer, another mount or root.
 
 use super::creation::{CALLERS, HOMES, homes};
 use super::mounts::{mount, own_mounts};
@@ -15,7 +15,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("create-devices", devices);
 }
 
-/// Root, a user, and root that is somebody else on files.
+/// Does `work` as root, as a user, and as root with other fs ids.
 pub(super) fn three(p: &mut Probe, work: impl Fn(&mut Probe)) {
     for (who, prepare) in &CALLERS[..3] {
         p.child(who, Birth::Fork, |p| {
@@ -26,7 +26,7 @@ pub(super) fn three(p: &mut Probe, work: impl Fn(&mut Probe)) {
     }
 }
 
-/// Each call that makes something under a name.
+/// Makes each call that creates a file, with one name.
 fn make(p: &mut Probe, name: impl Into<Path>) {
     let name = name.into();
     p.creat(name.clone(), 0o644);
@@ -96,7 +96,7 @@ fn names(p: &mut Probe) {
     three(p, |p| {
         for name in wild {
             make(p, name);
-            // The next name meets an empty place again.
+            // So that the next name does not exist, either.
             p.quiet(
                 calls::UNLINKAT,
                 &[
@@ -271,8 +271,8 @@ fn pointers(p: &mut Probe) {
     });
 }
 
-/// Read-only mounts, other file systems, other roots, threads with a directory and a umask of their
-/// own.
+/// Read-only mounts, other file systems, other roots, and threads with a working directory and a
+/// umask of their own.
 fn elsewhere(p: &mut Probe) {
     p.chmod(".", 0o777);
     homes(p);
@@ -364,7 +364,7 @@ fn elsewhere(p: &mut Probe) {
     p.list(b".");
 }
 
-/// The oracle is no place for devices: its capability to make them is one of a user namespace only.
+/// The oracle cannot create devices, because it has CAP_MKNOD in a user namespace only.
 fn devices(p: &mut Probe) {
     p.chmod(".", 0o777);
     homes(p);

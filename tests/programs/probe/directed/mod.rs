@@ -1,5 +1,5 @@
-//! The tricky cases, each written down by hand. One file per question; each group works in a
-//! directory of its own and can be left out by name.
+//! Difficult cases, written by hand. One file per subject; each group works in a directory of its
+//! own, and can be skipped by name.
 
 mod binding;
 mod capabilities;

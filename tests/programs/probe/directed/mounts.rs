@@ -1,5 +1,5 @@
-//! Mount namespaces and file systems of the target's own: bind mounts, tmpfs, overlayfs, a procfs
-//! in another place.
+//! The target's own mount namespaces and mounts: bind mounts, tmpfs, overlayfs, a procfs in another
+//! directory.
 
 use super::descriptors::by_descriptor;
 use super::processes::enter_root;
@@ -38,7 +38,7 @@ pub(super) fn mount(
     p.call(calls::MOUNT, &args);
 }
 
-/// A mount namespace of the caller's own, from which nothing gets out.
+/// Moves the caller to a mount namespace of its own, whose mounts do not propagate.
 pub(super) fn own_mounts(p: &mut Probe) {
     p.call(calls::UNSHARE, &[Arg::Number(libc::CLONE_NEWNS.into())]);
     mount(p, "", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
@@ -69,7 +69,7 @@ fn bind(p: &mut Probe) {
         mount(p, "a", "b", "", libc::MS_BIND, "");
         mount(p, "a/f", "c", "", libc::MS_BIND, "");
         change_all(p, &["b/f", "b/under", "b", "c", "b/..", "a/f"], 100);
-        // Below the mount, by a descriptor from before.
+        // The directory below the mount, by a descriptor that was opened before.
         p.fchownat(200, "f", 7, 7, 0);
         p.fstatat(200, "under", 0);
         p.fchownat(200, "../b/f", 8, 8, 0);
@@ -175,7 +175,7 @@ fn overlay(p: &mut Probe) {
     p.list(b"lower");
 }
 
-/// Inodes that cannot carry an attribute have owners in a lower layer, too.
+/// In a lower layer, inodes that cannot carry an attribute have owners, too.
 fn overlay_lower_links(p: &mut Probe) {
     for directory in ["lower", "upper", "work", "merged"] {
         p.mkdir(directory, 0o755);
@@ -281,7 +281,7 @@ fn pivot(p: &mut Probe) {
     p.list(b".");
 }
 
-/// One thread mounts; the others see its files by descriptor only.
+/// One thread mounts; the other threads reach its files only by descriptor.
 fn thread_mounts(p: &mut Probe) {
     p.mkdir("t", 0o755);
     p.create(b"t/f", 0o644, 0);
@@ -289,8 +289,8 @@ fn thread_mounts(p: &mut Probe) {
         p.thread("a thread with mounts of its own", |p| {
             own_mounts(p);
             mount(p, "tmpfs", "t", "tmpfs", 0, "mode=0755");
-            // Held open, for with the last member of the namespace its mounts go, and at no certain
-            // time.
+            // Held open: the kernel removes the mounts of a namespace some time after its last
+            // member has ended.
             p.open("/proc/thread-self/ns/mnt", libc::O_RDONLY, 0, Some(205));
             p.create(b"t/f", 0o600, 2);
             p.open("t/f", libc::O_RDONLY, 0, Some(200));

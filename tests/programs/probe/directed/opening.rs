@@ -1,4 +1,4 @@
-//! open(2) and its kin as makers of files: their flags, what is there already, and the limit of
+//! open(2) and its variants as calls that create files: flags, existing files, and the limit of
 //! descriptors.
 
 use super::creation::CALLERS;
@@ -52,7 +52,7 @@ fn flags(p: &mut Probe) {
                 p.call(calls::TRUNCATE, &[Arg::Text(b"f".to_vec()), Arg::Number(5)]);
             }
         }
-        // Modes that are made for a new file only; it may be opened all the same.
+        // The mode of a new file does not restrict the call that creates it.
         for mode in [0, 0o400, 0o200, 0o444] {
             p.open2("d/new", libc::O_CREAT | libc::O_RDWR, mode);
             p.open2("d/new", libc::O_CREAT | libc::O_RDWR, mode);
@@ -74,7 +74,7 @@ fn flags(p: &mut Probe) {
             p.temporary(directory.as_bytes(), flags, 0o604, b"d/named");
             p.quietly_remove("d/named", 0);
         }
-        // The name of the flag without the directory's.
+        // O_TMPFILE without O_DIRECTORY, which is part of it.
         p.open2(
             "d",
             libc::O_TMPFILE & !libc::O_DIRECTORY | libc::O_RDWR,
@@ -143,7 +143,7 @@ fn how(p: &mut Probe) {
                 p.quietly_remove("d/new", 0);
             }
         }
-        // The size of the structure grows with the kernel; what is beyond must be zero.
+        // Newer kernels have a larger structure. Members that a kernel does not know must be zero.
         for (size, tail) in [
             (0, 0),
             (8, 0),
@@ -182,7 +182,7 @@ fn how(p: &mut Probe) {
     });
 }
 
-/// O_CREAT on what is there: the caller has to be allowed to open it.
+/// O_CREAT for existing files: the caller needs permission to open them.
 fn existing(p: &mut Probe) {
     p.chmod(".", 0o777);
     for (name, uid, gid) in [
@@ -219,7 +219,7 @@ fn existing(p: &mut Probe) {
             }
         });
     }
-    // Truncation: the owner stays, and the bits go.
+    // Truncation preserves the owner and clears the set-ID bits.
     for (who, prepare) in CALLERS {
         p.child(who, Birth::Fork, |p| {
             prepare(p);
@@ -244,7 +244,7 @@ fn existing(p: &mut Probe) {
     }
 }
 
-/// Fifos and sockets that are there already.
+/// Existing fifos and sockets.
 fn fifo(p: &mut Probe) {
     p.chmod(".", 0o777);
     p.mknod("fifo", S_IFIFO | 0o600);
@@ -265,7 +265,7 @@ fn fifo(p: &mut Probe) {
         p.open("fifo", libc::O_RDONLY | libc::O_NONBLOCK, 0, Some(200));
         p.open2("fifo", libc::O_CREAT | libc::O_WRONLY, 0o600);
         p.close(200);
-        // One waits for the other end while another works.
+        // One thread waits for the other end of the fifo while another one makes calls.
         let opener = std::thread::spawn(|| {
             let flags = Arg::Number((libc::O_CREAT | libc::O_WRONLY).into());
             let name = Arg::Path(b"fifo".to_vec(), Place::Heap);
@@ -288,7 +288,7 @@ fn fifo(p: &mut Probe) {
     p.list(b".");
 }
 
-/// A call that fails for want of a descriptor leaves no file behind.
+/// A call that fails because of the limit of descriptors leaves no file behind.
 fn limits(p: &mut Probe) {
     p.chmod(".", 0o777);
     p.create(b"f", 0o666, 7);
@@ -310,10 +310,10 @@ fn limits(p: &mut Probe) {
         };
         p.openat2(CWD, "new", how);
         p.lstat("new");
-        // An existing file is not emptied.
+        // An existing file is not truncated.
         p.creat("f", 0o644);
         p.stat("f");
-        // Which comes first?
+        // Which errno takes precedence?
         p.creat("missing/new", 0o644);
         p.creat("", 0o644);
         p.creat(&long, 0o644);
@@ -329,7 +329,7 @@ fn limits(p: &mut Probe) {
                 ..how
             },
         );
-        // What needs none goes on.
+        // Calls that need no descriptor succeed.
         p.make_directory("d", 0o755);
         p.make_node("n", S_IFREG | 0o644, 0);
         p.make_link(b"x", "l");

@@ -1,9 +1,9 @@
-//! What a change of owner does to a file: to which inodes it sticks, and what else moves with it.
+//! The effects of a change of owner on a file: on which inodes it persists, and what else changes.
 
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Probe};
 use crate::sys::{Arg, Place, calls};
 
-/// Ids around every border that a signed, a 16-bit or a lossy conversion could have.
+/// Ids around every limit of a signed, a 16-bit or a lossy conversion.
 pub(crate) const IDS: [u32; 12] = [
     0,
     1,
@@ -32,7 +32,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("sticky", sticky);
 }
 
-/// The ids, at both their places.
+/// Each id, as uid and as gid.
 fn ids(p: &mut Probe) {
     p.create(b"f", 0o644, 0);
     p.chown("f", 0, 0);
@@ -44,7 +44,7 @@ fn ids(p: &mut Probe) {
         }
     }
     p.chown("f", 0, 0);
-    // Only the lower half of the register is the id or the fd.
+    // The kernel uses only the lower half of the register as the id or the fd.
     let high = |low: u32| Arg::Word(0xdead_beef_0000_0000 | u64::from(low));
     let name = || Arg::Path(b"f".to_vec(), Place::Heap);
     p.call(calls::CHOWN, &[name(), high(42), high(43)]);
@@ -166,8 +166,7 @@ fn setid(p: &mut Probe) {
     p.bind(b"socket");
     p.chmod("socket", 0o6755);
     p.chown("socket", KEEP, KEEP);
-    // In a user namespace a write clears the bits too, and chmod to a mode that is the same brings
-    // them back.
+    // In a user namespace a write clears the bits, too, and a chmod to the same mode restores them.
     p.chmod("f4755", 0o4755);
     p.open("f4755", libc::O_WRONLY, 0, Some(201));
     p.call(
@@ -192,7 +191,7 @@ fn links(p: &mut Probe) {
     p.chown("soft", 3, 4);
     p.lstat("soft");
     p.stat("f");
-    // A link to the link itself, and one to what it leads to.
+    // A hard link to the symlink itself, and one to its target.
     p.link("soft", "soft-hard", 0);
     p.lchown("soft-hard", 5, 6);
     p.lstat("soft");
@@ -214,8 +213,8 @@ fn links(p: &mut Probe) {
     p.list(b".");
 }
 
-/// A name is not a file: who comes after another under its name, or with its inode number, inherits
-/// nothing.
+/// An owner belongs to an inode: a new file with the name or the inode number of a removed one does
+/// not inherit its owner.
 fn successors(p: &mut Probe) {
     p.mkdir("d", 0o755);
     for round in 0..3 {
@@ -256,7 +255,7 @@ fn successors(p: &mut Probe) {
         p.stat("e");
         p.rmdir("e");
     }
-    // O_TRUNC keeps the file and its owner, also one that is opened as if it were new.
+    // O_TRUNC preserves the file and its owner, with O_CREAT, too.
     p.create(b"f", 0o644, 9);
     p.chown("f", 42, 42);
     p.open(
@@ -316,7 +315,7 @@ fn events(p: &mut Probe) {
     p.watch_events(b"f", |p| p.statx(CWD, "f", 0, libc::STATX_BASIC_STATS));
 }
 
-/// A change of owner takes the capabilities of a program away (`security.capability`, see
+/// A change of owner removes the capabilities of a program (`security.capability`, see
 /// capabilities(7)).
 fn capability(p: &mut Probe) {
     // VFS_CAP_REVISION_2 with the effective bit, and cap_chown permitted.
@@ -366,7 +365,7 @@ fn capability(p: &mut Probe) {
         change(p);
         get(p, "f");
     }
-    // A call that fails takes nothing away.
+    // A call that fails removes nothing.
     set(p, "f");
     p.fchownat(CWD, "f", 1, 1, 0x8000);
     get(p, "f");
@@ -388,7 +387,7 @@ fn setgid_create(p: &mut Probe) {
     p.list(b".");
 }
 
-/// A world-writable sticky directory: the sysctls fs.protected_* look at the owners of what lies in
+/// A world-writable sticky directory: the sysctls fs.protected_* check the owners of the files in
 /// it.
 fn sticky(p: &mut Probe) {
     p.mkdir("t", 0o755);

@@ -1,4 +1,5 @@
-//! How a path leads to a file or to an errno, and in which order the kernel looks at bad arguments.
+//! How a path leads to a file or to an errno, and the order in which the kernel checks bad
+//! arguments.
 
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Path, Probe};
 use crate::sys::{Arg, Place, calls};
@@ -13,7 +14,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("statx", statx);
 }
 
-/// The same file for every call that takes a path.
+/// Makes every call that takes a path, with the same file.
 fn every_way(p: &mut Probe, file: impl Into<Path>, id: u32) {
     let file = file.into();
     p.stat(file.clone());
@@ -129,9 +130,9 @@ fn walks(p: &mut Probe) {
     p.list(b".");
 }
 
-/// `directory` (empty, or with a slash at its end) and `name` with so many `./` between them that
-/// the whole has exactly `length` bytes. An odd one is made up for by a second slash in the middle,
-/// which the output leaves out.
+/// A path of exactly `length` bytes: `directory` (empty, or ending with a slash), as many `./` as
+/// needed, and `name`. For an odd number of bytes, there is a second slash in the middle, which the
+/// output omits.
 pub(crate) fn padded(directory: &[u8], name: &[u8], length: usize) -> Vec<u8> {
     let room = length.saturating_sub(directory.len() + name.len());
     let (first, rest) = (8.min(room / 2), room / 2 - 8.min(room / 2));
@@ -167,9 +168,9 @@ fn lengths(p: &mut Probe) {
     p.list(b".");
 }
 
-/// The kernel follows forty links and no more. Chains of 21 to 40 are left out: a walk that has
-/// raced with somebody's rename is begun anew, the links of the first try still count (fs/namei.c,
-/// total_link_count), and so they fail now and then.
+/// The kernel follows at most forty links. Chains of 21 to 40 links are omitted: the kernel repeats
+/// a walk that raced with a rename, and still counts the links of the first try (fs/namei.c,
+/// total_link_count), so they fail now and then.
 fn loops(p: &mut Probe) {
     p.create(b"f", 0o644, 0);
     p.symlink(b"f", "c1");
@@ -233,7 +234,7 @@ fn flags(p: &mut Probe) {
                 p.statx(fd, file, flags, libc::STATX_UID);
             }
         }
-        // Bad in two ways: which errno comes first?
+        // Two errors at once: which errno takes precedence?
         p.fchownat(-1, Place::Null, 1, 1, flags);
         p.fchownat(200, Place::Null, 1, 1, flags);
         p.fchownat(201, Place::One, 1, 1, flags);

@@ -1,5 +1,4 @@
-//! Who is at the other end: the ids that a Unix socket tells of its peer, and those that proc(5)
-//! tells of a process.
+//! The ids of a Unix socket's peer, and those of a process in proc(5).
 
 use std::io::Read;
 
@@ -43,7 +42,7 @@ const PEOPLE: [Somebody; 7] = [
     }),
 ];
 
-/// Asks a socket for its peer's ids; `pid` is what its process id has to be.
+/// Prints the ids of a socket's peer, whose process id must be `pid`.
 fn credentials(p: &mut Probe, number: i32, pid: i32) {
     let answer = p.quiet(
         calls::GETSOCKOPT,
@@ -96,7 +95,7 @@ fn both(p: &mut Probe, number: i32, pid: i32) {
     groups(p, number);
 }
 
-/// A pair of connected sockets, kept as two numbers.
+/// Creates a pair of connected sockets, whose descriptors are the two numbers.
 fn pair(p: &mut Probe, kind: i32, numbers: [i32; 2]) {
     let words = Arg::Words(vec![0; 2], Place::Heap);
     let args = [libc::AF_UNIX, kind, 0].map(|word| Arg::Number(word.into()));
@@ -136,7 +135,7 @@ fn peers(p: &mut Probe) {
                 pair(p, kind, [212, 213]);
                 both(p, 212, sys::process_id());
                 both(p, 213, sys::process_id());
-                // Made by the parent.
+                // A pair that the parent has created.
                 credentials(p, 210, itself);
                 p.child("a child", Birth::Fork, |p| {
                     let parent = sys::parent_id();
@@ -175,7 +174,7 @@ fn peers(p: &mut Probe) {
     }
 }
 
-/// Clients that are there still when the server looks at them.
+/// Clients that are still alive when the server reads their ids.
 fn clients(p: &mut Probe, kind: i32, name: &[u8]) {
     let server = sys::process_id();
     for (who, prepare) in PEOPLE {
@@ -190,7 +189,7 @@ fn clients(p: &mut Probe, kind: i32, name: &[u8]) {
             |p, pid| {
                 accept(p, 200, 202);
                 both(p, 202, pid);
-                // Whoever asks.
+                // The answer does not depend on the caller.
                 p.child("a child of the server's", Birth::Fork, |p| {
                     p.somebody(&[3], [4; 3], [5; 3]);
                     both(p, 202, pid);
@@ -200,7 +199,7 @@ fn clients(p: &mut Probe, kind: i32, name: &[u8]) {
     }
 }
 
-/// Lengths and pointers that are no good, and sockets without a peer.
+/// Bad lengths and pointers, and sockets without a peer.
 fn options(p: &mut Probe) {
     pair(p, libc::SOCK_STREAM, [210, 211]);
     p.socket(libc::SOCK_STREAM, 212);
@@ -262,7 +261,7 @@ fn options(p: &mut Probe) {
     }
 }
 
-/// The ids of a peer are those of the moment when it connected, listened or made the pair.
+/// The ids of a peer are those at the time when it connected, listened or created the pair.
 fn later(p: &mut Probe) {
     p.chmod(".", 0o777);
     p.child("a pair of somebody who is another now", Birth::Fork, |p| {
@@ -395,7 +394,8 @@ fn proc(p: &mut Probe) {
     }
 }
 
-/// The files of a process that must not be dumped are root's, its directory is not.
+/// The files in the procfs directory of a process that is not dumpable belong to root; the
+/// directory itself does not.
 fn undumpable(p: &mut Probe) {
     for (who, prepare) in PEOPLE {
         p.beside(

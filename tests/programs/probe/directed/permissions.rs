@@ -1,5 +1,5 @@
-//! Who may change what, and what access(2) says. The directories on the way are open to everybody,
-//! and nothing is asked that only a walk along a path could answer.
+//! Permission to change files, and the results of access(2). All users may search all directories:
+//! no case depends on the permission for a path walk.
 
 use super::creation::{CALLERS, Caller};
 use crate::probe::*;
@@ -12,7 +12,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("permissions-bits", bits);
 }
 
-/// Name, owner and group.
+/// The name, owner and group of each file.
 const OWNERS: [(&str, u32, u32); 5] = [
     ("own", 999, 999),
     ("own-foreign", 999, 50),
@@ -21,7 +21,7 @@ const OWNERS: [(&str, u32, u32); 5] = [
     ("roots", 0, 0),
 ];
 
-/// Everything that needs to be the owner, the writer or of the group.
+/// Makes every call that requires ownership, write permission or membership in the group.
 fn change(p: &mut Probe, file: &str) {
     p.set_attribute(file, "user.a", b"value");
     p.set_attribute(file, "user.b", b"");
@@ -85,7 +85,7 @@ fn permissions(p: &mut Probe) {
     p.list(b".");
 }
 
-/// What is no regular file, and calls that take a descriptor.
+/// Files that are not regular, and calls that take a descriptor.
 fn kinds(p: &mut Probe) {
     p.chmod(".", 0o777);
     for (owner, uid, gid) in OWNERS {
@@ -276,7 +276,7 @@ fn bits(p: &mut Probe) {
             });
         }
     }
-    // A change of nothing is anybody's right, but not where it would take bits away.
+    // A chown that changes nothing is allowed for every user, unless it would clear bits.
     p.create(b"others", 0o600, 3);
     p.chown("others", 1000, 1000);
     for mode in [0o6777, 0o6755, 0o6700, 0o2745, 0o2755, 0o600] {

@@ -1,5 +1,5 @@
-//! Who asks: threads with a working directory or descriptors of their own, children of every sort,
-//! other roots.
+//! Different callers: threads with a working directory or descriptors of their own, all kinds of
+//! children, other roots.
 
 use std::time::Duration;
 
@@ -134,7 +134,8 @@ fn children(p: &mut Probe) {
         unshare(p, libc::CLONE_NEWPID);
         p.chdir("b");
         p.child("its first process", Birth::Fork, |p| {
-            // This procfs shows the outer namespace, in which `self` is nobody.
+            // This procfs belongs to the outer pid namespace, where `self` has another number than
+            // in the caller's.
             as_somebody(p, 500);
         });
     });

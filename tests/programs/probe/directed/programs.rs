@@ -1,5 +1,5 @@
-//! To which programs set-user-ID bits apply and to which not, however they are named, and what an
-//! exec that fails leaves alone.
+//! The programs to which set-user-ID bits apply, however they are named, and the state that an
+//! execve(2) that fails leaves unchanged.
 
 use super::exec::{CALLERS, give, install};
 use super::mounts::{mount, own_mounts};
@@ -14,7 +14,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("exec-filecaps", file_capabilities);
 }
 
-/// A file is the same however it is named.
+/// The result does not depend on how the file is named.
 fn ways(p: &mut Probe) {
     install(p, "program");
     give(p, "program", (999, 998, 0o6755));
@@ -107,7 +107,7 @@ fn write_program(p: &mut Probe, name: &str, text: &[u8], file: (u32, u32, u32)) 
     give(p, name, file);
 }
 
-/// The bits of a script mean nothing, those of its interpreter do.
+/// The bits of a script have no effect, those of its interpreter have.
 fn scripts(p: &mut Probe) {
     install(p, "program");
     install(p, "set");
@@ -158,7 +158,7 @@ fn scripts(p: &mut Probe) {
             });
         }
         for fd in [200, 201] {
-            // The interpreter cannot open what is closed by then.
+            // The interpreter cannot open a descriptor that execve(2) has closed.
             p.child(who, Birth::Fork, |p| {
                 prepare(p);
                 p.execveat(fd, "", EMPTY);
@@ -167,7 +167,7 @@ fn scripts(p: &mut Probe) {
     }
 }
 
-/// Whoever stays who he was has to be the same as before, saved ids and capabilities included.
+/// An execve(2) that fails changes no credentials, including saved ids and capabilities.
 fn fails(p: &mut Probe) {
     install(p, "program");
     p.mkdir("d", 0o755);
@@ -220,7 +220,7 @@ fn fails(p: &mut Probe) {
         p.child("root", Birth::Fork, |p| p.execve("program"));
     }
     give(p, "program", (999, 998, 0o6755));
-    // Arguments that are no good, for a program that would change who we are.
+    // Invalid arguments, for a program that would change the credentials.
     who(p, &|p| {
         let name = || Arg::Path(b"program".to_vec(), Place::Heap);
         let huge = Arg::Strings(vec![vec![b'x'; 200_000]]);
@@ -270,7 +270,7 @@ fn mounts(p: &mut Probe) {
     users(p, "program");
 }
 
-/// Capabilities of a file (`security.capability`) count beside the ids; see capabilities(7).
+/// Capabilities of a file (`security.capability`), in addition to set-ID bits; see capabilities(7).
 fn file_capabilities(p: &mut Probe) {
     install(p, "program");
     for (owner, effective, permitted, inheritable) in [
@@ -279,7 +279,7 @@ fn file_capabilities(p: &mut Probe) {
         ((0, 0, 0o755), 1, 0, CAP_KILL | CAP_SETUID),
         ((0, 0, 0o4755), 1, CAP_KILL, 0),
         ((999, 998, 0o6755), 1, CAP_KILL, 0),
-        // What the container has not.
+        // A capability that the container does not have.
         ((0, 0, 0o755), 1, CAP_KILL | 1 << 25, 0),
         ((0, 0, 0o755), 0, CAP_KILL | 1 << 25, 0),
     ] {

@@ -1,5 +1,5 @@
-//! What prctl(2) has to say about capabilities: which a change of ids takes away, and which an exec
-//! leaves.
+//! The operations of prctl(2) for capabilities: those that remain after a change of ids, and after
+//! execve(2).
 
 use crate::probe::*;
 use crate::sys::{Birth, calls};
@@ -16,7 +16,7 @@ const NO_SETUID_FIXUP: i64 = 1 << 2;
 const KEEP_CAPS: i64 = 1 << 4;
 const NO_AMBIENT_RAISE: i64 = 1 << 6;
 
-/// The file system id and its capabilities; what becomes of them when a capability is gone.
+/// PR_SET_KEEPCAPS, and the capabilities that depend on the file system id.
 fn keepcaps(p: &mut Probe) {
     for value in [0, 1, 2, -1, 0x1_0000_0000, 0x1_0000_0001] {
         p.child("the bit", Birth::Fork, |p| {
@@ -47,7 +47,7 @@ fn keepcaps(p: &mut Probe) {
             p.set(calls::SETRESUID, &[2000, 2000, 2000]);
             p.set(calls::SETUID, &[0]);
             p.set(calls::SETUID, &[3000]);
-            // Somebody without any capability may still ask for the bit.
+            // Without any capability, the bit can still be set.
             p.prctl(PR_SET_KEEPCAPS, &[1]);
             p.state();
         });
@@ -164,7 +164,7 @@ fn ambient(p: &mut Probe) {
         raise(p, 8);
         p.prctl(PR_CAP_AMBIENT, &[AMBIENT_LOWER, 6]);
         p.ambient();
-        // What is no longer inheritable or permitted is not ambient either.
+        // A capability that is no longer inheritable or permitted is no longer ambient, either.
         inherit(p, CAP_KILL | CAP_SETUID);
         p.ambient();
         inherit(p, CAP_SETUID);

@@ -1,6 +1,5 @@
-//! Ids belong to a thread, not to a process: the kernel changes the caller's, and libc makes every
-//! thread call. The threads stand still but for the one that was told to go on, so that every run
-//! is alike.
+//! Ids belong to a thread, not to a process: the kernel changes those of the caller, and libc makes
+//! the call in every thread. Only one thread runs at a time, so that all runs are alike.
 
 use std::sync::Barrier;
 use std::thread::ScopedJoinHandle;
@@ -109,7 +108,7 @@ fn heirs(p: &mut Probe) {
         );
     }
     one.end();
-    // Who was the heir of a thread that has ended is no other for it.
+    // The end of the thread that started it does not change a thread's credentials.
     heir.does(p, "one's", Probe::state);
 }
 
@@ -141,7 +140,7 @@ fn broadcast(p: &mut Probe) {
         p.everywhere(&call);
         everybody(p, &workers);
     }
-    // As postgres does it, from a thread that is not the first, with threads that come later.
+    // As postgres does: from a thread that is not the first, with threads that start later.
     p.child("dropped by another thread", Birth::Fork, |p| {
         let workers = [Worker::start(), Worker::start(), Worker::start()];
         workers[1].does(p, "a thread", |p| {
@@ -153,7 +152,7 @@ fn broadcast(p: &mut Probe) {
     });
 }
 
-/// A call that each thread makes for itself must not be made twice for anybody.
+/// In a call that libc makes in each thread, no thread's ids may change twice.
 fn swaps(p: &mut Probe) {
     let workers = [Worker::start(), Worker::start(), Worker::start()];
     p.everywhere(&Everywhere::Setresgid(5, 6, 5));
@@ -166,8 +165,7 @@ fn swaps(p: &mut Probe) {
         p.everywhere(&Everywhere::Setreuid(1, 0));
         p.everywhere(&Everywhere::Setregid(5, 6));
         everybody(p, &workers);
-        // Relative to what each has: real and effective id change places, and the saved one
-        // follows.
+        // The real and the effective id are exchanged, and the saved id follows the effective one.
         let swap = if round % 2 == 0 {
             Everywhere::Setreuid(0, 1)
         } else {
@@ -220,7 +218,7 @@ fn without_the_first(p: &mut Probe) {
     sys::exit_thread();
 }
 
-/// The number of a thread that has ended may be another's soon.
+/// A new thread may soon have the thread id of one that has ended.
 fn come_and_go(p: &mut Probe) {
     for id in 1..20 {
         let worker = Worker::start();
@@ -243,8 +241,8 @@ fn come_and_go(p: &mut Probe) {
     }
 }
 
-/// The thread that calls exec becomes the process, with its number and its ids; the others are no
-/// more.
+/// The thread that calls execve(2) becomes the only one of its process: it gets the process's id,
+/// and its own credentials count. The other threads end.
 fn exec(p: &mut Probe) {
     let program = p.program();
     for ids in [[4, 5, 6], [4, 0, 6]] {
@@ -283,7 +281,7 @@ fn exec_by_the_first(p: &mut Probe) {
 const THREADS: u32 = 8;
 const ROUNDS: u32 = 2000;
 
-/// Eight threads at once, each with ids that no other one has.
+/// Eight threads at the same time, each with ids of its own.
 fn storm(p: &mut Probe) {
     for (what, work) in [
         ("user ids", uid_storm as fn(u32) -> u32),
@@ -310,8 +308,8 @@ fn storm(p: &mut Probe) {
     }
 }
 
-/// Goes round three ids of which one is 0: with that as effective id new ones are allowed, without
-/// it the old ones are.
+/// Rotates three ids of which one is 0: with 0 as the effective id, new ids are allowed, otherwise
+/// only the present ones.
 fn uid_storm(first: u32) -> u32 {
     let memory = Memory::new();
     let mut wrong = 0;
@@ -344,7 +342,7 @@ fn gid_storm(first: u32) -> u32 {
         .sum()
 }
 
-/// Sets the ids, asks for them, and counts what is not as it should be.
+/// Sets the ids, reads them, and counts wrong results.
 fn wrongs(memory: Memory, [set, get, effective]: [Syscall; 3], ids: [u32; 3]) -> u32 {
     let done = sys::invoke(memory, set, &ids.map(Arg::Id));
     let words = [0; 3].map(|word| Arg::Words(vec![word], Place::Heap));

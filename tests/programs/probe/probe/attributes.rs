@@ -1,5 +1,5 @@
-//! The calls that change a file's attributes or ask what the caller may do with it. A change is
-//! shown with the file as it is then.
+//! The calls that change a file's attributes, or ask what the caller may do with it. After a
+//! change, the file is shown.
 
 use super::{CWD, Path, Probe, at, path};
 use crate::print;
@@ -7,18 +7,18 @@ use crate::sys::{Arg, Place, calls};
 
 const AT_EACCESS: u32 = 0x200;
 
-/// A time as utimensat(2) takes it.
+/// A time for utimensat(2).
 #[derive(Clone, Copy)]
 pub(crate) enum Time {
     Old,
     Now,
     Omit,
-    /// Neither a time nor a name for one.
+    /// Invalid: neither a time nor UTIME_NOW or UTIME_OMIT.
     Bad,
 }
 
 impl Time {
-    /// struct timespec.
+    /// The words of a `struct timespec`.
     fn words(self) -> [u32; 4] {
         match self {
             Time::Old => [1_000_000_000, 0, 5, 0],
@@ -30,7 +30,7 @@ impl Time {
 }
 
 impl Probe {
-    /// Makes a chmod call of any sort on `file`, and shows it.
+    /// Makes any variant of the chmod call on `file`, and shows the file.
     pub(crate) fn change_mode(&mut self, file: impl Into<Path>, mode: u32) {
         let file = path(file);
         let args = [file.clone(), Arg::Octal(mode)];
@@ -43,8 +43,8 @@ impl Probe {
         self.made(calls::FCHMODAT, &args, fd, file);
     }
 
-    /// Sets the times of `file`, and says whether they are old then; without times, it sets them to
-    /// now.
+    /// Sets the times of `file` (to the current time if `times` is `None`), and prints whether they
+    /// are old afterwards.
     pub(crate) fn times(&mut self, file: impl Into<Path>, times: Option<[Time; 2]>, flags: u32) {
         let file = path(file);
         let buffer = match times {
@@ -85,8 +85,8 @@ impl Probe {
         ));
     }
 
-    /// What access(2), which asks for the real ids, and faccessat2(2) for the effective ones say to
-    /// each of the modes.
+    /// Prints the results of access(2), which uses the real ids, and of faccessat2(2) with the
+    /// effective ones, for each mode.
     pub(crate) fn access(&mut self, file: impl Into<Path>) {
         let file = path(file);
         let name = self.printer.arg(&file);

@@ -1,5 +1,5 @@
-//! The calls that make files. Each line shows what was made, looked up again, and for an opened
-//! file what its descriptor tells.
+//! The calls that create files. Each line shows the new file as a new lookup finds it, and for an
+//! opened file also as its descriptor shows it.
 
 use super::{CWD, Path, Probe, at, fd, path};
 use crate::print::{self, OPEN_FLAGS};
@@ -88,9 +88,8 @@ impl Probe {
     fn opened_as(&mut self, text: &str, syscall: Syscall, args: &[Arg]) {
         let free = self.lowest_free();
         let mut answer = self.quiet(syscall, args);
-        // Somebody's rename or mount, anywhere, may have disturbed a walk that is not to leave its
-        // root; openat2(2) asks to try again then. It is also the answer to RESOLVE_CACHED, and
-        // stays so.
+        // openat2(2), EAGAIN: any rename or mount on the system may disturb a walk that must not
+        // leave its root, so it is repeated. With RESOLVE_CACHED, EAGAIN is the lasting answer.
         for _ in 0..100 {
             if answer.result == Err(libc::EAGAIN) {
                 answer = self.quiet(syscall, args);
@@ -110,12 +109,12 @@ impl Probe {
         self.say(&format!("{text} = {result}"));
     }
 
-    /// Removes a file, or a directory with AT_REMOVEDIR, without a word.
+    /// Removes a file (a directory with AT_REMOVEDIR), and prints nothing.
     pub(crate) fn quietly_remove(&mut self, file: impl Into<Path>, flags: u32) {
         self.quiet(calls::UNLINKAT, &[Arg::Fd(CWD), path(file), at(flags)]);
     }
 
-    /// The number that the next descriptor has to have.
+    /// The number that the next descriptor must get.
     pub(crate) fn lowest_free(&mut self) -> Option<i32> {
         let duplicate = [1, libc::F_DUPFD.into(), 0].map(Arg::Number);
         let free = self.quiet(calls::FCNTL, &duplicate).result.ok().map(fd)?;
@@ -123,7 +122,7 @@ impl Probe {
         Some(free)
     }
 
-    /// What a descriptor tells about itself and its file.
+    /// The state of a descriptor and its file.
     pub(crate) fn about(&mut self, opened: i32) -> String {
         let mut ask = |command: i32| {
             let args = [opened, command].map(|number| Arg::Number(number.into()));
@@ -153,7 +152,7 @@ impl Probe {
         format!("fd [{status}]{cloexec}{offset} {file}")
     }
 
-    /// Makes a call that makes `file`, and shows it.
+    /// Makes a call that creates `file`, and shows the file.
     pub(crate) fn made(&mut self, syscall: Syscall, args: &[Arg], dirfd: i32, file: Arg) {
         let look = [
             Arg::Fd(dirfd),
@@ -205,7 +204,7 @@ impl Probe {
         self.made(calls::SYMLINKAT, &args, fd, file);
     }
 
-    /// Opens a file without a name in `directory`, and gives it the name `file`.
+    /// Opens an unnamed file in `directory`, and links it to the name `file`.
     pub(crate) fn temporary(&mut self, directory: &[u8], flags: i32, mode: u32, file: &[u8]) {
         let args = [
             Arg::Fd(CWD),
@@ -240,7 +239,7 @@ impl Probe {
         self.quiet(calls::CLOSE, &[Arg::Fd(opened)]);
     }
 
-    /// A Unix socket that is kept as `number`.
+    /// Creates a Unix socket with the descriptor `number`.
     pub(crate) fn socket(&mut self, kind: i32, number: i32) {
         let args = [libc::AF_UNIX, kind, 0].map(|word| Arg::Number(word.into()));
         match self.quiet(calls::SOCKET, &args).result.map(fd) {
@@ -279,7 +278,7 @@ impl Probe {
         self.say(&format!("connect({number}, {shown}) = {}", result(&answer)));
     }
 
-    /// Prints the name of a socket, the part of it that the kernel says it has.
+    /// Prints a socket's name, up to the length that the kernel returns.
     pub(crate) fn socket_name(&mut self, number: i32) {
         let room = Arg::Output(128, Place::Heap);
         let length = Arg::Words(vec![128], Place::Heap);

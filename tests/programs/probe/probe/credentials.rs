@@ -1,4 +1,4 @@
-//! Who the caller is: the calls that change it, and the state that they leave.
+//! The caller's credentials: the calls that change them, and the state afterwards.
 
 use super::Probe;
 use crate::print;
@@ -36,12 +36,12 @@ pub(crate) const CAP_KILL: u64 = 1 << 5;
 pub(crate) const CAP_SETGID: u64 = 1 << 6;
 pub(crate) const CAP_SETUID: u64 = 1 << 7;
 pub(crate) const CAP_SETPCAP: u64 = 1 << 8;
-/// None of the container's.
+/// A capability that the container does not have.
 pub(crate) const CAP_SYS_TIME: u64 = 1 << 25;
 
 pub(crate) const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// The sets of capabilities as capset(2) takes them.
+/// The sets of capabilities for capset(2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sets {
     pub(crate) effective: u64,
@@ -81,7 +81,7 @@ impl Probe {
         self.capabilities(0).unwrap_or_default()
     }
 
-    /// Makes a call whose arguments are ids, and prints what the caller is then.
+    /// Makes a call whose arguments are ids, and prints the caller's credentials.
     pub(crate) fn set(&mut self, syscall: Syscall, ids: &[u32]) {
         let args: Vec<Arg> = ids.iter().copied().map(Arg::Id).collect();
         self.call(syscall, &args);
@@ -95,7 +95,7 @@ impl Probe {
         self.state();
     }
 
-    /// Turns into somebody with these groups and ids, without a word. Root may turn into anybody.
+    /// Changes to these groups and ids, and prints nothing. The caller must be root.
     pub(crate) fn somebody(&mut self, groups: &[u32], gids: [u32; 3], uids: [u32; 3]) {
         let length = i64::try_from(groups.len()).expect("a short list");
         let list = Arg::Ids(groups.to_vec(), Place::Heap);
@@ -104,7 +104,7 @@ impl Probe {
         self.quietly_set(calls::SETRESUID, &uids);
     }
 
-    /// Has libc make the call in every thread.
+    /// Lets libc make the call in every thread.
     pub(crate) fn everywhere(&mut self, call: &Everywhere) {
         let result = match sys::everywhere(call) {
             Ok(()) => "0".to_owned(),
@@ -144,7 +144,7 @@ impl Probe {
         answer.result.map(|_| Sets::from_words(&answer.words(1)))
     }
 
-    /// Prints all that the caller is.
+    /// Prints all credentials of the caller.
     pub(crate) fn state(&mut self) {
         let text = self.credentials();
         self.say(&format!("  {text}"));
@@ -194,11 +194,11 @@ impl Probe {
         text
     }
 
-    /// Real, effective, saved and file system id.
+    /// The real, effective, saved and file system id.
     fn four(&mut self, get: Syscall, fs: Syscall) -> String {
         let word = || Arg::Words(vec![0], Place::Heap);
         let answer = self.quiet(get, &[word(), word(), word()]);
-        // setfsuid(2) and setfsgid(2) answer the id that was, and change none to -1.
+        // setfsuid(2) and setfsgid(2) return the previous id, and ignore −1.
         let fs = number(self.quiet(fs, &[Arg::Id(super::KEEP)]).result);
         match answer.result {
             Ok(_) => {

@@ -1,5 +1,5 @@
-//! What a change of owner does beside the change: the ctime, inotify's events, and the whole tree
-//! as it stands after.
+//! Side effects of a change of owner: the ctime, inotify's events, and the state of the whole tree
+//! afterwards.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -10,7 +10,8 @@ use crate::print::{self, INOTIFY_EVENTS};
 use crate::sys::{Arg, Place, calls};
 
 impl Probe {
-    /// Whether `change` moves the ctime of `file`. Sleeps first: the clock of inodes ticks slowly.
+    /// Whether `change` changes the ctime of `file`. Sleeps first, because the clock of inodes is
+    /// coarse.
     pub(crate) fn watch_ctime(&mut self, file: &[u8], change: impl FnOnce(&mut Probe)) {
         let before = self.ctime(file);
         std::thread::sleep(Duration::from_millis(15));
@@ -85,7 +86,7 @@ impl Probe {
     }
 }
 
-/// The masks in the bytes read from an inotify fd, put together.
+/// The union of the masks in the bytes that were read from an inotify fd.
 fn events(mut bytes: &[u8]) -> String {
     let mut all = 0;
     // struct inotify_event: wd, mask, cookie, len, then len bytes of name; see inotify(7).

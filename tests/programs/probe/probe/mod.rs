@@ -1,6 +1,6 @@
-//! The probe's hand: one method per system call, each of which makes the call, prints it as one
-//! line, and says what came of it. After a successful change of owner the line also shows the file,
-//! looked up in the same way.
+//! One method per system call, each of which makes the call, and prints it with its result as one
+//! line. After a successful change of owner, the line also shows the file, looked up in the same
+//! way.
 
 mod attributes;
 mod creation;
@@ -21,10 +21,10 @@ use crate::sys::{self, Answer, Arg, Memory, Place, Syscall, UNTOUCHED, calls};
 pub(crate) const CWD: i32 = libc::AT_FDCWD;
 pub(crate) const NOFOLLOW: u32 = 0x100;
 pub(crate) const EMPTY: u32 = 0x1000;
-/// The id that chown(2) takes for "leave it as it is".
+/// The id that means "unchanged" in chown(2).
 pub(crate) const KEEP: u32 = u32::MAX;
 
-/// A path argument: bytes, and where in memory they lie.
+/// A path argument: its bytes, and their place in memory.
 #[derive(Clone)]
 pub(crate) struct Path(pub(crate) Vec<u8>, pub(crate) Place);
 
@@ -44,7 +44,7 @@ impl From<Place> for Path {
 pub(crate) struct Probe {
     memory: Memory,
     printer: Printer,
-    /// The numbers of the lines that led to the child we are in, such as `12.`.
+    /// The numbers of the lines that started this child and its ancestors, such as `12.`.
     lineage: String,
     line: u64,
     skip: Vec<String>,
@@ -118,12 +118,12 @@ impl Probe {
         sys::write_line(format!("{}{} {text}\n", self.lineage, self.line).as_bytes());
     }
 
-    /// Makes a call that is no part of the comparison.
+    /// Makes a call that is not part of the comparison.
     pub(crate) fn quiet(&mut self, syscall: Syscall, args: &[Arg]) -> Answer {
         sys::invoke(self.memory, syscall, args)
     }
 
-    /// Makes a call and prints it. Says whether it succeeded.
+    /// Makes a call and prints it. Returns whether it succeeded.
     pub(crate) fn call(&mut self, syscall: Syscall, args: &[Arg]) -> bool {
         self.call_and(syscall, args, |_| String::new())
     }
@@ -150,13 +150,13 @@ impl Probe {
         answer.result.is_ok()
     }
 
-    /// Makes a call that is no part of the comparison, with ids for arguments.
+    /// Makes a call that is not part of the comparison, with ids as arguments.
     pub(crate) fn quietly_set(&mut self, syscall: Syscall, ids: &[u32]) {
         let args: Vec<Arg> = ids.iter().copied().map(Arg::Id).collect();
         self.quiet(syscall, &args);
     }
 
-    /// Makes a call and prints it with the words that it wrote, be it in vain or not.
+    /// Makes a call, and prints it with the words that it wrote, whether or not it succeeded.
     pub(crate) fn peek(&mut self, syscall: Syscall, args: &[Arg]) {
         let answer = self.quiet(syscall, args);
         let untouched = u32::from_ne_bytes([UNTOUCHED; 4]);
@@ -269,7 +269,8 @@ impl Probe {
         );
     }
 
-    /// The three calls of stat(2) that end in a buffer, with the buffer at a place of its own.
+    /// Makes the three calls of stat(2) whose last argument is a buffer, with the buffer at
+    /// `place`.
     pub(crate) fn stat_into(&mut self, fd: i32, file: impl Into<Path>, place: Place) {
         let file = path(file);
         let mask = Arg::Mask(libc::STATX_BASIC_STATS);
@@ -286,7 +287,7 @@ impl Probe {
         );
     }
 
-    // Everything else that makes, moves or changes files
+    // Other calls that create, move or change files
 
     pub(crate) fn chmod(&mut self, file: impl Into<Path>, mode: u32) {
         self.call(
@@ -311,7 +312,7 @@ impl Probe {
         );
     }
 
-    /// Makes a fifo, socket or regular file, by `mode`.
+    /// Creates a fifo, a socket or a regular file, depending on `mode`.
     pub(crate) fn mknod(&mut self, file: impl Into<Path>, mode: u32) {
         self.call(
             calls::MKNODAT,
@@ -349,12 +350,12 @@ impl Probe {
         self.call(calls::UNLINKAT, &[Arg::Fd(CWD), path(file), at(0x200)]);
     }
 
-    /// Says whether it went there.
+    /// Returns whether it succeeded.
     pub(crate) fn chdir(&mut self, file: impl Into<Path>) -> bool {
         self.call(calls::CHDIR, &[path(file)])
     }
 
-    /// Opens a file; with `keep_as`, under that number, otherwise only to close it again.
+    /// Opens a file. With `keep_as`, its descriptor gets that number; otherwise it is closed again.
     pub(crate) fn open(
         &mut self,
         file: impl Into<Path>,
@@ -383,7 +384,7 @@ impl Probe {
         self.say(&format!("open({file}, {bits}, {mode:#o}) = {result}"));
     }
 
-    /// Makes `fd` known under `number`, the same in every run.
+    /// Moves `fd` to `number`, which is the same in every run.
     pub(crate) fn keep(&mut self, fd: i32, number: i32) {
         self.quiet(
             calls::DUP3,
@@ -407,7 +408,7 @@ impl Probe {
         self.chmod(file, mode);
     }
 
-    /// Binds a Unix socket to a path, as long as an address may be.
+    /// Binds a Unix socket to a path, which may be as long as an address can be.
     pub(crate) fn bind(&mut self, file: &[u8]) {
         let address = unix_address(&file[..file.len().min(107)]);
         let length = i64::try_from(address.len()).expect("a short address");
@@ -427,7 +428,7 @@ impl Probe {
     }
 }
 
-/// A number that a call returned, as the fd that it is.
+/// The file descriptor that a call returned.
 pub(crate) fn fd(value: i64) -> i32 {
     i32::try_from(value).expect("a file descriptor")
 }

@@ -1,4 +1,4 @@
-//! Who makes the calls: another process or another thread.
+//! Calls by another process or another thread.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +29,8 @@ impl Probe {
         self.say(what);
         let through = &AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // Once the spawning thread is through with it: a fork in between would copy locks that
-            // it holds.
+            // Waits until the spawning thread has started it completely: a fork before that would
+            // copy locks that this thread holds.
             scope.spawn(move || {
                 while !through.load(Ordering::Acquire) {
                     std::thread::yield_now();
@@ -41,8 +41,8 @@ impl Probe {
         });
     }
 
-    /// Lets a child process make the calls of `there`, and while it stands still afterwards, makes
-    /// those of `here`, which learn its process id.
+    /// Lets a child process make the calls of `there`. While the child waits, makes the calls of
+    /// `here`, which get its process id.
     pub(crate) fn beside(
         &mut self,
         what: &str,
@@ -77,7 +77,7 @@ impl Probe {
     }
 }
 
-/// A thread of this process that makes calls when it is told to, one at a time with all others.
+/// A thread of this process that makes calls on request; only one thread makes calls at a time.
 pub(crate) struct Worker {
     tell: Sender<Job>,
     thread: JoinHandle<()>,
@@ -86,7 +86,7 @@ pub(crate) struct Worker {
 type Job = Box<dyn FnOnce() + Send>;
 
 impl Worker {
-    /// Starts one; it comes into the world as who starts it is.
+    /// Starts a thread, which inherits the credentials of the calling one.
     pub(crate) fn start() -> Worker {
         let (tell, told) = channel::<Job>();
         let thread = std::thread::spawn(move || {
@@ -97,7 +97,7 @@ impl Worker {
         Worker { tell, thread }
     }
 
-    /// Has it make the calls of `work`, and waits.
+    /// Lets the thread make the calls of `work`, and waits for it.
     pub(crate) fn does<T: Send + 'static>(
         &self,
         p: &mut Probe,

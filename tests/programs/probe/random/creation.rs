@@ -1,13 +1,13 @@
-//! New files at random: everybody makes files of every sort in directories whose owners and modes
-//! change, and tries to change what others have made. All directories may be searched by everybody,
-//! and nothing is done with what only a walk along a path, an open without O_CREAT or a removal
-//! would have to be allowed for; only root removes.
+//! New files at random: users with different ids create files of every type in directories whose
+//! owners and modes change, and try to change each other's files. Every user may search all
+//! directories. No case depends on the permission for a path walk, an open without O_CREAT, or a
+//! removal, which are not emulated; only root removes files.
 
 use super::draw::Dice;
 use crate::probe::*;
 use crate::sys::{Birth, calls};
 
-/// How many steps one person makes; `--ops` counts steps.
+/// The number of steps of one user; `--ops` counts steps.
 const STEPS: u64 = 15;
 
 const HOMES: [&str; 5] = ["h0", "h1", "h2", "h3", "h4"];
@@ -31,7 +31,8 @@ pub(super) fn run(p: &mut Probe, seed: u64, operations: u64) {
         let births = [Birth::Fork, Birth::Vfork, Birth::Clone3];
         for (_, birth) in (0..operations / STEPS).zip(births.into_iter().cycle()) {
             rearrange(p, &mut dice);
-            // The child's dice are its own, so that its end is not the parent's business.
+            // The child has its own random numbers, so those of the parent do not depend on how
+            // many it uses.
             let own = Dice(dice.next());
             p.child("somebody", birth, |p| Somebody(p, own.clone()).go());
         }
@@ -39,7 +40,7 @@ pub(super) fn run(p: &mut Probe, seed: u64, operations: u64) {
     });
 }
 
-/// What root does between two visitors.
+/// Root's changes between two users.
 fn rearrange(p: &mut Probe, dice: &mut Dice) {
     let home = dice.pick(&HOMES);
     p.chown(home, dice.pick(&UIDS), dice.pick(&GIDS));
@@ -74,7 +75,7 @@ impl Somebody<'_> {
 
     fn go(&mut self) {
         self.become_one();
-        // Shared memory is no shared umask: the child of a vfork has its own.
+        // The child of a vfork shares memory, but has a umask of its own.
         self.0.umask(self.1.pick(&UMASKS));
         for _ in 0..STEPS {
             match self.1.below(100) {
@@ -159,7 +160,7 @@ impl Somebody<'_> {
     fn bind(&mut self) {
         let file = self.file();
         self.0.socket(libc::SOCK_STREAM, 201);
-        // No worker can bind to what a target's own link in procfs leads to.
+        // A worker cannot bind to a path through a target's own link in procfs.
         let file = file.trim_start_matches("/proc/self/cwd/").to_owned();
         self.0.bind_to(201, file.as_bytes());
     }

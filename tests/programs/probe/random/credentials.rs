@@ -1,14 +1,14 @@
-//! Random walks through the ids. Each starts as root, and what becomes of it depends on what was
-//! allowed before.
+//! Random changes of ids. Each series starts as root; what is allowed next depends on the calls
+//! before.
 
 use super::draw::Dice;
 use crate::probe::*;
 use crate::sys::{Birth, Syscall, calls};
 
-/// How many steps a walk has; `--ops` counts steps.
+/// The number of steps of one series; `--ops` counts steps.
 const STEPS: u64 = 30;
 
-/// Mostly ids that leave root a way back.
+/// Mostly ids with which the caller can become root again.
 const POOL: [u32; 18] = [
     0, 0, 0, 0, 0, KEEP, KEEP, KEEP, KEEP, KEEP, 1, 33, 999, 1000, 1000, 1000, 65534, 70000,
 ];
@@ -37,7 +37,7 @@ pub(super) fn run(p: &mut Probe, seed: u64, operations: u64) {
 struct Walk<'a>(&'a mut Probe, Dice);
 
 impl Walk<'_> {
-    /// Goes `steps` steps; `depth` says how many generations of children there may be.
+    /// Makes `steps` steps; `depth` limits the generations of children.
     fn go(&mut self, steps: u64, depth: u32) {
         for _ in 0..steps {
             let ids = [0, 1, 2].map(|_| self.1.pick(&POOL));
@@ -87,8 +87,8 @@ impl Walk<'_> {
             4 | 5 => self.0.prctl(PR_CAP_AMBIENT, &[AMBIENT_RAISE, capability]),
             6 => self.0.prctl(PR_CAP_AMBIENT, &[AMBIENT_LOWER, capability]),
             _ => {
-                // NO_SETUID_FIXUP, KEEP_CAPS and none; the bits that change exec belong to another
-                // group.
+                // NO_SETUID_FIXUP, KEEP_CAPS, both, or none. Another group tests the bits that
+                // affect execve(2).
                 let bits = self.1.pick(&[0, 4, 16, 20]);
                 self.0.prctl(PR_SET_SECUREBITS, &[bits]);
             }
@@ -113,7 +113,7 @@ impl Walk<'_> {
         self.0.state();
     }
 
-    /// A thread that goes its own way to its end.
+    /// A thread that makes steps of its own until it ends.
     fn thread(&mut self, steps: u64, depth: u32) {
         let dice = Dice(self.1.next());
         self.0

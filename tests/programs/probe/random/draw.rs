@@ -1,5 +1,5 @@
-//! What the series draws: numbers, ids, descriptors, and above all paths, each spelled in one of
-//! many ways.
+//! The random arguments of the series: numbers, ids, descriptors, and above all paths, each written
+//! in one of many ways.
 
 use super::Series;
 use crate::directed::{IDS, padded};
@@ -31,12 +31,14 @@ impl Dice {
     }
 }
 
-/// The top of the tree. A path may climb above it by three steps (a descriptor of the directory
-/// above it and a path that is meant for `d0/sub/`), and must not leave the group's directory then.
+/// The top of the tree. A path may lead up to three levels above it (a descriptor of the directory
+/// above it, and a path that is meant for `d0/sub/`), and must not leave the group's directory even
+/// then.
 pub(super) const TOP: &str = "random/1/2/3/";
-/// The directories in which files come and go. They stay, but for an exchange of `d0` and `d1`.
+/// The directories in which files are created and removed. They are never removed; only `d0` and
+/// `d1` may be exchanged.
 pub(super) const HOMES: [&str; 4] = ["", "d0/", "d1/", "d0/sub/"];
-/// From each home to the top; the last is for a working directory that was deleted.
+/// The path from each home to the top; the last one is for a deleted working directory.
 pub(super) const UP: [&str; 5] = ["", "../", "../", "../../", "../"];
 pub(super) const GONE: usize = 4;
 
@@ -53,7 +55,7 @@ pub(super) const NAMES: [&[u8]; 10] = [
     &[b'L'; 255],
 ];
 
-/// The descriptors that the series keeps, and some that are never open.
+/// The descriptors that the series keeps open, and some that are never open.
 pub(super) const DESCRIPTORS: [i32; 6] = [200, 201, 202, 203, 204, 205];
 pub(super) const BAD_DESCRIPTORS: [i32; 4] = [-1, 9999, CWD, 219];
 
@@ -84,7 +86,7 @@ impl Series<'_> {
         [home.as_bytes(), self.dice.pick(&NAMES)].concat()
     }
 
-    /// A file's place, as a path from the working directory or from the root, and nothing fancy.
+    /// A file's place as a plain path, relative or absolute.
     pub(super) fn plain(&mut self) -> Vec<u8> {
         let place = self.place();
         if self.dice.percent(50) {
@@ -93,7 +95,7 @@ impl Series<'_> {
         [UP[self.cwd].as_bytes(), &place].concat()
     }
 
-    /// A path to a file, a home or nothing, spelled in one of many ways.
+    /// A path to a file, to a home, or to nothing, written in one of many ways.
     pub(super) fn path(&mut self) -> Path {
         let place = match self.dice.below(20) {
             0 => b"d0".to_vec(),
@@ -137,8 +139,8 @@ impl Series<'_> {
         Path(bytes, Place::Heap)
     }
 
-    /// A magic link itself is nobody's file: what its owner does is told by the group
-    /// `magic-itself` alone.
+    /// A path that is not a magic link, for calls that do not follow links: only the group
+    /// `magic-itself` tests the owners of magic links.
     pub(super) fn path_not_followed(&mut self) -> Path {
         loop {
             let path = self.path();
@@ -155,7 +157,8 @@ impl Series<'_> {
         }
     }
 
-    /// A fancy path to the very place of a file, not to one in a directory that came to be there.
+    /// An unusual path to the place of a file itself, never to a file in a directory that exists at
+    /// that place.
     pub(super) fn path_of_file(&mut self) -> Path {
         let (up, place) = (UP[self.cwd].as_bytes(), self.place());
         let name = [up, &place].concat();

@@ -1,5 +1,5 @@
-//! The long seeded series. It keeps no model of the files: whatever the calls made of the tree, the
-//! next call meets it, and the errors are as much of the comparison as the successes.
+//! The long seeded series of calls. It has no model of the files: each call meets the tree as the
+//! calls before have left it, and errors are compared like successes.
 
 mod creation;
 mod credentials;
@@ -11,7 +11,7 @@ use crate::print::RENAME_FLAGS;
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Path, Probe};
 use crate::sys::{Arg, Birth, Place, calls};
 
-/// What symlinks lead to. Nothing here leads out of the working directory.
+/// The targets of symlinks, all of them inside of the working directory.
 const TARGETS: [&[u8]; 14] = [
     b"a",
     b"b",
@@ -191,7 +191,7 @@ impl Series<'_> {
         }
     }
 
-    /// Makes a file in one of the homes, nowhere else: so with `--skip setgid-create` nothing
+    /// Creates a file in one of the homes only, so that with `--skip setgid-create` no file
     /// inherits a group.
     fn make(&mut self) {
         let (file, fancy) = (self.plain(), self.path_of_file());
@@ -275,7 +275,7 @@ impl Series<'_> {
                 );
                 self.p.call(calls::FCHMOD, &[Arg::Fd(fd), Arg::Octal(mode)]);
             }
-            // Without following, for a link may lead to a home, and those have modes of their own.
+            // Without following links: a link may lead to a home, whose mode must not change here.
             _ => self.p.chmod_file(&file, self.dice.pick(&FILE_MODES)),
         }
     }
@@ -349,7 +349,7 @@ impl Series<'_> {
         });
     }
 
-    /// Some calls by another thread or process.
+    /// Makes some calls in another thread or process.
     fn elsewhere(&mut self) {
         let (first, second, fd) = (self.path(), self.path_not_followed(), self.descriptor());
         let (uid, gid) = (self.id(), self.id());

@@ -1,5 +1,5 @@
-//! The calls of the probe. An architecture without one of them answers ENOSYS, in the oracle as
-//! well.
+//! The calls of the probe. On an architecture that lacks one of them, it fails with ENOSYS, for the
+//! oracle, too.
 
 use super::Syscall;
 

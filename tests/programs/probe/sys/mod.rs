@@ -1,6 +1,6 @@
-//! The probe's only unsafe room: a system call with typed arguments, made raw, so that no libc
-//! wrapper checks, follows or rewrites anything on the way. Good and bad memory is laid out here
-//! (see [`Place`]); what a call means, and how it is printed, is the business of the other rooms.
+//! The probe's only unsafe code: raw system calls with typed arguments, so that no wrapper of libc
+//! checks or changes anything. It also lays out good and bad memory (see [`Place`]). The meaning of
+//! a call, and how it is printed, are in the other modules.
 
 pub(crate) mod calls;
 mod memory;
@@ -14,21 +14,21 @@ pub(crate) use tasks::{
     thread_id, wait,
 };
 
-/// A system call that [`invoke`] may make. Only this room can make one up: `invoke` is sound for
-/// the calls listed in [`calls`], which touch no memory but what their arguments name.
+/// A system call that [`invoke`] may make. Only this module can construct one: `invoke` is sound
+/// for the calls listed in [`calls`], which access only the memory that their arguments name.
 #[derive(Clone, Copy)]
 pub(crate) struct Syscall {
     pub(crate) name: &'static str,
     number: c_long,
 }
 
-/// Where the memory of an argument lies.
+/// The place of an argument in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Heap,
     /// Ends with the last byte of a mapped page; the next page is PROT_NONE.
     PageEnd,
-    /// As `PageEnd`, but a string has no NUL and a buffer is cut off in its middle.
+    /// As `PageEnd`, but a string has no NUL, and a buffer crosses the end of the page.
     Cut,
     ReadOnly,
     Unmapped,
@@ -44,14 +44,14 @@ pub(crate) enum Place {
 #[derive(Clone)]
 pub(crate) enum Arg {
     Fd(i32),
-    /// A file descriptor whose number is left out of the output.
+    /// A file descriptor whose number is not printed.
     HiddenFd(i32),
     Id(u32),
     Octal(u32),
     Number(i64),
-    /// A number that has a name.
+    /// A number with a name, which is printed.
     Named(i64, &'static str),
-    /// A register as it is, the upper half included.
+    /// A whole register, including its upper half.
     Word(u64),
     Bits(u32, &'static [(u32, &'static str)]),
     /// The mask of statx(2); it says which of the fields are printed.
@@ -96,7 +96,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The buffer of the argument `index`, as long as the call returned.
+    /// The buffer of the argument `index`, with the length that the call returned.
     pub(crate) fn output(&self, index: usize) -> &[u8] {
         let length = self
             .result
@@ -107,7 +107,7 @@ impl Answer {
         &bytes[..length.min(bytes.len())]
     }
 
-    /// The buffer of the argument `index`, as words; none if it lay in memory that is not there.
+    /// The buffer of the argument `index` as words; empty if its memory does not exist.
     pub(crate) fn words(&self, index: usize) -> Vec<u32> {
         let (words, _) = self.written[index].as_chunks::<4>();
         words.iter().map(|word| u32::from_ne_bytes(*word)).collect()
@@ -152,7 +152,7 @@ pub(crate) fn invoke(memory: Memory, syscall: Syscall, args: &[Arg]) -> Answer {
             }
             Arg::Number(number) | Arg::Named(number, _) => *number,
             Arg::Word(word) => i64::from_ne_bytes(word.to_ne_bytes()),
-            // A string that is cut has its bytes up to the very end of the page.
+            // The bytes of a string without NUL end with the page.
             Arg::Path(path, Place::Cut) => put(path, Place::PageEnd),
             Arg::Path(path, place) => put(&terminated(path), *place),
             Arg::Text(text) => put(&terminated(text), Place::Heap),
@@ -214,7 +214,7 @@ pub(crate) fn write_line(line: &[u8]) {
         let written = unsafe { libc::write(1, rest.as_ptr().cast(), rest.len()) };
         match usize::try_from(written) {
             Ok(written) => rest = &rest[written..],
-            // Nobody reads any more: there is no one to tell.
+            // The reader has ended.
             Err(_) => exit(141),
         }
     }

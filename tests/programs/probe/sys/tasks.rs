@@ -1,4 +1,4 @@
-//! Tasks: children of every birth, libc's calls that reach every thread, and the ways to end.
+//! Tasks: all ways to create a child, libc's calls that affect every thread, and all ways to end.
 
 use std::io::{PipeReader, Read, Write};
 
@@ -6,18 +6,17 @@ use libc::{c_int, c_long};
 
 use super::errno;
 
-/// How a child comes into the world.
+/// How a child is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Birth {
     Fork,
-    /// `clone(CLONE_VM | CLONE_VFORK)`: the parent stands still until the child has ended, and
-    /// shares its memory.
+    /// `clone(CLONE_VM | CLONE_VFORK)`: the child shares the parent's memory, and the parent waits
+    /// until the child has ended.
     Vfork,
-    /// clone(2) made raw, as a program without a libc makes it.
+    /// A raw clone(2), as in a program without libc.
     Clone,
     Clone3,
-    /// fork(2) twice, as a daemon starts: the child's parent has ended before the child does
-    /// anything.
+    /// fork(2) twice, as a daemon does: the child's parent has ended before the child makes a call.
     Orphan,
 }
 
@@ -61,7 +60,7 @@ fn until_end(mut reader: PipeReader) -> Vec<u8> {
     bytes
 }
 
-/// Runs `work` in a child process, which is alive when this returns; its process id.
+/// Runs `work` in a child process, and returns its process id at once.
 pub(crate) fn spawn(birth: Birth, mut work: impl FnMut()) -> c_int {
     let mut work: &mut dyn FnMut() = &mut work;
     let pid = match birth {
@@ -90,7 +89,7 @@ pub(crate) fn spawn(birth: Birth, mut work: impl FnMut()) -> c_int {
     pid
 }
 
-/// Waits for a child; its raw wait status.
+/// Waits for a child, and returns its raw wait status.
 pub(crate) fn wait(pid: c_int) -> c_int {
     let mut status = 0;
     // SAFETY: `status` is ours for the time of the call.
@@ -114,7 +113,7 @@ pub(crate) fn exit(status: c_int) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Ends the calling thread alone, as `pthread_exit` of a process's first thread does.
+/// Ends only the calling thread, as `pthread_exit` in the first thread of a process does.
 pub(crate) fn exit_thread() -> ! {
     loop {
         // SAFETY: the thread never comes back, so nothing sees its stack half done; other threads
@@ -123,7 +122,7 @@ pub(crate) fn exit_thread() -> ! {
     }
 }
 
-/// A call of libc that has every thread of the process make the system call; see nptl(7).
+/// A function of libc that makes the system call in every thread of the process; see nptl(7).
 #[derive(Clone, Debug)]
 pub(crate) enum Everywhere {
     Setuid(u32),
