@@ -75,6 +75,7 @@ impl NewFile {
         let location = directory_of(dirfd, &prefix);
         let who = call.who_among_files()?;
         let as_kernel = call.container.identities.creates_as_kernel(who);
+        // The cheap checks first: in most containers this is the only work for a new file.
         if (as_kernel && !may_inherit(call, &location, path, follows)) || is_out_of_reach(call)? {
             return Ok(None);
         }
@@ -227,7 +228,8 @@ impl NewFile {
         let mask = libc::STATX_TYPE | libc::STATX_BTIME;
         let found = sys::statx(file.as_fd(), c"", libc::AT_EMPTY_PATH, mask)?;
         let birth = nanoseconds(found.stx_btime.tv_sec, found.stx_btime.tv_nsec.into());
-        // Not every file system stores the time of birth.
+        // Device, directory, name and type agree; the time tells the file from an older one. Not
+        // every file system stores it.
         let is_new = found.stx_mask & libc::STATX_BTIME == 0 || birth >= noted.since;
         Ok((is_new && file_type(found.stx_mode.into()) == kind).then_some(file))
     }

@@ -253,6 +253,8 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
             return reply;
         }
     }
+    // The attribute found by name only decides who answers: at the next lookup, the name may be
+    // another file's.
     match call.read_owner(&reached, location.follow) {
         Ok(Some(_)) => answer_resolved(call, location, form),
         Ok(None) if may_be_in_side_store(call, name, location.follow) => {

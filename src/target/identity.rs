@@ -52,6 +52,7 @@ impl Call<'_> {
         let identities = &self.container.identities;
         match identities.find(lock, self.pid())? {
             Lookup::Record(index) => Ok(index),
+            // The program cannot be inspected yet: until then, its set-ID bits do not count.
             Lookup::Unchecked(index) if !self.container.is_joined() => Ok(index),
             Lookup::Unchecked(index) => {
                 // The worker has joined, so /proc/PID/exe can be inspected, and execve(2) has
@@ -235,6 +236,7 @@ impl Call<'_> {
         };
         let stat = fstatat(PROCFS, reached.as_c_str(), flags).ok()?;
         let carries = carries_xattrs(file_type(stat.st_mode));
+        // A cached owner of this very version saves a getxattr(2).
         let owner = match self.thread.owners.get(Version::of(&stat)) {
             _ if !carries => None,
             Some(owner) => Some(owner),

@@ -46,6 +46,7 @@ impl Call<'_> {
             true => sys::capabilities(self.pid())?.effective,
             false => 0,
         };
+        // After the reads by pid, so that they are known to have been the target's.
         self.ensure_waiting()?;
         let own = sys::capabilities(0)?;
         sys::set_capabilities(effective & own.permitted, own.permitted)?;
@@ -101,6 +102,7 @@ impl Call<'_> {
             }
         };
         let effective = sys::capabilities(self.pid())?.effective;
+        // After all reads by pid, so that they are known to have been the target's.
         self.ensure_waiting()?;
         work(&sys::Child {
             file,

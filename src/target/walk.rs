@@ -66,6 +66,7 @@ impl Call<'_> {
         let mut walk = Walk::new(path, follow);
         let mut here = Here::new(base.map_or_else(root, Ok)?)?;
         while let Some(component) = walk.pending.pop() {
+            // At this thread's root `..` stays there: it is the target's root, too.
             let open_component = || {
                 openat(
                     &here.file,
@@ -89,6 +90,7 @@ impl Call<'_> {
                 here = Here::new(elsewhere)?;
             }
         }
+        // path_resolution(7): a slash at the end requires a directory.
         if walk.must_be_directory && file_type(fstat(&here.file)?.st_mode) != SFlag::S_IFDIR {
             return Err(Errno::ENOTDIR);
         }
@@ -195,6 +197,7 @@ impl Call<'_> {
             self.is_own_process(&open_unmounted(procfs_root, &name)?)
         };
         let numbers = Status::of(self.pid())?.tgids();
+        // The target's own namespace first: mostly, this is the one that the procfs shows.
         let found = numbers.into_iter().rev().find(|it| is_own(it) == Ok(true));
         // This procfs does not show the target.
         found.ok_or(Errno::ENOENT)
@@ -204,6 +207,8 @@ impl Call<'_> {
     /// same process id in the same innermost pid namespace. Files that are mounted over those of
     /// procfs do not count.
     fn is_own_process(&self, process: &OwnedFd) -> Result<bool, Errno> {
+        // The id in the innermost namespace alone is not enough: other namespaces have the same
+        // ids.
         let namespaces = open_unmounted(process, c"ns")?;
         let link = open_unmounted(&namespaces, c"pid")?;
         let status = Status::of_file(open_unmounted(process, c"status")?.as_fd())?;

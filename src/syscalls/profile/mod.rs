@@ -33,7 +33,7 @@ pub(crate) enum Format {
 /// The runtime that loads the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Runtime {
-    /// Takes flags such as SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+    /// Accepts flags such as SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
     Crun,
     /// Refuses flags
     Runc,
@@ -177,10 +177,12 @@ pub(crate) fn weave(
         woven.extend(unnamed.flat_map(|row| notifications(row, &Map::new())));
     }
     woven.push(json!({"names": IO_URING, "action": ERRNO, "errnoRet": libc::ENOSYS}));
+    // Behind the notifications, because the first rule that matches wins.
     woven.extend(kept);
 
     let mut profile = base.clone();
     if request.format == Format::Oci {
+        // Members of podman's format only; "archMap" stands for "architectures".
         profile.remove("archMap");
         profile.remove("defaultErrno");
         if !profile.contains_key("architectures") {

@@ -136,6 +136,7 @@ fn keep(
         // CONTINUE: EPERM, since the file belongs to another host user.
         return Ok(Reply::Continue);
     }
+    // XATTR_CREATE and XATTR_REPLACE depend on the present state: no other worker may change it.
     let _lock = call.container.locks.lock_file(&stat)?;
     let emulated = call.container.owners.emulated(file.as_fd(), stat.st_mode);
     // A worker that was killed passed the checks below, and may have made the change. To repeat

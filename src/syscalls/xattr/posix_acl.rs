@@ -69,6 +69,7 @@ pub(super) fn change(
     };
     let is_known = |id| call.container.is_mapped(id);
     let known = call.container.mapped_uids.first().unwrap_or(0);
+    // The kernel's part of the list, if the list has unmapped ids.
     let foreign = Acl::decode(&given).and_then(|list| list.for_kernel(is_known, known));
     let stat = fstat(&file)?;
     // The kernel's list and the stored one must be those of one change.
