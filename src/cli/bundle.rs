@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     super::warn_plainly();
-    if !bundle::install(&arguments.directory, arguments.weaving.wish())? {
+    if !bundle::install(&arguments.directory, arguments.weaving.options())? {
         warn!(
             "the profile allows calls by default and compares arguments, so calls without a name \
              in libseccomp, such as setxattrat, bypass subuidless: use a default of \

@@ -1,7 +1,7 @@
 //! The processes that this program starts itself, which are no commands for users (see
 //! `crate::wire::mode`).
 
-use crate::daemon::{self, guard};
+use crate::daemon::guard;
 use crate::error::Error;
 use crate::host::check::steps;
 use crate::wire::mode::{self, Mode};
@@ -20,7 +20,7 @@ pub(super) fn run(mode: Mode) -> Result<(), Error> {
             guard::run(&setup)
         }
         Mode::Daemon(daemon) => listen(daemon),
-        Mode::Supervise(wish) => run::supervise(wish, super::report),
+        Mode::Supervise(setup) => run::be_supervisor(setup, super::report),
         Mode::NetworkKeeper { program, creator } => run::keep_network(&program, creator),
         Mode::NetworkHook { socket } => run::network_hook(&socket),
         Mode::ReadStore {
@@ -35,17 +35,17 @@ pub(super) fn run(mode: Mode) -> Result<(), Error> {
 }
 
 /// A daemon in the background. It works in /, so as not to keep any file system busy.
-fn listen(wish: mode::Daemon) -> Result<(), Error> {
-    wish.log.start();
+fn listen(daemon: mode::Daemon) -> Result<(), Error> {
+    daemon.log.start();
     let _ = nix::unistd::chdir("/");
-    daemon::run(daemon::Options {
-        socket: Some(wish.socket),
-        store: wish.store,
-        log: wish.log,
-        idle: wish.idle.map(std::time::Duration::from_secs),
-        for_one: wish.for_one,
+    crate::daemon::run(crate::daemon::Options {
+        socket: Some(daemon.socket),
+        store: daemon.store,
+        log: daemon.log,
+        idle: daemon.idle.map(std::time::Duration::from_secs),
+        for_one: daemon.for_one,
         says_ready: true,
-        until: None,
+        ..crate::daemon::Options::default()
     })
     .inspect_err(|error| mode::say_not_ready(&error.to_string()))
 }

@@ -249,8 +249,8 @@ struct Weaving {
 }
 
 impl Weaving {
-    fn wish(&self) -> crate::front::bundle::Wish<'_> {
-        crate::front::bundle::Wish {
+    fn options(&self) -> crate::front::bundle::ProfileOptions<'_> {
+        crate::front::bundle::ProfileOptions {
             base: self.base,
             runtime: self.runtime,
             listener_path: self.listener_path.as_deref(),

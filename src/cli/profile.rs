@@ -18,7 +18,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
-    let profile = bundle::standalone(arguments.weaving.wish(), arguments.format)?;
+    let profile = bundle::standalone(arguments.weaving.options(), arguments.format)?;
     let text = serde_json::to_string_pretty(&profile).unwrap_or_default() + "\n";
     print(text.as_bytes())
 }

@@ -57,9 +57,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
         store: arguments.store,
         log: arguments.log,
         idle: arguments.idle.map(Duration::from_secs),
-        for_one: false,
-        says_ready: false,
-        until: None,
+        ..daemon::Options::default()
     })
 }
 

@@ -40,9 +40,9 @@ struct Waiting {
 
 /// An announcement that a connection may be about. While it is held, the announcement is kept.
 #[derive(Debug)]
-pub(super) struct Claim(Rc<Waiting>);
+pub(super) struct ClaimedAnnouncement(Rc<Waiting>);
 
-impl Claim {
+impl ClaimedAnnouncement {
     /// Whether the connection may wait without a time limit until its container is started. Only
     /// a few may per announcement: a runtime opens one.
     pub(super) fn may_wait(&self) -> bool {
@@ -84,7 +84,7 @@ impl Announcements {
     /// when its message arrives, its ancestors may have exited. The connection may be another one,
     /// for instance of a runtime's hook: only the one that brings the container
     /// [takes](Self::take) the announcement.
-    pub(super) fn claim(&self, pid: Option<u32>) -> Option<Claim> {
+    pub(super) fn claim(&self, pid: Option<u32>) -> Option<ClaimedAnnouncement> {
         let waiting = self.waiting.borrow();
         if waiting.is_empty() {
             return None;
@@ -95,7 +95,7 @@ impl Announcements {
                 Some(waiting.pid) == pid && !sys::has_ended(waiting.process.as_fd())
             });
             if let Some(known) = known {
-                return Some(Claim(Rc::clone(known)));
+                return Some(ClaimedAnnouncement(Rc::clone(known)));
             }
             pid = pid.and_then(parent);
         }
@@ -104,11 +104,15 @@ impl Announcements {
 
     /// Removes and returns the announcement of the container `id`: the claimed one if it is about
     /// this container, otherwise the oldest one that is.
-    pub(super) fn take(&self, claim: Option<Claim>, id: &str) -> Option<Announcement> {
+    pub(super) fn take(
+        &self,
+        claim: Option<ClaimedAnnouncement>,
+        id: &str,
+    ) -> Option<Announcement> {
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(may_come);
         let is_meant = |waiting: &Rc<Waiting>| waiting.announcement.id == id;
-        let claimed = claim.and_then(|Claim(claimed)| {
+        let claimed = claim.and_then(|ClaimedAnnouncement(claimed)| {
             let is_claimed = |other: &Rc<Waiting>| Rc::ptr_eq(other, &claimed);
             waiting
                 .iter()
@@ -121,7 +125,7 @@ impl Announcements {
 }
 
 /// Whether the listener may still arrive. A container that was created may be started days later,
-/// on a connection that is open since then and holds a [`Claim`].
+/// on a connection that is open since then and holds a [`ClaimedAnnouncement`].
 fn may_come(waiting: &Rc<Waiting>) -> bool {
     waiting.heard.elapsed() < PATIENCE
         || Rc::strong_count(waiting) > 1

@@ -11,10 +11,10 @@ mod groups;
 pub(crate) mod guard;
 #[cfg(test)]
 mod hostile;
+mod keeper;
 mod receive;
 mod router;
 mod socket;
-pub(crate) mod store;
 mod supervised;
 mod tracers;
 mod workers;
@@ -41,20 +41,19 @@ use crate::linux::limits::{self, Loss};
 use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
 use crate::log;
+use crate::store::Places;
 use crate::wire::handover::HEARD;
 use crate::wire::mode::{self, Setup};
 use crate::wire::oci::ContainerProcessState;
-use announcements::{Announcements, Claim, Refusal};
-use receive::{Audience, ReceiveError, Received};
+use announcements::{Announcements, ClaimedAnnouncement, Refusal};
+use keeper::Keeper;
+use receive::{Audience, MessageError, Received};
 use socket::ControlSocket;
 pub(crate) use socket::{abstract_name, is_neighbour};
-use store::Keeper;
-
-use crate::store::Places;
 use workers::Workers;
 
 /// The options of `subuidless serve`, and those of a supervisor.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Options {
     /// The path to listen on; by default `$XDG_RUNTIME_DIR/subuidless.sock`, or the socket that
     /// systemd passes.
@@ -94,10 +93,14 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
     block_on(serve(options))
 }
 
-/// Serves the one listener that is sent on standard input, until its last target has exited. With
-/// `keep_id`, only targets in user namespaces below this one are emulated.
-pub(crate) fn supervise(options: Options, keep_id: bool) -> Result<(), Error> {
-    block_on(serve_one(options, keep_id))
+/// Serves the one listener that standard input brings, until its last target has ended.
+pub(crate) fn serve_command(options: Options) -> Result<(), Error> {
+    block_on(serve_one(options, false))
+}
+
+/// The same, but only in the user namespaces that the targets create (`--keep-id`).
+pub(crate) fn serve_namespaces(options: Options) -> Result<(), Error> {
+    block_on(serve_one(options, true))
 }
 
 /// The age of a command at which its guard is started: starting one takes as long as a short
@@ -243,7 +246,7 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
                 tokio::time::sleep(UNGUARDED).await;
                 guarded.keep_guard().await;
             });
-            workers.supervise(state, listener, None).await;
+            workers.serve(state, listener, None).await;
         }
         true => route(&workers, &state.id, listener).await?,
     }
@@ -300,7 +303,7 @@ async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, Listener
     let connection = UnixStream::from_std(connection).doing(WHAT)?;
     match receive::receive(&connection, false).await {
         Ok(Received::Container(state, listener)) => Ok(Some((state, listener))),
-        Err(ReceiveError::Nothing) => Ok(None),
+        Err(MessageError::Nothing) => Ok(None),
         Ok(Received::Orphan(_) | Received::Announcement(_) | Received::Ask(_)) => {
             Err(Error::doing(WHAT, std::io::ErrorKind::InvalidData))
         }
@@ -328,7 +331,7 @@ async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<
                 let id = format!("{id}.{}", served.len());
                 let workers = Rc::clone(workers);
                 served.spawn_local(async move {
-                    workers.supervise_fed(id, fd, newcomer.feed).await;
+                    workers.serve_namespace(id, fd, newcomer.feed).await;
                 });
             }
         }
@@ -446,13 +449,13 @@ impl Daemon {
         let claim = self.announcements.claim(pid);
         let is_runtime = claim.is_some();
         debug!(pid, claimed = is_runtime, "connection");
-        let may_wait = claim.as_ref().is_some_and(Claim::may_wait);
+        let may_wait = claim.as_ref().is_some_and(ClaimedAnnouncement::may_wait);
         match self.audience.hear(&connection, may_wait).await {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
                 self.has_served.set(true);
                 let said = self.announcements.take(claim, &state.id);
-                self.workers.supervise(state, listener, said).await;
+                self.workers.serve(state, listener, said).await;
             }
             Ok(Received::Orphan(orphan)) => {
                 self.has_served.set(true);

@@ -39,7 +39,7 @@ const BLANK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The reason why a connection brought no usable message.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReceiveError {
+pub(super) enum MessageError {
     #[error(
         "the peer did not finish its message within {} seconds; {bytes} bytes came",
         PATIENCE.as_secs()
@@ -103,7 +103,7 @@ pub(super) struct Orphan {
 pub(super) async fn receive(
     connection: &UnixStream,
     announced: bool,
-) -> Result<Received, ReceiveError> {
+) -> Result<Received, MessageError> {
     if announced {
         wait_for_bytes(connection).await?;
     }
@@ -112,10 +112,10 @@ pub(super) async fn receive(
     make_room().await?;
     let said = tokio::time::timeout(PATIENCE, read_message(connection, &mut message))
         .await
-        .map_err(|_| ReceiveError::TimedOut {
+        .map_err(|_| MessageError::TimedOut {
             bytes: message.payload.len(),
         })??;
-    let listener = |fd| ListenerFd::new(fd).map_err(ReceiveError::NoListener);
+    let listener = |fd| ListenerFd::new(fd).map_err(MessageError::NoListener);
     let handover = match said {
         FirstMessage::Container(state) => {
             let fd = message.fds.swap_remove(state.listener);
@@ -127,14 +127,14 @@ pub(super) async fn receive(
         }
         FirstMessage::Ours(Ours::Ask(ask)) => return Ok(Received::Ask(ask)),
         // For workers only.
-        FirstMessage::Ours(Ours::Trace(_)) => return Err(ReceiveError::OtherVersion),
+        FirstMessage::Ours(Ours::Trace(_)) => return Err(MessageError::OtherVersion),
     };
-    let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| ReceiveError::NoFd)?;
+    let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| MessageError::NoFd)?;
     let [fd, board, shared] = fds;
     Ok(Received::Orphan(Orphan {
         handover,
         listener: listener(fd)?,
-        board: Board::open(board).map_err(ReceiveError::NoBoard)?,
+        board: Board::open(board).map_err(MessageError::NoBoard)?,
         shared,
     }))
 }
@@ -177,7 +177,7 @@ struct Message {
 async fn read_message(
     connection: &UnixStream,
     message: &mut Message,
-) -> Result<FirstMessage, ReceiveError> {
+) -> Result<FirstMessage, MessageError> {
     loop {
         let open = if message.is_blank() {
             // Either the whole message of crun before 0.19, or white space before JSON.
@@ -200,20 +200,20 @@ impl Message {
         !self.fds.is_empty() && is_space(byte)
     }
 
-    fn said(&self) -> Result<FirstMessage, ReceiveError> {
+    fn said(&self) -> Result<FirstMessage, MessageError> {
         let Self { payload, fds, .. } = self;
         if payload.is_empty() && fds.is_empty() {
-            return Err(ReceiveError::Nothing);
+            return Err(MessageError::Nothing);
         }
         match Ours::parse(payload) {
             // A question comes without file descriptors.
             Ok(Ours::Ask(_)) if !fds.is_empty() || payload.len() > MAX_ASK => {}
             Ok(message) => return Ok(FirstMessage::Ours(message)),
-            Err(NotUnderstood::OtherVersion) => return Err(ReceiveError::OtherVersion),
+            Err(NotUnderstood::OtherVersion) => return Err(MessageError::OtherVersion),
             Err(NotUnderstood::Foreign) => {}
         }
         match oci::parse(payload, fds.len()) {
-            Err(_) if fds.is_empty() => Err(ReceiveError::NoFd),
+            Err(_) if fds.is_empty() => Err(MessageError::NoFd),
             result => Ok(FirstMessage::Container(result?)),
         }
     }
@@ -275,7 +275,7 @@ async fn make_room() -> io::Result<()> {
 }
 
 /// Reads once. Returns `false` if the peer has closed.
-async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<bool, ReceiveError> {
+async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<bool, MessageError> {
     let mut chunk = [0; 8 * 1024];
     loop {
         connection.readable().await?;
@@ -289,10 +289,10 @@ async fn read_some(connection: &UnixStream, message: &mut Message) -> Result<boo
         message.scan.feed(&chunk[..length]);
         message.payload.extend_from_slice(&chunk[..length]);
         if message.fds.len() > MAX_FDS {
-            return Err(ReceiveError::TooManyFds);
+            return Err(MessageError::TooManyFds);
         }
         if message.payload.len() > MAX_PAYLOAD {
-            return Err(ReceiveError::TooLong);
+            return Err(MessageError::TooLong);
         }
         return Ok(length > 0);
     }
@@ -311,7 +311,7 @@ impl Audience {
         &self,
         connection: &UnixStream,
         announced: bool,
-    ) -> Result<Received, ReceiveError> {
+    ) -> Result<Received, MessageError> {
         if announced {
             return receive(connection, true).await;
         }
@@ -322,7 +322,7 @@ impl Audience {
         self.0.borrow_mut().push_back(Rc::clone(&leave));
         let heard = tokio::select! {
             received = receive(connection, false) => received,
-            () = leave.notified() => Err(ReceiveError::Crowded),
+            () = leave.notified() => Err(MessageError::Crowded),
         };
         self.0
             .borrow_mut()

@@ -15,10 +15,10 @@ use tokio::process::Command;
 use tracing::{debug, error, info, warn};
 
 use super::groups;
-use super::guard::link::Guard;
+use super::guard::link::GuardLink;
+use super::keeper::Keeper;
 use super::patiently;
 use super::receive::Orphan;
-use super::store::Keeper;
 use super::supervised::{EXEC, Supervised};
 use super::tracers::Tracers;
 use crate::credentials::EmulatedGid;
@@ -46,7 +46,7 @@ pub(super) struct Workers {
     keeper: Rc<Keeper>,
     containers: RefCell<Vec<Rc<Supervised>>>,
     pub(super) tracers: Tracers,
-    pub(super) guard: Guard,
+    pub(super) guard: GuardLink,
     shared: RefCell<Vec<Shared>>,
 }
 
@@ -66,7 +66,7 @@ impl Workers {
             keeper,
             containers: RefCell::default(),
             tracers: Tracers::default(),
-            guard: Guard::default(),
+            guard: GuardLink::default(),
             shared: RefCell::default(),
         }
     }
@@ -167,7 +167,7 @@ impl Workers {
     }
 
     /// Runs a worker for `listener` until its last target has exited.
-    pub(super) async fn supervise(
+    pub(super) async fn serve(
         &self,
         state: ContainerProcessState,
         listener: ListenerFd,
@@ -205,8 +205,8 @@ impl Workers {
         self.start(handover, listener, groups, None).await;
     }
 
-    /// As [`Workers::supervise`], for a worker whose notifications come from `feed`.
-    pub(super) async fn supervise_fed(&self, id: String, listener: ListenerFd, feed: OwnedFd) {
+    /// As [`Workers::serve`], for a worker whose notifications come from `feed`.
+    pub(super) async fn serve_namespace(&self, id: String, listener: ListenerFd, feed: OwnedFd) {
         info!(container = %id, "user namespace");
         let handover = Handover {
             id,

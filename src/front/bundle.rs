@@ -59,7 +59,7 @@ impl Base {
 
 /// The options for a profile.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wish<'a> {
+pub(crate) struct ProfileOptions<'a> {
     pub(crate) base: Option<Base>,
     pub(crate) runtime: Runtime,
     pub(crate) listener_path: Option<&'a str>,
@@ -67,7 +67,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) is_denied: bool,
 }
 
-impl<'a> Wish<'a> {
+impl<'a> ProfileOptions<'a> {
     fn request(self, format: Format, capabilities: &'a [&'a str]) -> Request<'a> {
         Request {
             format,
@@ -81,9 +81,12 @@ impl<'a> Wish<'a> {
 }
 
 /// The profile as a file of its own.
-pub(crate) fn standalone(wish: Wish, format: Format) -> Result<Map<String, Value>, Error> {
-    let base = wish.base.unwrap_or(Base::Allow);
-    profile::weave(&base.load()?, &wish.request(format, &USUAL_CAPABILITIES)).map_err(|reason| {
+pub(crate) fn standalone(
+    options: ProfileOptions,
+    format: Format,
+) -> Result<Map<String, Value>, Error> {
+    let base = options.base.unwrap_or(Base::Allow);
+    profile::weave(&base.load()?, &options.request(format, &USUAL_CAPABILITIES)).map_err(|reason| {
         Error::Json {
             path: base.path(),
             reason,
@@ -94,12 +97,12 @@ pub(crate) fn standalone(wish: Wish, format: Format) -> Result<Map<String, Value
 /// Adds the rules to `bundle`/config.json. Unless a base is given, the profile in it is extended.
 /// Returns `false` if the profile allows calls that cannot be handled because libseccomp does not
 /// know their names.
-pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<bool, Error> {
+pub(crate) fn install(bundle: &Path, options: ProfileOptions) -> Result<bool, Error> {
     // If it is a symbolic link, the link stays and its target is replaced.
     let path = bundle.join("config.json");
     let path = fs::canonicalize(&path).map_err(|source| Error::at(path, source))?;
     let mut config = read_object(&path)?;
-    weave_into(&mut config, &path, wish)?;
+    weave_into(&mut config, &path, options)?;
     replace(&path, &config)?;
     let profile = config
         .get("linux")
@@ -112,7 +115,7 @@ pub(crate) fn install(bundle: &Path, wish: Wish) -> Result<bool, Error> {
 pub(crate) fn weave_into(
     config: &mut Map<String, Value>,
     path: &Path,
-    wish: Wish,
+    options: ProfileOptions,
 ) -> Result<(), Error> {
     let wrong = |reason: String| Error::Json {
         path: path.to_owned(),
@@ -125,13 +128,14 @@ pub(crate) fn weave_into(
         .or_insert_with(|| Value::Object(Map::new()))
         .as_object_mut()
         .ok_or_else(|| wrong("its \"linux\" is not an object".to_owned()))?;
-    let base = match (wish.base, linux.get("seccomp")) {
+    let base = match (options.base, linux.get("seccomp")) {
         (None, Some(Value::Object(present))) => present.clone(),
         (None, Some(Value::Null) | None) => Base::Allow.load()?,
         (None, Some(_)) => return Err(wrong("its \"linux.seccomp\" is not an object".to_owned())),
         (Some(base), _) => base.load()?,
     };
-    let woven = profile::weave(&base, &wish.request(Format::Oci, &capabilities)).map_err(wrong)?;
+    let woven =
+        profile::weave(&base, &options.request(Format::Oci, &capabilities)).map_err(wrong)?;
     linux.insert("seccomp".into(), Value::Object(woven));
     Ok(())
 }

@@ -10,9 +10,9 @@
 mod arguments;
 pub(crate) mod bundle;
 mod complaint;
+mod daemon;
 mod find;
 mod outer;
-mod receiver;
 mod state;
 mod user;
 
@@ -143,14 +143,14 @@ fn create(
     if let Some(process) = process {
         user::add_home(process, &rootfs, &next, kind);
     }
-    let socket = receiver::announce(socket, &announcement(id, next))?;
-    let wish = bundle::Wish {
+    let socket = daemon::announce(socket, &announcement(id, next))?;
+    let options = bundle::ProfileOptions {
         base: None,
         runtime: kind,
         listener_path: Some(utf8(&socket)?),
         is_denied: deny_unnamed(),
     };
-    bundle::weave_into(&mut config, &path, wish)?;
+    bundle::weave_into(&mut config, &path, options)?;
     hand_over(line, kind, path, &config)
 }
 
@@ -251,7 +251,7 @@ fn exec_file(
         line.set("process", &passed_on(&process)?);
     }
     let (socket, announcement) = announcement_to(state, id, next);
-    receiver::announce(Some(socket), &announcement)?;
+    daemon::announce(Some(socket), &announcement)?;
     Ok(line.words().to_vec())
 }
 
@@ -279,7 +279,7 @@ fn exec_words(
     };
     let is_as_is = next == NextUser::AsIs;
     let (socket, announcement) = announcement_to(state, id, next);
-    receiver::announce(Some(socket), &announcement)?;
+    daemon::announce(Some(socket), &announcement)?;
     Ok(match is_as_is {
         true => line.words().to_vec(),
         false => line.into_words("additional-gids", &[]),

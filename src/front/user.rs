@@ -54,11 +54,11 @@ pub(super) fn maps_of_config(config: &Map<String, Value>) -> IdMaps {
     }
 }
 
-/// The uid and gid to give to the runtime in place of `wish`. Returns `None` if `wish` itself is
+/// The uid and gid to give to the runtime in place of `requested`. Returns `None` if `requested` itself is
 /// mapped and has no supplementary groups.
-fn stand_in(mapped: &IdMaps, wish: &ProcessUser) -> Option<(u32, u32)> {
-    let is_mapped = mapped.uids.contains(wish.uid) && mapped.gids.contains(wish.gid);
-    if is_mapped && wish.additional_gids.is_empty() {
+fn stand_in(mapped: &IdMaps, requested: &ProcessUser) -> Option<(u32, u32)> {
+    let is_mapped = mapped.uids.contains(requested.uid) && mapped.gids.contains(requested.gid);
+    if is_mapped && requested.additional_gids.is_empty() {
         return None;
     }
     let root_or_first = |map: &IdMap| match map.contains(0) {
@@ -78,9 +78,9 @@ pub(super) fn user_namespace(config: &Map<String, Value>) -> Option<&Value> {
 /// Replaces the user in a `process` object by a stand-in if necessary. Returns the user to
 /// announce.
 pub(super) fn take(process: &mut Map<String, Value>, mapped: &IdMaps) -> NextUser {
-    let wish = config::user(process);
-    let Some((uid, gid)) = stand_in(mapped, &wish) else {
-        return as_mapped(wish);
+    let requested = config::user(process);
+    let Some((uid, gid)) = stand_in(mapped, &requested) else {
+        return as_mapped(requested);
     };
     let user = process.entry("user").or_insert_with(|| json!({}));
     if let Value::Object(user) = user {
@@ -89,10 +89,10 @@ pub(super) fn take(process: &mut Map<String, Value>, mapped: &IdMaps) -> NextUse
         user.insert("gid".into(), gid.into());
         user.remove("additionalGids");
     }
-    if wish.uid != 0 {
+    if requested.uid != 0 {
         keep_dumpable(process);
     }
-    NextUser::User(wish)
+    NextUser::User(requested)
 }
 
 /// Keeps the process dumpable over execve(2). One that gains capabilities is no longer dumpable
@@ -114,9 +114,9 @@ fn keep_dumpable(process: &mut Map<String, Value>) {
 
 /// The announcement of a user that is mapped. Root is announced, too: the terminal may have had
 /// another owner before.
-fn as_mapped(wish: ProcessUser) -> NextUser {
-    match (wish.uid, wish.gid) {
-        (0, 0) => NextUser::User(wish),
+fn as_mapped(requested: ProcessUser) -> NextUser {
+    match (requested.uid, requested.gid) {
+        (0, 0) => NextUser::User(requested),
         _ => NextUser::AsIs,
     }
 }
@@ -163,14 +163,14 @@ pub(super) fn of_option(
         Some((uid, gid)) => (uid.parse().ok()?, gid.parse().ok()?),
         None => (text.parse().ok()?, 0),
     };
-    let wish = ProcessUser {
+    let requested = ProcessUser {
         uid,
         gid,
         additional_gids,
     };
-    Some(match stand_in(mapped, &wish) {
-        None => (as_mapped(wish), text.to_owned()),
-        Some((uid, gid)) => (NextUser::User(wish), format!("{uid}:{gid}")),
+    Some(match stand_in(mapped, &requested) {
+        None => (as_mapped(requested), text.to_owned()),
+        Some((uid, gid)) => (NextUser::User(requested), format!("{uid}:{gid}")),
     })
 }
 

@@ -1,7 +1,6 @@
 //! Extended attributes of any size, and lists of their names.
 
 use std::ffi::CStr;
-
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::acl::DEFAULT;
 use super::attribute::{NamedValue, original};
 use super::record::{Record, StoredAttribute};
-use super::{Owners, carries_xattrs, file_type};
+use super::{FileOwners, carries_xattrs, file_type};
 use crate::linux::attribute;
 use crate::linux::name::Name;
 use crate::linux::procfs;
@@ -18,13 +18,13 @@ use crate::store::{Key, store_failed};
 /// The emulated attributes of an open file. The names are those in [`super::Attribute::Emulated`].
 #[derive(Debug)]
 pub(crate) struct Emulated<'a> {
-    owners: &'a Owners,
+    owners: &'a FileOwners,
     file: BorrowedFd<'a>,
     /// The inode cannot carry `user.*` attributes.
     in_side_store: bool,
 }
 
-impl Owners {
+impl FileOwners {
     /// The emulated attributes of `file`, whose st_mode is `mode`.
     pub(crate) fn emulated<'a>(&'a self, file: BorrowedFd<'a>, mode: u32) -> Emulated<'a> {
         Emulated {

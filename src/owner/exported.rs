@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use super::Owners;
+use super::FileOwners;
 use super::acl::{ACCESS, Acl};
 use super::attribute::{Attribute, NamedValue, PREFIX};
 use crate::linux;
@@ -18,7 +18,7 @@ const CAPABILITY: &[u8] = b"security.capability";
 
 /// Returns all of these attributes, sorted by name. `mode` is the file's.
 pub(crate) fn attributes(
-    owners: &Owners,
+    owners: &FileOwners,
     fd: BorrowedFd,
     mode: u32,
 ) -> Result<Vec<NamedValue>, Errno> {
@@ -82,7 +82,7 @@ fn by_now(name: &[u8], value: Vec<u8>, mode: u32) -> Vec<u8> {
 /// Sets one of these attributes. EINVAL for other names, and for a value that is not a list.
 /// `is_mapped`: whether an id is mapped.
 pub(crate) fn set_attribute(
-    owners: &Owners,
+    owners: &FileOwners,
     (fd, mode): (BorrowedFd, u32),
     (name, value): (&[u8], &[u8]),
     is_mapped: impl Fn(u32) -> bool,

@@ -53,14 +53,14 @@ enum Carried {
 
 /// Access to the owners of files.
 #[derive(Debug)]
-pub(crate) struct Owners {
+pub(crate) struct FileOwners {
     /// Without a side store, this is the errno of calls that need it. The log has the reason.
     side: Result<SideStore, Errno>,
     pub(crate) layers: Layers,
     unreadable_reported: AtomicBool,
 }
 
-impl Owners {
+impl FileOwners {
     pub(crate) fn new(side: Result<SideStore, Errno>) -> Self {
         Self {
             side,
@@ -90,7 +90,7 @@ impl Owners {
         self.decode(length.map(|length| &value[..length]))
     }
 
-    /// As [`Owners::read_attribute`], for a path relative to `directory`.
+    /// As [`FileOwners::read_attribute`], for a path relative to `directory`.
     pub(crate) fn read_attribute_at(
         &self,
         directory: BorrowedFd,
@@ -133,7 +133,7 @@ impl Owners {
     }
 
     /// Sets the owner of the open file `fd`, or removes it if `owner` is unset, with all other
-    /// effects of chown(2). `known` is the result of [`Owners::load`]; `seen_by`: see
+    /// effects of chown(2). `known` is the result of [`FileOwners::load`]; `seen_by`: see
     /// [`Layers::key_behind`].
     pub(crate) fn store(
         &self,

@@ -32,7 +32,7 @@ const LOCAL: [FsType; 3] = [
 
 /// The options of `owners gc`.
 #[derive(Debug)]
-pub(crate) struct Wish {
+pub(crate) struct GcOptions {
     pub(crate) store: Option<PathBuf>,
     pub(crate) directories: Vec<PathBuf>,
     /// Also remove entries of inodes that are in none of the directories: the user says that they
@@ -73,20 +73,20 @@ impl Swept {
 /// Removes the entries of deleted inodes.
 ///
 /// Lists the entries first: those of files created meanwhile are not among them.
-pub(crate) fn sweep(wish: &Wish) -> Result<Swept, Error> {
-    let places = Places::prepare(wish.store.clone());
+pub(crate) fn sweep(options: &GcOptions) -> Result<Swept, Error> {
+    let places = Places::prepare(options.store.clone());
     let store = places.open()?;
     let database =
         |error: heed::Error| Error::doing("sweeping the side store", io::Error::other(error));
     // Recent entries first: one that is moved to disk later would reappear.
     while store.settle().map_err(database)? > 0 {}
     let entries = store.lasting_entries().map_err(database)?;
-    let is_exact = wish.missing && !wish.dry_run;
+    let is_exact = options.missing && !options.dry_run;
     let mut seen = Seen {
         is_exact,
         ..Seen::default()
     };
-    for directory in &wish.directories {
+    for directory in &options.directories {
         seen.walk(directory)?;
     }
     if is_exact {
@@ -102,7 +102,7 @@ pub(crate) fn sweep(wish: &Wish) -> Result<Swept, Error> {
     let mut gone = HashMap::new();
     for entry in entries {
         let fate = seen.fate(&known, &entry);
-        if fate == Fate::Replaced || (wish.missing && fate == Fate::Missing) {
+        if fate == Fate::Replaced || (options.missing && fate == Fate::Missing) {
             gone.extend(entry.of_same_inode().into_iter().map(|same| (same, fate)));
         }
         judged.push((entry, fate));
@@ -112,7 +112,7 @@ pub(crate) fn sweep(wish: &Wish) -> Result<Swept, Error> {
     for (entry, fate) in &mut judged {
         *fate = gone.get(entry).copied().unwrap_or(*fate);
     }
-    let removed = match wish.dry_run {
+    let removed = match options.dry_run {
         true => 0,
         false => store
             .remove_lasting(&gone.keys().collect::<Vec<_>>())

@@ -33,7 +33,7 @@ use crate::error::{Context, Error};
 use crate::linux::lock::Locks;
 use crate::linux::memfd;
 use crate::linux::userns;
-use crate::owner::{Device, Owners, attributes, file_type};
+use crate::owner::{Device, FileOwners, attributes, file_type};
 use crate::store::Places;
 pub(crate) use apply::OwnerChange;
 pub(crate) use entry::{Entry, Kind, device_number, major_minor, parse_id};
@@ -53,7 +53,7 @@ pub(crate) trait Progress {
 /// A view of trees as containers see them.
 #[derive(Debug)]
 pub(crate) struct Outside {
-    owners: Owners,
+    owners: FileOwners,
     locks: Locks,
     /// The caller's working directory, for relative paths: the current one is procfs.
     start: OwnedFd,
@@ -82,7 +82,7 @@ impl Outside {
             userns::enter()?;
         }
         Ok(Self {
-            owners: Owners::new(Ok(side)),
+            owners: FileOwners::new(Ok(side)),
             locks,
             start,
             is_alone,

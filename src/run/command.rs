@@ -36,7 +36,7 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
         // seccomp(2): without CAP_SYS_ADMIN, a filter requires no_new_privs.
         true => nix::sys::prctl::set_no_new_privs().doing("prctl(PR_SET_NO_NEW_PRIVS)")?,
     }
-    supervisor.supervise(load(&filter)?)?;
+    supervisor.send_listener(load(&filter)?)?;
     if let Some(login) = login {
         login.become_it()?;
     }

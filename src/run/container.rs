@@ -20,7 +20,7 @@ use super::network::{self, Network};
 use super::options::{Container, Options, Root, is_interactive};
 use super::place::{self, About, Place, free_name};
 use super::program;
-use super::spec::{self, Bind, Wishes};
+use super::spec::{self, Bind, Changes};
 use super::supervisor;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
@@ -32,11 +32,9 @@ use crate::wire::config;
 
 /// Becomes the runtime. Returns only on failure.
 pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
-    let Options {
-        container: wish, ..
-    } = options;
-    let (path, kind) = front::find_runtime(wish.runtime.as_deref())?;
-    let place = Place::of(&wish.name.clone().unwrap_or_else(free_name))?;
+    let container = &options.container;
+    let (path, kind) = front::find_runtime(container.runtime.as_deref())?;
+    let place = Place::of(&container.name.clone().unwrap_or_else(free_name))?;
     let mut config = match root {
         Root::Rootfs(rootfs) => spec::of_rootfs(&directory(rootfs)?)?,
         Root::Bundle(bundle) => {
@@ -49,8 +47,8 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     place::tidy_up();
     let claimed = place.claim()?;
     let prepared = prepare(options, root, &place, &rootfs, &mut config)
-        .and_then(|()| find_program(wish, &rootfs, &config))
-        .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, wish.detach)))
+        .and_then(|()| find_program(container, &rootfs, &config))
+        .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, container.detach)))
         .and_then(|()| start_supervisor(options, &place));
     if let Err(error) = prepared {
         place.remove_all(claimed);
@@ -62,12 +60,12 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     if kind == Runtime::Crun {
         namespace::unify_cgroups()?;
     }
-    for directory in &wish.copy_up {
+    for directory in &container.copy_up {
         copy_up(&place, &rootfs, directory)?;
     }
     let mut arguments = runtime_arguments(&place, kind);
     arguments.push("run".into());
-    if wish.detach {
+    if container.detach {
         arguments.push("--detach".into());
     }
     arguments.extend(["--bundle".into(), place.directory.clone().into()]);
@@ -80,14 +78,18 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     }))
 }
 
-fn find_program(wish: &Container, rootfs: &Path, config: &Map<String, Value>) -> Result<(), Error> {
+fn find_program(
+    container: &Container,
+    rootfs: &Path,
+    config: &Map<String, Value>,
+) -> Result<(), Error> {
     let mounts = config.get("mounts").and_then(Value::as_array);
     let destinations = mounts
         .into_iter()
         .flatten()
         .filter_map(|mount| mount.get("destination")?.as_str())
         // Directories that are copied up exist in the root file system.
-        .filter(|destination| !wish.copy_up.iter().any(|copied| copied == destination));
+        .filter(|destination| !container.copy_up.iter().any(|copied| copied == destination));
     let root = program::Root {
         directory: rootfs.to_owned(),
         mounts: destinations.map(PathBuf::from).collect(),
@@ -130,16 +132,16 @@ fn prepare(
     rootfs: &Path,
     config: &mut Map<String, Value>,
 ) -> Result<(), Error> {
-    let wish = &options.container;
+    let container = &options.container;
     let is_new = matches!(root, Root::Rootfs(_));
-    let network = wish.net.or(is_new.then_some(Network::Host));
-    let mut binds = wish.bind.clone();
+    let network = container.net.or(is_new.then_some(Network::Host));
+    let mut binds = container.bind.clone();
     if let Some(network) = network
         && let Some(source) = network.resolver(&place.directory)?
     {
-        binds.extend(resolver(rootfs, source, wish.read_only));
+        binds.extend(resolver(rootfs, source, container.read_only));
     }
-    for directory in &wish.copy_up {
+    for directory in &container.copy_up {
         binds.push(Bind {
             source: copied(place, directory),
             destination: directory.clone(),
@@ -148,7 +150,7 @@ fn prepare(
     }
     let find = |user: &String| Login::find(user, &Names::Rootfs(rootfs));
     let user = options.user.as_ref().map(find).transpose()?;
-    let wishes = Wishes {
+    let changes = Changes {
         command: config::words(&options.command)?,
         user: user.map(|login| login.to_process_user()),
         environment: options.env.clone(),
@@ -156,17 +158,17 @@ fn prepare(
             .cwd
             .as_ref()
             .map(|path| path.to_string_lossy().into_owned()),
-        terminal: is_interactive() && !wish.detach,
+        terminal: is_interactive() && !container.detach,
         binds,
-        read_only: wish.read_only,
-        hostname: wish
+        read_only: container.read_only,
+        hostname: container
             .hostname
             .clone()
             .or_else(|| is_new.then(|| place.name.clone())),
         network,
-        capabilities: wish.cap_add.clone(),
+        capabilities: container.cap_add.clone(),
     };
-    wishes.apply(config, &place.directory)?;
+    changes.apply(config, &place.directory)?;
     write(&place.directory.join("config.json"), config)?;
     write(
         &place.directory.join("process.json"),

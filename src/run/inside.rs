@@ -10,7 +10,7 @@ use super::namespace;
 use super::options::{ExecOptions, is_interactive};
 use super::place::{self, About, Place};
 use super::program;
-use super::spec::Wishes;
+use super::spec::Changes;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
 use crate::front::bundle;
@@ -34,15 +34,15 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
                 .is_some_and(|text| text.starts_with("HOME="))
         });
     }
-    let wishes = Wishes {
+    let changes = Changes {
         command: config::words(&options.command)?,
         user: user.map(|login| login.to_process_user()),
         environment: options.env.clone(),
         directory: options.cwd.clone(),
         terminal: is_interactive(),
-        ..Wishes::default()
+        ..Changes::default()
     };
-    wishes.apply_to_process(&mut process)?;
+    changes.apply_to_process(&mut process)?;
     namespace::join(&init)?;
     let root = program::Root {
         directory: format!("/proc/{}/root", init.pid).into(),

@@ -20,7 +20,7 @@ use std::io;
 pub(crate) use inside::{Row, exec, list, signal};
 pub(crate) use network::{hook as network_hook, keep as keep_network};
 pub(crate) use options::{ExecOptions, Options, absolute};
-pub(crate) use supervisor::supervise;
+pub(crate) use supervisor::be_supervisor;
 
 use crate::error::Error;
 

@@ -35,7 +35,7 @@ const CAPABILITIES: [&str; 14] = [
 
 /// Changes to a config.json that options of `run` ask for.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct Changes {
     pub(super) command: Vec<String>,
     pub(super) user: Option<ProcessUser>,
     /// `NAME=VALUE`, or `NAME` for its value in this process.
@@ -190,7 +190,7 @@ pub(super) fn moved_from(
     Ok(config)
 }
 
-impl Wishes {
+impl Changes {
     /// Applies the changes to `config`, which will be written to the directory `bundle`.
     pub(super) fn apply(self, config: &mut Map<String, Value>, bundle: &Path) -> Result<(), Error> {
         self.apply_to_process(object(config, "process"))?;

@@ -21,7 +21,7 @@ use crate::daemon;
 use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::log::{Format, Settings};
-use crate::wire::mode::{self, Mode, Supervise, Supervised, wait_until_ready};
+use crate::wire::mode::{self, Mode, SupervisorOf, SupervisorSetup, wait_until_ready};
 
 const STARTING: &str = "starting a supervisor";
 
@@ -34,16 +34,16 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Starts a supervisor. It exits if the connection is closed before a listener comes.
     pub(super) fn start(store: Option<&Path>, keep_id: bool, log: &Log) -> Result<Self, Error> {
-        let whom = match keep_id {
-            true => Supervised::Namespaces,
-            false => Supervised::Command,
+        let of = match keep_id {
+            true => SupervisorOf::Namespaces,
+            false => SupervisorOf::Command,
         };
-        let connection = start(store, log, whom)?;
+        let connection = start(store, log, of)?;
         Ok(Self { connection })
     }
 
     /// Sends it the listener of this process, with the message that a runtime would send.
-    pub(super) fn supervise(self, listener: OwnedFd) -> Result<(), Error> {
+    pub(super) fn send_listener(self, listener: OwnedFd) -> Result<(), Error> {
         let id = format!("run-{}", std::process::id());
         let message = json!({
             "fds": ["seccompFd"],
@@ -58,25 +58,25 @@ impl Supervisor {
 
 /// Starts the supervisor of a container that this process creates, and waits until it listens.
 pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Result<(), Error> {
-    let whom = Supervised::Container {
+    let of = SupervisorOf::Container {
         directory: place.directory.clone(),
         creator: std::process::id(),
     };
-    wait_until_ready(&mut start(store, log, whom)?).doing(STARTING)
+    wait_until_ready(&mut start(store, log, of)?).doing(STARTING)
 }
 
 /// Starts a supervisor and returns the other end of its standard input.
-fn start(store: Option<&Path>, log: &Log, whom: Supervised) -> Result<UnixStream, Error> {
+fn start(store: Option<&Path>, log: &Log, of: SupervisorOf) -> Result<UnixStream, Error> {
     let store = store.map(absolute_store).transpose()?;
     let settings = Settings {
         level: log.level,
         format: Format::Text,
     };
-    let mode = Mode::Supervise(Supervise {
+    let mode = Mode::Supervise(SupervisorSetup {
         log: settings,
         store,
         stderr_of: log.borrows().then(std::process::id),
-        whom,
+        of,
     });
     mode.start_orphan("subuidless", open_log(log)?, &[])
         .doing(STARTING)
@@ -103,10 +103,10 @@ fn absolute_store(store: &Path) -> Result<PathBuf, Error> {
 
 /// The supervisor: serves until the command or the container has ended. `tell` reports an error on
 /// standard error.
-pub(crate) fn supervise(wish: Supervise, tell: impl Fn(&Error)) -> Result<(), Error> {
-    let lent = wish.stderr_of.and_then(stderr::lend);
-    wish.log.start();
-    let result = serve(wish);
+pub(crate) fn be_supervisor(setup: SupervisorSetup, tell: impl Fn(&Error)) -> Result<(), Error> {
+    let lent = setup.stderr_of.and_then(stderr::lend);
+    setup.log.start();
+    let result = serve(setup);
     if let Some(lent) = lent {
         if let Err(error) = &result {
             tell(error);
@@ -116,20 +116,16 @@ pub(crate) fn supervise(wish: Supervise, tell: impl Fn(&Error)) -> Result<(), Er
     result
 }
 
-fn serve(wish: Supervise) -> Result<(), Error> {
+fn serve(setup: SupervisorSetup) -> Result<(), Error> {
     let options = daemon::Options {
-        socket: None,
-        store: wish.store,
-        log: wish.log,
-        idle: None,
-        for_one: false,
-        says_ready: false,
-        until: None,
+        store: setup.store,
+        log: setup.log,
+        ..daemon::Options::default()
     };
-    match wish.whom {
-        Supervised::Command => daemon::supervise(options, false),
-        Supervised::Namespaces => daemon::supervise(options, true),
-        Supervised::Container { directory, creator } => Holder::new(creator, &directory)
+    match setup.of {
+        SupervisorOf::Command => daemon::serve_command(options),
+        SupervisorOf::Namespaces => daemon::serve_namespaces(options),
+        SupervisorOf::Container { directory, creator } => Holder::new(creator, &directory)
             .and_then(|holder| serve_container(options, Rc::new(holder)))
             .inspect_err(|error| mode::say_not_ready(&error.to_string())),
     }

@@ -20,10 +20,10 @@ pub(super) struct Login {
 
 impl Login {
     /// Looks up `UID[:GID]`, where each may be a name. If a group is given, it is the only one.
-    pub(super) fn find(wish: &str, names: &Names) -> Result<Self, Error> {
-        let (user, group) = match wish.split_once(':') {
+    pub(super) fn find(requested: &str, names: &Names) -> Result<Self, Error> {
+        let (user, group) = match requested.split_once(':') {
             Some((user, group)) => (user, Some(group)),
-            None => (wish, None),
+            None => (requested, None),
         };
         let (uid, account) = match number(user) {
             Some(uid) => (uid, names.by_uid(uid)?),
@@ -176,8 +176,8 @@ fn of_host(user: User) -> Account {
 mod tests {
     use super::*;
 
-    fn find(wish: &str) -> Result<Login, Error> {
-        Login::find(wish, &Names::Host)
+    fn find(requested: &str) -> Result<Login, Error> {
+        Login::find(requested, &Names::Host)
     }
 
     #[test]
@@ -188,14 +188,14 @@ mod tests {
         let (uid, gid) = (123_456_789, 987_654_321);
         let groups = vec![];
         assert_eq!(odd, Login { uid, gid, groups });
-        let gid = |wish| find(wish).unwrap().gid;
+        let gid = |requested| find(requested).unwrap().gid;
         assert_eq!(gid("123456789"), 0);
         assert_eq!(gid("123456789:root"), 0);
     }
 
     #[test]
     fn who_is_not_known_is_named() {
-        let told = |wish| find(wish).unwrap_err().to_string();
+        let told = |requested| find(requested).unwrap_err().to_string();
         assert!(told("no such user").contains("no such user"));
         assert!(told("root:no such group").contains("no such group"));
         assert!(told("4294967295").contains("4294967295"));

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::statfs::{self, FsType};
 use tracing::{error, warn};
 
@@ -18,7 +19,6 @@ use super::environment::Unusable;
 use super::settle::{NOT_LASTING, can_be_read};
 use crate::error::Error;
 use crate::wire::rundir;
-use nix::errno::Errno;
 
 /// File systems shared by several machines, on which LMDB's locks and maps do not work.
 const SHARED: [(FsType, &str); 8] = [
@@ -42,19 +42,19 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// Creates the directories if necessary. Logs why a part is not available. `wish` is the value
+    /// Creates the directories if necessary. Logs why a part is not available. `store_option` is the value
     /// of `--store`.
-    pub(crate) fn prepare(wish: Option<PathBuf>) -> Self {
-        let mut places = Self::prepare_quietly(wish);
+    pub(crate) fn prepare(store_option: Option<PathBuf>) -> Self {
+        let mut places = Self::prepare_quietly(store_option);
         places.warn();
         places
     }
 
     /// As [`Places::prepare`], but does not log why there is no lasting part; [`Places::warn`] does
     /// so once it turns out to be needed.
-    pub(crate) fn prepare_quietly(wish: Option<PathBuf>) -> Self {
+    pub(crate) fn prepare_quietly(store_option: Option<PathBuf>) -> Self {
         let recent = recent_directory();
-        let (lasting, not_lasting) = match lasting_directory(wish) {
+        let (lasting, not_lasting) = match lasting_directory(store_option) {
             Ok(directory) => (Some(directory), None),
             Err(reason) => (None, Some(reason)),
         };
@@ -96,20 +96,20 @@ pub(crate) fn recent_directory() -> Option<PathBuf> {
     None
 }
 
-/// The intended directory of the lasting part: `wish`, or below XDG_STATE_HOME or HOME. Returns
+/// The intended directory of the lasting part: `store_option`, or below XDG_STATE_HOME or HOME. Returns
 /// `None` if none of them is set.
-pub(crate) fn lasting_place(wish: Option<PathBuf>) -> Option<PathBuf> {
+pub(crate) fn lasting_place(store_option: Option<PathBuf>) -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let state = || match (variable("XDG_STATE_HOME"), variable("HOME")) {
         (Some(state), _) => Some(PathBuf::from(state)),
         (None, Some(home)) => Some(Path::new(&home).join(".local/state")),
         (None, None) => None,
     };
-    wish.or_else(|| Some(state()?.join("subuidless")))
+    store_option.or_else(|| Some(state()?.join("subuidless")))
 }
 
-fn lasting_directory(wish: Option<PathBuf>) -> Result<PathBuf, String> {
-    let directory = lasting_place(wish).ok_or("neither XDG_STATE_HOME nor HOME is set")?;
+fn lasting_directory(store_option: Option<PathBuf>) -> Result<PathBuf, String> {
+    let directory = lasting_place(store_option).ok_or("neither XDG_STATE_HOME nor HOME is set")?;
     let made = directory
         .parent()
         .map_or(Ok(()), fs::create_dir_all)

@@ -107,7 +107,7 @@ const fn numbered(
 }
 
 /// As [`emulated`], and answered before the container has been joined, too.
-const fn at_start(
+const fn emulated_early(
     name: &'static str,
     trap: Trap,
     handle: Handler,
@@ -119,8 +119,8 @@ const fn at_start(
     }
 }
 
-/// As [`at_start`], for calls that do not concern files.
-const fn ids_only(
+/// As [`emulated_early`], for calls that do not concern files.
+const fn emulated_ids(
     name: &'static str,
     trap: Trap,
     handle: Handler,
@@ -217,34 +217,34 @@ pub(crate) static TABLE: &[Row] = &[
     // Whatever the mask: the kernel fills in ids, type and mode even if they are not requested.
     emulated("statx", Always, stat::statx, &[Dirfd, Path, AtFlags, Hex, Statx]),
     // setuid(2) and its relatives
-    ids_only("setuid",    Always, setid::setuid,    &[Id]),
-    ids_only("setgid",    Always, setid::setgid,    &[Id]),
-    ids_only("setreuid",  Always, setid::setreuid,  &[Id, Id]),
-    ids_only("setregid",  Always, setid::setregid,  &[Id, Id]),
-    ids_only("setresuid", Always, setid::setresuid, &[Id, Id, Id]),
-    ids_only("setresgid", Always, setid::setresgid, &[Id, Id, Id]),
-    ids_only("setfsuid",  Always, setid::setfsuid,  &[Id]),
-    ids_only("setfsgid",  Always, setid::setfsgid,  &[Id]),
-    ids_only("setgroups", Always, setid::setgroups, &[Int, Groups]),
+    emulated_ids("setuid",    Always, setid::setuid,    &[Id]),
+    emulated_ids("setgid",    Always, setid::setgid,    &[Id]),
+    emulated_ids("setreuid",  Always, setid::setreuid,  &[Id, Id]),
+    emulated_ids("setregid",  Always, setid::setregid,  &[Id, Id]),
+    emulated_ids("setresuid", Always, setid::setresuid, &[Id, Id, Id]),
+    emulated_ids("setresgid", Always, setid::setresgid, &[Id, Id, Id]),
+    emulated_ids("setfsuid",  Always, setid::setfsuid,  &[Id]),
+    emulated_ids("setfsgid",  Always, setid::setfsgid,  &[Id]),
+    emulated_ids("setgroups", Always, setid::setgroups, &[Int, Groups]),
     // getuid(2) and its relatives
-    ids_only("getuid",    Always, getid::getuid,    &[]),
-    ids_only("geteuid",   Always, getid::geteuid,   &[]),
-    ids_only("getgid",    Always, getid::getgid,    &[]),
-    ids_only("getegid",   Always, getid::getegid,   &[]),
-    ids_only("getresuid", Always, getid::getresuid, &[IdOut, IdOut, IdOut]),
-    ids_only("getresgid", Always, getid::getresgid, &[IdOut, IdOut, IdOut]),
-    ids_only("getgroups", Always, getid::getgroups, &[Int, Ptr]),
+    emulated_ids("getuid",    Always, getid::getuid,    &[]),
+    emulated_ids("geteuid",   Always, getid::geteuid,   &[]),
+    emulated_ids("getgid",    Always, getid::getgid,    &[]),
+    emulated_ids("getegid",   Always, getid::getegid,   &[]),
+    emulated_ids("getresuid", Always, getid::getresuid, &[IdOut, IdOut, IdOut]),
+    emulated_ids("getresgid", Always, getid::getresgid, &[IdOut, IdOut, IdOut]),
+    emulated_ids("getgroups", Always, getid::getgroups, &[Int, Ptr]),
     // capget(2), capset(2), prctl(2)
-    ids_only("capget", Always,            capability::capget, &[Ptr, Ptr]),
-    ids_only("capset", Always,            capability::capset, &[Ptr, Ptr]),
-    ids_only("prctl",  ABOUT_CREDENTIALS, capability::prctl,  &[Prctl, Hex, Hex, Hex, Hex]),
+    emulated_ids("capget", Always,            capability::capget, &[Ptr, Ptr]),
+    emulated_ids("capset", Always,            capability::capset, &[Ptr, Ptr]),
+    emulated_ids("prctl",  ABOUT_CREDENTIALS, capability::prctl,  &[Prctl, Hex, Hex, Hex, Hex]),
     // execve(2), execveat(2)
-    at_start("execve",   Always, exec::execve,   &[Path, Ptr, Ptr]),
-    at_start("execveat", Always, exec::execveat, &[Dirfd, Path, Ptr, Ptr, AtFlags]),
+    emulated_early("execve",   Always, exec::execve,   &[Path, Ptr, Ptr]),
+    emulated_early("execveat", Always, exec::execveat, &[Dirfd, Path, Ptr, Ptr, AtFlags]),
     // getrlimit(2)
-    ids_only("getrlimit", of_locks(0), limit::getrlimit, &[Resource, Ptr]),
-    ids_only("setrlimit", of_locks(0), limit::setrlimit, &[Resource, Ptr]),
-    ids_only("prlimit64", of_locks(1), limit::prlimit64, &[Int, Resource, Ptr, Ptr]),
+    emulated_ids("getrlimit", of_locks(0), limit::getrlimit, &[Resource, Ptr]),
+    emulated_ids("setrlimit", of_locks(0), limit::setrlimit, &[Resource, Ptr]),
+    emulated_ids("prlimit64", of_locks(1), limit::prlimit64, &[Int, Resource, Ptr, Ptr]),
     // open(2), openat2(2)
     emulated("open",    creates(1), open::open,    &[Path, OpenFlags, Mode]),
     emulated("creat",   Always,     open::creat,   &[Path, Mode]),
@@ -300,23 +300,23 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("lstat64",   Always, stat::lstat64,   &[Path, Stat]),
     emulated("fstat64",   Always, stat::fstat64,   &[Fd, Stat]),
     emulated("fstatat64", Always, stat::fstatat64, &[Dirfd, Path, Stat, AtFlags]),
-    ids_only("setuid32",    Always, setid::setuid,    &[Id]),
-    ids_only("setgid32",    Always, setid::setgid,    &[Id]),
-    ids_only("setreuid32",  Always, setid::setreuid,  &[Id, Id]),
-    ids_only("setregid32",  Always, setid::setregid,  &[Id, Id]),
-    ids_only("setresuid32", Always, setid::setresuid, &[Id, Id, Id]),
-    ids_only("setresgid32", Always, setid::setresgid, &[Id, Id, Id]),
-    ids_only("setfsuid32",  Always, setid::setfsuid,  &[Id]),
-    ids_only("setfsgid32",  Always, setid::setfsgid,  &[Id]),
-    ids_only("setgroups32", Always, setid::setgroups, &[Int, Groups]),
-    ids_only("getuid32",    Always, getid::getuid,    &[]),
-    ids_only("geteuid32",   Always, getid::geteuid,   &[]),
-    ids_only("getgid32",    Always, getid::getgid,    &[]),
-    ids_only("getegid32",   Always, getid::getegid,   &[]),
-    ids_only("getresuid32", Always, getid::getresuid, &[IdOut, IdOut, IdOut]),
-    ids_only("getresgid32", Always, getid::getresgid, &[IdOut, IdOut, IdOut]),
-    ids_only("getgroups32", Always, getid::getgroups, &[Int, Ptr]),
-    ids_only("ugetrlimit", of_locks(0), limit::ugetrlimit, &[Resource, Ptr]),
+    emulated_ids("setuid32",    Always, setid::setuid,    &[Id]),
+    emulated_ids("setgid32",    Always, setid::setgid,    &[Id]),
+    emulated_ids("setreuid32",  Always, setid::setreuid,  &[Id, Id]),
+    emulated_ids("setregid32",  Always, setid::setregid,  &[Id, Id]),
+    emulated_ids("setresuid32", Always, setid::setresuid, &[Id, Id, Id]),
+    emulated_ids("setresgid32", Always, setid::setresgid, &[Id, Id, Id]),
+    emulated_ids("setfsuid32",  Always, setid::setfsuid,  &[Id]),
+    emulated_ids("setfsgid32",  Always, setid::setfsgid,  &[Id]),
+    emulated_ids("setgroups32", Always, setid::setgroups, &[Int, Groups]),
+    emulated_ids("getuid32",    Always, getid::getuid,    &[]),
+    emulated_ids("geteuid32",   Always, getid::geteuid,   &[]),
+    emulated_ids("getgid32",    Always, getid::getgid,    &[]),
+    emulated_ids("getegid32",   Always, getid::getegid,   &[]),
+    emulated_ids("getresuid32", Always, getid::getresuid, &[IdOut, IdOut, IdOut]),
+    emulated_ids("getresgid32", Always, getid::getresgid, &[IdOut, IdOut, IdOut]),
+    emulated_ids("getgroups32", Always, getid::getgroups, &[Int, Ptr]),
+    emulated_ids("ugetrlimit", of_locks(0), limit::ugetrlimit, &[Resource, Ptr]),
     emulated("utimensat_time64", Always, attribute::utimensat_time64, &[Dirfd, Path, Ptr, AtFlags]),
     // Calls after which a target may see another root directory, live in another user namespace, or
     // be restricted: left to the kernel, but noticed.

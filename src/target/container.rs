@@ -7,7 +7,7 @@ use crate::credentials::{Credentials, EmulatedUid};
 use crate::identity::Identities;
 use crate::linux::lock::Locks;
 use crate::linux::userns::IdMap;
-use crate::owner::Owners;
+use crate::owner::FileOwners;
 
 /// Bits of `user_steps`: the runtime's process has the ids of its user, and so has its terminal.
 const IDENTITY: u64 = 1;
@@ -18,7 +18,7 @@ const TERMINAL: u64 = 2;
 pub(crate) struct Container {
     /// The procfs of the pid namespace whose pids are in notifications.
     pub(crate) host_procfs: OwnedFd,
-    pub(crate) owners: Owners,
+    pub(crate) owners: FileOwners,
     pub(crate) identities: Identities,
     /// Locks to hold from reading a state until it is changed.
     pub(crate) locks: Locks,
@@ -48,7 +48,7 @@ pub(crate) struct Container {
 impl Container {
     pub(crate) fn new(
         host_procfs: OwnedFd,
-        owners: Owners,
+        owners: FileOwners,
         identities: Identities,
         locks: Locks,
     ) -> Self {

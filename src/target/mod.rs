@@ -43,7 +43,7 @@ pub(crate) struct ThreadState {
     pub(crate) view: View,
     /// `view` is not the container's root.
     away: bool,
-    /// Owners that were read recently.
+    /// FileOwners that were read recently.
     pub(crate) owners: OwnerCache,
     /// The last file had an emulated owner, so the next one probably has one, too.
     pub(crate) expects_owner: bool,

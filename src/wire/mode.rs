@@ -26,7 +26,7 @@ pub(crate) enum Mode {
     /// Listen for runtimes, as `subuidless serve` does.
     Daemon(Daemon),
     /// Serve a command or a container of `run`.
-    Supervise(Supervise),
+    Supervise(SupervisorSetup),
     /// Run the program that connects a container's network, while the container lives.
     NetworkKeeper { program: PathBuf, creator: u32 },
     /// The runtime's hook: tell the keeper that listens on `socket` about the container.
@@ -71,16 +71,16 @@ pub(crate) struct Daemon {
 
 /// The options of a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Supervise {
+pub(crate) struct SupervisorSetup {
     pub(crate) log: Settings,
     pub(crate) store: Option<PathBuf>,
     /// The pid of the caller, whose standard error may be used until it exits.
     pub(crate) stderr_of: Option<u32>,
-    pub(crate) whom: Supervised,
+    pub(crate) of: SupervisorOf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Supervised {
+pub(crate) enum SupervisorOf {
     /// The command that sends its listener on standard input.
     Command,
     /// The user namespaces that this command creates (`--keep-id`).
@@ -126,16 +126,16 @@ impl Mode {
                 .path_or_none(daemon.store.as_ref())
                 .number_or_none(daemon.idle)
                 .text(if daemon.for_one { YES } else { "" }),
-            Self::Supervise(supervise) => {
+            Self::Supervise(setup) => {
                 let words = words
                     .text(SUPERVISE)
-                    .log(supervise.log)
-                    .path_or_none(supervise.store.as_ref())
-                    .number_or_none(supervise.stderr_of);
-                match &supervise.whom {
-                    Supervised::Command => words,
-                    Supervised::Namespaces => words.text(NAMESPACES),
-                    Supervised::Container { directory, creator } => {
+                    .log(setup.log)
+                    .path_or_none(setup.store.as_ref())
+                    .number_or_none(setup.stderr_of);
+                match &setup.of {
+                    SupervisorOf::Command => words,
+                    SupervisorOf::Namespaces => words.text(NAMESPACES),
+                    SupervisorOf::Container { directory, creator } => {
                         words.path(directory).number_or_none(Some(*creator))
                     }
                 }
@@ -179,15 +179,15 @@ impl Mode {
                 idle: number(idle)?,
                 for_one: for_one == YES,
             }),
-            (SUPERVISE, [level, format, store, stderr_of, whom @ ..]) => {
-                Self::Supervise(Supervise {
+            (SUPERVISE, [level, format, store, stderr_of, of @ ..]) => {
+                Self::Supervise(SupervisorSetup {
                     log: Settings::parse(level, format)?,
                     store: path(store),
                     stderr_of: number(stderr_of)?,
-                    whom: match whom {
-                        [] => Supervised::Command,
-                        [word] if word == NAMESPACES => Supervised::Namespaces,
-                        [directory, creator] => Supervised::Container {
+                    of: match of {
+                        [] => SupervisorOf::Command,
+                        [word] if word == NAMESPACES => SupervisorOf::Namespaces,
+                        [directory, creator] => SupervisorOf::Container {
                             directory: directory.into(),
                             creator: number(creator)??,
                         },
@@ -379,15 +379,15 @@ mod tests {
             lasting: None,
             socket: None,
         };
-        let supervise = |whom, stderr_of| {
-            Mode::Supervise(Supervise {
+        let supervise = |of, stderr_of| {
+            Mode::Supervise(SupervisorSetup {
                 log,
                 store: some("/store"),
                 stderr_of,
-                whom,
+                of,
             })
         };
-        let container = Supervised::Container {
+        let container = SupervisorOf::Container {
             directory: "/c".into(),
             creator: 7,
         };
@@ -401,8 +401,8 @@ mod tests {
                 idle: Some(60),
                 for_one: true,
             }),
-            supervise(Supervised::Command, None),
-            supervise(Supervised::Namespaces, Some(5)),
+            supervise(SupervisorOf::Command, None),
+            supervise(SupervisorOf::Namespaces, Some(5)),
             supervise(container, Some(6)),
             Mode::NetworkKeeper {
                 program: "/usr/bin/pasta".into(),

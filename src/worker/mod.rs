@@ -30,7 +30,7 @@ use crate::linux::lock::Claim;
 use crate::linux::procfs;
 use crate::linux::seccomp::{Notification, ReceiveError};
 use crate::linux::sys;
-use crate::owner::Owners;
+use crate::owner::FileOwners;
 use crate::store::{end_where_damaged, open_side_store};
 use crate::target::{Container, ThreadState, View};
 use crate::wire::board::{Board, Role};
@@ -72,7 +72,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let groups = identities.initial_groups();
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
     let identities = Identities::new(identities, initial);
-    let mut container = Container::new(host_procfs, Owners::new(side), identities, locks);
+    let mut container = Container::new(host_procfs, FileOwners::new(side), identities, locks);
     if let Some(user) = user {
         let user = credentials(&user).ok_or_else(|| Error::Io {
             what: "setting the user of the container's process",

@@ -10,7 +10,7 @@ use crate::cli::not_written;
 use crate::credentials::Id;
 use crate::error::Error;
 use crate::owners::Progress;
-use crate::owners::gc::{self, Fate, Swept, Wish};
+use crate::owners::gc::{self, Fate, GcOptions, Swept};
 use crate::store::StoredEntry;
 
 #[derive(Debug, Args)]
@@ -34,33 +34,33 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
-    let wish = Wish {
+    let options = GcOptions {
         store: arguments.store,
         directories: arguments.directories,
         missing: arguments.missing,
         dry_run: arguments.dry_run,
     };
-    let swept = gc::sweep(&wish)?;
+    let swept = gc::sweep(&options)?;
     let mut console = Console::new();
     for error in &swept.unread {
         console.problem(&error.to_string());
     }
-    tell(&wish, &swept, &mut BufWriter::new(stdout().lock())).map_err(not_written)?;
+    tell(&options, &swept, &mut BufWriter::new(stdout().lock())).map_err(not_written)?;
     console.end()
 }
 
-fn tell(wish: &Wish, swept: &Swept, output: &mut impl Write) -> io::Result<()> {
+fn tell(options: &GcOptions, swept: &Swept, output: &mut impl Write) -> io::Result<()> {
     let all = swept.entries.len();
     let replaced = swept.count(Fate::Replaced);
     let missing = swept.count(Fate::Missing);
-    if !wish.dry_run {
+    if !options.dry_run {
         writeln!(
             output,
             "{all} entries, {} removed, {} kept",
             swept.removed,
             all - swept.removed
         )?;
-        if missing > 0 && !wish.missing {
+        if missing > 0 && !options.missing {
             writeln!(
                 output,
                 "{missing} of those kept are of files that are not below these directories, and \
@@ -70,11 +70,11 @@ fn tell(wish: &Wish, swept: &Swept, output: &mut impl Write) -> io::Result<()> {
         }
         return output.flush();
     }
-    let would_go = replaced + if wish.missing { missing } else { 0 };
+    let would_go = replaced + if options.missing { missing } else { 0 };
     for (entry, fate) in &swept.entries {
         let reason = match fate {
             Fate::Replaced => "gone: its inode number belongs to another file",
-            Fate::Missing if wish.missing => "not below these directories",
+            Fate::Missing if options.missing => "not below these directories",
             _ => continue,
         };
         writeln!(output, "{}: {reason}", name(entry))?;

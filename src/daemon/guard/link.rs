@@ -17,12 +17,12 @@ use crate::linux::memfd;
 use crate::wire::mode::Mode;
 
 #[derive(Debug, Default)]
-pub(in crate::daemon) struct Guard {
+pub(in crate::daemon) struct GuardLink {
     /// `None` while no guard runs.
     link: RefCell<Option<UnixStream>>,
 }
 
-impl Guard {
+impl GuardLink {
     /// Sends the guard what it needs to start a worker for the container.
     pub(in crate::daemon) fn keep(&self, container: &Supervised) {
         // The router, a thread of the daemon, receives its notifications: they are lost with it.
