@@ -108,7 +108,7 @@ pub(super) async fn receive(
         wait_for_bytes(connection).await?;
     }
     let mut message = Message::default();
-    // Before the time limit starts: a shortage of ours is not the peer's fault.
+    // Before the time limit starts: a shortage of this process is not the peer's fault.
     make_room().await?;
     let said = tokio::time::timeout(PATIENCE, read_message(connection, &mut message))
         .await
@@ -143,12 +143,12 @@ pub(super) async fn receive(
 async fn wait_for_bytes(connection: &UnixStream) -> io::Result<()> {
     loop {
         connection.readable().await?;
-        let look = || {
+        let peek = || {
             let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
             Ok(recv(connection.as_raw_fd(), &mut [0], flags)?)
         };
         // readable() may return although there is nothing to read.
-        match connection.try_io(Interest::READABLE, look) {
+        match connection.try_io(Interest::READABLE, peek) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result.map(drop),
         }
@@ -193,6 +193,7 @@ async fn read_message(
 }
 
 impl Message {
+    /// Whether it consists of one blank byte with file descriptors.
     fn is_blank(&self) -> bool {
         let [byte] = self.payload[..] else {
             return false;
@@ -200,6 +201,7 @@ impl Message {
         !self.fds.is_empty() && is_space(byte)
     }
 
+    /// Decodes the message.
     fn said(&self) -> Result<FirstMessage, MessageError> {
         let Self { payload, fds, .. } = self;
         if payload.is_empty() && fds.is_empty() {
@@ -213,6 +215,7 @@ impl Message {
             Err(NotUnderstood::Foreign) => {}
         }
         match oci::parse(payload, fds.len()) {
+            // Whatever else is wrong: a message without a listener is of no use.
             Err(_) if fds.is_empty() => Err(MessageError::NoFd),
             result => Ok(FirstMessage::Container(result?)),
         }

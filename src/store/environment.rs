@@ -53,7 +53,7 @@ pub(crate) enum Unusable {
     Io(#[from] io::Error),
     #[error("{0} (moving the directory away begins a new one)")]
     Database(heed::Error),
-    #[error("it has been cut off (moving the directory away begins a new one)")]
+    #[error("it has been truncated (moving the directory away begins a new one)")]
     CutOff,
     #[error("it was written by a newer version of subuidless: format {0}")]
     Newer(String),
