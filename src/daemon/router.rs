@@ -33,7 +33,8 @@ pub(super) struct Newcomer {
     pub(super) feed: OwnedFd,
 }
 
-/// Starts the thread, which ends with the last target.
+/// Starts the router's thread, which runs until the last target has exited. Returns the namespaces
+/// that need a worker.
 pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<Newcomer>> {
     let (announce, newcomers) = unbounded_channel();
     let mut router = Router {
@@ -48,7 +49,8 @@ pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<
         .spawn(move || {
             if let Err(errno) = router.receive_all() {
                 error!(%errno, "cannot receive notifications: all calls fail from now on");
-                // ENOSYS for all calls is better than calls that hang for ever.
+                // Closes the listener: calls that fail with ENOSYS are better than calls that hang
+                // forever.
                 std::process::exit(1);
             }
         })?;
@@ -66,6 +68,7 @@ type Packet = [u64; NOTIFICATION_WORDS];
 
 struct Router {
     listener: Arc<ListenerFd>,
+    /// The supervisor's user namespace.
     own: Identity,
     /// The namespaces directly below `own` that have a worker.
     branches: HashMap<Identity, Branch>,
@@ -74,14 +77,17 @@ struct Router {
     postponed: Vec<Packet>,
 }
 
+/// A user namespace directly below the router's own, with its worker.
 struct Branch {
-    /// To a thread that writes to the worker's socket, and alone blocks if the worker is slow.
+    /// Leads to a thread that writes to the worker's socket: only that thread blocks if the worker
+    /// is slow.
     feed: Sender<Packet>,
     /// Held open so that its inode number is not reused.
     _namespace: OwnedFd,
 }
 
 impl Router {
+    /// Receives and routes notifications until the last target has exited.
     fn receive_all(&mut self) -> Result<(), Errno> {
         let slot: Slot = [const { AtomicU64::new(0) }; NOTIFICATION_WORDS];
         loop {
@@ -104,6 +110,7 @@ impl Router {
         }
     }
 
+    /// Passes a notification on to its worker, continues the call, or postpones it.
     fn route(&mut self, packet: Packet) {
         let call = Notification::read(&packet.map(AtomicU64::new));
         let passed_on = match self.branch(&call) {
@@ -123,12 +130,13 @@ impl Router {
             }
             Err(errno) => debug!(pid = call.pid, %errno, "no worker for this target"),
         }
-        // CONTINUE: nothing is emulated in our own user namespace, nor in one that we may not
-        // enter. If the target has exited, the reply fails with ENOENT.
+        // CONTINUE: nothing is emulated in the router's own user namespace, nor in one that a
+        // worker may not enter. If the target has exited, the reply fails with ENOENT.
         let _ = self.listener.reply(call.id, Ok(Reply::Continue));
     }
 
-    /// The branch of the target. Returns `None` if the kernel shall continue its calls.
+    /// Returns the branch of the target, which is created if necessary; `None` if its calls are
+    /// left to the kernel.
     fn branch(&mut self, call: &Notification) -> Result<Option<&Branch>, Errno> {
         let path = format!("/proc/{}/ns/user", call.pid);
         let identity = identity_of(path.as_str())?;
@@ -150,10 +158,11 @@ impl Router {
             return Err(Errno::ESRCH);
         }
         if !is_mapped {
-            // No ids are mapped yet: a worker that joined now would have the overflow uid for ever.
+            // No ids are mapped yet: a worker that joined now would have the overflow id forever.
             return Ok(None);
         }
-        // Up to the namespace directly below our own.
+        // Up to the ancestor directly below the own namespace. EPERM if there is none
+        // (ioctl_ns(2)): a worker could not enter such a namespace.
         loop {
             let parent = sys::parent_user_namespace(namespace.as_fd())?;
             if identity_from(fstat(&parent)?) == self.own {
@@ -169,6 +178,7 @@ impl Router {
         Ok(self.branches.get(&identity))
     }
 
+    /// Creates the feed for a namespace, and asks for its worker.
     fn grow(&self, namespace: OwnedFd) -> Result<Branch, Errno> {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
@@ -198,6 +208,7 @@ impl Router {
     }
 }
 
+/// Writes a notification to a worker's socket.
 fn pass_on(feed: &OwnedFd, packet: Packet) -> Result<(), Errno> {
     let words = packet.map(AtomicU64::new);
     loop {

@@ -29,10 +29,14 @@ const PIPE_SIZE: i32 = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Tracers(RefCell<Vec<Rc<Tracer>>>);
 
+/// One client.
 #[derive(Debug)]
 struct Tracer {
+    /// The id of the only container to trace; `None` for all.
     container: Option<String>,
+    /// The encoded message to workers.
     orders: Vec<u8>,
+    /// The write end.
     pipe: OwnedFd,
 }
 
@@ -42,6 +46,7 @@ impl Tracer {
         self.container.as_ref().is_none_or(|wanted| wanted == id)
     }
 
+    /// Sends the pipe to the container's worker.
     fn watch(&self, container: &Supervised) {
         match container.tell_worker(&self.orders, &self.pipe) {
             Ok(()) => {}

@@ -81,7 +81,7 @@ impl Workers {
         }
     }
 
-    /// Keeps a guard running, for ever.
+    /// Keeps a guard running. Never returns.
     pub(super) async fn keep_guard(&self) {
         const PAUSE: Duration = Duration::from_millis(50);
         loop {
@@ -269,6 +269,7 @@ impl Workers {
         self.keep(container, Some(link)).await;
     }
 
+    /// The supervised listener with this board, if there is one.
     fn of_board(&self, board: &Board) -> Option<Rc<Supervised>> {
         let inode = |board: &Board| fstat(board).map(|found| found.st_ino).ok();
         let wanted = inode(board)?;
@@ -309,6 +310,7 @@ impl Workers {
                 break;
             }
             container.deaths.set(container.deaths.get() + 1);
+            // Before the next start: the store may have to be repaired first.
             if let Ok(status) = ended {
                 self.keeper.worker_ended(status, idle_deaths).await;
             }
@@ -361,6 +363,7 @@ impl Workers {
         }
     }
 
+    /// Starts a worker, and waits for its exit.
     async fn run_one(&self, container: &Supervised) -> io::Result<ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -425,6 +428,7 @@ async fn wait_for_hang_up(link: &tokio::net::UnixStream) -> io::Result<ExitStatu
     .await
 }
 
+/// The pid of the process at the other end, if it is in this pid namespace.
 fn peer_pid(link: &tokio::net::UnixStream) -> Option<u32> {
     let pid = link.peer_cred().ok()?.pid()?;
     u32::try_from(pid).ok()

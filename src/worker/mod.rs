@@ -131,7 +131,7 @@ fn take_charge(board: &Board, link: &Link) -> Result<Option<Charge>, Error> {
             return Ok(Some(Charge::Taken(claim)));
         }
         // A killed worker holds the lock until its last thread is gone, which a hanging call (FUSE)
-        // may prevent for ever; but it answers no more calls.
+        // may prevent forever. But it answers no more calls.
         if procfs::is_dying(board.worker()) {
             board.set_worker(own);
             return Ok(Some(Charge::Missing(claim)));

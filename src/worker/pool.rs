@@ -385,7 +385,7 @@ impl Pool {
         before.progress = progress;
     }
 
-    /// Starts a thread in a free slot, if there is one; as the new receiver, or as a helper.
+    /// Starts a thread in a free slot, if there is one, as the new receiver or as a helper.
     fn start_another(self: &Arc<Self>, receiver: bool) {
         let Some(slot) = self.free_slots().take() else {
             return;

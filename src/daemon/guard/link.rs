@@ -16,6 +16,7 @@ use crate::daemon::supervised::Supervised;
 use crate::linux::memfd;
 use crate::wire::mode::Mode;
 
+/// The guard of this daemon.
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct GuardLink {
     /// `None` while no guard runs.

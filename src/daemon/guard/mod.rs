@@ -72,10 +72,12 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     }
 }
 
+/// A pidfd of the peer, for kernels without SO_PEERPIDFD (before Linux 6.5).
 fn process_of(peer: UnixCredentials) -> Result<OwnedFd, Errno> {
     sys::process_pidfd(u32::try_from(peer.pid()).map_err(|_| Errno::ESRCH)?)
 }
 
+/// The state of the guard's process.
 struct Guard<'a> {
     setup: &'a Setup,
     /// The connection to the daemon; `None` once it has hung up.
@@ -118,6 +120,10 @@ struct Starting {
 
 impl Guard<'_> {
     /// Waits for an event, or for the next check.
+    ///
+    /// While there is a daemon, only listeners (hang-up) and the daemon's connection matter.
+    /// Without one, the exits of the daemon and of workers are events; that another daemon has
+    /// taken over, or that a killed worker cannot exit, only a check shows.
     fn wait(&self) {
         let is_missing = self.kept.iter().any(|kept| kept.worker.is_none());
         let timeout = match &self.daemon {
@@ -210,6 +216,8 @@ impl Kept {
                 self.damages += u32::from(ended_by_damage(status));
             }
             // The role may still be that of another worker: the pid on the board tells.
+            // A worker that is slow or stuck is given up, not killed: the Worker role decides which
+            // one serves, and the others exit.
             let serves =
                 self.board.is_taken(Role::Worker) && self.board.worker() == starting.child.id();
             if serves || has_ended || starting.since.elapsed() > PATIENCE {
@@ -233,6 +241,7 @@ impl Kept {
         true
     }
 
+    /// Reaps the own worker if it has died, and counts it if a damaged side store may be the cause.
     fn count_damages(&mut self) {
         if let Some(own) = &mut self.own
             && let Ok(Some(status)) = own.try_wait()
@@ -242,6 +251,7 @@ impl Kept {
         }
     }
 
+    /// Whether a worker serves the container. Updates [`Kept::worker`].
     fn has_worker(&mut self) -> bool {
         let pid = self.board.worker();
         // A killed worker keeps the role while one of its threads hangs in the kernel.
@@ -255,6 +265,7 @@ impl Kept {
         true
     }
 
+    /// Starts a worker, unless another process has the manager's role or a worker serves.
     fn start(&mut self, setup: &Setup) {
         let started = self.manage().and_then(|manager| match manager {
             Some(manager) if !self.has_worker() => {
@@ -279,11 +290,13 @@ impl Kept {
         }
     }
 
+    /// Takes the manager's role. Returns `None` if another process has it.
     fn manage(&self) -> io::Result<Option<Claim>> {
         let claim = self.board.claim(Role::Manager)?;
         Ok(claim.take()?.then_some(claim))
     }
 
+    /// Starts a worker and hands the container over to it.
     fn spawn(&self, setup: &Setup) -> io::Result<Child> {
         /// The first one may have died while the files were being damaged.
         const ENOUGH: u32 = 2;
@@ -309,10 +322,12 @@ impl Kept {
         ours.set_write_timeout(Some(PATIENCE))?;
         let sent = ours.send_with_fd(&self.message, &fds)?;
         io::Write::write_all(&mut &ours, &self.message[sent..])?;
-        // The worker finds the connection closed, and looks for another daemon.
+        // `ours` is closed here: the worker sees a daemon that has exited, and searches for
+        // another.
         Ok(child)
     }
 
+    /// Leaves the container's workers to `ending`, because its last target has exited.
     fn give_up(&mut self, ending: &mut Vec<Child>) {
         ending.extend(self.starting.take().map(|starting| starting.child));
         ending.extend(self.own.take());
