@@ -51,9 +51,9 @@ pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 pub(crate) enum Unusable {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{0} (moving the directory away begins a new one)")]
+    #[error("{0} (move the directory away to begin with an empty one)")]
     Database(heed::Error),
-    #[error("it has been truncated (moving the directory away begins a new one)")]
+    #[error("it has been truncated (move the directory away to begin with an empty one)")]
     CutOff,
     #[error("it was written by a newer version of subuidless: format {0}")]
     Newer(String),

@@ -54,8 +54,8 @@ pub(crate) fn mend(places: &Places, crashes: u32) -> Mended {
     if damage().is_none() {
         return mended;
     }
-    // Another process may find the damage at the same time. Only one replaces the database, and the
-    // others then find it intact.
+    // Another process may find the damage at the same time. Under the lock, only one replaces a
+    // damaged database; the others then find it intact.
     let Ok(_alone) = lock_alone(recent) else {
         return mended;
     };

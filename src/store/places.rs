@@ -159,7 +159,7 @@ pub(crate) fn refuse_shared(directory: &Path) -> io::Result<()> {
     match SHARED.iter().find(|(shared, _)| *shared == found) {
         None => Ok(()),
         Some((_, name)) => Err(io::Error::other(format!(
-            "it lies on {name}, where several machines could write at the same time"
+            "it is on {name}, to which several machines could write at the same time"
         ))),
     }
 }

@@ -84,8 +84,8 @@ pub(crate) fn result_of(ended: &Output) -> Result<(), Failure> {
     let reason = match ended.status {
         status if status.success() => return Ok(()),
         status if status.signal().is_some() && ended_by_damage(status) => format!(
-            "it is damaged (moving the directory away begins a new one): reading it ends with \
-             {status}"
+            "it is damaged (move the directory away to begin with an empty one): reading it ends \
+             with {status}"
         ),
         status if status.signal().is_some() => {
             format!("the process that reads it has ended with {status}")

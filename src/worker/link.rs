@@ -148,7 +148,7 @@ impl Link {
 
     /// Closes the connection, because the daemon has exited.
     pub(super) fn lose(&mut self) {
-        info!("the daemon has ended: serving without one");
+        info!("the daemon has exited: serving without one");
         self.daemon = None;
         self.lost = Some(Instant::now());
     }

@@ -228,7 +228,7 @@ fn until_joined(server: &mut Server, link: &mut Link) -> Result<Option<Start>, E
             }
             Join::Never => server.serve_unjoined(slot, &notification, &mut thread, false),
             Join::Short(errno) => {
-                warn!(%errno, "cannot join the container just now: its calls wait");
+                warn!(%errno, "cannot join the container at the moment: its calls wait");
                 if left_over.first() != Some(&slot) {
                     left_over.insert(0, slot);
                 }

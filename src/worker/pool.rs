@@ -209,6 +209,8 @@ impl Pool {
             self.advance(slot);
         }
         let mut last_pid = 0;
+        // Changes only while this thread is not the receiver. A receiver that is replaced becomes a
+        // helper.
         let mut patience = PATIENCE / 2;
         while patience > 0 {
             let is_receiver = self.receiver.load(Ordering::Relaxed) == slot;
@@ -362,6 +364,7 @@ impl Pool {
         let progress = self.progress_now();
         let is_busy = |slot: usize| progress[slot] % 2 == 1;
         before.progress.resize(progress.len(), 0);
+        // In the same call since the last check.
         let is_stuck = |slot: usize| is_busy(slot) && progress[slot] == before.progress[slot];
         let active = (0..progress.len())
             .filter(|slot| progress[*slot] != before.progress[*slot])
@@ -370,7 +373,7 @@ impl Pool {
         let pressed = self.samples_waited.swap(0, Ordering::Relaxed) >= PRESSED_SAMPLES;
         self.samples_left.store(SAMPLES, Ordering::Relaxed);
         if is_stuck(self.receiver.load(Ordering::Relaxed)) && self.server.listener.has_pending() {
-            debug!("the receiving thread is stuck in a call: another one takes over");
+            debug!("the receiver is stuck in a call: another thread takes over");
             self.start_another(true);
             // Where many calls hang, the next ones probably will, too, and one replaced receiver
             // in each period would be too slow for the calls behind them.
@@ -379,7 +382,8 @@ impl Pool {
                 self.start_another(false);
             }
         } else if pressed && active < cores() {
-            debug!("calls are waiting: one more thread helps");
+            // More active threads than cores would only compete.
+            debug!("calls have to wait: starting a helper thread");
             self.start_another(false);
         }
         before.progress = progress;

@@ -129,7 +129,7 @@ impl Server {
         if self.board.attempt(slot) > MAX_ATTEMPTS {
             error!(
                 ?call,
-                "this call has ended several workers: it gets EIO, please report it"
+                "this call has killed several workers: it fails with EIO; please report it"
             );
             let taken = Taken::new(slot, &call, self.dispatch.find(&call));
             self.reply(&taken, Err(Errno::EIO));
@@ -172,7 +172,7 @@ impl Server {
             }
             warn!(
                 syscall = found.row.name,
-                "no descriptors are left: a call waits"
+                "no file descriptors are left: the call waits for one"
             );
             std::thread::sleep(PAUSE);
         }
@@ -260,7 +260,7 @@ impl Server {
         }
         match self.listener.reply(call.id, reply) {
             Ok(()) => {}
-            Err(Errno::ENOENT) => debug!(pid = call.pid, "the target has ended meanwhile"),
+            Err(Errno::ENOENT) => debug!(pid = call.pid, "the target has exited meanwhile"),
             Err(errno) => error!(?call, %errno, "cannot reply"),
         }
         self.board.finish(slot);
