@@ -28,6 +28,7 @@ pub(crate) fn names(path: &CStr, follow: bool) -> Result<Vec<u8>, Errno> {
     read(|buffer| sys::listxattr(path, buffer, follow))
 }
 
+/// Calls `read` with a small buffer, and with one of the largest size if that is too small.
 fn read(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut value = vec![0; 512];
     loop {
@@ -36,7 +37,6 @@ fn read(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Err
                 value.truncate(length);
                 return Ok(value);
             }
-            // ERANGE: larger than the buffer.
             Err(Errno::ERANGE) if value.len() < LARGEST => value.resize(LARGEST, 0),
             Err(errno) => return Err(errno),
         }

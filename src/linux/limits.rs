@@ -21,6 +21,7 @@ pub(crate) enum Loss {
     Store,
 }
 
+/// A limit that subuidless needs.
 struct Need {
     resource: Resource,
     loss: Loss,

@@ -115,6 +115,8 @@ impl Locks {
         self.lock(IDENTITIES)
     }
 
+    /// Locks a stripe's byte of the memfd. Waits without a time limit: only workers of one
+    /// container lock it.
     fn lock(&self, stripe: usize) -> Result<Guard<'_>, Errno> {
         let thread = self.exclude_threads(stripe);
         let byte = place(stripe)?;

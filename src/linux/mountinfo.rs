@@ -19,6 +19,7 @@ impl Mounts {
         procfs::read_bytes_at(AT_FDCWD, file).map(Self)
     }
 
+    /// The mounts. Malformed lines are skipped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Mount<'_>> {
         self.0.split(|byte| *byte == b'\n').filter_map(Mount::parse)
     }

@@ -57,6 +57,7 @@ pub(crate) fn read_at<P: NixPath + ?Sized>(
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Returns the contents of a file in any procfs.
 pub(crate) fn read_bytes_at<P: NixPath + ?Sized>(
     directory: impl AsFd,
     name: &P,
@@ -68,6 +69,7 @@ pub(crate) fn read_bytes_at<P: NixPath + ?Sized>(
     Ok(bytes)
 }
 
+/// Writes to a file.
 pub(crate) fn write(name: &Name, text: &[u8]) -> Result<(), Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     let file = openat(AT_FDCWD, name, flags, Mode::empty())?;
@@ -101,6 +103,7 @@ impl Stat {
         text.parse().ok()
     }
 
+    /// The pid of the parent.
     pub(crate) fn parent(&self) -> Option<u32> {
         self.field(4)
     }
@@ -200,6 +203,7 @@ impl Status {
         self.set("CapBnd")
     }
 
+    /// Whether no_new_privs is set (prctl(2)).
     pub(crate) fn no_new_privs(&self) -> bool {
         self.field("NoNewPrivs")
             .is_some_and(|bit| bit.trim() == "1")

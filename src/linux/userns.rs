@@ -50,6 +50,7 @@ impl IdMap {
         ranges.map(Self).ok_or(Errno::EINVAL)
     }
 
+    /// Whether an id of the namespace is mapped.
     pub(crate) fn contains(&self, id: u32) -> bool {
         self.outside(id).is_some()
     }

@@ -33,6 +33,7 @@ pub(crate) enum Attribute {
 }
 
 impl Attribute {
+    /// Classifies a name.
     pub(crate) fn of(name: &CStr) -> Self {
         let bytes = name.to_bytes();
         let stored = || Name::new([PREFIX, bytes].concat());

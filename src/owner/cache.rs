@@ -97,6 +97,7 @@ pub(crate) struct OwnerCache {
 }
 
 impl OwnerCache {
+    /// Returns the owner of exactly this version, if it is cached.
     pub(crate) fn get(&self, version: Version) -> Option<Owner> {
         match self.entries.get(version.place()) {
             Some(Some((known, owner))) if *known == version => Some(*owner),
@@ -123,6 +124,8 @@ impl OwnerCache {
         self.entries[version.place()] = Some((version, owner));
     }
 
+    /// Whether the device's file system updates ctime. Calls `file_system` if the device is not
+    /// known.
     fn keeps_ctime(
         &mut self,
         device: u64,

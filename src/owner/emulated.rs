@@ -58,6 +58,7 @@ impl Emulated<'_> {
             .collect())
     }
 
+    /// The record in the side store; an empty one if there is none.
     fn record(&self) -> Result<Record, Errno> {
         match &self.owners.side {
             Ok(side) if self.in_side_store && !side.is_empty() => {
@@ -132,6 +133,8 @@ impl Emulated<'_> {
         }
     }
 
+    /// Changes the attributes in the side store, in one transaction, or returns the errno of
+    /// `change`. EOPNOTSUPP if the file system has no such attributes; EPERM without a side store.
     fn change_in_side_store(
         &self,
         change: impl FnOnce(&mut Vec<StoredAttribute>) -> Result<(), Errno>,

@@ -114,6 +114,7 @@ pub(crate) fn set_attribute(
     }
 }
 
+/// Removes the kernel's access control list. ENODATA if there is none.
 pub(crate) fn remove_access_list(fd: BorrowedFd) -> Result<(), Errno> {
     sys::removexattr(procfs::own_fd(fd).as_c_str(), ACCESS)
 }

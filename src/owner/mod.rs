@@ -392,6 +392,7 @@ pub(crate) fn file_type(mode: u32) -> SFlag {
     SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits())
 }
 
+/// Sets the attribute, or removes it if `owner` is unset.
 fn store_xattr(fd: BorrowedFd, owner: Owner) -> Result<(), Errno> {
     let name = OsStr::from_bytes(XATTR.to_bytes());
     let value = owner.encode();

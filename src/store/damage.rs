@@ -49,6 +49,7 @@ pub(crate) fn end_where_damaged() {
     IS_REPLACEABLE.store(true, Ordering::Relaxed);
 }
 
+/// Exits if `error` shows damage, and this process may exit: see [`end_where_damaged`].
 pub(super) fn end_if_damaged(error: &heed::Error) {
     let is_damaged = match error {
         // Errors of an intact store that is full or has too many users.

@@ -100,6 +100,7 @@ pub(super) struct Environment {
 }
 
 impl Environment {
+    /// Opens or creates the environment in `directory`.
     pub(super) fn open(directory: &Path, durability: Durability) -> heed::Result<Self> {
         // LMDB opens its files by name and follows symlinks.
         rundir::examine_own(&directory.join(DATA))?;

@@ -30,6 +30,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
+    /// Starts the time limit, unless it runs already.
     pub(super) fn begin() -> Self {
         let is_outer = WATCH.with_borrow_mut(|watch| {
             if watch.is_none() {

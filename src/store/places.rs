@@ -108,6 +108,7 @@ pub(crate) fn lasting_place(store_option: Option<PathBuf>) -> Option<PathBuf> {
     store_option.or_else(|| Some(state()?.join("subuidless")))
 }
 
+/// Creates the lasting part's directory. The error is the reason why there is none.
 fn lasting_directory(store_option: Option<PathBuf>) -> Result<PathBuf, String> {
     let directory = lasting_place(store_option).ok_or("neither XDG_STATE_HOME nor HOME is set")?;
     let made = directory

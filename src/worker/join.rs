@@ -134,6 +134,7 @@ struct Doors {
 }
 
 impl Doors {
+    /// Opens them. EACCES if the target is not dumpable.
     fn open(pid: u32) -> Result<Self, Errno> {
         let open = |what, flags| {
             let name = procfs::target(pid, what);
@@ -187,6 +188,8 @@ impl Doors {
         Ok(IdMaps::of(pid)?.are_written())
     }
 
+    /// Enters the namespaces and the root directory, and drops all effective capabilities but
+    /// [`EFFECTIVE`].
     fn enter(&self, host_procfs: BorrowedFd) -> Result<(), Errno> {
         match self.upper()? {
             None => enter_user_namespace(self.user.as_fd())?,
@@ -245,6 +248,7 @@ fn shows_worker(mounts: &Mounts) -> bool {
     procfs.any(|mount| hides_worker(mount.id, &mount.point()) != Ok(true))
 }
 
+/// Whether `point` leads to the root of this mount of procfs, in which this process has no pid.
 fn hides_worker(mount: u64, point: &Path) -> Result<bool, Errno> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let root = openat(PROCFS, point, flags, Mode::empty())?;

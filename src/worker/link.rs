@@ -213,6 +213,8 @@ fn receive(daemon: &UnixStream) -> io::Result<(Vec<u8>, Handover, Vec<OwnedFd>)>
     }
 }
 
+/// Sends the container to the daemon that listens on the control socket. Fails if there is none of
+/// this user.
 fn hand_over(
     directory: &OwnedFd,
     name: &OsString,

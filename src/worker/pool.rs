@@ -69,6 +69,7 @@ pub(super) fn run(server: Arc<Server>, start: Start, link: Link) -> Result<(), E
 
 const WHAT: &str = "preparing the service threads";
 
+/// The service threads of a worker.
 struct Pool {
     server: Arc<Server>,
     view: View,

@@ -68,6 +68,7 @@ impl GuardLink {
     }
 }
 
+/// Sends one packet with the file descriptors of a container, and the handover in a memfd.
 fn send(link: &UnixStream, container: &Supervised) -> io::Result<()> {
     // In a memfd: the size of a packet is limited.
     let bytes = container.handover.encode();

@@ -88,6 +88,7 @@ impl Child<'_> {
     }
 }
 
+/// Closes the file descriptors from `first` to `last`; none if `first` is greater.
 fn close_range(first: c_int, last: c_int) -> Result<(), Errno> {
     if first > last {
         return Ok(());

@@ -184,6 +184,7 @@ pub(crate) struct FileHandle {
 }
 
 impl FileHandle {
+    /// The handle, without its header.
     pub(crate) fn bytes(&self) -> &[u8] {
         let length = self.handle.len().min(self.handle_bytes as usize);
         &self.handle[..length]
