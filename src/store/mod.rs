@@ -5,8 +5,8 @@
 //! lock, and a killed writer leaves no partial change. The *recent* one is in tmpfs, without fsync:
 //! a write costs microseconds. Each second its entries are settled into the *lasting* one on disk,
 //! with fsync. So a power cut loses about as much here as it does of extended attributes, which are
-//! not synced either. The recent one takes precedence, also with a tombstone. [`SideStore`] describes the life
-//! of an entry.
+//! not synced either. The recent one takes precedence, also with a tombstone. [`SideStore`]
+//! describes the life of an entry.
 
 mod damage;
 mod environment;
