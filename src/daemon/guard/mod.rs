@@ -223,7 +223,8 @@ impl Kept {
             if serves || has_ended || starting.since.elapsed() > PATIENCE {
                 // The next start waits longer after each failure, for at most 5 seconds.
                 self.failures = if serves { 0 } else { self.failures + 1 };
-                self.next = Some(Instant::now() + SHORT_LOOK * self.failures.pow(2).min(1000));
+                self.next =
+                    Some(Instant::now() + SHORT_LOOK * self.failures.saturating_pow(2).min(1000));
                 match self.starting.take() {
                     Some(starting) if serves => ending.extend(self.own.replace(starting.child)),
                     other => ending.extend(other.map(|starting| starting.child)),
@@ -285,7 +286,8 @@ impl Kept {
             Err(error) => {
                 warn!(container = %self.id, %error, "cannot start a worker: trying again");
                 self.failures += 1;
-                self.next = Some(Instant::now() + SHORT_LOOK * self.failures.pow(2).min(1000));
+                self.next =
+                    Some(Instant::now() + SHORT_LOOK * self.failures.saturating_pow(2).min(1000));
             }
         }
     }

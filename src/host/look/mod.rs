@@ -63,7 +63,10 @@ impl Daemon {
                 path: path.to_owned(),
                 connection,
             })),
-            Ok(false) => Err(ask_failed(path, "it belongs to another user")),
+            Ok(false) => Err(ask_failed(
+                path,
+                "it belongs to another user, or to a container",
+            )),
             Err(error) => Err(ask_failed(path, error)),
         }
     }
