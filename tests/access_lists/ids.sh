@@ -31,7 +31,7 @@ tar --acls --xattrs --xattrs-include='*' -cf tar f d
 mkdir t1 t2 t3
 tar -C t1 --acls --xattrs --xattrs-include='*' -xpf tar; tar -C t2 -xpf tar
 tar -C t3 --acls -xf tar; tree t1 t2 t3
-tar --acls -tvvf tar | sed 's/ [0-9]* [0-9-]* [0-9:]* / /'; rm tar
+tar --acls -tvvf tar | sed -E 's, [0-9]{4}(-[0-9]{2}){2} [0-9:]+ , ,'; rm tar
 rsync -aAXHD d/ rsync; tree rsync; rsync -aAXHDi d/ rsync; echo 'nothing to do'
 setfacl -m u:5:x rsync/g; setfacl -b rsync/new; rsync -aAXHDi d/ rsync; tree rsync
 rsync -aHD d/ rsync2; tree rsync2

@@ -54,7 +54,7 @@ mv prog /dev/shm/prog; show /dev/shm/prog; mv /dev/shm/prog prog; show prog
 tar --xattrs --acls --xattrs-include='*' -cf tar prog d link p c
 mkdir t1 t2 t3
 tar -C t1 --xattrs --xattrs-include='*' -xpf tar; tar -C t2 --acls -xf tar; tar -C t3 --xattrs --xattrs-include=security.capability -xf tar
-tar --xattrs -tvvf tar | sed 's/ [0-9]* [0-9-]* [0-9:]* / /'; rm tar
+tar --xattrs -tvvf tar | sed -E 's, [0-9]{4}(-[0-9]{2}){2} [0-9:]+ , ,'; rm tar
 show t1/* t2/* t3/*
 rsync -aAXHD prog d link p c rsync; show rsync/*; rsync -aAXHDi prog d link p c rsync; echo 'nothing to do'
 setfattr -x trusted.a rsync/prog; setfattr -n trusted.z -v 1 rsync/prog; setcap -r rsync/prog; rsync -aAXHDi prog d link p c rsync
