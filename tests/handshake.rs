@@ -160,11 +160,6 @@ fn youkis_message_is_understood() {
 }
 
 #[test]
-fn the_blank_byte_of_old_crun_is_understood() {
-    is_served(b" ", "unknown");
-}
-
-#[test]
 fn a_message_with_annotations_of_almost_a_mebibyte_is_understood() {
     let mut message = runc("large");
     let room = (1 << 20) - message.to_string().len() - 16;

@@ -34,8 +34,6 @@ const MAX_ASK: usize = 16 * 1024;
 const MAX_FDS: usize = 16;
 /// The time limit from the connection to the end of the message.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The time limit for something to follow one blank byte.
-const BLANK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The reason why a connection brought no usable message.
 #[derive(Debug, thiserror::Error)]
@@ -179,13 +177,7 @@ async fn read_message(
     message: &mut Message,
 ) -> Result<FirstMessage, MessageError> {
     loop {
-        let open = if message.is_blank() {
-            // Either the whole message of crun before 0.19, or white space before JSON.
-            let more = tokio::time::timeout(BLANK_PATIENCE, read_some(connection, message)).await;
-            more.unwrap_or(Ok(false))?
-        } else {
-            read_some(connection, message).await?
-        };
+        let open = read_some(connection, message).await?;
         if !open || message.scan.is_over() {
             return message.said();
         }
@@ -193,14 +185,6 @@ async fn read_message(
 }
 
 impl Message {
-    /// Whether it consists of one blank byte with file descriptors.
-    fn is_blank(&self) -> bool {
-        let [byte] = self.payload[..] else {
-            return false;
-        };
-        !self.fds.is_empty() && is_space(byte)
-    }
-
     /// Decodes the message.
     fn said(&self) -> Result<FirstMessage, MessageError> {
         let Self { payload, fds, .. } = self;

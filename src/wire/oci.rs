@@ -2,9 +2,8 @@
 //! (config-linux.md). Pure.
 //!
 //! Runtimes differ: crun sends pretty-printed JSON and, for exec, pids of 0; runc sends compact
-//! JSON; youki sends further keys and nulls; crun before 0.19 sends one blank byte, not JSON. pids
-//! are those of the runtime's pid namespace, so they are not used: the kernel translates those in
-//! notifications.
+//! JSON; youki sends further keys and nulls. pids are those of the runtime's pid namespace, so they
+//! are not used: the kernel translates those in notifications.
 
 use serde::Deserialize;
 
@@ -60,9 +59,6 @@ pub(crate) fn parse(
     payload: &[u8],
     received: usize,
 ) -> Result<ContainerProcessState, ProtocolError> {
-    if is_blank(payload) && received == 1 {
-        return Ok(ContainerProcessState::before_crun_0_19());
-    }
     let message: Message = serde_json::from_slice(payload)?;
     let fds = message.fds.unwrap_or_default();
     let listener = fds
@@ -84,17 +80,6 @@ pub(crate) fn parse(
     })
 }
 
-impl ContainerProcessState {
-    fn before_crun_0_19() -> Self {
-        Self {
-            id: known(None),
-            status: known(None),
-            bundle: known(None),
-            listener: 0,
-        }
-    }
-}
-
 /// The value of fields that a runtime leaves out.
 pub(crate) const UNKNOWN: &str = "unknown";
 
@@ -105,11 +90,6 @@ fn known(text: Option<String>) -> String {
         || UNKNOWN.to_owned(),
         |text| text.chars().take(MAX_CHARS).collect(),
     )
-}
-
-/// Whether the message is one blank byte.
-fn is_blank(payload: &[u8]) -> bool {
-    matches!(payload, [byte] if *byte == 0 || byte.is_ascii_whitespace())
 }
 
 #[cfg(test)]
@@ -146,15 +126,6 @@ mod tests {
             )),
             "y1"
         );
-    }
-
-    #[test]
-    fn one_blank_byte_is_crun_before_0_19() {
-        assert_eq!(parse(b" ", 1).unwrap().listener, 0);
-        assert_eq!(parse(b"\0", 1).unwrap().listener, 0);
-        assert!(parse(b" ", 2).is_err());
-        assert!(parse(b"x", 1).is_err());
-        assert!(parse(b"", 1).is_err());
     }
 
     #[test]
