@@ -181,7 +181,8 @@ pub(crate) enum Error {
     NobodyListens { place: String, others: &'static str },
 
     #[error(
-        "{failures} of these checks failed: subuidless cannot work on this host until they pass"
+        "{failures} of these checks failed: what needs them does not work on this host until they \
+         pass"
     )]
     Unfit { failures: usize },
 

@@ -69,7 +69,9 @@ impl std::str::FromStr for Bind {
             .rsplit_once(':')
             .ok_or("two paths are wanted, as in /data:/mnt or /data:/mnt:ro")?;
         if !destination.starts_with('/') {
-            return Err("the path in the container must be absolute".to_owned());
+            return Err(format!(
+                "{destination:?} is neither ro nor an absolute path in the container"
+            ));
         }
         let source = fs::canonicalize(source).map_err(|error| format!("{source}: {error}"))?;
         Ok(Self {
