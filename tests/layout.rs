@@ -241,3 +241,36 @@ fn every_test_that_a_page_names_is_there() {
     }
     assert!(named > 30, "{named}");
 }
+
+/// All files below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path),
+        }
+    }
+    found
+}
+
+#[test]
+fn lines_are_short_and_no_comment_is_doubled() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = [files(&source()), files(&root.join("docs"))].concat();
+    paths.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|page| root.join(page)));
+    let mut wrong = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let is_comment = line.trim_start().starts_with("//") && line.trim().len() > 3;
+            let is_doubled = is_comment && lines.get(index + 1) == Some(line);
+            if line.chars().count() > 100 || is_doubled {
+                wrong.push(format!("{}:{}: {line}", path.display(), index + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
