@@ -54,8 +54,8 @@ pub(super) fn maps_of_config(config: &Map<String, Value>) -> IdMaps {
     }
 }
 
-/// The uid and gid to give to the runtime in place of `requested`. Returns `None` if `requested` itself is
-/// mapped and has no supplementary groups.
+/// The uid and gid to give to the runtime in place of `requested`. Returns `None` if `requested`
+/// itself is mapped and has no supplementary groups.
 fn stand_in(mapped: &IdMaps, requested: &ProcessUser) -> Option<(u32, u32)> {
     let is_mapped = mapped.uids.contains(requested.uid) && mapped.gids.contains(requested.gid);
     if is_mapped && requested.additional_gids.is_empty() {

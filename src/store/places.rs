@@ -42,8 +42,8 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// Creates the directories if necessary. Logs why a part is not available. `store_option` is the value
-    /// of `--store`.
+    /// Creates the directories if necessary. Logs why a part is not available. `store_option` is
+    /// the value of `--store`.
     pub(crate) fn prepare(store_option: Option<PathBuf>) -> Self {
         let mut places = Self::prepare_quietly(store_option);
         places.warn();
@@ -96,8 +96,8 @@ pub(crate) fn recent_directory() -> Option<PathBuf> {
     None
 }
 
-/// The intended directory of the lasting part: `store_option`, or below XDG_STATE_HOME or HOME. Returns
-/// `None` if none of them is set.
+/// The intended directory of the lasting part: `store_option`, or below XDG_STATE_HOME or HOME.
+/// Returns `None` if none of them is set.
 pub(crate) fn lasting_place(store_option: Option<PathBuf>) -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let state = || match (variable("XDG_STATE_HOME"), variable("HOME")) {

@@ -25,9 +25,9 @@ pub(crate) fn program() -> std::io::Result<Vec<u8>> {
     Ok(program)
 }
 
-/// A filter to load in addition to that of a runtime, which refers to calls by name. This one denies
-/// the calls of the table that have no name in libseccomp, with ENOSYS as on an older kernel.
-/// Returns `None` if libseccomp knows all names.
+/// A filter to load in addition to that of a runtime, which refers to calls by name. This one
+/// denies the calls of the table that have no name in libseccomp, with ENOSYS as on an older
+/// kernel. Returns `None` if libseccomp knows all names.
 pub(crate) fn denial() -> Option<Vec<u8>> {
     let errno = libc::ENOSYS.unsigned_abs();
     let mut program = on_unnamed(libc::SECCOMP_RET_ERRNO | errno);
