@@ -137,7 +137,7 @@ fn a_profile_that_allows_by_default_is_closed_or_a_warning_says_that_it_cannot_b
         let ran = run(&mut command);
         let has_conditions = kind.contains("conditions");
         assert_eq!(
-            ran.stderr.contains("pass by subuidless"),
+            ran.stderr.contains("bypass subuidless"),
             has_conditions,
             "{}",
             ran.stderr
