@@ -258,9 +258,9 @@ fn questions_that_are_none_are_refused() {
     let daemon = Daemon::start(&place);
     let before = daemon.open_fds();
     let questions = [
-        json!({"subuidless": 4, "message": {"ask": {"what": "secrets"}}}).to_string(),
+        json!({"subuidless": 5, "message": {"ask": {"what": "secrets"}}}).to_string(),
         json!({"subuidless": 7, "message": {"ask": {"what": "status"}}}).to_string(),
-        json!({"subuidless": 4, "message": {"ask": {"what": "status"}}, "pad": "x".repeat(20_000)})
+        json!({"subuidless": 5, "message": {"ask": {"what": "status"}}, "pad": "x".repeat(20_000)})
             .to_string(),
     ];
     for (before, question) in questions.iter().enumerate() {
@@ -276,7 +276,7 @@ fn questions_that_are_none_are_refused() {
     let target = Target::start(&place);
     let peer = Peer::connect(&place, &daemon);
     peer.send(
-        br#"{"subuidless":4,"message":{"ask":{"what":"status"}}}"#,
+        br#"{"subuidless":5,"message":{"ask":{"what":"status"}}}"#,
         &[target.listener()],
     );
     peer.finish();

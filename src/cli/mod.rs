@@ -255,6 +255,7 @@ impl Weaving {
             runtime: self.runtime,
             listener_path: self.listener_path.as_deref(),
             is_denied: false,
+            is_fast: false,
         }
     }
 }

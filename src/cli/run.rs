@@ -52,8 +52,8 @@ mod tests {
     #[test]
     fn options_for_containers_are_errors_without_one_and_no_other_option_is_left_out() {
         /// Options that also apply without a container.
-        const OF_ALL: [&str; 8] = [
-            "user", "keep_id", "env", "cwd", "store", "file", "level", "help",
+        const OF_ALL: [&str; 9] = [
+            "user", "keep_id", "env", "cwd", "store", "fast", "file", "level", "help",
         ];
         let mut line = CommandLine::command();
         line.build();

@@ -35,6 +35,7 @@ pub(super) fn run(arguments: Arguments) -> Error {
         runtime: arguments.runtime,
         socket: arguments.socket.map(PathBuf::from),
         arguments: arguments.arguments,
+        fast: false,
     })
 }
 
@@ -48,6 +49,7 @@ pub(super) fn called_by_name() -> Option<Options> {
         runtime: None,
         socket: None,
         arguments: arguments.collect(),
+        fast: false,
     })
 }
 

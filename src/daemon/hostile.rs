@@ -42,6 +42,7 @@ fn earnest() -> Vec<Vec<u8>> {
         status: "running".into(),
         bundle: "/b".into(),
         user: Some(user.clone()),
+        is_fast: false,
     };
     vec![
         br#"{ "ociVersion": "0.2.0", "fds": [ "seccompFd" ], "pid": 0, "metadata": "",

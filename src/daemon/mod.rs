@@ -93,14 +93,24 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
     block_on(serve(options))
 }
 
-/// Serves the one listener that standard input brings, until its last target has ended.
-pub(crate) fn serve_command(options: Options) -> Result<(), Error> {
-    block_on(serve_one(options, false))
+/// Serves the one listener that standard input brings, until its last target has ended. `is_fast`:
+/// the command has the fast path.
+pub(crate) fn serve_command(options: Options, is_fast: bool) -> Result<(), Error> {
+    block_on(serve_one(options, Targets::Command { is_fast }))
 }
 
 /// The same, but only in the user namespaces that the targets create (`--keep-id`).
 pub(crate) fn serve_namespaces(options: Options) -> Result<(), Error> {
-    block_on(serve_one(options, true))
+    block_on(serve_one(options, Targets::Namespaces))
+}
+
+/// The processes whose calls [`serve_one`] answers.
+#[derive(Debug, Clone, Copy)]
+enum Targets {
+    /// All below the filter.
+    Command { is_fast: bool },
+    /// Those in user namespaces that the others create.
+    Namespaces,
 }
 
 /// The age of a command at which its guard is started: starting one takes as long as a short
@@ -217,7 +227,7 @@ fn start_keeper(places: Places) -> Rc<Keeper> {
     keeper
 }
 
-async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
+async fn serve_one(options: Options, targets: Targets) -> Result<(), Error> {
     let (state, listener) = match listener_from_stdin().await? {
         Some(received) => received,
         // The command could not be executed, and has reported that itself.
@@ -238,17 +248,17 @@ async fn serve_one(options: Options, keep_id: bool) -> Result<(), Error> {
         }
         Err(error) => debug!(%error, "status and trace cannot reach this supervisor"),
     }
-    match keep_id {
-        false => {
+    match targets {
+        Targets::Command { is_fast } => {
             let guarded = Rc::clone(&workers);
             tokio::task::spawn_local(async move {
                 // Most commands have exited by then.
                 tokio::time::sleep(UNGUARDED).await;
                 guarded.keep_guard().await;
             });
-            workers.serve(state, listener, None).await;
+            workers.serve(state, listener, None, is_fast).await;
         }
-        true => route(&workers, &state.id, listener).await?,
+        Targets::Namespaces => route(&workers, &state.id, listener).await?,
     }
     keeper.stop().await;
     Ok(())
@@ -455,7 +465,7 @@ impl Daemon {
                 drop(connection);
                 self.has_served.set(true);
                 let said = self.announcements.take(claim, &state.id);
-                self.workers.serve(state, listener, said).await;
+                self.workers.serve(state, listener, said, false).await;
             }
             Ok(Received::Orphan(orphan)) => {
                 self.has_served.set(true);

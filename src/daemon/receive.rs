@@ -127,12 +127,16 @@ pub(super) async fn receive(
         // For workers only.
         FirstMessage::Ours(Ours::Trace(_)) => return Err(MessageError::OtherVersion),
     };
+    let facts = match handover.is_fast {
+        true => Some(message.fds.pop().ok_or(MessageError::NoFd)?),
+        false => None,
+    };
     let fds: [OwnedFd; FDS] = message.fds.try_into().map_err(|_| MessageError::NoFd)?;
     let [fd, board, shared] = fds;
     Ok(Received::Orphan(Orphan {
         handover,
         listener: listener(fd)?,
-        board: Board::open(board).map_err(MessageError::NoBoard)?,
+        board: Board::open(board, facts).map_err(MessageError::NoBoard)?,
         shared,
     }))
 }

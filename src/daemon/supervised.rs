@@ -81,6 +81,7 @@ impl Supervised {
             self.board.as_fd().as_raw_fd(),
             self.shared.as_raw_fd(),
         ];
+        fds.extend(self.board.facts().map(|facts| facts.as_raw_fd()));
         fds.extend(self.feed.as_ref().map(OwnedFd::as_raw_fd));
         let sent = loop {
             link.writable().await?;

@@ -172,6 +172,7 @@ impl Workers {
         state: ContainerProcessState,
         listener: ListenerFd,
         said: Option<Announcement>,
+        is_fast: bool,
     ) {
         let ContainerProcessState {
             id,
@@ -179,6 +180,7 @@ impl Workers {
             mut bundle,
             ..
         } = state;
+        let is_fast = is_fast || said.as_ref().is_some_and(|said| said.is_fast);
         let (next, where_it_is) = said.map(|said| (said.next, said.bundle)).unzip();
         if let Some(known) = where_it_is.flatten().filter(|_| status == EXEC) {
             bundle = known;
@@ -201,6 +203,7 @@ impl Workers {
             status,
             bundle,
             user,
+            is_fast,
         };
         self.start(handover, listener, groups, None).await;
     }
@@ -214,6 +217,7 @@ impl Workers {
             status: EXEC.to_owned(),
             bundle: String::new(),
             user: None,
+            is_fast: false,
         };
         self.start(handover, listener, Vec::new(), Some(feed)).await;
     }
@@ -229,7 +233,7 @@ impl Workers {
             if !listener.has_targets() {
                 return Err(Errno::ESRCH.into());
             }
-            let board = Board::create()?;
+            let board = Board::create(handover.is_fast)?;
             Ok((board, self.shared(&handover, &groups)?))
         });
         match memory.await {

@@ -65,6 +65,8 @@ pub(crate) struct ProfileOptions<'a> {
     pub(crate) listener_path: Option<&'a str>,
     /// Calls unknown to libseccomp are denied already, by [`profile::denial`].
     pub(crate) is_denied: bool,
+    /// Allows the calls that the preloaded library makes itself.
+    pub(crate) is_fast: bool,
 }
 
 impl<'a> ProfileOptions<'a> {
@@ -76,6 +78,7 @@ impl<'a> ProfileOptions<'a> {
             capabilities,
             wait_killable: sys::seccomp_knows_wait_killable(),
             is_denied: self.is_denied,
+            is_fast: self.is_fast,
         }
     }
 }
@@ -108,7 +111,7 @@ pub(crate) fn install(bundle: &Path, options: ProfileOptions) -> Result<bool, Er
         .get("linux")
         .and_then(|linux| linux.get("seccomp")?.as_object());
     let is_open = profile.is_some_and(profile::is_open);
-    Ok(!is_open || profile::denial().is_none())
+    Ok(!is_open || profile::denial(options.is_fast).is_none())
 }
 
 /// Adds the rules to a config.json that was read from `path`.

@@ -12,7 +12,9 @@ pub(crate) mod bundle;
 mod complaint;
 mod daemon;
 mod find;
+pub(crate) mod library;
 mod outer;
+mod preload;
 mod state;
 mod user;
 
@@ -53,6 +55,14 @@ pub(crate) struct Options {
     pub(crate) socket: Option<PathBuf>,
     /// The runtime's arguments.
     pub(crate) arguments: Vec<OsString>,
+    /// With the preloaded library, as with SUBUIDLESS_FAST=1.
+    pub(crate) fast: bool,
+}
+
+/// What the caller has chosen for a new container.
+struct Choices {
+    socket: Option<PathBuf>,
+    fast: bool,
 }
 
 /// Whether a program of this name is the runtime front.
@@ -68,7 +78,12 @@ pub(crate) fn run(options: Options) -> Error {
     let line = CommandLine::parse(options.arguments);
     let log = line.global("log").map(PathBuf::from);
     let as_json = line.global("log-format") == Some(OsStr::new("json"));
-    let error = match prepare(line, &options.name, options.runtime, options.socket) {
+    let choices = Choices {
+        socket: options.socket,
+        fast: options.fast || library::is_requested(),
+    };
+    let prepared = prepare(line, &options.name, options.runtime, choices);
+    let error = match prepared {
         Ok((runtime, arguments)) => {
             let source = Command::new(&runtime)
                 .args(arguments)
@@ -89,7 +104,7 @@ fn prepare(
     line: CommandLine,
     name: &OsStr,
     runtime: Option<PathBuf>,
-    socket: Option<PathBuf>,
+    choices: Choices,
 ) -> Result<(PathBuf, Vec<OsString>), Error> {
     let runtime = match runtime {
         Some(runtime) => find::named(&runtime)?,
@@ -107,7 +122,7 @@ fn prepare(
         // Without an id, the runtime reports the error.
         (Task::Other, _) | (_, None) => line.words().to_vec(),
         _ if outer::emulates()? => line.words().to_vec(),
-        (Task::Create, Some(id)) => create(line, &id, kind, socket)?,
+        (Task::Create, Some(id)) => create(line, &id, kind, choices)?,
         (Task::Exec, Some(id)) => exec(line, &id, kind)?,
     };
     Ok((runtime, arguments))
@@ -118,7 +133,7 @@ fn create(
     line: CommandLine,
     id: &OsStr,
     kind: Runtime,
-    socket: Option<PathBuf>,
+    choices: Choices,
 ) -> Result<Vec<OsString>, Error> {
     let bundle = PathBuf::from(line.own("bundle").unwrap_or(OsStr::new(".")));
     let path = match line.own("config") {
@@ -143,14 +158,22 @@ fn create(
     if let Some(process) = process {
         user::add_home(process, &rootfs, &next, kind);
     }
-    let socket = daemon::announce(socket, &announcement(id, next))?;
+    let library = preload::find_for(&mut config, &rootfs, choices.fast);
+    let mut announcement = announcement(id, next);
+    announcement.is_fast = library.is_some();
+    let socket = daemon::announce(choices.socket, &announcement)?;
     let options = bundle::ProfileOptions {
         base: None,
         runtime: kind,
         listener_path: Some(utf8(&socket)?),
-        is_denied: deny_unnamed(),
+        is_denied: deny_unnamed(library.is_some()),
+        is_fast: library.is_some(),
     };
     bundle::weave_into(&mut config, &path, options)?;
+    if let Some(library) = library {
+        // If the profile forbids the library's calls, the page of facts remains unused.
+        preload::add_to(&mut config, &library);
+    }
     hand_over(line, kind, path, &config)
 }
 
@@ -168,8 +191,8 @@ fn drop_lock_limit(config: &mut Map<String, Value>) {
 /// Denies the runtime, and so the container, the calls whose names libseccomp does not know: no
 /// profile can name them. seccomp(2) requires CAP_SYS_ADMIN or no_new_privs. Returns `false`
 /// without them, as in a process whose runtime has yet to create the user namespace.
-fn deny_unnamed() -> bool {
-    profile::denial().is_none_or(|filter| sys::seccomp_restrict(&filter).is_ok())
+fn deny_unnamed(is_fast: bool) -> bool {
+    profile::denial(is_fast).is_none_or(|filter| sys::seccomp_restrict(&filter).is_ok())
 }
 
 /// Passes the changed config.json to the runtime. Returns the runtime's arguments.
@@ -217,6 +240,7 @@ fn announcement(id: &OsStr, next: NextUser) -> Announcement {
 fn announcement_to(state: State, id: &OsStr, next: NextUser) -> (PathBuf, Announcement) {
     let mut announcement = announcement(id, next);
     announcement.bundle = state.bundle;
+    announcement.is_fast = state.library.is_some();
     (state.listener, announcement)
 }
 
@@ -225,7 +249,7 @@ fn exec(line: CommandLine, id: &OsStr, kind: Runtime) -> Result<Vec<OsString>, E
     let Some(state) = State::find(id, line.global("root"), kind) else {
         return Ok(line.words().to_vec());
     };
-    deny_unnamed();
+    deny_unnamed(state.library.is_some());
     let mapped =
         IdMaps::of(format_args!("/proc/{}", state.pid())).unwrap_or_else(|_| user::own_maps());
     match line.own("process").map(PathBuf::from) {
@@ -245,9 +269,15 @@ fn exec_file(
 ) -> Result<Vec<OsString>, Error> {
     let mut process = bundle::read_object(path)?;
     let next = user::take(&mut process, mapped);
+    let is_changed = next != NextUser::AsIs || state.library.is_some();
+    let rootfs = PathBuf::from(format!("/proc/{}/root", state.pid()));
+    if let Some(library) = &state.library {
+        preload::add_to_process(&mut process, &rootfs, library);
+    }
     if next != NextUser::AsIs {
-        let rootfs = PathBuf::from(format!("/proc/{}/root", state.pid()));
         user::add_home(&mut process, &rootfs, &next, kind);
+    }
+    if is_changed {
         line.set("process", &passed_on(&process)?);
     }
     let (socket, announcement) = announcement_to(state, id, next);

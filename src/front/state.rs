@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 
+use super::preload;
 use super::user::ANNOTATION;
 use crate::front::bundle;
 use crate::linux::procfs::{Stat, Status};
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub(super) listener: PathBuf,
     /// The user requested for the first process, if the front has given the runtime another one.
     pub(super) user: Option<ProcessUser>,
+    /// Where the preloaded library is in it.
+    pub(super) library: Option<String>,
 }
 
 impl State {
@@ -65,6 +68,10 @@ impl State {
             bundle: noted_bundle(root, id, kind, &state),
             listener: PathBuf::from(listener),
             user: noted_user(&state, kind),
+            library: preload::noted(match kind {
+                Runtime::Crun => state.get("mounts"),
+                Runtime::Runc => state.get("config").and_then(|config| config.get("mounts")),
+            }),
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The names of extended attributes: which ones are hidden from targets, and which are emulated.
-//! Pure.
+//! The names of extended attributes: which ones are hidden from targets, and which are emulated, by
+//! the rules of [`subuidless_fast::attribute`]. Pure.
 //!
 //! An attribute that a container's root may set, but the kernel refuses because that needs
 //! privileges outside the container, is stored in a user attribute of the same file:
@@ -7,14 +7,14 @@
 
 use std::ffi::CStr;
 
+use subuidless_fast::attribute::Kind;
+pub(super) use subuidless_fast::attribute::PREFIX;
+
 use super::XATTR;
-use super::acl::{ACCESS, DEFAULT};
 use crate::linux::name::Name;
 
 /// A name and a value.
 pub(crate) type NamedValue = (Vec<u8>, Vec<u8>);
-
-pub(super) const PREFIX: &[u8] = b"user.subuidless.";
 
 /// The kind of an attribute, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,18 +37,12 @@ impl Attribute {
     pub(crate) fn of(name: &CStr) -> Self {
         let bytes = name.to_bytes();
         let stored = || Name::new([PREFIX, bytes].concat());
-        if bytes == XATTR.to_bytes() || bytes.starts_with(PREFIX) {
-            Self::Hidden
-        } else if name == ACCESS || name == DEFAULT {
-            Self::Acl(stored())
-        } else if bytes == b"security.capability" {
-            Self::Plain
-        } else if matches!(bytes, b"trusted." | b"security.") {
-            Self::Nameless
-        } else if bytes.starts_with(b"trusted.") || bytes.starts_with(b"security.") {
-            Self::Emulated(stored())
-        } else {
-            Self::Plain
+        match Kind::of(bytes) {
+            Kind::Plain => Self::Plain,
+            Kind::Hidden => Self::Hidden,
+            Kind::Emulated => Self::Emulated(stored()),
+            Kind::Nameless => Self::Nameless,
+            Kind::Acl => Self::Acl(stored()),
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::linux::sys;
 use crate::store::{FULL_ONES, Key, Layers, SideStore, store_failed, tell_once};
 
 /// The attribute that contains the owner. umoci and other tools use the same one.
-pub(crate) const XATTR: &CStr = c"user.rootlesscontainers";
+pub(crate) const XATTR: &CStr = subuidless_fast::owner::ATTRIBUTE;
 
 /// Whether the inode carries the owner in its attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,11 @@ impl FileOwners {
     /// Whether an inode without the attribute may have an emulated owner nevertheless.
     pub(crate) fn side_store_is_used(&self) -> bool {
         self.side.as_ref().is_ok_and(|side| !side.is_empty())
+    }
+
+    /// Whether a file or directory without the attribute may have one in there.
+    pub(crate) fn has_full_ones(&self) -> bool {
+        self.side.as_ref().is_ok_and(SideStore::has_full_ones)
     }
 
     /// Whether an inode of this type without the attribute may have an owner in the side store: it
@@ -163,7 +168,7 @@ impl FileOwners {
         if !carries_xattrs(file_type) {
             return Ok(Carried::Never);
         }
-        let has_full_ones = self.side.as_ref().is_ok_and(SideStore::has_full_ones);
+        let has_full_ones = self.has_full_ones();
         // `load` asks the attribute first. Without an attribute it asks the side store, whose older
         // entry must therefore be removed before the attribute is.
         if has_full_ones && owner.is_unset() {

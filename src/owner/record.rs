@@ -289,6 +289,41 @@ mod tests {
         assert!(read > 20_000, "{read}");
     }
 
+    /// The preloaded library reads such records by itself.
+    #[test]
+    fn whatever_the_library_reads_it_reads_as_the_worker_does() {
+        let mut seed = 7u64;
+        let mut byte = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            seed.to_be_bytes()[0]
+        };
+        let mut read = 0;
+        for _ in 0..400_000 {
+            let mut bytes = owner(u32::from(byte()) << (byte() % 25), byte().into()).encode();
+            for _ in 0..byte() % 3 {
+                if bytes.is_empty() {
+                    break;
+                }
+                let at = usize::from(byte()) % bytes.len();
+                match byte() % 4 {
+                    0 => bytes.truncate(at.max(1)),
+                    1 => bytes.insert(at, byte()),
+                    _ => bytes[at] = byte(),
+                }
+            }
+            let Some(shown) = subuidless_fast::owner::Shown::decode(&bytes) else {
+                continue;
+            };
+            read += 1;
+            assert_eq!(
+                Owner::decode(&bytes),
+                Ok(owner(shown.uid, shown.gid)),
+                "{bytes:x?}"
+            );
+        }
+        assert!(read > 100_000, "{read}");
+    }
+
     #[test]
     fn hostile_bytes_are_an_error_and_never_a_panic() {
         for bytes in [

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -15,9 +15,11 @@ use super::options::Options;
 use super::supervisor::Supervisor;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
+use crate::front::library;
 use crate::linux::sys;
 use crate::linux::userns;
 use crate::syscalls::profile;
+use crate::wire::mode::SupervisorOf;
 
 /// Becomes the command. Returns only on failure.
 pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
@@ -27,10 +29,16 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
         .as_deref()
         .map(|user| Login::find(user, &Names::Host))
         .transpose()?;
-    let filter = profile::program().doing("making the filter")?;
+    let library = library(options)?;
+    let is_fast = library.is_some();
+    let filter = profile::program(is_fast).doing("making the filter")?;
+    let of = match options.keep_id {
+        true => SupervisorOf::Namespaces,
+        false => SupervisorOf::Command { is_fast },
+    };
     // Started outside the new user namespace: only a process of the parent namespace can join it
     // and inspect every process in it.
-    let supervisor = Supervisor::start(options.store.as_deref(), options.keep_id, &options.log)?;
+    let supervisor = Supervisor::start(options.store.as_deref(), of, &options.log)?;
     match options.keep_id {
         false => userns::enter()?,
         // seccomp(2): without CAP_SYS_ADMIN, a filter requires no_new_privs.
@@ -40,7 +48,20 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
     if let Some(login) = login {
         login.become_it()?;
     }
-    execute(options)
+    execute(options, library.as_deref())
+}
+
+/// The preloaded library, if the fast path is on. It is an error only for `--fast` that there is
+/// none: the variable is a preference.
+fn library(options: &Options) -> Result<Option<PathBuf>, Error> {
+    // `--keep-id`: in namespaces that the command creates, other workers answer.
+    if options.keep_id || !(options.fast || library::is_requested()) {
+        return Ok(None);
+    }
+    match library::place() {
+        Err(absence) if options.fast => Err(absence.into_error()),
+        placed => Ok(placed.ok()),
+    }
 }
 
 /// Loads the filter and returns its listener.
@@ -52,7 +73,7 @@ fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
     })
 }
 
-fn execute(options: &Options) -> Result<Infallible, Error> {
+fn execute(options: &Options, library: Option<&Path>) -> Result<Infallible, Error> {
     let (program, arguments) = options.command.split_first().ok_or(Error::NoCommand)?;
     if let Some(directory) = &options.cwd {
         std::env::set_current_dir(directory).at(directory)?;
@@ -64,6 +85,9 @@ fn execute(options: &Options) -> Result<Infallible, Error> {
             Some((name, value)) => command.env(name, value),
             None => command.env_remove(variable),
         };
+    }
+    if let Some(library) = library {
+        library::add_to_command(&mut command, library);
     }
     let source = command.exec();
     if source.raw_os_error() == Some(libc::ENOSYS) {

@@ -33,11 +33,7 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Starts a supervisor. It exits if the connection is closed before a listener comes.
-    pub(super) fn start(store: Option<&Path>, keep_id: bool, log: &Log) -> Result<Self, Error> {
-        let of = match keep_id {
-            true => SupervisorOf::Namespaces,
-            false => SupervisorOf::Command,
-        };
+    pub(super) fn start(store: Option<&Path>, of: SupervisorOf, log: &Log) -> Result<Self, Error> {
         let connection = start(store, log, of)?;
         Ok(Self { connection })
     }
@@ -123,7 +119,7 @@ fn serve(setup: SupervisorSetup) -> Result<(), Error> {
         ..daemon::Options::default()
     };
     match setup.of {
-        SupervisorOf::Command => daemon::serve_command(options),
+        SupervisorOf::Command { is_fast } => daemon::serve_command(options, is_fast),
         SupervisorOf::Namespaces => daemon::serve_namespaces(options),
         SupervisorOf::Container { directory, creator } => Holder::new(creator, &directory)
             .and_then(|holder| serve_container(options, Rc::new(holder)))

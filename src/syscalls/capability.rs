@@ -5,6 +5,7 @@
 
 use nix::errno::Errno;
 
+use super::view;
 use crate::credentials::{Capabilities, Credentials, capability};
 use crate::identity::Identities;
 use crate::linux::procfs::Status;
@@ -131,7 +132,7 @@ fn leave_to_kernel(call: &Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn prctl(call: &mut Call) -> Result<Reply, Errno> {
-    if call.is_nested() {
+    if call.int(0) != libc::PR_SET_SECCOMP && call.is_nested() {
         // CONTINUE: another user namespace, whose capabilities are the kernel's.
         return Ok(Reply::Continue);
     }
@@ -140,6 +141,7 @@ pub(super) fn prctl(call: &mut Call) -> Result<Reply, Errno> {
         libc::PR_SET_SECUREBITS => set_securebits(call),
         libc::PR_CAP_AMBIENT => ambient(call),
         libc::PR_CAPBSET_DROP => drop_bounding(call),
+        libc::PR_SET_SECCOMP => view::filter(call),
         // The timer slack of this thread is its tag: it must not change.
         libc::PR_SET_TIMERSLACK if Identities::is_tagged(call.pid())? => Ok(Reply::Value(0)),
         // CONTINUE: does not concern credentials.

@@ -16,23 +16,30 @@ use crate::linux::seccomp::Reply;
 use crate::target::{Call, Dirfd, Location};
 
 pub(super) fn execve(call: &mut Call) -> Result<Reply, Errno> {
-    execute(call, Dirfd::Cwd, 0, AtFlags::empty())
+    execute(call, Dirfd::Cwd, 0, 2, AtFlags::empty())
 }
 
 pub(super) fn execveat(call: &mut Call) -> Result<Reply, Errno> {
     let flags = AtFlags::from_bits_retain(call.int(4));
-    execute(call, call.dirfd(0), 1, flags)
+    execute(call, call.dirfd(0), 1, 3, flags)
 }
 
-/// Decides about one execution; `path` is an argument number.
-fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Reply, Errno> {
-    if call.is_nested() {
+/// Decides about one execution; `path` and `environment` are argument numbers.
+fn execute(
+    call: &Call,
+    dirfd: Dirfd,
+    path: usize,
+    environment: usize,
+    flags: AtFlags,
+) -> Result<Reply, Errno> {
+    let is_nested = call.is_nested();
+    if is_nested && !(call.container.is_joined() && call.container.facts.is_some()) {
         // CONTINUE: another user namespace, whose ids are the kernel's.
         return Ok(Reply::Continue);
     }
     // A runtime's process, before or at its first execve(2): its files may be out of reach. Whether
     // the program has set-ID bits is determined later, through /proc/PID/exe.
-    if call.become_user()? || !call.container.is_joined() {
+    if !is_nested && (call.become_user()? || !call.container.is_joined()) {
         return note(call, &Program::default(), true);
     }
     let Ok(path) = call.path(path) else {
@@ -44,6 +51,13 @@ fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Rep
         // CONTINUE: the kernel fails with the right errno.
         return Ok(Reply::Continue);
     };
+    if is_nested {
+        if let Ok((_, is_foreign)) = call.to_be_run(file) {
+            call.look_after_preload(environment, is_foreign);
+        }
+        // CONTINUE: another user namespace, whose ids are the kernel's.
+        return Ok(Reply::Continue);
+    }
     let mode = call.file_mode(file.as_fd())?;
     if !mode.is_executable() {
         // CONTINUE: EACCES, even for root.
@@ -52,11 +66,17 @@ fn execute(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Rep
     if !call.subject()?.may(Access::EXECUTE, mode) {
         return Err(Errno::EACCES);
     }
-    match call.program(file) {
-        Ok(program) => note(call, &program, false),
+    let Ok((file, is_foreign)) = call.to_be_run(file) else {
         // CONTINUE: the interpreter cannot be resolved; the kernel fails with the right errno.
-        Err(_) => Ok(Reply::Continue),
-    }
+        return Ok(Reply::Continue);
+    };
+    let reply = match call.program_itself(file.as_fd()) {
+        Ok(program) => note(call, &program, false)?,
+        // CONTINUE: the kernel fails with the right errno.
+        Err(_) => Reply::Continue,
+    };
+    call.look_after_preload(environment, is_foreign);
+    Ok(reply)
 }
 
 /// Notes the credentials that count if executing `program` succeeds. With `unchecked`, the program

@@ -13,6 +13,7 @@ mod chown;
 mod describe;
 mod dispatch;
 mod exec;
+pub(crate) mod fast;
 mod getid;
 mod i386;
 mod limit;

@@ -4,14 +4,14 @@ use libseccomp::ScmpSyscall;
 use nix::errno::Errno;
 
 use super::{
-    attribute, capability, chown, exec, getid, limit, make, mount, open, setid, socket, stat, view,
-    xattr,
+    attribute, capability, chown, exec, fast, getid, limit, make, mount, open, setid, socket, stat,
+    view, xattr,
 };
 use crate::linux::hash;
 use crate::linux::seccomp::Reply;
 use crate::target::Call;
 use Argument::*;
-use Trap::Always;
+use Trap::{Always, Never};
 
 /// Handles one call. `Err` is the errno for the target.
 pub(crate) type Handler = fn(&mut Call) -> Result<Reply, Errno>;
@@ -37,6 +37,16 @@ pub(crate) enum Trap {
         mask: u64,
         bits: u64,
     },
+    /// Never.
+    Never,
+    /// If this argument has `bit`, or if its bits of the mask are `bits`, which do not include
+    /// `bit`.
+    HasOrMasked {
+        arg: u32,
+        bit: u64,
+        mask: u64,
+        bits: u64,
+    },
 }
 
 /// When, and how far, a worker answers the calls of a row.
@@ -58,10 +68,15 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
-    pub(crate) trap: Trap,
+    trap: Trap,
     pub(crate) purpose: Purpose,
     pub(crate) handle: Handler,
     pub(super) arguments: &'static [Argument],
+    /// The functions of libc for which the preloaded library makes this call itself: with the fast
+    /// path, the filter allows such a call. `None`: the library never makes it.
+    pub(crate) fast: Option<&'static [&'static str]>,
+    /// What traps with the fast path; `None`: the same as without.
+    trap_if_fast: Option<Trap>,
     /// The syscall's number, for libseccomp releases without its name: syscalls that are newer than
     /// Linux 5.1 have the same number on all architectures.
     pub(super) number: Option<u32>,
@@ -72,6 +87,27 @@ impl Row {
     pub(crate) fn bare_number(&self) -> Option<u32> {
         self.number
             .filter(|_| ScmpSyscall::from_name(self.name).is_err())
+    }
+
+    /// The condition under which calls are notified, with the fast path or without.
+    pub(crate) fn trap(&self, is_fast: bool) -> Trap {
+        self.trap_if_fast.filter(|_| is_fast).unwrap_or(self.trap)
+    }
+
+    /// The preloaded library makes it in place of these functions.
+    const fn fast(self, symbols: &'static [&'static str]) -> Self {
+        Self {
+            fast: Some(symbols),
+            ..self
+        }
+    }
+
+    /// With the fast path, other calls are notified.
+    const fn if_fast(self, trap: Trap) -> Self {
+        Self {
+            trap_if_fast: Some(trap),
+            ..self
+        }
     }
 }
 
@@ -89,6 +125,8 @@ const fn emulated(
         purpose,
         handle,
         arguments,
+        fast: None,
+        trap_if_fast: None,
         number: None,
     }
 }
@@ -186,6 +224,14 @@ const ABOUT_CREDENTIALS: Trap = Trap::Masked {
     bits: 0b1000,
 };
 
+/// The same and PR_SET_SECCOMP (22), which does not have bit 3.
+const ABOUT_CREDENTIALS_OR_SECCOMP: Trap = Trap::HasOrMasked {
+    arg: 0,
+    bit: 0b1000,
+    mask: 0b11_1111,
+    bits: libc::PR_SET_SECCOMP as u64,
+};
+
 /// The bits that SO_PEERCRED (17) and SO_PEERGROUPS (59) have in common.
 const ASKS_FOR_PEER: Trap = Trap::Masked {
     arg: 2,
@@ -212,10 +258,11 @@ pub(crate) static TABLE: &[Row] = &[
     // stat(2), statx(2)
     emulated("stat",       Always, stat::stat,       &[Path, Stat]),
     emulated("lstat",      Always, stat::lstat,      &[Path, Stat]),
-    emulated("fstat",      Always, stat::fstat,      &[Fd, Stat]),
-    emulated("newfstatat", Always, stat::newfstatat, &[Dirfd, Path, Stat, AtFlags]),
+    emulated("fstat",      Always, stat::fstat,      &[Fd, Stat]).fast(fast::FSTAT),
+    emulated("newfstatat", Always, stat::newfstatat, &[Dirfd, Path, Stat, AtFlags])
+        .fast(fast::NEWFSTATAT),
     // Whatever the mask: the kernel fills in ids, type and mode even if they are not requested.
-    emulated("statx", Always, stat::statx, &[Dirfd, Path, AtFlags, Hex, Statx]),
+    emulated("statx", Always, stat::statx, &[Dirfd, Path, AtFlags, Hex, Statx]).fast(fast::STATX),
     // setuid(2) and its relatives
     emulated_ids("setuid",    Always, setid::setuid,    &[Id]),
     emulated_ids("setgid",    Always, setid::setgid,    &[Id]),
@@ -237,7 +284,8 @@ pub(crate) static TABLE: &[Row] = &[
     // capget(2), capset(2), prctl(2)
     emulated_ids("capget", Always,            capability::capget, &[Ptr, Ptr]),
     emulated_ids("capset", Always,            capability::capset, &[Ptr, Ptr]),
-    emulated_ids("prctl",  ABOUT_CREDENTIALS, capability::prctl,  &[Prctl, Hex, Hex, Hex, Hex]),
+    emulated_ids("prctl",  ABOUT_CREDENTIALS, capability::prctl,  &[Prctl, Hex, Hex, Hex, Hex])
+        .if_fast(ABOUT_CREDENTIALS_OR_SECCOMP),
     // execve(2), execveat(2)
     emulated_early("execve",   Always, exec::execve,   &[Path, Ptr, Ptr]),
     emulated_early("execveat", Always, exec::execveat, &[Dirfd, Path, Ptr, Ptr, AtFlags]),
@@ -268,12 +316,14 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("futimesat", Always, attribute::futimesat, &[Dirfd, Path, Ptr]),
     emulated("utimensat", Always, attribute::utimensat, &[Dirfd, Path, Ptr, AtFlags]),
     // getxattr(2), listxattr(2), setxattr(2), removexattr(2)
-    emulated("getxattr",   Always, xattr::getxattr,   &[Path, Path, Ptr, Size]),
-    emulated("lgetxattr",  Always, xattr::lgetxattr,  &[Path, Path, Ptr, Size]),
-    emulated("fgetxattr",  Always, xattr::fgetxattr,  &[Fd, Path, Ptr, Size]),
-    emulated("listxattr",  Always, xattr::listxattr,  &[Path, Ptr, Size]),
-    emulated("llistxattr", Always, xattr::llistxattr, &[Path, Ptr, Size]),
-    emulated("flistxattr", Always, xattr::flistxattr, &[Fd, Ptr, Size]),
+    emulated("getxattr",   Always, xattr::getxattr,   &[Path, Path, Ptr, Size])
+        .fast(fast::GETXATTR),
+    emulated("lgetxattr",  Always, xattr::lgetxattr,  &[Path, Path, Ptr, Size])
+        .fast(fast::LGETXATTR),
+    emulated("fgetxattr",  Always, xattr::fgetxattr,  &[Fd, Path, Ptr, Size]).fast(fast::FGETXATTR),
+    emulated("listxattr",  Always, xattr::listxattr,  &[Path, Ptr, Size]).fast(fast::LISTXATTR),
+    emulated("llistxattr", Always, xattr::llistxattr, &[Path, Ptr, Size]).fast(fast::LLISTXATTR),
+    emulated("flistxattr", Always, xattr::flistxattr, &[Fd, Ptr, Size]).fast(fast::FLISTXATTR),
     emulated("setxattr",     Always, xattr::setxattr,     &[Path, Path, Ptr, Size, XattrFlags]),
     emulated("lsetxattr",    Always, xattr::lsetxattr,    &[Path, Path, Ptr, Size, XattrFlags]),
     emulated("fsetxattr",    Always, xattr::fsetxattr,    &[Fd, Path, Ptr, Size, XattrFlags]),
@@ -281,7 +331,8 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("lremovexattr", Always, xattr::lremovexattr, &[Path, Path]),
     emulated("fremovexattr", Always, xattr::fremovexattr, &[Fd, Path]),
     numbered("setxattrat",    463, xattr::setxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size]),
-    numbered("getxattrat",    464, xattr::getxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size]),
+    numbered("getxattrat",    464, xattr::getxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size])
+        .fast(fast::HELPER),
     numbered("listxattrat",   465, xattr::listxattrat,   &[Dirfd, Path, AtFlags, Ptr, Size]),
     numbered("removexattrat", 466, xattr::removexattrat, &[Dirfd, Path, AtFlags, Path]),
     // access(2)
@@ -328,6 +379,7 @@ pub(crate) static TABLE: &[Row] = &[
     observed("clone",   new_namespace(0), view::clone,   &[CloneFlags, Ptr, Ptr, Ptr, Ptr]),
     observed("clone3",  Always,           view::clone3,  &[Ptr, Size]),
     observed("landlock_restrict_self", Always, view::landlock_restrict_self, &[Fd, Hex]),
+    observed("seccomp", Never, view::seccomp, &[Int, Hex, Ptr]).if_fast(Always),
 ];
 
 /// A hash of the names in their order: it tells this table from that of another version of this

@@ -1,6 +1,6 @@
 //! Calls after which a target may see another root directory or an overlay, live in another user
 //! namespace, or be restricted: chroot(2), pivot_root(2), fsopen(2), setns(2), unshare(2),
-//! clone(2), landlock_restrict_self(2).
+//! clone(2), landlock_restrict_self(2), seccomp(2).
 //!
 //! The kernel executes them. They are rare: until one of them is noticed, no other call needs to
 //! check for its effects.
@@ -51,6 +51,24 @@ pub(super) fn landlock_restrict_self(call: &mut Call) -> Result<Reply, Errno> {
     let identities = &call.container.identities;
     identities.confine(&identities.lock(), call.pid())?;
     // CONTINUE: the call is only observed.
+    Ok(Reply::Continue)
+}
+
+/// seccomp(2)
+pub(super) fn seccomp(call: &mut Call) -> Result<Reply, Errno> {
+    match call.unsigned(0) {
+        libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER => filter(call),
+        // CONTINUE: a question.
+        _ => Ok(Reply::Continue),
+    }
+}
+
+/// Notes a filter of the target's own, which may forbid the calls of the preloaded library.
+pub(super) fn filter(call: &Call) -> Result<Reply, Errno> {
+    if let Some(facts) = &call.container.facts {
+        facts.expect_filter(call.pid());
+    }
+    // CONTINUE: what the call does is the kernel's business.
     Ok(Reply::Continue)
 }
 

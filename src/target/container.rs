@@ -1,13 +1,18 @@
 //! What a worker knows about its container; all service threads share it.
 
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use subuidless_fast::facts;
 
 use crate::credentials::{Credentials, EmulatedUid};
 use crate::identity::Identities;
 use crate::linux::lock::Locks;
+use crate::linux::name::Name;
 use crate::linux::userns::IdMap;
 use crate::owner::FileOwners;
+use crate::wire::facts::Facts;
 
 /// Bits of `user_steps`: the runtime's process has the ids of its user, and so has its terminal.
 const IDENTITY: u64 = 1;
@@ -20,6 +25,10 @@ pub(crate) struct Container {
     pub(crate) host_procfs: OwnedFd,
     pub(crate) owners: FileOwners,
     pub(crate) identities: Identities,
+    /// The page of facts; `None`: the container has no fast path.
+    pub(crate) facts: Option<Facts>,
+    /// The path of the preloaded library in the container, once a program had it.
+    pub(super) library: OnceLock<Name>,
     /// Locks to hold from reading a state until it is changed.
     pub(crate) locks: Locks,
     /// Device and inode of the user namespace that was joined.
@@ -50,12 +59,15 @@ impl Container {
         host_procfs: OwnedFd,
         owners: FileOwners,
         identities: Identities,
+        facts: Option<Facts>,
         locks: Locks,
     ) -> Self {
         Self {
             host_procfs,
             owners,
             identities,
+            facts,
+            library: OnceLock::new(),
             locks,
             user_namespace: None,
             root: None,
@@ -111,6 +123,22 @@ impl Container {
     /// the runtime.
     pub(crate) fn is_joined(&self) -> bool {
         self.user_namespace.is_some()
+    }
+
+    /// Updates the page of facts. To be called before the reply to a call that may have changed
+    /// something.
+    pub(crate) fn publish(&self) {
+        let Some(page) = &self.facts else {
+            return;
+        };
+        let facts = [
+            (self.identities.anyone_nested(), facts::NESTED),
+            (self.identities.anyone_changed(), facts::CHANGED),
+            (self.owners.side_store_is_used(), facts::SIDE_STORE),
+            (self.owners.has_full_ones(), facts::FULL_ONES),
+        ];
+        let true_ones = facts.iter().filter(|(is_true, _)| *is_true);
+        page.say(true_ones.fold(0, |all, (_, fact)| all | fact));
     }
 
     /// Whether a file whose st_uid is `uid` belongs to the host user. Files of other host users

@@ -59,6 +59,53 @@ pub(crate) fn read_exact(pid: u32, address: u64, bytes: &mut [u8]) -> Result<(),
     }
 }
 
+/// The number of strings that are read at once. UIO_MAXIOV is larger, but few environments are.
+pub(crate) const MOST_AT_ONCE: usize = 64;
+
+/// Reads a list of addresses that ends with a null pointer, up to [`MOST_AT_ONCE`] of them.
+pub(crate) fn read_addresses(pid: u32, list: u64) -> Result<Vec<u64>, Errno> {
+    let start = usize::try_from(list).map_err(|_| Errno::EFAULT)?;
+    let mut bytes = [0; MOST_AT_ONCE * size_of::<u64>()];
+    // The next page may be unmapped although the list ends before it.
+    let first = (PAGE - start % PAGE).min(bytes.len());
+    let mut length = read(pid, start, &mut bytes[..first])?;
+    let (words, _) = bytes[..length].as_chunks();
+    if length == first && length < bytes.len() && !words.contains(&[0; 8]) {
+        let next = start.checked_add(length).ok_or(Errno::EFAULT)?;
+        length += read(pid, next, &mut bytes[first..])?;
+    }
+    let (words, _) = bytes[..length].as_chunks();
+    let addresses = words.iter().map(|word| u64::from_ne_bytes(*word));
+    Ok(addresses.take_while(|address| *address != 0).collect())
+}
+
+/// Reads the first `N` bytes of each string. Bytes that cannot be read are zeroes.
+pub(crate) fn read_prefixes<const N: usize>(
+    pid: u32,
+    strings: &[u64],
+) -> Result<Vec<[u8; N]>, Errno> {
+    let mut prefixes = vec![[0; N]; strings.len()];
+    let remote: Vec<RemoteIoVec> = strings
+        .iter()
+        .map(|string| RemoteIoVec {
+            base: usize::try_from(*string).unwrap_or(0),
+            len: N,
+        })
+        .collect();
+    let mut done = 0;
+    while done < strings.len() {
+        let rest = prefixes[done..].as_flattened_mut();
+        let read = process_vm_readv(target(pid)?, &mut [IoSliceMut::new(rest)], &remote[done..]);
+        done += match read {
+            // The string ends, with its memory, before `N` bytes.
+            Ok(length) => length / N + usize::from(length < (strings.len() - done) * N),
+            Err(Errno::EFAULT) => 1,
+            Err(errno) => return Err(errno),
+        };
+    }
+    Ok(prefixes)
+}
+
 fn read(pid: u32, base: usize, bytes: &mut [u8]) -> Result<usize, Errno> {
     let remote = [RemoteIoVec {
         base,

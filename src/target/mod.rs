@@ -9,6 +9,7 @@ mod container;
 mod identity;
 mod memory;
 mod path;
+mod preload;
 mod program;
 mod rights;
 mod standard;

@@ -9,6 +9,8 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::{Call, Dirfd, Location, PROCFS};
 use crate::credentials::{FileCapabilities, Program};
+use crate::linux::elf;
+use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
 use crate::owner::file_type;
@@ -19,16 +21,18 @@ const MAX_INTERPRETERS: usize = 5;
 const FIRST_BYTES: usize = 256;
 
 impl Call<'_> {
-    /// What executing `file` changes. For a script, the bits of its interpreter count (execve(2)).
-    pub(crate) fn program(&self, file: OwnedFd) -> Result<Program, Errno> {
+    /// The program that runs when `file` is executed: `file` or, for a script, its interpreter
+    /// (execve(2)); and whether it is for another architecture.
+    pub(crate) fn to_be_run(&self, file: OwnedFd) -> Result<(OwnedFd, bool), Errno> {
         let mut file = file;
         for _ in 0..MAX_INTERPRETERS {
-            match interpreter(file.as_fd())? {
+            let first_bytes = first_bytes(file.as_fd())?;
+            match elf::interpreter(&first_bytes).map(|path| Name::new(path.to_vec())) {
                 Some(path) => {
                     let location = Location::new(Dirfd::Cwd, path.as_c_str(), AtFlags::empty());
                     file = self.resolve(&location)?;
                 }
-                None => return self.program_itself(file.as_fd()),
+                None => return Ok((file, elf::is_foreign(&first_bytes))),
             }
         }
         Err(Errno::ELOOP)
@@ -42,7 +46,8 @@ impl Call<'_> {
         self.program_itself(file.as_fd())
     }
 
-    fn program_itself(&self, file: BorrowedFd) -> Result<Program, Errno> {
+    /// What executing `file` changes.
+    pub(crate) fn program_itself(&self, file: BorrowedFd) -> Result<Program, Errno> {
         let mut program = Program::default();
         let stat = fstat(file)?;
         if file_type(stat.st_mode) != SFlag::S_IFREG {
@@ -74,50 +79,22 @@ impl Call<'_> {
     }
 }
 
-/// The interpreter that the first line of a script names (execve(2)); `None` if `file` is not a
-/// script.
-fn interpreter(file: BorrowedFd) -> Result<Option<crate::linux::name::Name>, Errno> {
+/// The first bytes of what may be executed; none where that cannot be seen.
+fn first_bytes(file: BorrowedFd) -> Result<Vec<u8>, Errno> {
     let name = procfs::own_fd(file);
     // Opening a fifo would block, and no other type than a regular file can be executed.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     if file_type(fstat(file)?.st_mode) != SFlag::S_IFREG {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let opened = match openat(PROCFS, &name, flags, Mode::empty()) {
         // A file of another host user with execute permission only: an interpreter could not read
         // such a script either.
-        Err(Errno::EACCES) => return Ok(None),
+        Err(Errno::EACCES) => return Ok(Vec::new()),
         result => result?,
     };
-    let mut bytes = [0; FIRST_BYTES];
+    let mut bytes = vec![0; FIRST_BYTES];
     let length = nix::sys::uio::pread(&opened, &mut bytes, 0)?;
-    Ok(shebang(&bytes[..length]).map(|path| crate::linux::name::Name::new(path.to_vec())))
-}
-
-fn shebang(bytes: &[u8]) -> Option<&[u8]> {
-    let line = bytes.strip_prefix(b"#!")?;
-    let line = line.split(|byte| *byte == b'\n').next()?;
-    line.split(|byte| matches!(byte, b' ' | b'\t' | 0))
-        .find(|word| !word.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_interpreter_is_the_first_word_behind_the_shebang() {
-        let of = |text: &'static str| {
-            shebang(text.as_bytes()).map(|path| String::from_utf8_lossy(path).into_owned())
-        };
-        assert_eq!(of("#!/bin/sh\nrest"), Some("/bin/sh".to_owned()));
-        assert_eq!(
-            of("#! \t/usr/bin/env python3 -u\n"),
-            Some("/usr/bin/env".to_owned())
-        );
-        assert_eq!(of("#!/bin/true"), Some("/bin/true".to_owned()));
-        for none in ["", "#", "#!", "#!\n/bin/sh", "\x7fELF"] {
-            assert_eq!(of(none), None, "{none:?}");
-        }
-    }
+    bytes.truncate(length);
+    Ok(bytes)
 }

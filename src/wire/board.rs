@@ -16,6 +16,7 @@ use crate::linux::memfd;
 use crate::linux::seccomp::{Slot, clear};
 use crate::linux::sys::{NOTIFICATION_WORDS, SharedWords};
 use crate::wire::ask::Namespaces;
+use crate::wire::facts::Facts;
 use crate::wire::tally::{self, Count, Outcome, Served};
 
 /// The number of calls that can be served at the same time, including those that hang in FUSE;
@@ -129,18 +130,30 @@ impl Journal<'_> {
 pub(crate) struct Board {
     memfd: OwnedFd,
     memory: SharedWords,
+    /// The memory of the page of facts (see [`super::facts`]), if the container has the fast path.
+    facts: Option<OwnedFd>,
 }
 
 impl Board {
-    /// Creates a board; all words are zero.
-    pub(crate) fn create() -> Result<Self, Errno> {
-        Self::open(memfd::sealed(c"subuidless-board", WORDS)?)
+    /// Creates a board; all words are zero. With `is_fast` it has a page of facts.
+    pub(crate) fn create(is_fast: bool) -> Result<Self, Errno> {
+        let facts = is_fast.then(Facts::create).transpose()?;
+        Self::open(memfd::sealed(c"subuidless-board", WORDS)?, facts)
     }
 
     /// Maps a memfd from [`Board::create`]. Fails with EINVAL for others.
-    pub(crate) fn open(memfd: OwnedFd) -> Result<Self, Errno> {
+    pub(crate) fn open(memfd: OwnedFd, facts: Option<OwnedFd>) -> Result<Self, Errno> {
         let memory = SharedWords::map(memfd.as_fd(), WORDS)?;
-        Ok(Self { memfd, memory })
+        Ok(Self {
+            memfd,
+            memory,
+            facts,
+        })
+    }
+
+    /// The memory of the page of facts, if there is one.
+    pub(crate) fn facts(&self) -> Option<BorrowedFd<'_>> {
+        self.facts.as_ref().map(OwnedFd::as_fd)
     }
 
     /// A lock with which to take a role. Must be called while /proc is the host's.
@@ -297,8 +310,8 @@ mod tests {
 
     #[test]
     fn a_second_mapping_sees_calls_in_flight_and_counters() {
-        let board = Board::create().unwrap();
-        let other = Board::open(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let board = Board::create(false).unwrap();
+        let other = Board::open(board.as_fd().try_clone_to_owned().unwrap(), None).unwrap();
         board.slot(3)[0].store(42, Ordering::Relaxed);
         assert_eq!(board.attempt(3), 1);
         assert_eq!(other.slot(3)[0].load(Ordering::Relaxed), 42);
@@ -344,8 +357,8 @@ mod tests {
 
     #[test]
     fn a_role_is_one_claimants_as_long_as_it_lives() {
-        let board = Board::create().unwrap();
-        let other = Board::open(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let board = Board::create(false).unwrap();
+        let other = Board::open(board.as_fd().try_clone_to_owned().unwrap(), None).unwrap();
         let first = board.claim(Role::Worker).unwrap();
         let second = other.claim(Role::Worker).unwrap();
         assert!(!other.is_taken(Role::Worker));
@@ -360,7 +373,7 @@ mod tests {
     #[test]
     fn the_memory_can_be_neither_shrunk_nor_grown() {
         use nix::unistd::ftruncate;
-        let board = Board::create().unwrap();
+        let board = Board::create(false).unwrap();
         assert_eq!(ftruncate(board.as_fd(), 0), Err(Errno::EPERM));
         assert_eq!(ftruncate(board.as_fd(), 1 << 20), Err(Errno::EPERM));
     }

@@ -8,7 +8,8 @@
 use serde::{Deserialize, Serialize};
 
 /// The number of file descriptors with a handover, in this order: the listener, the board, the
-/// table. A fourth one is the feed of a worker that does not receive notifications itself.
+/// table. A fourth one is the page of facts of a container with the fast path, or the feed of a
+/// worker that does not receive notifications itself.
 pub(crate) const FDS: usize = 3;
 
 /// The maximum length of a name or a path, in characters.
@@ -29,6 +30,9 @@ pub(crate) struct Handover {
     /// runtime.
     #[serde(default)]
     pub(crate) user: Option<ProcessUser>,
+    /// Its dynamic programs load the library of the fast path.
+    #[serde(default)]
+    pub(crate) is_fast: bool,
 }
 
 impl Handover {
@@ -78,6 +82,9 @@ pub(crate) struct Announcement {
     /// have the same id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bundle: Option<String>,
+    /// The container's dynamic programs load the library of the fast path.
+    #[serde(default)]
+    pub(crate) is_fast: bool,
 }
 
 /// The answer to an [`Announcement`].
@@ -89,6 +96,7 @@ impl Announcement {
             id,
             next,
             bundle: None,
+            is_fast: false,
         }
     }
 

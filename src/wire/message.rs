@@ -8,7 +8,7 @@ use super::ask::{Filter, What};
 use super::handover::{Announcement, Handover};
 
 /// Incremented when messages of older processes can no longer be understood.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// A message of this program. It cannot be mistaken for one of a runtime.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +98,7 @@ mod tests {
             status,
             bundle,
             user,
+            is_fast: true,
         })
     }
 
@@ -160,11 +161,11 @@ mod tests {
     fn other_versions_are_told_from_runtimes() {
         for (bytes, expected) in [
             (
-                &br#"{"subuidless":3,"message":{"ask":{"what":"status"}}}"#[..],
+                &br#"{"subuidless":4,"message":{"ask":{"what":"status"}}}"#[..],
                 NotUnderstood::OtherVersion,
             ),
             (
-                br#"{"subuidless":4,"message":{"ask":{"what":"secrets"}}}"#,
+                br#"{"subuidless":5,"message":{"ask":{"what":"secrets"}}}"#,
                 NotUnderstood::OtherVersion,
             ),
             (

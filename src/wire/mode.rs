@@ -81,8 +81,8 @@ pub(crate) struct SupervisorSetup {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SupervisorOf {
-    /// The command that sends its listener on standard input.
-    Command,
+    /// The command that sends its listener on standard input; with the fast path or without.
+    Command { is_fast: bool },
     /// The user namespaces that this command creates (`--keep-id`).
     Namespaces,
     /// The container with this directory, which is created by the process `creator`.
@@ -111,6 +111,7 @@ const YES: &str = "yes";
 const RECENT: &str = "recent";
 const LASTING: &str = "lasting";
 const NAMESPACES: &str = "namespaces";
+const FAST: &str = "fast";
 
 impl Mode {
     /// The command line, without `argv[0]`.
@@ -133,7 +134,8 @@ impl Mode {
                     .path_or_none(setup.store.as_ref())
                     .number_or_none(setup.stderr_of);
                 match &setup.of {
-                    SupervisorOf::Command => words,
+                    SupervisorOf::Command { is_fast: false } => words,
+                    SupervisorOf::Command { is_fast: true } => words.text(FAST),
                     SupervisorOf::Namespaces => words.text(NAMESPACES),
                     SupervisorOf::Container { directory, creator } => {
                         words.path(directory).number_or_none(Some(*creator))
@@ -185,7 +187,8 @@ impl Mode {
                     store: path(store),
                     stderr_of: number(stderr_of)?,
                     of: match of {
-                        [] => SupervisorOf::Command,
+                        [] => SupervisorOf::Command { is_fast: false },
+                        [word] if word == FAST => SupervisorOf::Command { is_fast: true },
                         [word] if word == NAMESPACES => SupervisorOf::Namespaces,
                         [directory, creator] => SupervisorOf::Container {
                             directory: directory.into(),
@@ -401,7 +404,8 @@ mod tests {
                 idle: Some(60),
                 for_one: true,
             }),
-            supervise(SupervisorOf::Command, None),
+            supervise(SupervisorOf::Command { is_fast: false }, None),
+            supervise(SupervisorOf::Command { is_fast: true }, None),
             supervise(SupervisorOf::Namespaces, Some(5)),
             supervise(container, Some(6)),
             Mode::NetworkKeeper {

@@ -81,19 +81,24 @@ impl Link {
         let daemon = UnixStream::from(stdin);
         let (message, handover, received) = receive(&daemon).doing(WHAT)?;
         daemon.set_nonblocking(true).doing(WHAT)?;
+        let cut_short = || Error::doing(WHAT, io::ErrorKind::UnexpectedEof);
         let mut received = received.into_iter();
         let (Some(listener), Some(board), Some(shared)) =
             (received.next(), received.next(), received.next())
         else {
-            return Err(Error::doing(WHAT, io::ErrorKind::UnexpectedEof));
+            return Err(cut_short());
         };
         let mut listener = ListenerFd::new(listener).doing(WHAT)?;
+        let facts = match handover.is_fast {
+            true => Some(received.next().ok_or_else(cut_short)?),
+            false => None,
+        };
         if let Some(feed) = received.next() {
             listener.receive_from(feed);
         }
         let taken_over = TakenOver {
             listener,
-            board: Board::open(board).doing(WHAT)?,
+            board: Board::open(board, facts).doing(WHAT)?,
             locks: Locks::new(memfd::reopened(&shared).doing(WHAT)?),
             identities: Table::open(shared.as_fd()).doing(WHAT)?,
             user: handover.user,
@@ -172,11 +177,12 @@ impl Link {
             return;
         };
         self.searched = Some(Instant::now());
-        let fds = [
+        let mut fds = vec![
             listener.as_fd().as_raw_fd(),
             board.as_fd().as_raw_fd(),
             self.shared.as_raw_fd(),
         ];
+        fds.extend(board.facts().map(|facts| facts.as_raw_fd()));
         match hand_over(directory, name, &self.message, &fds) {
             Ok(daemon) => {
                 info!("found a new daemon");
@@ -219,7 +225,7 @@ fn hand_over(
     directory: &OwnedFd,
     name: &OsString,
     message: &[u8],
-    fds: &[RawFd; FDS],
+    fds: &[RawFd],
 ) -> io::Result<UnixStream> {
     // `self/fd/N`: the working directory is the host's procfs, whatever the root is. This path
     // also fits into sun_path, however long the directory's own path is.

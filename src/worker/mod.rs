@@ -34,6 +34,7 @@ use crate::owner::FileOwners;
 use crate::store::{end_where_damaged, open_side_store};
 use crate::target::{Container, ThreadState, View};
 use crate::wire::board::{Board, Role};
+use crate::wire::facts::Facts;
 use crate::wire::handover::ProcessUser;
 use crate::wire::mode::Setup;
 use join::{Join, join};
@@ -72,7 +73,10 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let groups = identities.initial_groups();
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
     let identities = Identities::new(identities, initial);
-    let mut container = Container::new(host_procfs, FileOwners::new(side), identities, locks);
+    let facts = board.facts().map(Facts::open).transpose();
+    let facts = facts.doing("mapping the page of facts")?;
+    let mut container =
+        Container::new(host_procfs, FileOwners::new(side), identities, facts, locks);
     if let Some(user) = user {
         let user = credentials(&user).ok_or_else(|| Error::Io {
             what: "setting the user of the container's process",

@@ -10,7 +10,7 @@ use super::PAUSE;
 use super::link::Link;
 use super::trace::{Traced, Tracers};
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
-use crate::syscalls::{Dispatch, Dispatched, Purpose};
+use crate::syscalls::{Dispatch, Dispatched, Purpose, fast};
 use crate::target::{Call, Container, ThreadState};
 use crate::wire::board::Board;
 use crate::wire::tally::Outcome;
@@ -63,6 +63,14 @@ impl Server {
     pub(super) fn take_orders(&self, link: &Link) {
         for (filter, pipe) in link.orders() {
             self.tracers.add(filter, pipe);
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.container.publish();
+        if let Some(facts) = &self.container.facts {
+            facts.set_traced(self.tracers.is_watched());
         }
     }
 
@@ -194,7 +202,8 @@ impl Server {
             Purpose::Observe => call.share_view().or(Ok(())),
         };
         shared?;
-        let reply = (found.row.handle)(&mut call);
+        let of_library = found.row.fast.and_then(|_| fast::answer(&call));
+        let reply = of_library.unwrap_or_else(|| (found.row.handle)(&mut call));
         call.leave_view();
         reply
     }
@@ -240,6 +249,7 @@ impl Server {
         if self.container.user_steps() != self.board.user_steps() {
             self.board.set_user_steps(self.container.user_steps());
         }
+        self.publish();
         let outcome = match reply {
             Ok(Reply::Continue) => Outcome::Continued,
             Ok(Reply::Value(_) | Reply::Sent(_)) => Outcome::Answered,

@@ -73,11 +73,12 @@ fn send(link: &UnixStream, container: &Supervised) -> io::Result<()> {
     // In a memfd: the size of a packet is limited.
     let bytes = container.handover.encode();
     let message = memfd::with_contents(c"subuidless-handover", &bytes)?;
-    let fds = [
+    let mut fds = vec![
         container.listener.as_fd().as_raw_fd(),
         container.board.as_fd().as_raw_fd(),
         container.shared.as_raw_fd(),
         message.as_raw_fd(),
     ];
+    fds.extend(container.board.facts().map(|facts| facts.as_raw_fd()));
     link.send_with_fd(b"k", &fds).map(drop)
 }

@@ -39,7 +39,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const SHORT_LOOK: Duration = Duration::from_millis(5);
 /// The time limit for a worker to take over.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The number of file descriptors of a packet: the listener, the board, the table, the handover.
+/// The number of file descriptors of a packet: the listener, the board, the table, the handover. A
+/// fifth one is the page of facts of a container with the fast path.
 const FDS: usize = 4;
 
 /// Holds the containers that the daemon sends on standard input, until none of them is left.
@@ -316,11 +317,12 @@ impl Kept {
             .command(format!("subuidless: {}", self.id.escape_default()))
             .stdin(OwnedFd::from(theirs))
             .spawn()?;
-        let fds = [
+        let mut fds = vec![
             self.listener.as_fd().as_raw_fd(),
             self.board.as_fd().as_raw_fd(),
             self.shared.as_raw_fd(),
         ];
+        fds.extend(self.board.facts().map(|facts| facts.as_raw_fd()));
         ours.set_write_timeout(Some(PATIENCE))?;
         let sent = ours.send_with_fd(&self.message, &fds)?;
         io::Write::write_all(&mut &ours, &self.message[sent..])?;
@@ -338,11 +340,12 @@ impl Kept {
 
 /// Receives the next container. Returns `None` if the daemon has hung up.
 fn receive(daemon: &UnixStream) -> io::Result<Option<Kept>> {
-    let (length, files) = sys::receive(daemon, &mut [0; 8], FDS)?;
+    let (length, mut files) = sys::receive(daemon, &mut [0; 8], FDS + 1)?;
     if length == 0 {
         return Ok(None);
     }
     let missing = |_| io::Error::other("it came without file descriptors");
+    let facts = files.split_off(FDS.min(files.len())).pop();
     let [listener, board, shared, message] = <[OwnedFd; FDS]>::try_from(files).map_err(missing)?;
     let mut bytes = Vec::new();
     let mut message = File::from(message);
@@ -355,7 +358,7 @@ fn receive(daemon: &UnixStream) -> io::Result<Option<Kept>> {
         id: handover.id,
         message: bytes,
         listener: ListenerFd::new(listener)?,
-        board: Board::open(board)?,
+        board: Board::open(board, facts)?,
         shared,
         worker: None,
         starting: None,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::Check;
+use crate::front::library;
 use crate::linux::sys;
 use crate::store;
 use crate::wire::rundir;
@@ -113,5 +114,23 @@ pub(super) fn runtime_directory() -> Check {
             ),
             CHANGE,
         ),
+    }
+}
+
+/// Whether dynamic programs can answer calls themselves, which is off by default.
+pub(super) fn fast_path() -> Check {
+    const NAME: &str = "fast path";
+    match (library::look(), library::is_requested()) {
+        (Ok(()), true) => Check::ok(NAME, "on (SUBUIDLESS_FAST=1); experimental"),
+        (Ok(()), false) => Check::ok(
+            NAME,
+            "off; available: `run --fast` or SUBUIDLESS_FAST=1 turn it on",
+        ),
+        (Err(absence), true) => Check::warn(
+            NAME,
+            format!("SUBUIDLESS_FAST=1, but {absence}"),
+            absence.way_out(),
+        ),
+        (Err(absence), false) => Check::ok(NAME, format!("off; not available: {absence}")),
     }
 }

@@ -76,7 +76,11 @@ pub(crate) fn check(directory: &Path) -> Report {
     checks.extend(proof::namespace_and_notification());
     checks.extend(kernel::features());
     checks.extend(files::attributes(directory));
-    checks.extend([files::side_store(), files::runtime_directory()]);
+    checks.extend([
+        files::side_store(),
+        files::runtime_directory(),
+        files::fast_path(),
+    ]);
     checks.extend([
         host::limits(),
         host::range(),

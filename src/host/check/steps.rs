@@ -78,7 +78,7 @@ fn try_as_target(seen: &mut Target) {
     let Ok(link) = io::stdin().as_fd().try_clone_to_owned() else {
         return;
     };
-    let loaded = profile::program()
+    let loaded = profile::program(false)
         .map_err(errno_of)
         .and_then(|program| sys::seccomp_load(&program, sys::seccomp_knows_wait_killable()));
     seen.filter = tried(loaded.as_ref().map_err(|errno| *errno));

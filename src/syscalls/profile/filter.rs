@@ -8,19 +8,21 @@ use libseccomp::{
     ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
 };
 
-use super::{Comparison, IO_URING, comparisons};
+use subuidless_fast::facts::{MAGIC, MAGIC_ABOVE_INT};
+
+use super::{Comparison, IO_URING, MARKED, notified, rows};
 use crate::linux::memfd;
-use crate::syscalls::{Row, TABLE, Trap};
+use crate::syscalls::TABLE;
 
 /// The filter that notifies the table's calls and allows everything else, as an array of `struct
-/// sock_filter` for seccomp(2).
-pub(crate) fn program() -> std::io::Result<Vec<u8>> {
-    let filter = build().map_err(std::io::Error::other)?;
+/// sock_filter` for seccomp(2). With `is_fast` it allows the calls of the preloaded library.
+pub(crate) fn program(is_fast: bool) -> std::io::Result<Vec<u8>> {
+    let filter = build(is_fast).map_err(std::io::Error::other)?;
     // Exported, not loaded by libseccomp: releases before 2.6 do not know WAIT_KILLABLE_RECV.
     let mut file = memfd::create(c"filter")?;
     filter.export_bpf(&file).map_err(std::io::Error::other)?;
     file.rewind()?;
-    let mut program = on_unnamed(libc::SECCOMP_RET_USER_NOTIF);
+    let mut program = on_unnamed(libc::SECCOMP_RET_USER_NOTIF, is_fast);
     file.read_to_end(&mut program)?;
     Ok(program)
 }
@@ -28,9 +30,9 @@ pub(crate) fn program() -> std::io::Result<Vec<u8>> {
 /// A filter to load in addition to that of a runtime, which refers to calls by name. This one
 /// denies the calls of the table that have no name in libseccomp, with ENOSYS as on an older
 /// kernel. Returns `None` if libseccomp knows all names.
-pub(crate) fn denial() -> Option<Vec<u8>> {
+pub(crate) fn denial(is_fast: bool) -> Option<Vec<u8>> {
     let errno = libc::ENOSYS.unsigned_abs();
-    let mut program = on_unnamed(libc::SECCOMP_RET_ERRNO | errno);
+    let mut program = on_unnamed(libc::SECCOMP_RET_ERRNO | errno, is_fast);
     if program.is_empty() {
         return None;
     }
@@ -53,27 +55,50 @@ fn instruction(code: u16, if_so: u8, k: u32) -> [u8; 8] {
 }
 
 /// Instructions for the front of a program: they apply `action` to calls that libseccomp has no
-/// names for.
-fn on_unnamed(action: u32) -> Vec<u8> {
+/// names for. With `is_fast`, those of the preloaded library are left to the program.
+fn on_unnamed(action: u32, is_fast: bool) -> Vec<u8> {
     const X32_SYSCALL_BIT: u32 = 0x4000_0000;
-    let numbers: Vec<u32> = TABLE.iter().filter_map(Row::bare_number).collect();
-    if numbers.is_empty() {
+    let unnamed: Vec<(u32, bool)> = TABLE
+        .iter()
+        .filter_map(|row| Some((row.bare_number()?, is_fast && row.fast.is_some())))
+        .collect();
+    if unnamed.is_empty() {
         return Vec::new();
     }
+    let test: &[[u8; 8]] = match is_fast {
+        true => &[
+            instruction(LOAD_WORD, 0, UPPER_HALF_OF_FIRST_ARGUMENT),
+            instruction(JUMP_IF_EQUAL, 1, MARK_ABOVE_INT),
+        ],
+        false => &[],
+    };
+    let behind: u8 = if is_fast { 2 } else { 0 };
     // struct seccomp_data begins with the number. New syscalls have the same one on all
     // architectures, so the architecture need not be checked; x32 adds a bit to it.
     let mut program = vec![
         instruction(LOAD_WORD, 0, 0),
         instruction(AND, 0, !X32_SYSCALL_BIT),
     ];
-    // A match skips the other comparisons and the jump behind them, to the return of `action`.
-    for (left, number) in (1..=255).take(numbers.len()).zip(numbers.iter().rev()) {
-        program.insert(2, instruction(JUMP_IF_EQUAL, left, *number));
+    // A match skips the other comparisons and the jump behind them, to the test of the mark or to
+    // the return of `action`.
+    for (left, (number, may_be_marked)) in (1..=255).take(unnamed.len()).zip(unnamed.iter().rev()) {
+        let over = if *may_be_marked { left } else { left + behind };
+        program.insert(2, instruction(JUMP_IF_EQUAL, over, *number));
     }
-    program.push(instruction(JUMP, 0, 1));
+    program.push(instruction(JUMP, 0, 1 + u32::from(behind)));
+    program.extend_from_slice(test);
     program.push(instruction(RETURN, 0, action));
     program.concat()
 }
+
+/// In struct seccomp_data.
+const UPPER_HALF_OF_FIRST_ARGUMENT: u32 = if cfg!(target_endian = "little") {
+    20
+} else {
+    16
+};
+
+const MARK_ABOVE_INT: u32 = (MAGIC_ABOVE_INT >> u32::BITS) as u32;
 
 /// The names of all calls of this machine's architectures that libseccomp knows.
 pub(super) fn all_names() -> Vec<String> {
@@ -96,7 +121,7 @@ pub(super) fn all_names() -> Vec<String> {
     names.into_iter().collect()
 }
 
-fn build() -> Result<ScmpFilterContext, SeccompError> {
+fn build(is_fast: bool) -> Result<ScmpFilterContext, SeccompError> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
     filter.set_act_badarch(ScmpAction::Allow)?;
     // A binary tree of the numbers, so that calls that are not in the table cost little.
@@ -106,14 +131,17 @@ fn build() -> Result<ScmpFilterContext, SeccompError> {
             filter.add_arch(arch)?;
         }
     }
-    for row in TABLE.iter().filter(|row| row.bare_number().is_none()) {
+    for row in rows(is_fast).filter(|row| row.bare_number().is_none()) {
         let syscall = ScmpSyscall::from_name(row.name)?;
-        if row.trap == Trap::Always {
-            filter.add_rule(ScmpAction::Notify, syscall)?;
-        }
-        for comparison in comparisons(row.trap) {
-            let condition = [comparison.to_libseccomp()];
-            filter.add_rule_conditional(ScmpAction::Notify, syscall, &condition)?;
+        for comparisons in notified(row, is_fast) {
+            let conditions: Vec<_> = comparisons
+                .into_iter()
+                .map(Comparison::to_libseccomp)
+                .collect();
+            match conditions.is_empty() {
+                true => filter.add_rule(ScmpAction::Notify, syscall)?,
+                false => filter.add_rule_conditional(ScmpAction::Notify, syscall, &conditions)?,
+            };
         }
     }
     for name in IO_URING {
@@ -143,6 +171,7 @@ impl Comparison {
             Self::Masked { arg, mask, bits } => {
                 ScmpArgCompare::new(arg, ScmpCompareOp::MaskedEqual(mask), bits)
             }
+            Self::IsNotMarked => ScmpArgCompare::new(MARKED, ScmpCompareOp::NotEqual, MAGIC),
         }
     }
 }
@@ -154,8 +183,10 @@ mod tests {
     #[test]
     fn the_table_makes_a_program_that_the_kernel_takes() {
         const BPF_MAXINSNS: usize = 4096;
-        let program = program().unwrap();
-        assert_eq!(program.len() % size_of::<libc::sock_filter>(), 0);
-        assert!(program.len() / size_of::<libc::sock_filter>() <= BPF_MAXINSNS);
+        for is_fast in [false, true] {
+            let program = program(is_fast).unwrap();
+            assert_eq!(program.len() % size_of::<libc::sock_filter>(), 0);
+            assert!(program.len() / size_of::<libc::sock_filter>() <= BPF_MAXINSNS);
+        }
     }
 }

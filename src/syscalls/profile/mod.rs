@@ -11,6 +11,7 @@ mod filter;
 pub(crate) use filter::{denial, program};
 
 use serde_json::{Map, Value, json};
+use subuidless_fast::facts::MAGIC;
 
 use crate::syscalls::{Row, TABLE, Trap};
 
@@ -52,6 +53,8 @@ pub(crate) struct Request<'a> {
     pub(crate) wait_killable: bool,
     /// The filter of [`denial`] already denies the table's calls that libseccomp has no names for.
     pub(crate) is_denied: bool,
+    /// Allows the calls that the preloaded library makes itself.
+    pub(crate) is_fast: bool,
 }
 
 /// The capabilities that podman gives a container by default.
@@ -110,6 +113,29 @@ pub(crate) fn is_open(profile: &Map<String, Value>) -> bool {
     text(profile, "defaultAction").is_some_and(lets_pass)
 }
 
+/// Whether a woven profile allows the calls that the preloaded library makes itself. A call that
+/// the base forbids could kill the program.
+pub(crate) fn lets_library_call(profile: &Map<String, Value>) -> bool {
+    let rules = profile.get("syscalls").and_then(Value::as_array);
+    let allows_by_default = is_open(profile);
+    let is_let = |row: &Row| {
+        let mut named = rules.into_iter().flatten().filter(|rule| {
+            let names = rule.get("names").and_then(Value::as_array);
+            names.is_some_and(|names| names.iter().any(|name| name == row.name))
+        });
+        match allows_by_default {
+            // No rules but our notifications.
+            true => named.all(|rule| rule["action"] == NOTIFY),
+            false => named.any(|rule| {
+                rule["action"].as_str().is_some_and(lets_pass)
+                    && rule["args"] == json!([is_marked()])
+            }),
+        }
+    };
+    let mut rows = TABLE.iter().filter(|row| row.fast.is_some());
+    rows.all(|row| row.bare_number().is_some() || is_let(row))
+}
+
 /// Weaves the table into `base`.
 ///
 /// # Errors
@@ -135,6 +161,8 @@ pub(crate) fn weave(
         None => (base, &rules),
     };
     let default_action = text(base, "defaultAction").unwrap_or_default();
+    let was_fast = rules.iter().any(|rule| is_about_mark(&rule["args"]));
+    let is_fast = request.is_fast;
     let mut woven: Vec<Value> = Vec::new();
     let mut kept: Vec<Value> = Vec::new();
     let mut named: Vec<&str> = Vec::new();
@@ -142,21 +170,24 @@ pub(crate) fn weave(
         let rule = rule
             .as_object()
             .ok_or("a rule of its \"syscalls\" is not an object")?;
-        let Some(rule) = unwoven(rule, default_action)? else {
+        let Some(rule) = unwoven(rule, default_action, was_fast)? else {
             continue;
         };
         let Some(rule) = for_format(&rule, request) else {
             continue;
         };
         let names = rule_names(&rule)?;
-        let (ours, others) = split(&rule, &names);
+        let (ours, others) = split(&rule, &names, is_fast);
         named.extend(
             names
                 .iter()
-                .filter_map(|name| row(name))
+                .filter_map(|name| row(name, is_fast))
                 .map(|row| row.name),
         );
-        for rule in ours.into_iter().flat_map(|row| rules_for(row, &rule)) {
+        for rule in ours
+            .into_iter()
+            .flat_map(|row| rules_for(row, &rule, is_fast))
+        {
             // In a base that was woven before, each condition of a notification is a rule: they all
             // become the same rules again.
             if !woven.contains(&rule) {
@@ -171,10 +202,9 @@ pub(crate) fn weave(
     }
     if lets_pass(default_action) {
         // Runtimes would only warn about a name that the libseccomp of this machine does not know.
-        let unnamed = TABLE
-            .iter()
-            .filter(|row| !named.contains(&row.name) && row.bare_number().is_none());
-        woven.extend(unnamed.flat_map(|row| notifications(row, &Map::new())));
+        let unnamed =
+            rows(is_fast).filter(|row| !named.contains(&row.name) && row.bare_number().is_none());
+        woven.extend(unnamed.flat_map(|row| notifications(row, &Map::new(), is_fast)));
     }
     woven.push(json!({"names": IO_URING, "action": ERRNO, "errnoRet": libc::ENOSYS}));
     // Behind the notifications, because the first rule that matches wins.
@@ -277,18 +307,26 @@ fn rule_names(rule: &Map<String, Value>) -> Result<Vec<String>, String> {
     .ok_or_else(|| "a rule of its \"syscalls\" has no \"names\"".to_owned())
 }
 
-fn row(name: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.name == name)
+fn row(name: &str, is_fast: bool) -> Option<&'static Row> {
+    rows(is_fast).find(|row| row.name == name)
+}
+
+/// The rows that have calls to notify, with the fast path or without.
+fn rows(is_fast: bool) -> impl Iterator<Item = &'static Row> {
+    TABLE
+        .iter()
+        .filter(move |row| row.trap(is_fast) != Trap::Never)
 }
 
 /// Restores a rule of a base that was woven before, so that weaving twice has the same result as
-/// weaving once. `None`: the base had no such rule.
+/// weaving once. `None`: the base had no such rule. `was_fast`: it was woven for the fast path.
 fn unwoven(
     rule: &Map<String, Value>,
     default_action: &str,
+    was_fast: bool,
 ) -> Result<Option<Map<String, Value>>, String> {
     let names = rule_names(rule)?;
-    let rows: Option<Vec<&Row>> = names.iter().map(|name| row(name)).collect();
+    let rows: Option<Vec<&Row>> = names.iter().map(|name| row(name, was_fast)).collect();
     let action = text(rule, "action");
     match (action, rows) {
         (Some(NOTIFY), None) => Err(ALREADY.to_owned()),
@@ -297,19 +335,36 @@ fn unwoven(
         (Some(NOTIFY), Some(rows)) => {
             let mut rule = rule.clone();
             rule.insert("action".into(), ALLOW.into());
-            if rows.iter().any(|row| row.trap != Trap::Always) {
+            if rows.iter().any(|row| row.trap(was_fast) != Trap::Always) {
                 rule.remove("args");
+            }
+            if rule.get("args").is_some_and(is_about_mark) {
+                drop_last_comparison(&mut rule);
             }
             Ok(Some(rule))
         }
-        (Some(action), Some(rows)) if lets_pass(action) && is_complement(&rows, rule) => Ok(None),
+        (Some(action), Some(rows)) if lets_pass(action) && is_complement(&rows, rule, was_fast) => {
+            Ok(None)
+        }
         _ => Ok(Some(rule.clone())),
     }
 }
 
+fn drop_last_comparison(rule: &mut Map<String, Value>) {
+    let args = rule.get_mut("args").and_then(Value::as_array_mut);
+    let is_empty = args.is_some_and(|args| args.pop().is_some() && args.is_empty());
+    if is_empty {
+        rule.remove("args");
+    }
+}
+
 /// Whether the rule allows the calls of one row that do not trap.
-fn is_complement(rows: &[&Row], rule: &Map<String, Value>) -> bool {
-    matches!(rows, [row] if complement(row).iter().any(|args| rule.get("args") == Some(args)))
+fn is_complement(rows: &[&Row], rule: &Map<String, Value>, was_fast: bool) -> bool {
+    let Some(args) = rule.get("args") else {
+        return false;
+    };
+    is_about_mark(args)
+        || matches!(rows, [row] if complement(row.trap(was_fast)).iter().any(|ours| args == ours))
 }
 
 /// Whether the kernel executes calls with this action, logged or not.
@@ -318,7 +373,11 @@ fn lets_pass(action: &str) -> bool {
 }
 
 /// The names of a rule, split into rows that become notifications, and the others, which stay.
-fn split(rule: &Map<String, Value>, names: &[String]) -> (Vec<&'static Row>, Vec<String>) {
+fn split(
+    rule: &Map<String, Value>,
+    names: &[String],
+    is_fast: bool,
+) -> (Vec<&'static Row>, Vec<String>) {
     let allowed = text(rule, "action").is_some_and(lets_pass);
     let mut ours = Vec::new();
     let mut others = Vec::new();
@@ -326,8 +385,8 @@ fn split(rule: &Map<String, Value>, names: &[String]) -> (Vec<&'static Row>, Vec
         if IO_URING.contains(&name.as_str()) {
             continue;
         }
-        match row(name) {
-            Some(row) if allowed && !conflicts(row, rule) => ours.push(row),
+        match row(name, is_fast) {
+            Some(row) if allowed && !conflicts(row.trap(is_fast), rule) => ours.push(row),
             _ => others.push(name.clone()),
         }
     }
@@ -337,20 +396,37 @@ fn split(rule: &Map<String, Value>, names: &[String]) -> (Vec<&'static Row>, Vec
 /// Whether both the rule and the row compare arguments. One rule of a filter cannot compare an
 /// argument twice, so such a rule stays as it is: the known one (clone(2) without CLONE_NEW* flags)
 /// allows none of the calls that the row traps.
-fn conflicts(row: &Row, rule: &Map<String, Value>) -> bool {
+fn conflicts(trap: Trap, rule: &Map<String, Value>) -> bool {
     let args = rule.get("args").and_then(Value::as_array);
-    args.is_some_and(|args| !args.is_empty()) && row.trap != Trap::Always
+    args.is_some_and(|args| !args.is_empty()) && trap != Trap::Always
 }
 
 /// The rules that replace `rule` for one row: they notify the calls that trap, and allow the rest.
-fn rules_for(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
-    let mut rules = notifications(row, rule);
-    rules.extend(complement(row).into_iter().map(|args| {
+fn rules_for(row: &Row, rule: &Map<String, Value>, is_fast: bool) -> Vec<Value> {
+    let mut rules = notifications(row, rule, is_fast);
+    rules.extend(complement(row.trap(is_fast)).into_iter().map(|args| {
         let mut rule = with_names(row, rule);
         rule.insert("args".into(), args);
         Value::Object(rule)
     }));
+    if is_fast && row.fast.is_some() {
+        let mut rule = with_names(row, rule);
+        add_comparisons(&mut rule, vec![is_marked()]);
+        if rule.get("args").is_some_and(is_about_mark) {
+            rules.push(Value::Object(rule));
+        }
+    }
     rules
+}
+
+fn is_marked() -> Value {
+    json!({"index": MARKED, "value": MAGIC, "op": "SCMP_CMP_EQ"})
+}
+
+/// Whether the last of these comparisons is that of the mark.
+fn is_about_mark(args: &Value) -> bool {
+    let last = args.as_array().and_then(|args| args.last());
+    last.is_some_and(|last| *last == is_marked() || *last == Comparison::IsNotMarked.to_json())
 }
 
 fn with_names(row: &Row, rule: &Map<String, Value>) -> Map<String, Value> {
@@ -360,17 +436,27 @@ fn with_names(row: &Row, rule: &Map<String, Value>) -> Map<String, Value> {
     rule
 }
 
-fn notifications(row: &Row, rule: &Map<String, Value>) -> Vec<Value> {
+fn notifications(row: &Row, rule: &Map<String, Value>, is_fast: bool) -> Vec<Value> {
     let mut rule = with_names(row, rule);
     rule.insert("action".into(), NOTIFY.into());
-    let narrowed = |comparison: Comparison| {
+    let narrowed = |comparisons: Vec<Comparison>| {
         let mut rule = rule.clone();
-        rule.insert("args".into(), json!([comparison.to_json()]));
+        let comparisons: Vec<Value> = comparisons.into_iter().map(Comparison::to_json).collect();
+        add_comparisons(&mut rule, comparisons);
         Value::Object(rule)
     };
-    match comparisons(row.trap) {
-        comparisons if comparisons.is_empty() => vec![Value::Object(rule)],
-        comparisons => comparisons.into_iter().map(narrowed).collect(),
+    notified(row, is_fast).into_iter().map(narrowed).collect()
+}
+
+/// Adds comparisons to a rule, except of arguments that it compares already: one rule of a filter
+/// cannot compare an argument twice.
+fn add_comparisons(rule: &mut Map<String, Value>, mut more: Vec<Value>) {
+    let args = rule.get("args").and_then(Value::as_array);
+    let mut all = args.cloned().unwrap_or_default();
+    more.retain(|new| all.iter().all(|known| known["index"] != new["index"]));
+    all.extend(more);
+    if !all.is_empty() {
+        rule.insert("args".into(), all.into());
     }
 }
 
@@ -387,7 +473,12 @@ enum Comparison {
         mask: u64,
         bits: u64,
     },
+    /// The call is not one that the preloaded library makes itself.
+    IsNotMarked,
 }
+
+/// The argument with the mark, which no such call uses.
+const MARKED: u32 = 5;
 
 impl Comparison {
     fn to_json(self) -> Value {
@@ -396,18 +487,41 @@ impl Comparison {
                 json!({"index": arg, "value": u32::MAX, "op": "SCMP_CMP_NE"})
             }
             Self::Masked { arg, mask, bits } => masked(arg, mask, bits),
+            Self::IsNotMarked => json!({"index": MARKED, "value": MAGIC, "op": "SCMP_CMP_NE"}),
         }
     }
 }
 
-/// The comparisons for a row: a call traps if one of them holds. Empty if all calls trap.
+/// The conditions of a row: a call is notified if all comparisons of one of them hold.
+fn notified(row: &Row, is_fast: bool) -> Vec<Vec<Comparison>> {
+    let mark = row.fast.filter(|_| is_fast);
+    let mark = mark.map(|_| Comparison::IsNotMarked);
+    match comparisons(row.trap(is_fast)) {
+        all if all.is_empty() => vec![mark.into_iter().collect()],
+        some => some
+            .into_iter()
+            .map(|comparison| [comparison].into_iter().chain(mark).collect())
+            .collect(),
+    }
+}
+
+/// The comparisons for a trap: a call traps if one of them holds. Empty if all calls trap.
 fn comparisons(trap: Trap) -> Vec<Comparison> {
     match trap {
-        Trap::Always => Vec::new(),
+        // Rows that never trap are not asked (`rows`).
+        Trap::Always | Trap::Never => Vec::new(),
         Trap::ChangesOwner { uid, gid } => [uid, gid]
             .map(|arg| Comparison::IsNotMinusOne { arg })
             .into(),
         Trap::Masked { arg, mask, bits } => vec![Comparison::Masked { arg, mask, bits }],
+        Trap::HasOrMasked {
+            arg,
+            bit,
+            mask,
+            bits,
+        } => [(bit, bit), (mask, bits)]
+            .map(|(mask, bits)| Comparison::Masked { arg, mask, bits })
+            .into(),
         // Each comparison also excludes the bits of those before it, so no call matches two rules.
         Trap::HasAny { arg, bits } => each_bit(bits)
             .map(|bit| Comparison::Masked {
@@ -420,14 +534,22 @@ fn comparisons(trap: Trap) -> Vec<Comparison> {
 }
 
 /// The comparisons of the rules that match the calls that do not trap: one list for each rule.
-fn complement(row: &Row) -> Vec<Value> {
-    match row.trap {
-        Trap::Always => Vec::new(),
+fn complement(trap: Trap) -> Vec<Value> {
+    match trap {
+        Trap::Always | Trap::Never => Vec::new(),
         Trap::ChangesOwner { uid, gid } => vec![json!([is_minus_one(uid), is_minus_one(gid)])],
         Trap::HasAny { arg, bits } => vec![json!([masked(arg, bits, 0)])],
         // One rule for each bit in which the argument may differ.
         Trap::Masked { arg, mask, bits } => each_bit(mask)
             .map(|bit| json!([masked(arg, bit, !bits & bit)]))
+            .collect(),
+        Trap::HasOrMasked {
+            arg,
+            bit: without,
+            mask,
+            bits,
+        } => each_bit(mask & !without)
+            .map(|bit| json!([masked(arg, without | bit, !bits & bit)]))
             .collect(),
     }
 }

@@ -9,6 +9,7 @@ fn request(format: Format, runtime: Runtime) -> Request<'static> {
         capabilities: &USUAL_CAPABILITIES,
         wait_killable: true,
         is_denied: true,
+        is_fast: false,
     }
 }
 
@@ -38,7 +39,8 @@ fn rules<'a>(profile: &'a Map<String, Value>, name: &str) -> Vec<(&'a str, &'a V
 #[test]
 fn every_row_of_the_table_is_notified_and_io_uring_does_not_exist() {
     let profile = weave(&allow_all(), &request(Format::Oci, Runtime::Crun)).unwrap();
-    for row in TABLE {
+    assert!(rules(&profile, "seccomp").is_empty());
+    for row in rows(false) {
         let rules = rules(&profile, row.name);
         if row.bare_number().is_some() {
             assert!(rules.is_empty());
@@ -70,7 +72,7 @@ fn unless_that_is_denied_already_what_has_no_name_does_not_exist() {
     let profile = weave(&Value::Object(allow_all()));
     assert_eq!(profile["defaultAction"], ERRNO);
     assert_eq!(profile["defaultErrnoRet"], libc::ENOSYS);
-    for row in TABLE.iter().filter(|row| row.bare_number().is_none()) {
+    for row in rows(false).filter(|row| row.bare_number().is_none()) {
         let rules = rules(&profile, row.name);
         assert_eq!(rules[0].0, NOTIFY, "{}", row.name);
     }
@@ -211,4 +213,60 @@ fn calls_that_the_base_only_logs_are_notified_like_those_that_it_allows() {
     };
     assert_eq!(actions("chown"), [NOTIFY, NOTIFY, log]);
     assert_eq!(actions("read"), [log]);
+}
+
+/// Turning the fast path on and off again in one config.json leaves nothing of it.
+#[test]
+fn a_profile_has_no_trace_of_the_fast_path_that_is_off() {
+    let base = json!({
+        "defaultAction": ERRNO,
+        "syscalls": [
+            {"names": ["stat", "fstat", "statx", "prctl", "seccomp", "read"], "action": ALLOW},
+            {"names": ["getxattr"], "action": ALLOW, "args": [
+                {"index": 3, "value": 0, "op": "SCMP_CMP_EQ"}]},
+        ],
+    });
+    let with = |base: &Map<String, Value>, is_fast, is_denied| {
+        let request = Request {
+            is_fast,
+            is_denied,
+            ..request(Format::Oci, Runtime::Crun)
+        };
+        weave(base, &request).unwrap()
+    };
+    for base in [base.as_object().unwrap(), &allow_all()] {
+        for is_denied in [false, true] {
+            let off = with(base, false, is_denied);
+            assert!(
+                !Value::Object(off.clone())
+                    .to_string()
+                    .contains(&MAGIC.to_string())
+            );
+            assert!(
+                rules(&off, "seccomp")
+                    .iter()
+                    .all(|(action, _)| *action != NOTIFY)
+            );
+            let on = with(base, true, is_denied);
+            assert!(
+                rules(&on, "seccomp")
+                    .iter()
+                    .any(|(action, _)| *action == NOTIFY)
+            );
+            assert!(
+                rules(&on, "statx")
+                    .contains(&(NOTIFY, &json!([Comparison::IsNotMarked.to_json()])))
+            );
+            assert_eq!(with(&on, true, is_denied), on);
+            // Rules of different calls may come in another order.
+            let again = with(&off, true, is_denied);
+            let back = with(&on, false, is_denied);
+            for row in TABLE {
+                let [on, off, again, back] =
+                    [&on, &off, &again, &back].map(|profile| rules(profile, row.name));
+                assert_eq!(again, on, "{}", row.name);
+                assert_eq!(back, off, "{}", row.name);
+            }
+        }
+    }
 }

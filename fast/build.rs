@@ -1,0 +1,72 @@
+//! Builds this crate once more, as the shared library that is preloaded; its bytes are
+//! `subuidless_fast::LIBRARY`.
+//!
+//! One call of rustc, without cargo: the library needs nothing but `core`, and must not unwind
+//! whatever the profile says. So it is the same in every profile, and the same file serves glibc
+//! and musl.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Architectures with a file of raw system calls in `src/raw`.
+const KNOWN: [&str; 1] = ["x86_64"];
+
+fn main() {
+    println!("cargo::rustc-check-cfg=cfg(fast_library)");
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
+    let variable = |name: &str| env::var(name).unwrap_or_default();
+    let library = PathBuf::from(variable("OUT_DIR")).join("subuidless-fast.so");
+    // For other targets the library is empty, and the program says that it has none.
+    std::fs::write(&library, []).expect("writing an empty library");
+    let is_known = KNOWN.contains(&variable("CARGO_CFG_TARGET_ARCH").as_str())
+        && variable("CARGO_CFG_TARGET_POINTER_WIDTH") == "64"
+        && variable("CARGO_CFG_TARGET_OS") == "linux";
+    if !is_known {
+        return;
+    }
+    let mut rustc = Command::new(variable("RUSTC"));
+    rustc.args(["--crate-name", "subuidless_fast", "--edition", "2024"]);
+    rustc.args(["--crate-type", "cdylib", "--cfg", "fast_library"]);
+    rustc.args(["--target", &variable("TARGET")]);
+    for option in [
+        "panic=abort",
+        "opt-level=3",
+        "codegen-units=1",
+        "debuginfo=0",
+        "strip=symbols",
+        "overflow-checks=off",
+        "force-unwind-tables=no",
+        // A target whose programs are static by default makes no shared libraries otherwise.
+        "target-feature=-crt-static",
+    ] {
+        rustc.args(["-C", option]);
+    }
+    if let Ok(linker) = env::var("RUSTC_LINKER") {
+        rustc.args(["-C", &format!("linker={linker}")]);
+    }
+    for option in [
+        "-nostartfiles",
+        "-nostdlib",
+        // Both loaders know it.
+        "-Wl,--hash-style=gnu",
+        // Resolved when it is loaded: a resolver called later would need more stack than a signal
+        // handler may have.
+        "-Wl,-z,now",
+        "-Wl,-z,noexecstack",
+        "-Wl,--build-id=none",
+    ] {
+        rustc.args(["-C", &format!("link-arg={option}")]);
+    }
+    rustc.arg("-o").arg(&library).arg("src/lib.rs");
+    // The program works without it: a toolchain that makes no shared libraries is not an error.
+    let is_built = rustc.status().is_ok_and(|status| status.success());
+    if !is_built {
+        std::fs::write(&library, []).expect("writing an empty library");
+        println!(
+            "cargo::warning=cannot build the library of the fast path: `run --fast` will not work"
+        );
+    }
+}

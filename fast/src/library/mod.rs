@@ -1,0 +1,104 @@
+//! What takes the place of libc's functions. One file per man-page family, as in the worker's
+//! `syscalls`.
+//!
+//! All functions here are called by programs, with whatever arguments a program has. A pointer goes
+//! to the kernel first, which says EFAULT where it is none; only after that is it looked through.
+
+mod page;
+mod raw;
+pub mod stat;
+pub mod xattr;
+
+use core::ffi::{c_char, c_int};
+
+use page::Introduction;
+
+// Weak, so that a libc that calls it otherwise can load the library all the same.
+core::arch::global_asm!(".weak __errno_location");
+
+unsafe extern "C" {
+    /// glibc and musl.
+    fn __errno_location() -> *mut c_int;
+}
+
+/// A result as the kernel gives it: an error is negative.
+type Raw = isize;
+
+const EPERM: Raw = -1;
+const EINTR: Raw = -4;
+const EACCES: Raw = -13;
+const EINVAL: Raw = -22;
+const ERANGE: Raw = -34;
+const ENOSYS: Raw = -38;
+const ENODATA: Raw = -61;
+const EOPNOTSUPP: Raw = -95;
+
+/// The result as libc gives it, with errno where it is an error.
+fn result(raw: Raw) -> c_int {
+    if raw < 0 {
+        set_errno(-raw);
+        return -1;
+    }
+    // Those that are given to programs so are 0.
+    c_int::try_from(raw).unwrap_or(c_int::MAX)
+}
+
+/// The same for calls that give a number.
+fn long_result(raw: Raw) -> isize {
+    if raw < 0 {
+        set_errno(-raw);
+        return -1;
+    }
+    raw
+}
+
+fn set_errno(errno: Raw) {
+    let function = __errno_location as *const ();
+    if function.is_null() {
+        return;
+    }
+    // SAFETY: the function is there, takes nothing, and gives the address of this thread's errno.
+    let place = unsafe { __errno_location() };
+    // SAFETY: libc's errno lives as long as the thread.
+    unsafe { place.write(c_int::try_from(errno).unwrap_or(c_int::MAX)) };
+}
+
+/// A path that a program gives, which may be no address at all.
+#[derive(Clone, Copy)]
+struct Path(*const c_char);
+
+impl Path {
+    const EMPTY: Self = Self(c"".as_ptr());
+
+    /// The first byte, once the kernel has read the path.
+    fn first(self) -> Option<u8> {
+        if self.0.is_null() {
+            return None;
+        }
+        // SAFETY: the kernel has just read a string from there; a program that unmaps it meanwhile
+        // would fault in libc as well.
+        Some(unsafe { self.0.cast::<u8>().read() })
+    }
+
+    /// The bytes in front of the NUL, if that is among the first `most`.
+    ///
+    /// # Safety
+    ///
+    /// The kernel has read a string of no more bytes from there.
+    unsafe fn bytes<'a>(self, most: usize) -> Option<&'a [u8]> {
+        if self.0.is_null() {
+            return None;
+        }
+        let start = self.0.cast::<u8>();
+        for length in 0..most {
+            // SAFETY: there was no NUL yet, so the string goes on.
+            let place = unsafe { start.add(length) };
+            // SAFETY: as above; a program that changes it meanwhile gets what it asks for.
+            if unsafe { place.read_volatile() } == 0 {
+                // SAFETY: so many bytes have just been read.
+                return Some(unsafe { core::slice::from_raw_parts(start, length) });
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,101 @@
+//! The page of facts: requested at the first call that needs it, mapped once, and read before each
+//! call that the library may answer.
+//!
+//! The state is two words of the process. fork(2) and vfork(2) copy them, and execve(2) resets
+//! them. Two threads, or a thread and its signal handler, may request the page at the same time:
+//! then it is mapped twice for a moment, and one mapping is removed.
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use super::raw::{call, number};
+use super::{EINTR, Raw};
+use crate::facts::{HELLO, filters, may_answer};
+
+/// Null: not requested yet. Dangling ([`NO`]): the worker has refused, for good.
+static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+/// The number of filters when the worker last replied that this process has none of its own.
+static FILTERS: AtomicU64 = AtomicU64::new(0);
+
+/// Not an address of a page.
+const NO: *mut AtomicU64 = ptr::dangling_mut();
+const LENGTH: usize = 4096;
+
+/// The call with which the worker is asked: one that the program is about to make anyway, so that
+/// no filter of its own forbids it. Without a worker, these arguments have no effect.
+#[derive(Clone, Copy)]
+pub(super) struct Introduction {
+    pub(super) number: usize,
+}
+
+/// The present facts; `None`: calls are left to the worker.
+pub(super) fn facts(how: Introduction) -> Option<u64> {
+    let page = match PAGE.load(Ordering::Acquire) {
+        NO => return None,
+        page if page.is_null() => introduce(how, page)?,
+        page => page,
+    };
+    let known = read(page);
+    if !may_answer(known) {
+        return None;
+    }
+    if filters(known) == FILTERS.load(Ordering::Relaxed) {
+        return Some(known);
+    }
+    // A process has loaded a filter, perhaps this one.
+    let known = read(introduce(how, page)?);
+    (may_answer(known) && filters(known) == FILTERS.load(Ordering::Relaxed)).then_some(known)
+}
+
+fn read(page: *mut AtomicU64) -> u64 {
+    // SAFETY: a page that was mapped is never unmapped again, and begins with a word that is only
+    // ever used as an atomic one.
+    unsafe { &*page }.load(Ordering::Relaxed)
+}
+
+/// Asks the worker; `page` is the present mapping, or null.
+fn introduce(how: Introduction, page: *mut AtomicU64) -> Option<*mut AtomicU64> {
+    let words = [
+        AtomicU64::new(0),
+        AtomicU64::new(u64::from(!page.is_null())),
+    ];
+    #[expect(clippy::cast_possible_truncation, reason = "registers have 64 bits")]
+    const MARK: usize = HELLO as usize;
+    let no_fd = usize::MAX;
+    let address = words.as_ptr().addr();
+    let reply = call(how.number, [no_fd, address, 0, 0, 0, MARK]);
+    if reply == EINTR {
+        // Next time.
+        return None;
+    }
+    if reply < 0 {
+        PAGE.store(NO, Ordering::Relaxed);
+        return None;
+    }
+    FILTERS.store(words[0].load(Ordering::Relaxed), Ordering::Relaxed);
+    match page.is_null() {
+        true => map(reply),
+        false => Some(page),
+    }
+}
+
+fn map(fd: Raw) -> Option<*mut AtomicU64> {
+    const PROT_READ: usize = 1;
+    const MAP_SHARED: usize = 1;
+    let fd = fd.cast_unsigned();
+    let mapped = call(number::MMAP, [0, LENGTH, PROT_READ, MAP_SHARED, fd, 0]);
+    call(number::CLOSE, [fd, 0, 0, 0, 0, 0]);
+    if mapped < 0 {
+        PAGE.store(NO, Ordering::Relaxed);
+        return None;
+    }
+    let page = ptr::with_exposed_provenance_mut(mapped.cast_unsigned());
+    let won = PAGE.compare_exchange(ptr::null_mut(), page, Ordering::Release, Ordering::Acquire);
+    match won {
+        Ok(_) => Some(page),
+        Err(others) => {
+            call(number::MUNMAP, [mapped.cast_unsigned(), LENGTH, 0, 0, 0, 0]);
+            (others != NO).then_some(others)
+        }
+    }
+}

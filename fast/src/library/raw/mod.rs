@@ -1,0 +1,28 @@
+//! System calls: one file for each architecture says how, and which numbers they have.
+
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+mod architecture;
+
+pub(super) use architecture::{call, number};
+
+use super::Raw;
+use crate::facts::MAGIC;
+
+/// A call with up to five arguments that the filter lets go on to the kernel.
+pub(super) fn to_kernel(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
+    // On the architectures of 64 bits that there are files for.
+    #[expect(clippy::cast_possible_truncation, reason = "registers have 64 bits")]
+    const MARK: usize = MAGIC as usize;
+    call(number, [a, b, c, d, e, MARK])
+}
+
+/// The same call for the worker. It is begun anew where a signal has interrupted the wait for the
+/// worker: natively these calls are not interrupted.
+pub(super) fn to_worker(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
+    loop {
+        let result = call(number, [a, b, c, d, e, 0]);
+        if result != super::EINTR {
+            return result;
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! stat(2): stat, lstat, fstat, fstatat, with all names that libc has and had for them; statx(2).
+//!
+//! The kernel fills in the structure, and one getxattr(2) reads the owner. Most files have none. If
+//! there is one, a second stat(2) verifies that the structure is about the same file in the same
+//! state.
+
+use core::ffi::{c_char, c_int, c_uint, c_void};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::raw::{call, number, to_kernel, to_worker};
+use super::xattr::Whose;
+use super::{
+    EACCES, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, Introduction, Path, Raw, page, result,
+};
+use crate::facts::{CHANGED, FULL_ONES, MAGIC_ABOVE_INT, SIDE_STORE};
+use crate::owner::{ATTRIBUTE, Shown};
+
+const AT_FDCWD: c_int = -100;
+const AT_SYMLINK_NOFOLLOW: c_int = 0x100;
+const AT_NO_AUTOMOUNT: c_int = 0x800;
+const AT_EMPTY_PATH: c_int = 0x1000;
+const AT_STATX_SYNC_TYPE: c_int = 0x6000;
+
+const S_IFMT: u32 = 0o170_000;
+const S_IFREG: u32 = 0o100_000;
+const S_IFDIR: u32 = 0o040_000;
+
+/// `struct stat` as the kernel and all C libraries have it on this architecture.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Stat {
+    dev: u64,
+    ino: u64,
+    nlink: u64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    pad: u32,
+    rdev: u64,
+    size: i64,
+    block_size: i64,
+    blocks: i64,
+    atime: [i64; 2],
+    mtime: [i64; 2],
+    ctime: [i64; 2],
+    unused: [i64; 3],
+}
+
+const _: () = assert!(size_of::<Stat>() == 144);
+
+/// `struct statx`, up to where it matters here.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Statx {
+    mask: u32,
+    block_size: u32,
+    attributes: u64,
+    nlink: u32,
+    uid: u32,
+    gid: u32,
+    mode: u16,
+    pad: u16,
+    ino: u64,
+    size: u64,
+    blocks: u64,
+    attributes_mask: u64,
+    atime: [u64; 2],
+    btime: [u64; 2],
+    ctime: [u64; 2],
+    mtime: [u64; 2],
+    rdev: [u32; 2],
+    dev: [u32; 2],
+    rest: [u64; 14],
+}
+
+const _: () = assert!(size_of::<Statx>() == 256);
+
+/// Tells one state of one file from every other.
+#[derive(PartialEq, Eq)]
+struct Version {
+    dev: u64,
+    ino: u64,
+    ctime: [u64; 2],
+    mode: u32,
+}
+
+/// A structure that the kernel fills in.
+trait Structure: Copy {
+    /// `None`: the file system does not say enough.
+    fn version(&self) -> Option<Version>;
+    fn mode(&self) -> u32;
+    fn show(&mut self, shown: Shown);
+}
+
+impl Structure for Stat {
+    fn version(&self) -> Option<Version> {
+        Some(Version {
+            dev: self.dev,
+            ino: self.ino,
+            ctime: self.ctime.map(i64::cast_unsigned),
+            mode: self.mode,
+        })
+    }
+
+    fn mode(&self) -> u32 {
+        self.mode
+    }
+
+    fn show(&mut self, shown: Shown) {
+        self.uid = Shown::instead(shown.uid, self.uid);
+        self.gid = Shown::instead(shown.gid, self.gid);
+    }
+}
+
+impl Structure for Statx {
+    fn version(&self) -> Option<Version> {
+        const TYPE_CTIME_INO: u32 = 0x1 | 0x80 | 0x100;
+        (self.mask & TYPE_CTIME_INO == TYPE_CTIME_INO).then_some(Version {
+            dev: u64::from(self.dev[0]) << 32 | u64::from(self.dev[1]),
+            ino: self.ino,
+            // What is behind the nanoseconds is reserved.
+            ctime: [self.ctime[0], self.ctime[1] & 0xffff_ffff],
+            mode: self.mode.into(),
+        })
+    }
+
+    fn mode(&self) -> u32 {
+        self.mode.into()
+    }
+
+    fn show(&mut self, shown: Shown) {
+        self.uid = Shown::instead(shown.uid, self.uid);
+        self.gid = Shown::instead(shown.gid, self.gid);
+    }
+}
+
+/// The call that a program makes.
+#[derive(Clone, Copy)]
+enum Form {
+    Fstat,
+    Newfstatat,
+    Statx { mask: c_uint },
+}
+
+/// Which file is asked about, and how.
+#[derive(Clone, Copy)]
+struct Asked {
+    form: Form,
+    dirfd: c_int,
+    path: Path,
+    flags: c_int,
+    buffer: *mut c_void,
+}
+
+/// A register, as the kernel takes an `int` from it.
+fn int(value: c_int) -> usize {
+    value.cast_unsigned() as usize
+}
+
+impl Asked {
+    /// The call's number and arguments, with the structure at another place.
+    fn call(self, buffer: *mut c_void) -> (usize, [usize; 5]) {
+        let (dirfd, flags) = (int(self.dirfd), int(self.flags));
+        let path = self.path.0.expose_provenance();
+        let buffer = buffer.expose_provenance();
+        match self.form {
+            Form::Fstat => (number::FSTAT, [dirfd, buffer, 0, 0, 0]),
+            Form::Newfstatat => (number::NEWFSTATAT, [dirfd, path, buffer, flags, 0]),
+            Form::Statx { mask } => {
+                let mask = mask as usize;
+                (number::STATX, [dirfd, path, flags, mask, buffer])
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `S` is what this call fills in.
+    unsafe fn answer<S: Structure>(self) -> c_int {
+        const LOOKUP: c_int = AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT;
+        let known = match self.form {
+            Form::Fstat | Form::Newfstatat => LOOKUP,
+            Form::Statx { .. } => LOOKUP | AT_STATX_SYNC_TYPE,
+        };
+        let (number, arguments) = self.call(self.buffer);
+        let answered = match page::facts(Introduction { number }) {
+            Some(facts) if self.flags & !known == 0 => {
+                // SAFETY: the caller's promise.
+                unsafe { self.answer_here::<S>(facts) }
+            }
+            _ => None,
+        };
+        result(answered.unwrap_or_else(|| to_worker(number, arguments)))
+    }
+
+    /// `None`: the worker knows better.
+    ///
+    /// # Safety
+    ///
+    /// `S` is what this call fills in.
+    unsafe fn answer_here<S: Structure>(self, facts: u64) -> Option<Raw> {
+        let (number, arguments) = self.call(self.buffer);
+        match to_kernel(number, arguments) {
+            0 => {}
+            // A worker has more permissions on its way. ENOSYS: the filter did not let it go on.
+            EACCES | EPERM | ENOSYS => return None,
+            error => return Some(error),
+        }
+        let structure = self.buffer.cast::<S>();
+        // SAFETY: the kernel has just written the structure there. It may lie at an odd address.
+        let mut filled = unsafe { structure.read_unaligned() };
+        if !carries_attributes(filled.mode()) {
+            return (facts & SIDE_STORE == 0).then_some(0);
+        }
+        let mut record = MaybeUninit::<[u8; RECORD]>::uninit();
+        let length = match self.record(&mut record)? {
+            ENODATA => return (facts & FULL_ONES == 0).then_some(0),
+            // In procfs files belong to processes.
+            EOPNOTSUPP => return (facts & (SIDE_STORE | CHANGED) == 0).then_some(0),
+            length => usize::try_from(length).ok()?,
+        };
+        // SAFETY: bytes without any value that is not allowed, of which the kernel has written as
+        // many as are looked at.
+        let record = unsafe { &*record.as_ptr() };
+        let shown = Shown::decode(record.get(..length)?)?;
+        // Behind a descriptor it is one file, whatever happens to its names.
+        if !self.is_fd() && self.look_again::<S>()? != filled.version()? {
+            return None;
+        }
+        filled.show(shown);
+        // SAFETY: the kernel has just written there.
+        unsafe { structure.write_unaligned(filled) };
+        Some(0)
+    }
+
+    fn look_again<S: Structure>(self) -> Option<Version> {
+        let mut again = MaybeUninit::<S>::uninit();
+        let (number, arguments) = self.call(again.as_mut_ptr().cast());
+        if to_kernel(number, arguments) != 0 {
+            return None;
+        }
+        // SAFETY: the kernel has just filled it in; whatever it has left out was plain numbers.
+        let again = unsafe { again.assume_init() };
+        again.version()
+    }
+
+    /// Whether the file is the one behind `dirfd`; the kernel has read the path.
+    fn is_fd(self) -> bool {
+        matches!(self.form, Form::Fstat)
+            || (self.flags & AT_EMPTY_PATH != 0 && self.path.first() == Some(0))
+    }
+
+    /// Reads the owner's record: its length, or an error. `None`: it cannot be read from here.
+    fn record(self, record: &mut MaybeUninit<[u8; RECORD]>) -> Option<Raw> {
+        let name = ATTRIBUTE.as_ptr().expose_provenance();
+        let value = record.as_mut_ptr().expose_provenance();
+        let path = self.path.0.expose_provenance();
+        if self.is_fd() {
+            // Of the working directory only the worker knows the name.
+            let fd = (self.dirfd >= 0).then_some(int(self.dirfd))?;
+            return Some(to_kernel(number::FGETXATTR, [fd, name, value, RECORD, 0]));
+        }
+        let follow = self.flags & AT_SYMLINK_NOFOLLOW == 0;
+        if self.dirfd == AT_FDCWD || self.path.first()? == b'/' {
+            let number = match follow {
+                true => number::GETXATTR,
+                false => number::LGETXATTR,
+            };
+            return Some(to_kernel(number, [path, name, value, RECORD, 0]));
+        }
+        record_at(self.dirfd, path, follow, value)
+    }
+}
+
+/// More than two ids take. A longer record is the worker's to read.
+const RECORD: usize = 32;
+
+/// getxattrat(2) is there, and the filter lets it pass.
+static HAS_GETXATTRAT: AtomicBool = AtomicBool::new(true);
+
+/// `struct xattr_args`
+#[repr(C)]
+struct Arguments {
+    value: u64,
+    size: u32,
+    flags: u32,
+}
+
+/// From a directory. The call has six arguments.
+fn record_at(dirfd: c_int, path: usize, follow: bool, value: usize) -> Option<Raw> {
+    if !HAS_GETXATTRAT.load(Ordering::Relaxed) {
+        return None;
+    }
+    let arguments = Arguments {
+        value: value as u64,
+        size: 32,
+        flags: 0,
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "registers have 64 bits")]
+    const MARK: usize = MAGIC_ABOVE_INT as usize;
+    let flags = if follow { 0 } else { AT_SYMLINK_NOFOLLOW };
+    let length = call(
+        number::GETXATTRAT,
+        [
+            MARK | int(dirfd),
+            path,
+            int(flags),
+            ATTRIBUTE.as_ptr().expose_provenance(),
+            (&raw const arguments).expose_provenance(),
+            size_of::<Arguments>(),
+        ],
+    );
+    if matches!(length, ENOSYS | EPERM) {
+        HAS_GETXATTRAT.store(false, Ordering::Relaxed);
+        return None;
+    }
+    Some(length)
+}
+
+/// Whether a file carries no attributes; also if that cannot be seen.
+pub(super) fn is_special(whose: Whose) -> bool {
+    let (dirfd, path, flags) = match whose {
+        Whose::Path(path) => (AT_FDCWD, path, 0),
+        Whose::Link(path) => (AT_FDCWD, path, AT_SYMLINK_NOFOLLOW),
+        Whose::Fd(fd) => (fd, Path::EMPTY, AT_EMPTY_PATH),
+    };
+    let mut filled = MaybeUninit::<Stat>::uninit();
+    let asked = Asked {
+        form: Form::Newfstatat,
+        dirfd,
+        path,
+        flags,
+        buffer: filled.as_mut_ptr().cast(),
+    };
+    let (number, arguments) = asked.call(asked.buffer);
+    if to_kernel(number, arguments) != 0 {
+        return true;
+    }
+    // SAFETY: the kernel has just filled it in.
+    let filled = unsafe { filled.assume_init() };
+    !carries_attributes(filled.mode)
+}
+
+/// xattr(7): user attributes are for regular files and directories.
+fn carries_attributes(mode: u32) -> bool {
+    matches!(mode & S_IFMT, S_IFREG | S_IFDIR)
+}
+
+fn newfstatat(dirfd: c_int, path: *const c_char, buffer: *mut c_void, flags: c_int) -> c_int {
+    let asked = Asked {
+        form: Form::Newfstatat,
+        dirfd,
+        path: Path(path),
+        flags,
+        buffer,
+    };
+    // SAFETY: newfstatat(2) fills in a `struct stat`.
+    unsafe { asked.answer::<Stat>() }
+}
+
+fn fstat_of(fd: c_int, buffer: *mut c_void) -> c_int {
+    let asked = Asked {
+        form: Form::Fstat,
+        dirfd: fd,
+        path: Path::EMPTY,
+        flags: 0,
+        buffer,
+    };
+    // SAFETY: fstat(2) fills in a `struct stat`.
+    unsafe { asked.answer::<Stat>() }
+}
+
+/// What glibc before 2.33 made of stat(2): `version` says how the structure looks.
+fn is_known(version: c_int) -> bool {
+    // bits/stat.h: _STAT_VER_KERNEL, _STAT_VER_LINUX.
+    matches!(version, 0 | 1)
+}
+
+/// Defines functions under the names that programs know them by.
+macro_rules! symbols {
+    ($($name:ident, $name64:ident => ($($argument:ident: $type:ty),*) $body:block)*) => {$(
+        #[cfg_attr(fast_library, unsafe(no_mangle))]
+        pub extern "C" fn $name($($argument: $type),*) -> c_int $body
+
+        #[cfg_attr(fast_library, unsafe(no_mangle))]
+        pub extern "C" fn $name64($($argument: $type),*) -> c_int {
+            $name($($argument),*)
+        }
+    )*};
+}
+
+symbols! {
+    stat, stat64 => (path: *const c_char, buffer: *mut c_void) {
+        newfstatat(AT_FDCWD, path, buffer, 0)
+    }
+    lstat, lstat64 => (path: *const c_char, buffer: *mut c_void) {
+        newfstatat(AT_FDCWD, path, buffer, AT_SYMLINK_NOFOLLOW)
+    }
+    fstat, fstat64 => (fd: c_int, buffer: *mut c_void) {
+        fstat_of(fd, buffer)
+    }
+    fstatat, fstatat64 => (dirfd: c_int, path: *const c_char, buffer: *mut c_void, flags: c_int) {
+        newfstatat(dirfd, path, buffer, flags)
+    }
+    __xstat, __xstat64 => (version: c_int, path: *const c_char, buffer: *mut c_void) {
+        match is_known(version) {
+            true => newfstatat(AT_FDCWD, path, buffer, 0),
+            false => result(EINVAL),
+        }
+    }
+    __lxstat, __lxstat64 => (version: c_int, path: *const c_char, buffer: *mut c_void) {
+        match is_known(version) {
+            true => newfstatat(AT_FDCWD, path, buffer, AT_SYMLINK_NOFOLLOW),
+            false => result(EINVAL),
+        }
+    }
+    __fxstat, __fxstat64 => (version: c_int, fd: c_int, buffer: *mut c_void) {
+        match is_known(version) {
+            true => fstat_of(fd, buffer),
+            false => result(EINVAL),
+        }
+    }
+    __fxstatat, __fxstatat64 => (
+        version: c_int, dirfd: c_int, path: *const c_char, buffer: *mut c_void, flags: c_int
+    ) {
+        match is_known(version) {
+            true => newfstatat(dirfd, path, buffer, flags),
+            false => result(EINVAL),
+        }
+    }
+}
+
+/// statx(2)
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn statx(
+    dirfd: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mask: c_uint,
+    buffer: *mut c_void,
+) -> c_int {
+    let asked = Asked {
+        form: Form::Statx { mask },
+        dirfd,
+        path: Path(path),
+        flags,
+        buffer,
+    };
+    // SAFETY: statx(2) fills in a `struct statx`.
+    unsafe { asked.answer::<Statx>() }
+}

@@ -1,0 +1,91 @@
+//! The owner in `user.rootlesscontainers`: the message `Resource { uint32 uid = 1; uint32 gid = 2;
+//! }` of github.com/rootless-containers/proto, as far as stat(2) shows it.
+
+/// The attribute's name.
+pub const ATTRIBUTE: &core::ffi::CStr = c"user.rootlesscontainers";
+
+/// The field "not set: show the real id".
+pub const NOT_SET: u32 = u32::MAX;
+
+/// What a file shows, each as it stands in the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Shown {
+    /// Decodes a record that consists of nothing but the two ids, each at most once; `None` for any
+    /// other, which is the worker's to read.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        const UID: u8 = 1 << 3;
+        const GID: u8 = 2 << 3;
+        let mut shown = Self { uid: 0, gid: 0 };
+        let mut rest = bytes;
+        let mut last = 0;
+        while let Some((&key, behind)) = rest.split_first() {
+            let (value, behind) = varint(behind)?;
+            match key {
+                UID if last < UID => shown.uid = value,
+                GID if last < GID => shown.gid = value,
+                _ => return None,
+            }
+            last = key;
+            rest = behind;
+        }
+        Some(shown)
+    }
+
+    /// The id that is shown in the place of `real`.
+    #[must_use]
+    pub fn instead(id: u32, real: u32) -> u32 {
+        if id == NOT_SET { real } else { id }
+    }
+}
+
+/// A number of up to 32 bits, and what is behind it.
+fn varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let mut value = 0u32;
+    let mut rest = bytes;
+    let mut shift = 0;
+    loop {
+        let (&byte, behind) = rest.split_first()?;
+        let bits = u32::from(byte & 0x7f);
+        // Of the fifth byte four bits are left.
+        if shift > 28 || (shift == 28 && byte > 0xf) {
+            return None;
+        }
+        value |= bits << shift;
+        if byte < 0x80 {
+            return Some((value, behind));
+        }
+        shift += 7;
+        rest = behind;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_two_ids_are_read_and_all_others_left() {
+        let shown = |uid, gid| Some(Shown { uid, gid });
+        let unset_42 = [0x08, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x10, 0x2a];
+        assert_eq!(Shown::decode(&unset_42), shown(NOT_SET, 42));
+        assert_eq!(Shown::decode(&[]), shown(0, 0));
+        assert_eq!(Shown::decode(&[0x10, 7]), shown(0, 7));
+        for strange in [
+            &[0x08][..],
+            &[0x08, 0xff, 0xff, 0xff, 0xff, 0x10],
+            &[0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00],
+            &[0x10, 7, 0x08, 5],
+            &[0x08, 5, 0x08, 6],
+            &[0x08, 1, 0x10, 2, 0xd8, 0x3e, 1],
+            &[0x88, 0x00, 5],
+        ] {
+            assert_eq!(Shown::decode(strange), None, "{strange:x?}");
+        }
+    }
+}

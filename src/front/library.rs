@@ -1,0 +1,193 @@
+//! The preloaded library (the crate `subuidless_fast`): its file, and the environment in which a
+//! command of the host loads it. For containers see [`super::preload`].
+//!
+//! The file is in the runtime directory, which other users cannot enter. Each version of the
+//! library has a file of its own.
+//!
+//! glibc's loader prints an error if it cannot load the library. The worker checks programs that
+//! are executed later; the first one is checked here.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::statvfs::{FsFlags, statvfs};
+use subuidless_fast::LIBRARY;
+use subuidless_fast::facts::LIBRARY_NAME;
+
+use crate::error::Error;
+use crate::linux::elf;
+use crate::wire::rundir;
+
+/// The variable of ld.so(8).
+pub(super) const VARIABLE: &str = "LD_PRELOAD";
+/// 1 turns the fast path on, in this process's environment or in a container's. There, 0 turns it
+/// off.
+pub(super) const SWITCH: &str = "SUBUIDLESS_FAST";
+
+/// Why there is no fast path.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Absence {
+    #[error("this program was built without the library")]
+    NotBuilt,
+    #[error("the library cannot be put into the runtime directory: {0}")]
+    Unplaced(String),
+}
+
+impl Absence {
+    /// The error of `run --fast`.
+    pub(crate) fn into_error(self) -> Error {
+        let reason = format!("{self}: {}, or leave out --fast", self.way_out());
+        Error::doing("turning on the fast path", io::Error::other(reason))
+    }
+
+    /// What to do about it.
+    pub(crate) fn way_out(&self) -> &'static str {
+        match self {
+            Self::NotBuilt => "it exists on x86-64 only",
+            Self::Unplaced(_) => {
+                "set XDG_RUNTIME_DIR to a directory of your own, of mode 0700, without spaces or \
+                 colons in its path, on a file system without noexec"
+            }
+        }
+    }
+}
+
+/// Makes sure that the library's file exists, and returns its path.
+pub(crate) fn place() -> Result<PathBuf, Absence> {
+    let room = rundir::room().map_err(|error| Absence::Unplaced(error.to_string()))?;
+    let path = path_in(&room)?;
+    let put = put(&path).and_then(|()| refuse_noexec(&path));
+    put.map_err(|error| Absence::Unplaced(format!("{}: {error}", path.display())))?;
+    Ok(path)
+}
+
+/// Whether [`place`] would succeed. Creates nothing.
+pub(crate) fn look() -> Result<(), Absence> {
+    let unplaced = |error: &dyn std::fmt::Display| Absence::Unplaced(error.to_string());
+    let found = rundir::look().map_err(|error| unplaced(&error))?;
+    path_in(&found.room())?;
+    let directory = found.path.ancestors().find(|path| path.exists());
+    refuse_noexec(directory.unwrap_or(Path::new("/"))).map_err(|error| unplaced(&error))
+}
+
+/// Whether the environment of this process turns the fast path on.
+pub(crate) fn is_requested() -> bool {
+    std::env::var_os(SWITCH).is_some_and(|value| value == "1")
+}
+
+fn path_in(room: &Path) -> Result<PathBuf, Absence> {
+    if LIBRARY.is_empty() {
+        return Err(Absence::NotBuilt);
+    }
+    let path = room.join(name());
+    let has_meaning = |byte: &u8| matches!(byte, b':' | b' ' | b'$' | b'\t' | b'\n');
+    match path.as_os_str().as_bytes().iter().any(has_meaning) {
+        true => Err(Absence::Unplaced(format!(
+            "{} has a character that means something in {VARIABLE}",
+            path.display()
+        ))),
+        false => Ok(path),
+    }
+}
+
+/// The library's file name, with a hash of its bytes (FNV-1a).
+///
+/// AddressSanitizer's runtime ends a program if a library precedes it, unless that library's name
+/// contains `libasan.so` (asan_linux.cpp, IsDynamicRTName). Ours does not disturb it.
+pub(super) fn name() -> String {
+    let hash = LIBRARY
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    format!("{LIBRARY_NAME}{hash:016x}.libasan.so")
+}
+
+/// Writes the library to `path`, unless it is there already.
+fn put(path: &Path) -> io::Result<()> {
+    if !is_whole(path)? {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(LIBRARY)?;
+        // Atomic: no process loads an incomplete file.
+        file.persist(path)?;
+    }
+    Ok(())
+}
+
+fn refuse_noexec(path: &Path) -> io::Result<()> {
+    match statvfs(path)?.flags().contains(FsFlags::ST_NOEXEC) {
+        true => Err(io::Error::other("the file system is mounted noexec")),
+        false => Ok(()),
+    }
+}
+
+fn is_whole(path: &Path) -> io::Result<bool> {
+    let mut file = match rundir::open_own(path, File::options().read(true)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    let mut bytes = Vec::with_capacity(LIBRARY.len() + 1);
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes == LIBRARY)
+}
+
+/// Adds the library to LD_PRELOAD of a command of the host, behind the command's own.
+pub(crate) fn add_to_command(command: &mut Command, library: &Path) {
+    let value = |name: &str| {
+        let set = command.get_envs().find(|(known, _)| *known == name);
+        set.map_or_else(
+            || std::env::var_os(name),
+            |(_, value)| value.map(OsStr::to_owned),
+        )
+    };
+    let candidates = candidates(command.get_program().as_ref(), value("PATH").as_deref());
+    let program = candidates.iter().find(|candidate| candidate.is_file());
+    let open = |path: &Path| File::open(path);
+    if program.is_some_and(|program| is_native(program, &open) == Some(false)) {
+        return;
+    }
+    let mut list = value(VARIABLE).unwrap_or_default();
+    if !list.is_empty() {
+        list.push(":");
+    }
+    list.push(library);
+    command.env(VARIABLE, list);
+}
+
+/// The paths that execvp(3) tries for a program.
+pub(super) fn candidates(program: &Path, search_path: Option<&OsStr>) -> Vec<PathBuf> {
+    if program.as_os_str().as_bytes().contains(&b'/') {
+        return vec![program.to_owned()];
+    }
+    let directories = search_path.map(std::env::split_paths);
+    let directories = directories.into_iter().flatten();
+    directories
+        .map(|directory| directory.join(program))
+        .collect()
+}
+
+/// Whether a program, or the interpreter of a script, is of this architecture. `None`: its file
+/// cannot be read.
+pub(super) fn is_native(program: &Path, open: &dyn Fn(&Path) -> io::Result<File>) -> Option<bool> {
+    /// The limit of fs/exec.c.
+    const MOST_INTERPRETERS: usize = 5;
+    let mut program = program.to_owned();
+    for _ in 0..=MOST_INTERPRETERS {
+        let mut bytes = Vec::new();
+        open(&program)
+            .ok()?
+            .take(256)
+            .read_to_end(&mut bytes)
+            .ok()?;
+        match elf::interpreter(&bytes) {
+            Some(interpreter) => program = OsStr::from_bytes(interpreter).into(),
+            None => return Some(!elf::is_foreign(&bytes)),
+        }
+    }
+    None
+}

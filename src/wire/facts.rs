@@ -1,0 +1,143 @@
+//! The page of facts ([`subuidless_fast::facts`]), in which a worker tells the preloaded library of
+//! its targets when it may answer.
+//!
+//! The memory is handed over from worker to worker with the board: targets have it mapped until
+//! they exit. They get it read-only, but it belongs to their user, who can find a way to write to
+//! it. So a worker reads back only what matters to these targets alone.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use subuidless_fast::facts::{self, FILTER, TRACED, VERSION, VERSION_BITS};
+
+use crate::linux::memfd;
+use crate::linux::procfs;
+use crate::linux::sys::SharedWords;
+
+const PAGE: usize = 4096;
+const WORDS: usize = PAGE / size_of::<AtomicU64>();
+
+const FACTS: usize = 0;
+/// 1 + the number of filters that targets had when the first of them loaded its own; 0: none has.
+const FILTERS_BEFORE: usize = 1;
+
+#[derive(Debug)]
+pub(crate) struct Facts {
+    memory: SharedWords,
+    /// The file descriptor for targets.
+    read_only: OwnedFd,
+    /// The lasting facts that this worker has set.
+    said: AtomicU64,
+}
+
+impl Facts {
+    /// Creates the memory of a new page.
+    pub(crate) fn create() -> Result<OwnedFd, Errno> {
+        let memfd = memfd::sealed(c"subuidless-facts", WORDS)?;
+        let memory = SharedWords::map(memfd.as_fd(), WORDS)?;
+        memory.words()[FACTS].store(VERSION, Ordering::Relaxed);
+        Ok(memfd)
+    }
+
+    /// Maps a memfd from [`Facts::create`]. Fails with EINVAL for others, which could be truncated.
+    /// To be called while /proc is the host's.
+    pub(crate) fn open(memfd: BorrowedFd) -> Result<Self, Errno> {
+        let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let facts = Self {
+            memory: SharedWords::map(memfd, WORDS)?,
+            read_only: open(path.as_str(), flags, Mode::empty())?,
+            said: AtomicU64::new(0),
+        };
+        if facts.word().load(Ordering::Relaxed) & VERSION_BITS != VERSION {
+            // From another version of this program: the library must not use it.
+            facts.word().store(0, Ordering::Relaxed);
+        }
+        // The tracers of an earlier worker have ended with it.
+        facts.set_traced(false);
+        Ok(facts)
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        &self.memory.words()[FACTS]
+    }
+
+    /// Sets facts that remain true.
+    pub(crate) fn say(&self, facts: u64) {
+        if self.said.load(Ordering::Relaxed) & facts != facts {
+            self.word().fetch_or(facts, Ordering::SeqCst);
+            self.said.fetch_or(facts, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets whether calls are traced.
+    pub(crate) fn set_traced(&self, is_traced: bool) {
+        if (self.word().load(Ordering::Relaxed) & TRACED != 0) == is_traced {
+            return;
+        }
+        match is_traced {
+            true => self.word().fetch_or(TRACED, Ordering::SeqCst),
+            false => self.word().fetch_and(!TRACED, Ordering::SeqCst),
+        };
+    }
+
+    /// The number of filters that targets have loaded.
+    pub(crate) fn filters(&self) -> u64 {
+        facts::filters(self.word().load(Ordering::SeqCst))
+    }
+
+    /// The target `pid` is about to load a filter.
+    pub(crate) fn expect_filter(&self, pid: u32) {
+        self.word().fetch_add(FILTER, Ordering::SeqCst);
+        let Ok(before) = filters_of(&procfs::target(pid, "status")) else {
+            // Which targets have a filter cannot be told any more: no fast path from now on.
+            self.word().fetch_and(!VERSION_BITS, Ordering::SeqCst);
+            return;
+        };
+        // Until a target loads a filter, all targets have the same number.
+        let _ = self.memory.words()[FILTERS_BEFORE].compare_exchange(
+            0,
+            before + 1,
+            Ordering::SeqCst,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Whether a thread of the target `pid` has a filter of its own.
+    pub(crate) fn is_filtered(&self, pid: u32) -> Result<bool, Errno> {
+        let before = match self.memory.words()[FILTERS_BEFORE].load(Ordering::SeqCst) {
+            0 => return Ok(false),
+            before => before - 1,
+        };
+        let task = procfs::target(pid, "task");
+        for thread in procfs::list(task.as_c_str())? {
+            let status = procfs::target(pid, &format!("task/{thread}/status"));
+            match filters_of(&status) {
+                Ok(filters) if filters <= before => {}
+                // The thread has exited.
+                Err(Errno::ENOENT | Errno::ESRCH) => {}
+                _ => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl AsFd for Facts {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read_only.as_fd()
+    }
+}
+
+/// proc_pid_status(5), Seccomp_filters (Linux 5.9).
+fn filters_of(status: &crate::linux::name::Name) -> Result<u64, Errno> {
+    let text = procfs::read(status)?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp_filters:"));
+    line.and_then(|number| number.trim().parse().ok())
+        .ok_or(Errno::ENODATA)
+}

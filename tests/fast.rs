@@ -1,0 +1,485 @@
+//! The fast path (`run --fast`, SUBUIDLESS_FAST=1): the preloaded library answers what the worker
+//! would, and leaves calls to the worker where it must. Without the option there is no trace of it.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+
+use common::{
+    Place, Podman, Ran, Started, assert_same_lines, compile, debian_tar, example, guard_of,
+    has_listener, run, set_mode, small_rootfs, tool, until,
+};
+
+/// A shell script under `subuidless run --fast`.
+fn sh(place: &Place, options: &[&str], script: &str) -> Ran {
+    run_sh(place, &[&["--fast"], options].concat(), script)
+}
+
+/// A shell script under `subuidless run`.
+fn run_sh(place: &Place, options: &[&str], script: &str) -> Ran {
+    let mut command = place.subuidless(["run"]);
+    run(command.args(options).args(["--", "sh", "-euc", script]))
+}
+
+/// The output of a script that writes nothing to standard error.
+#[track_caller]
+fn silent(ran: Ran) -> String {
+    assert_eq!(ran.stderr, "");
+    ran.ok()
+}
+
+/// What a program calls, by strace(1): the library is in it if it looks for owners itself.
+fn uses_library(calls: &str) -> bool {
+    calls.contains("\"user.rootlesscontainers\"")
+}
+
+/// Root's own directory and the user's.
+fn directories(place: &Place) -> [PathBuf; 2] {
+    ["oracle", "ours"].map(|name| {
+        let directory = place.path(name);
+        fs::create_dir(&directory).expect("a new directory");
+        set_mode(&directory, 0o755);
+        if name == "ours" {
+            place.give_to_user(&directory);
+        }
+        directory
+    })
+}
+
+/// What `script` prints as real root, which must be what it prints under `subuidless run`, with the
+/// library and without.
+#[track_caller]
+fn compare(place: &Place, [oracle, ours]: &[PathBuf; 2], script: &str) {
+    let script = format!("umask 022\n{script}");
+    let mut real = place.as_root("bash");
+    let expected = run(real.args(["-euc", &script]).current_dir(oracle)).ok();
+    for options in [&["--fast"][..], &[]] {
+        let mut emulated = place.subuidless(["run"]);
+        emulated.args(options).args(["--", "bash", "-euc", &script]);
+        let found = run(emulated.current_dir(ours)).ok();
+        assert_same_lines(expected.as_bytes(), found.as_bytes());
+    }
+}
+
+const TREE: &str = "
+    rm -rf tree; mkdir tree; cd tree
+    mkdir -p plain/a/b owned/c shut
+    for name in 1 2 3; do echo $name >plain/$name; echo $name >owned/$name; done
+    ln -s 1 plain/link; ln -s ../plain owned/link; ln -s nowhere owned/dangling; mkfifo owned/fifo
+    chown -R 33:34 owned; chown :50 plain/1; chown 51 plain/2; chown -h 52:53 owned/link
+    chown 70000:4294967294 plain/3; chmod 4755 owned/1; chmod 0 owned/2; chmod 2775 owned/c
+    echo x >owned/c/inherits; chown 1:2 shut; chmod 0 shut
+    cd ..";
+
+const LOOKS: &str = r#"
+    cd tree
+    find . -printf '%U:%G %m %y %s %n %l %p\n' | sort
+    ls -lnR . | grep -v ^total; ls -ln owned/link/ owned/c/inherits
+    stat -c '%u:%g %f %N' owned/* plain/* . ..; stat -L -c '%u:%g %F' owned/link owned/fifo
+    stat owned/dangling/x missing plain/1/x 2>&1 || true
+    tar c --sort=name . | tar tv --numeric-owner | awk '{print $1, $2, $6}'
+    find . -user 33 -o -group 50 | sort; find -L owned/link -uid 51
+    perl -e 'use File::stat; for (@ARGV) { $s = stat $_; print $s->uid, q{:}, $s->gid, qq{\n} }' \
+        plain/1 owned/1
+    cp -a owned copy; find copy -printf '%U:%G %m %p\n' | sort; rm -rf copy
+    [ -O plain/a ] && [ ! -O owned/1 ] && [ -G plain/2 ] && [ -u owned/1 ]; echo $?"#;
+
+#[test]
+fn programs_print_what_they_print_as_root_with_the_library_and_without() {
+    let place = Place::new();
+    let places = directories(&place);
+    compare(&place, &places, &format!("{TREE}\n{LOOKS}"));
+}
+
+#[test]
+fn attributes_are_those_that_root_sees_with_the_library_and_without() {
+    let place = Place::new();
+    let places = directories(&place);
+    let script = r#"
+        mkdir d; cd d; echo >plain; echo >owned; mkdir dir; ln -s plain link; mkfifo fifo
+        echo >full
+        setfattr -n user.a -v 1 plain; setfattr -n user.a -v 1 owned; chown 33:34 owned dir full
+        setfattr -n security.x -v 2 owned; setfattr -n trusted.y -v 3 dir
+        setfacl -m u:50:rw plain; setfacl -d -m g:51:r dir; setfacl -m u::rw owned
+        for n in $(seq 40); do setfattr -n user.name-$n -v "$n" full; done
+        for file in plain owned dir full; do
+            getfattr -d -m - $file | grep -v selinux | sort; getfacl -n $file
+            for name in user.a user.b security.x security.capability trusted.y trusted.z \
+                system.posix_acl_access system.posix_acl_default user.rootlesscontainers \
+                user.subuidless.security.x trusted. nonsense; do
+                getfattr --only-values -n $name $file 2>&1 | od -An -c | head -3
+            done
+        done
+        for file in link fifo; do getfattr -h -d -m - $file 2>&1 || true; done
+        chown -h 52 link; getfattr -h -d -m - link fifo 2>&1 || true
+        ls -ln | grep -v ^total; cp -a . ../copy; cd ../copy
+        getfattr -R -d -m - . | grep -v selinux | sort
+        cd ..; rm -rf d copy"#;
+    compare(&place, &places, script);
+}
+
+#[test]
+fn the_library_is_used_by_programs_of_both_libraries_and_only_where_it_is_turned_on() {
+    let place = Place::new();
+    let source = "fast/look.c";
+    let [gnu, musl, old] = [
+        (vec!["gcc"], "gnu"),
+        (vec!["musl-gcc"], "musl"),
+        // The names that programs were linked with before glibc 2.33.
+        (vec!["gcc", "-DOLD"], "old"),
+    ]
+    .map(|(compiler, name)| compile(&place, &compiler, name, source));
+    let script = |program: &Path| {
+        format!(
+            "echo >f; chown 42:43 f; strace -o calls {0} f . /proc/self/stat; cat calls >&2",
+            program.display()
+        )
+    };
+    for program in [&gnu, &musl, &old] {
+        let ran = sh(&place, &[], &script(program));
+        assert!(uses_library(&ran.stderr), "{}", ran.stderr);
+        let shown = ran.ok();
+        assert_eq!(shown.lines().next(), Some("42:43 42:43 42:43 42:43 42:43"));
+        let without = run_sh(&place, &[], &script(program));
+        assert!(!uses_library(&without.stderr), "{}", without.stderr);
+        assert_eq!(without.ok(), shown);
+    }
+    for (value, is_on) in [("1", true), ("0", false), ("", false)] {
+        let mut command = place.subuidless(["run", "--", "sh", "-euc"]);
+        let ran = run(command.arg(script(&gnu)).env("SUBUIDLESS_FAST", value));
+        assert_eq!(uses_library(&ran.stderr), is_on, "{value}: {}", ran.stderr);
+    }
+}
+
+/// A program that knows the marks sees the kernel's answers only where the fast path is on.
+#[test]
+fn without_the_option_the_constant_means_nothing() {
+    let place = Place::new();
+    let mark = compile(&place, &["gcc"], "mark", "fast/mark.c");
+    let script = format!("echo >f; chown 42:43 f; {} f", mark.display());
+    let library = place.runtime_directory().join("subuidless");
+    assert_eq!(silent(run_sh(&place, &[], &script)), "42\nhidden\n42\n");
+    assert!(!library.exists());
+    let with = sh(&place, &[], &script).ok();
+    assert!(with.starts_with("0\nseen\n"), "{with}");
+    assert!(library.exists());
+}
+
+#[test]
+fn the_library_needs_nothing_and_has_the_names_that_the_table_says() {
+    let place = Place::new();
+    silent(sh(&place, &[], "cp \"${LD_PRELOAD##*:}\" library"));
+    let library = place.path("home/library");
+    let symbols = run(Command::new(tool("nm"))
+        .args(["-D", "--format=posix"])
+        .arg(&library))
+    .ok();
+    let of_type = |wanted: &str| -> Vec<&str> {
+        let lines = symbols
+            .lines()
+            .map(|line| line.split_once(' ').expect("a symbol"));
+        let found = lines.filter(|(_, rest)| rest.starts_with(wanted));
+        found.map(|(name, _)| name).collect()
+    };
+    assert_eq!(of_type("U"), [""; 0]);
+    assert_eq!(of_type("w"), ["__errno_location"]);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("src/syscalls/fast.rs")).expect("the source");
+    let lists = text.split("&[&str] =").skip(1);
+    let mut named: Vec<&str> = lists
+        .flat_map(|list| {
+            list.split(']')
+                .next()
+                .unwrap_or_default()
+                .split('"')
+                .skip(1)
+                .step_by(2)
+        })
+        .collect();
+    let mut exported = of_type("T");
+    named.sort_unstable();
+    exported.sort_unstable();
+    assert_eq!(exported, named);
+    let needed = run(Command::new(tool("readelf")).arg("-dW").arg(&library)).ok();
+    assert!(
+        !needed.contains("NEEDED") && !needed.contains("TEXTREL"),
+        "{needed}"
+    );
+}
+
+#[test]
+fn no_loader_says_a_word_wherever_the_library_cannot_be_loaded() {
+    let place = Place::new();
+    let short = compile(&place, &["gcc", "-m32"], "short", "fast/nothing.c");
+    let musl = compile(&place, &["musl-gcc"], "musl", "fast/nothing.c");
+    // A root directory in which a program with shared libraries runs.
+    let root = place.path("home/other");
+    fs::create_dir(&root).expect("a directory");
+    let script = format!(
+        "ls=$(command -v ls); for file in $ls $(ldd $ls | grep -o '/[^ ]*'); do
+             mkdir -p other/$(dirname $file); cp $file other/$file; done
+         inside() {{ chroot other $ls -ldn /; }}
+         {short}; {musl}; sh -c '{short}'; find . -maxdepth 1 -name other -exec {short} ';'
+         printf '#!{short}\n' >script; chmod 755 script; ./script
+         inside; unshare -r chroot other $ls -ldn /
+         unshare -rm sh -euc 'mount -t tmpfs none \"$XDG_RUNTIME_DIR\"; $0 -ldn .' $ls
+         ls -ldn .; mv \"$XDG_RUNTIME_DIR/subuidless\" away
+         ls -ldn .; sh -c 'ls -ldn .; env true'; perl -e 'system(q(ls -ldn .))'
+         mv away \"$XDG_RUNTIME_DIR/subuidless\"; ls -ldn .",
+        short = short.display(),
+        musl = musl.display()
+    );
+    place.give_to_user(&root);
+    let printed = silent(sh(&place, &[], &script));
+    assert_eq!(printed.lines().count(), 8, "{printed}");
+    // As the first program, too.
+    silent(run(&mut place.subuidless([
+        Path::new("run"),
+        Path::new("--fast"),
+        Path::new("--"),
+        &short,
+    ])));
+}
+
+#[test]
+fn a_program_with_a_sanitizer_that_must_come_first_runs() {
+    let place = Place::new();
+    let compiler = ["gcc", "-fsanitize=address"];
+    let look = compile(&place, &compiler, "look", "fast/look.c");
+    let script = format!("echo >f; chown 42:43 f; {} f", look.display());
+    let printed = silent(sh(&place, &[], &script));
+    assert_eq!(printed, "42:43 42:43 42:43 42:43 42:43\n");
+}
+
+#[test]
+fn what_a_user_preloads_stays_and_comes_first() {
+    let place = Place::new();
+    let own = compile(&place, &["gcc", "-shared", "-fPIC"], "own.so", "fast/own.c");
+    let own_variable = format!("LD_PRELOAD={}", own.display());
+    let script =
+        "echo \"$LD_PRELOAD\"; echo >f; stat -c %u f; chroot / sh -c 'echo \"$LD_PRELOAD\"'";
+    let printed = silent(sh(&place, &["--env", &own_variable], script));
+    let lines: Vec<&str> = printed.lines().collect();
+    let (first, ours) = lines[0].split_once(':').expect("two libraries");
+    assert_eq!(Path::new(first), own);
+    assert!(ours.contains("/subuidless-fast-"), "{ours}");
+    assert_eq!(lines[1], "4711");
+    assert_eq!(lines[2], lines[0]);
+    // Where ours cannot be loaded, the user's own stays.
+    let rootfs = small_rootfs(&place);
+    let script = format!(
+        "chroot {} /bin/sh -c 'echo \"$LD_PRELOAD\"'",
+        rootfs.display()
+    );
+    let printed = silent(sh(&place, &["--env", &own_variable], &script));
+    assert_eq!(Path::new(printed.trim_end()), own);
+}
+
+#[test]
+fn a_program_with_a_filter_of_its_own_is_never_killed_for_a_call_of_the_librarys() {
+    let place = Place::new();
+    let compiler = ["gcc", "-pthread"];
+    let filters = compile(&place, &compiler, "filters", "fast/filters.c");
+    for how in ["prctl", "seccomp", "thread"] {
+        for when in ["early", "late"] {
+            let script = format!(
+                "echo >f; chown 42:43 f; {} {how} {when} f stat -c %u:%g f; stat -c %u:%g f",
+                filters.display()
+            );
+            let printed = silent(sh(&place, &[], &script));
+            let looks = if when == "late" { 5 } else { 4 };
+            assert_eq!(printed, "42:43\n".repeat(looks), "{how} {when}");
+        }
+    }
+    // Another process than the one that has loaded a filter goes on being answered.
+    let script = format!(
+        "echo >f; chown 42:43 f; {} seccomp early f >&2
+         strace -o calls stat f >/dev/null; cat calls",
+        filters.display()
+    );
+    assert!(uses_library(&sh(&place, &[], &script).ok()));
+}
+
+#[test]
+fn signals_interrupt_no_call_and_may_come_in_the_middle_of_one() {
+    let place = Place::new();
+    let signals = compile(&place, &["gcc", "-pthread"], "signals", "fast/signals.c");
+    let script = format!(
+        "mkdir d; echo >d/owned; ln -s x d/link; chown 42:43 d/owned; chown -h 42:43 d/link; {} d",
+        signals.display()
+    );
+    let printed = sh(&place, &[], &script).ok();
+    let expected = "threads: 8 right\nnext descriptor: 1\nvfork: 0\nsignal handler: 42\n\
+        bad path: -1 14\nbad buffer: -1 14\nread-only buffer: -1 14\nunknown flag: -1 22\n\
+        unknown mask: -1 22\nstat: 0 failed, 0 wrong\nlstat: 0 failed, 0 wrong\n\
+        fstat: 0 failed, 0 wrong\nfstatat: 0 failed, 0 wrong\nstatx: 0 failed, 0 wrong\n\
+        link: 0 failed, 0 wrong\n";
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn a_swapped_name_never_shows_the_owner_of_another_file() {
+    let place = Place::new();
+    let race = example("race");
+    let script = format!(
+        "cp {} race; mkdir d; ./race d 2000 stat-of-a-swapped-name descriptors-keep-their-file",
+        race.display()
+    );
+    let printed = silent(sh(&place, &[], &script));
+    assert_eq!(printed.lines().count(), 2, "{printed}");
+}
+
+#[test]
+fn in_containers_the_library_is_there_and_leaves_nothing_behind() {
+    let place = Place::new();
+    let rootfs = place.path("home/debian");
+    fs::create_dir(&rootfs).expect("a directory");
+    place.give_to_user(&rootfs);
+    let mut unpack = place.as_user(tool("tar"));
+    unpack.arg("-xf").arg(debian_tar()).arg("-C").arg(&rootfs);
+    run(unpack.arg("--exclude=./dev/*")).ok();
+    let script =
+        "echo >/f; chown 42:43 /f; stat -c %u:%g /f; perl -e 'print +(lstat q(/f))[4], qq(\n)'
+        case $LD_PRELOAD in /dev/.subuidless-fast-*) [ -e $LD_PRELOAD ] && echo there; esac
+        chroot / stat -c %u:%g /f; mkdir -p /other; : | tee /proc/self/comm; rm /f; rmdir /other";
+    for runtime in ["crun", "runc"] {
+        let mut command = place.subuidless(["run", "--fast", "--runtime", runtime, "--rootfs"]);
+        command.arg(&rootfs).args(["--", "sh", "-euc", script]);
+        assert_eq!(
+            silent(run(&mut command)),
+            "42:43\n42\nthere\n42:43\n",
+            "{runtime}"
+        );
+        for off in [
+            &["--hostname=a"][..],
+            &["--fast", "--env=SUBUIDLESS_FAST=0"],
+        ] {
+            let mut command = place.subuidless(["run", "--runtime", runtime]);
+            command.args(off).arg("--rootfs").arg(&rootfs);
+            command.args(["--", "sh", "-c", "echo \"[$LD_PRELOAD]\"; ls -A /dev"]);
+            let printed = silent(run(&mut command));
+            assert!(
+                printed.starts_with("[]\n") && !printed.contains("subuidless"),
+                "{printed}"
+            );
+        }
+    }
+    let left = fs::read_dir(rootfs.join("dev")).expect("/dev of the root file system");
+    assert_eq!(left.count(), 0);
+    // A process that is put into it has the library, too.
+    let mut command = place.subuidless(["run", "--fast", "--name", "box", "--detach", "--rootfs"]);
+    silent(run(command.arg(&rootfs).args(["--", "sleep", "1000"])));
+    let words = ["exec", "box", "--", "sh", "-c", "echo \"$LD_PRELOAD\""];
+    let printed = silent(run(&mut place.subuidless(words)));
+    assert!(printed.starts_with("/dev/.subuidless-fast-"), "{printed}");
+    silent(run(&mut place.subuidless(["kill", "box", "KILL"])));
+}
+
+#[test]
+fn each_further_worker_has_the_page_of_facts() {
+    let place = Place::new();
+    let script = "echo >f; chown 42:43 f
+        for n in 0 1 2; do
+            : >ready$n; while [ ! -e go$n ]; do sleep 0.02; done
+            strace -o calls stat -c %u:%g f; grep -c rootlesscontainers calls
+        done";
+    let mut command = place.subuidless(["run", "--fast", "--", "sh", "-euc", script]);
+    let output = fs::File::create(place.path("output")).expect("a file");
+    let mut child = command.stdout(output).spawn().expect("subuidless run");
+    let mut dead = Vec::new();
+    let mut kill_worker = || {
+        let worker = until("there is a worker", || {
+            let mut workers = place.workers().into_iter();
+            workers.find(|worker| !dead.contains(worker) && has_listener(*worker))
+        });
+        kill(worker, Signal::SIGKILL).expect("a worker of ours");
+        dead.push(worker);
+    };
+    for n in 0..3 {
+        let ready = place.path(&format!("home/ready{n}"));
+        until("the command is ready", || ready.exists().then_some(()));
+        match n {
+            0 => {}
+            // The supervisor starts the next one.
+            1 => kill_worker(),
+            // The guard does.
+            _ => {
+                let supervisor = place.supervisor();
+                let guard = guard_of(&place, supervisor);
+                until("the guard keeps the command", || {
+                    has_listener(guard).then_some(())
+                });
+                kill(supervisor, Signal::SIGKILL).expect("the supervisor");
+                kill_worker();
+            }
+        }
+        fs::write(place.path(&format!("home/go{n}")), "").expect("a file");
+    }
+    child.wait().expect("the command");
+    let printed = fs::read_to_string(place.path("output")).expect("the output");
+    assert_eq!(printed, "42:43\n1\n".repeat(3));
+}
+
+#[test]
+fn who_traces_sees_every_call() {
+    let place = Place::new();
+    let script = "echo >f; chown 42:43 f; ls -ln f >/dev/null; : >ready
+        while [ ! -e go ]; do sleep 0.02; done; ls -ln f";
+    let mut command = place.subuidless(["run", "--fast", "--", "sh", "-euc", script]);
+    let child = command.spawn().expect("subuidless run");
+    let name = format!("run-{}", child.id());
+    let ready = place.path("home/ready");
+    until("the command is ready", || ready.exists().then_some(()));
+    let out = fs::File::create(place.path("trace")).expect("a file");
+    let mut tracer = place.subuidless(["trace", "--continued", &name]);
+    let mut tracer = tracer.stdout(out).spawn().expect("subuidless trace");
+    let lines = || fs::read_to_string(place.path("trace")).unwrap_or_default();
+    until("calls are traced", || (!lines().is_empty()).then_some(()));
+    fs::write(place.path("home/go"), "").expect("a file");
+    until("the stat of the owned file is traced", || {
+        lines().contains("statx(AT_FDCWD, \"f\"").then_some(())
+    });
+    tracer.wait().expect("the tracer ends with the command");
+    let mut child = child;
+    child.wait().expect("the command");
+}
+
+#[test]
+fn podmans_containers_have_it_and_their_images_do_not() {
+    for runtime in ["crun", "runc"] {
+        let place = Place::new();
+        let _one_at_a_time = common::lock();
+        let _started = Started(&place);
+        let tar = debian_tar();
+        let script = format!(
+            r#""$@" import {} deb >/dev/null
+            look='echo $LD_PRELOAD; cd /tmp; echo >f; chown 42:43 f; stat -c %u:%g f'
+            look="$look; perl -e 'print +(lstat q(f))[5], qq(\\n)'"
+            mkdir context; printf 'FROM localhost/deb
+RUN %s
+' "$look" >context/Dockerfile
+            SUBUIDLESS_FAST=1 "$@" build --network=none -t built context 2>&1 |
+                grep -x -e '/dev/[^ ]*' -e 42:43
+            "$@" run -d --network=none $OPTIONS --env SUBUIDLESS_FAST=1 --name c1 \
+                localhost/built sleep 1000000 >/dev/null
+            "$@" exec c1 sh -c "$look"
+            "$@" exec --user 33 c1 stat -c %u:%g /tmp/f
+            "$@" run --rm --network=none $OPTIONS localhost/deb sh -c 'echo "[$LD_PRELOAD]"'
+            "$@" export c1 | tar t | grep -c subuidless || true
+            "$@" rm -f -t 0 c1 >/dev/null"#,
+            tar.display()
+        );
+        let seen = Podman::fronted(&place, runtime).sh(&script).ok();
+        let library = seen.lines().next().unwrap_or_default().to_owned();
+        assert!(
+            library.starts_with("/dev/.subuidless-fast-"),
+            "{runtime}: {seen}"
+        );
+        let expected = format!("{library}\n42:43\n{library}\n42:43\n43\n42:43\n[]\n0\n");
+        assert_eq!(seen, expected, "{runtime}");
+    }
+}
