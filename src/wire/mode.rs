@@ -317,9 +317,9 @@ fn number<T: std::str::FromStr>(word: &OsStr) -> Option<Option<T>> {
 /// The message of a process, on its standard input, that it is ready.
 const READY: &str = "ready";
 
-/// The time limit for a process to become ready. It is exceeded only if the disk or the machine is
-/// busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit for a process to become ready. Before it listens, a daemon lets another process
+/// read the side store, which may take two minutes from a busy disk.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Waits until the process at the other end is ready. Fails with the reason that it reports.
 pub(crate) fn wait_until_ready(process: &mut UnixStream) -> io::Result<()> {
