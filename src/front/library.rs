@@ -19,7 +19,7 @@ use subuidless_fast::LIBRARY;
 use subuidless_fast::facts::LIBRARY_NAME;
 
 use crate::error::Error;
-use crate::linux::elf;
+use crate::linux::{elf, hash};
 use crate::wire::rundir;
 
 /// The variable of ld.so(8).
@@ -94,16 +94,12 @@ fn path_in(room: &Path) -> Result<PathBuf, Absence> {
     }
 }
 
-/// The library's file name, with a hash of its bytes (FNV-1a).
+/// The library's file name, with a hash of its bytes.
 ///
 /// AddressSanitizer's runtime ends a program if a library precedes it, unless that library's name
 /// contains `libasan.so` (asan_linux.cpp, IsDynamicRTName). Ours does not disturb it.
 pub(super) fn name() -> String {
-    let hash = LIBRARY
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+    let hash = hash::of_bytes(LIBRARY.iter().copied());
     format!("{LIBRARY_NAME}{hash:016x}.libasan.so")
 }
 

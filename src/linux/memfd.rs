@@ -38,12 +38,17 @@ pub(crate) fn sealed(name: &CStr, words: usize) -> Result<OwnedFd, Errno> {
 /// Opens the memfd again. A received file descriptor shares its open file description, to which
 /// locks belong, with the sender. /proc must still be the host's.
 pub(crate) fn reopened(memfd: impl AsFd) -> Result<OwnedFd, Errno> {
+    open_again(memfd, OFlag::O_RDWR)
+}
+
+/// As [`reopened`], but the descriptor cannot be written to.
+pub(crate) fn read_only(memfd: impl AsFd) -> Result<OwnedFd, Errno> {
+    open_again(memfd, OFlag::O_RDONLY)
+}
+
+fn open_again(memfd: impl AsFd, access: OFlag) -> Result<OwnedFd, Errno> {
     let path = format!("/proc/self/fd/{}", memfd.as_fd().as_raw_fd());
-    open(
-        path.as_str(),
-        OFlag::O_RDWR | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+    open(path.as_str(), access | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 #[cfg(test)]

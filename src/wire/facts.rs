@@ -5,16 +5,15 @@
 //! they exit. They get it read-only, but it belongs to their user, who can find a way to write to
 //! it. So a worker reads back only what matters to these targets alone.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::fmt::Display;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 use subuidless_fast::facts::{self, FILTER, TRACED, VERSION, VERSION_BITS};
 
 use crate::linux::memfd;
-use crate::linux::procfs;
+use crate::linux::procfs::{self, Status};
 use crate::linux::sys::SharedWords;
 
 const PAGE: usize = 4096;
@@ -45,11 +44,9 @@ impl Facts {
     /// Maps a memfd from [`Facts::create`]. Fails with EINVAL for others, which could be truncated.
     /// To be called while /proc is the host's.
     pub(crate) fn open(memfd: BorrowedFd) -> Result<Self, Errno> {
-        let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let facts = Self {
             memory: SharedWords::map(memfd, WORDS)?,
-            read_only: open(path.as_str(), flags, Mode::empty())?,
+            read_only: memfd::read_only(memfd)?,
             said: AtomicU64::new(0),
         };
         if facts.word().load(Ordering::Relaxed) & VERSION_BITS != VERSION {
@@ -92,7 +89,7 @@ impl Facts {
     /// The target `pid` is about to load a filter.
     pub(crate) fn expect_filter(&self, pid: u32) {
         self.word().fetch_add(FILTER, Ordering::SeqCst);
-        let Ok(before) = filters_of(&procfs::target(pid, "status")) else {
+        let Ok(before) = filters_of(pid) else {
             // Which targets have a filter cannot be told any more: no fast path from now on.
             self.word().fetch_and(!VERSION_BITS, Ordering::SeqCst);
             return;
@@ -114,8 +111,7 @@ impl Facts {
         };
         let task = procfs::target(pid, "task");
         for thread in procfs::list(task.as_c_str())? {
-            let status = procfs::target(pid, &format!("task/{thread}/status"));
-            match filters_of(&status) {
+            match filters_of(format_args!("{pid}/task/{thread}")) {
                 Ok(filters) if filters <= before => {}
                 // The thread has exited.
                 Err(Errno::ENOENT | Errno::ESRCH) => {}
@@ -132,12 +128,8 @@ impl AsFd for Facts {
     }
 }
 
-/// proc_pid_status(5), Seccomp_filters (Linux 5.9).
-fn filters_of(status: &crate::linux::name::Name) -> Result<u64, Errno> {
-    let text = procfs::read(status)?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp_filters:"));
-    line.and_then(|number| number.trim().parse().ok())
-        .ok_or(Errno::ENODATA)
+/// The number of seccomp filters of a process or thread, given as for [`Status::of`] (Linux 5.9).
+fn filters_of(process: impl Display) -> Result<u64, Errno> {
+    let filters = Status::of(process)?.filters();
+    filters.map(u64::from).ok_or(Errno::ENODATA)
 }
