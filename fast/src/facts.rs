@@ -1,18 +1,19 @@
 //! The page of facts, in which a worker informs the library in its targets, and the marks of the
 //! library's calls.
 //!
-//! The page is one word in memory that the worker writes and targets map read-only. It only tells
-//! the library when to leave calls to the worker: a wrong word deceives the processes of the
-//! container that it belongs to, and no others.
+//! The page is memory that the worker writes and targets map read-only. Its first word only tells the
+//! library when to leave calls to the worker. A wrong word deceives the processes of the container
+//! that it belongs to, and no others.
 
 /// In argument 5, which none of these calls uses: the library has made the call, and the filter
 /// allows it. Below 2^53, because some tools read JSON numbers as doubles.
 pub const MAGIC: u64 = 0x0015_b1da_cce1_e470;
 
 /// In argument 5: the library asks whether it may answer calls. Argument 1 is the address of two
-/// words that are zero. The worker writes the number of filters so far to the first one
-/// ([`filters`]), and replies with a descriptor of the page, or, if the second one says that the
-/// library has it, with 0. An error is a no, for good.
+/// words. The first one is zero, the second one says whether the library has the page already. The
+/// worker writes the number of filters so far ([`filters`]) to the first one, and `HELLO` to the
+/// second one, and replies with a descriptor of the page, or with 0 if the library has it. Anything
+/// else is a no, for good.
 pub const HELLO: u64 = MAGIC + 1;
 
 /// Above an `int` that is the first argument of a call that uses all six: the kernel cuts it off.
@@ -21,8 +22,16 @@ pub const MAGIC_ABOVE_INT: u64 = 0x5b1d_acce << 32;
 /// The beginning of the library's file name; a version follows.
 pub const LIBRARY_NAME: &str = "subuidless-fast-";
 
+/// The words of the page that the library reads: the facts; the uid that the container's user
+/// namespace maps, plus 1, if it is the only one; the number of the first supplementary groups, plus
+/// 1. A word that is 0 was not written.
+pub const FACTS: usize = 0;
+pub const MAPPED: usize = 1;
+pub const GROUPS: usize = 2;
+pub const READ: usize = 3;
+
 /// The version of the page's format. A worker that knows another one sets it to 0.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 pub const VERSION_BITS: u64 = 0xff;
 
 /// A process may be in a user namespace of its own: all calls are left to the worker.
@@ -31,10 +40,12 @@ pub const NESTED: u64 = 1 << 8;
 pub const SIDE_STORE: u64 = 1 << 9;
 /// The side store may have owners of files and directories whose inodes had no room.
 pub const FULL_ONES: u64 = 1 << 10;
-/// A process may have other ids than the container's first one.
+/// A process may have other credentials than the container's first ones.
 pub const CHANGED: u64 = 1 << 11;
 /// Calls are traced: all are left to the worker.
 pub const TRACED: u64 = 1 << 12;
+/// There may be an overlay among the mounts, in which a change copies the file up.
+pub const OVERLAYS: u64 = 1 << 13;
 /// The unit of the number of seccomp filters that processes of the container have loaded: such a
 /// filter may kill a program for a call that only the library makes.
 pub const FILTER: u64 = 1 << 32;

@@ -16,6 +16,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod attribute;
+pub mod cookie;
 pub mod facts;
 pub mod owner;
 

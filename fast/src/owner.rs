@@ -7,6 +7,13 @@ pub const ATTRIBUTE: &core::ffi::CStr = c"user.rootlesscontainers";
 /// The field "not set: show the real id".
 pub const NOT_SET: u32 = u32::MAX;
 
+/// Two keys, and two numbers of 32 bits.
+pub const LONGEST: usize = 2 * (1 + 5);
+
+/// The keys of the fields.
+const UID: u8 = 1 << 3;
+const GID: u8 = 2 << 3;
+
 /// What a file shows, each as it stands in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shown {
@@ -19,8 +26,6 @@ impl Shown {
     /// other, which is the worker's to read.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        const UID: u8 = 1 << 3;
-        const GID: u8 = 2 << 3;
         let mut shown = Self { uid: 0, gid: 0 };
         let mut rest = bytes;
         let mut last = 0;
@@ -35,6 +40,45 @@ impl Shown {
             rest = behind;
         }
         Some(shown)
+    }
+
+    /// The record with which a file shows `uid` and `gid`. An id that equals the `real` one is not
+    /// set, as umoci does it.
+    #[must_use]
+    pub fn instead_of(real: [u32; 2], [uid, gid]: [u32; 2]) -> Self {
+        let set = |id, real| if id == real { NOT_SET } else { id };
+        Self {
+            uid: set(uid, real[0]),
+            gid: set(gid, real[1]),
+        }
+    }
+
+    /// Whether nothing is set, which equals having no record.
+    #[must_use]
+    pub fn is_nothing(self) -> bool {
+        self.uid == NOT_SET && self.gid == NOT_SET
+    }
+
+    /// Gives the record's bytes, at most [`LONGEST`], one after the other to `put`, and returns
+    /// their number. An id that is 0 is left out.
+    pub fn encode(self, mut put: impl FnMut(usize, u8)) -> usize {
+        let mut length = 0;
+        let mut push = |byte| {
+            put(length, byte);
+            length += 1;
+        };
+        for (key, id) in [(UID, self.uid), (GID, self.gid)] {
+            let mut rest = id;
+            if id != 0 {
+                push(key);
+            }
+            while rest > 0 {
+                let [bits, ..] = (rest & 0x7f).to_le_bytes();
+                rest >>= 7;
+                push(if rest > 0 { bits | 0x80 } else { bits });
+            }
+        }
+        length
     }
 
     /// The id that is shown in the place of `real`.
@@ -68,6 +112,17 @@ fn varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        for id in [0, 1, 42, 127, 128, 70_000, NOT_SET - 1, NOT_SET] {
+            for shown in [Shown { uid: id, gid: 7 }, Shown { uid: 7, gid: id }] {
+                let mut bytes = [0; LONGEST];
+                let length = shown.encode(|index, byte| bytes[index] = byte);
+                assert_eq!(Shown::decode(&bytes[..length]), Some(shown));
+            }
+        }
+    }
 
     #[test]
     fn records_of_two_ids_are_read_and_all_others_left() {

@@ -6,6 +6,11 @@
 //! slack is the usual 50 µs plus the record's number in nanoseconds (at most 16 µs). clone and exec
 //! copy that, too.
 
+use subuidless_fast::cookie::{
+    AFTER, CONFINED, FINGERPRINT, FINGERPRINT_BITS, FINGERPRINT_MASK, INDEX_BITS, INDEX_MASK, MARK,
+    OURS, PENDING, THREADS, UNCHECKED,
+};
+
 /// The number of a record in the container's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Index(u16);
@@ -43,24 +48,6 @@ impl Index {
 
 /// As many as fit into a cookie, whose last number is [`Index::INITIAL`].
 pub(crate) const MAX_RECORDS: usize = (1 << INDEX_BITS) - 1;
-
-const INDEX_BITS: u32 = 14;
-const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-const FINGERPRINT_BITS: u32 = 20;
-const FINGERPRINT_MASK: u64 = (1 << FINGERPRINT_BITS) - 1;
-// The layout of a cookie, from the low bits up: the record, the record after a pending execve(2),
-// the fingerprint, four flags; the mark is in the highest 12 bits.
-const AFTER: u32 = INDEX_BITS;
-const FINGERPRINT: u32 = AFTER + INDEX_BITS;
-const THREADS: u64 = 1 << (FINGERPRINT + FINGERPRINT_BITS);
-const PENDING: u64 = THREADS << 1;
-const UNCHECKED: u64 = PENDING << 1;
-const CONFINED: u64 = UNCHECKED << 1;
-const MARK: u32 = 52;
-
-const _: () = assert!(CONFINED < 1 << MARK);
-/// The mark: the high bits of no limit that people set.
-const OURS: u64 = 0x5b1;
 
 /// The content of the soft limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,6 +63,18 @@ impl IdMap {
         })
     }
 
+    /// The mapped id, if it is the only one.
+    pub(crate) fn only(&self) -> Option<u32> {
+        match self.0[..] {
+            [
+                Range {
+                    inside, count: 1, ..
+                },
+            ] => Some(inside),
+            _ => None,
+        }
+    }
+
     /// The first mapped id, if any.
     pub(crate) fn first(&self) -> Option<u32> {
         self.0.first().map(|range| range.inside)

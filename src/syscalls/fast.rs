@@ -25,7 +25,15 @@ pub(super) const NEWFSTATAT: &[&str] = &[
     "__fxstatat",
     "__fxstatat64",
 ];
-pub(super) const FSTAT: &[&str] = &["fstat", "fstat64", "__fxstat", "__fxstat64"];
+/// opendir(3) makes the call inside the C library.
+pub(super) const FSTAT: &[&str] = &[
+    "fstat",
+    "fstat64",
+    "__fxstat",
+    "__fxstat64",
+    "opendir",
+    "fdopendir",
+];
 pub(super) const STATX: &[&str] = &["statx"];
 pub(super) const GETXATTR: &[&str] = &["getxattr"];
 pub(super) const LGETXATTR: &[&str] = &["lgetxattr"];
@@ -33,7 +41,27 @@ pub(super) const FGETXATTR: &[&str] = &["fgetxattr"];
 pub(super) const LISTXATTR: &[&str] = &["listxattr"];
 pub(super) const LLISTXATTR: &[&str] = &["llistxattr"];
 pub(super) const FLISTXATTR: &[&str] = &["flistxattr"];
-/// Replaces no function: the library reads owners with this call.
+pub(super) const FCHOWN: &[&str] = &["fchown"];
+pub(super) const FCHOWNAT: &[&str] = &["chown", "lchown", "fchownat"];
+pub(super) const GETUID: &[&str] = &["getuid"];
+pub(super) const GETEUID: &[&str] = &["geteuid"];
+pub(super) const GETGID: &[&str] = &["getgid"];
+pub(super) const GETEGID: &[&str] = &["getegid"];
+pub(super) const GETRESUID: &[&str] = &["getresuid"];
+pub(super) const GETRESGID: &[&str] = &["getresgid"];
+/// Never made by the library: it knows the answer, or leaves the call to the worker.
+pub(super) const GETGROUPS: &[&str] = &["getgroups"];
+pub(super) const OPENAT: &[&str] = &["open", "open64", "openat", "openat64", "creat", "creat64"];
+pub(super) const MKDIRAT: &[&str] = &["mkdir", "mkdirat"];
+pub(super) const MKNODAT: &[&str] = &["mkfifo", "mkfifoat"];
+pub(super) const SYMLINKAT: &[&str] = &["symlink", "symlinkat"];
+pub(super) const FCHMOD: &[&str] = &["fchmod"];
+pub(super) const FCHMODAT: &[&str] = &["chmod", "fchmodat"];
+pub(super) const UTIMENSAT: &[&str] = &["utimensat", "futimens"];
+pub(super) const FACCESSAT: &[&str] = &["access", "faccessat"];
+pub(super) const FACCESSAT2: &[&str] = &["eaccess", "euidaccess"];
+/// Replaces no function: with these calls the library reads and stores owners, and finds out which
+/// credentials the process has.
 pub(super) const HELPER: &[&str] = &[];
 
 /// The answer to a call that only the library makes. `None`: the call is one like any other.
@@ -56,6 +84,10 @@ fn introduce(call: &Call, facts: &Facts) -> Result<Reply, Errno> {
         return Err(Errno::ENOSYS);
     }
     container.publish();
+    facts.describe(
+        container.mapped_uids.only(),
+        container.identities.initial.groups.len(),
+    );
     // Read before the check: a filter that is loaded from now on changes the number.
     let filters = facts.filters();
     if facts.is_filtered(call.pid())? {
@@ -63,8 +95,8 @@ fn introduce(call: &Call, facts: &Facts) -> Result<Reply, Errno> {
     }
     let mut words = [0; 16];
     call.read(1, &mut words)?;
-    call.write(1, &filters.to_ne_bytes())?;
     let is_mapped = words[8..] != [0; 8];
+    call.write(1, [filters, HELLO].map(u64::to_ne_bytes).as_flattened())?;
     match is_mapped {
         true => Ok(Reply::Value(0)),
         false => call

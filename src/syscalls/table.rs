@@ -253,8 +253,9 @@ pub(crate) static TABLE: &[Row] = &[
     // chown(2)
     emulated("chown",    changes_owner(1), chown::chown,    &[Path, Id, Id]),
     emulated("lchown",   changes_owner(1), chown::lchown,   &[Path, Id, Id]),
-    emulated("fchown",   changes_owner(1), chown::fchown,   &[Fd, Id, Id]),
-    emulated("fchownat", changes_owner(2), chown::fchownat, &[Dirfd, Path, Id, Id, AtFlags]),
+    emulated("fchown",   changes_owner(1), chown::fchown,   &[Fd, Id, Id]).fast(fast::FCHOWN),
+    emulated("fchownat", changes_owner(2), chown::fchownat, &[Dirfd, Path, Id, Id, AtFlags])
+        .fast(fast::FCHOWNAT),
     // stat(2), statx(2)
     emulated("stat",       Always, stat::stat,       &[Path, Stat]),
     emulated("lstat",      Always, stat::lstat,      &[Path, Stat]),
@@ -274,15 +275,17 @@ pub(crate) static TABLE: &[Row] = &[
     emulated_ids("setfsgid",  Always, setid::setfsgid,  &[Id]),
     emulated_ids("setgroups", Always, setid::setgroups, &[Int, Groups]),
     // getuid(2) and its relatives
-    emulated_ids("getuid",    Always, getid::getuid,    &[]),
-    emulated_ids("geteuid",   Always, getid::geteuid,   &[]),
-    emulated_ids("getgid",    Always, getid::getgid,    &[]),
-    emulated_ids("getegid",   Always, getid::getegid,   &[]),
-    emulated_ids("getresuid", Always, getid::getresuid, &[IdOut, IdOut, IdOut]),
-    emulated_ids("getresgid", Always, getid::getresgid, &[IdOut, IdOut, IdOut]),
-    emulated_ids("getgroups", Always, getid::getgroups, &[Int, Ptr]),
+    emulated_ids("getuid",    Always, getid::getuid,    &[]).fast(fast::GETUID),
+    emulated_ids("geteuid",   Always, getid::geteuid,   &[]).fast(fast::GETEUID),
+    emulated_ids("getgid",    Always, getid::getgid,    &[]).fast(fast::GETGID),
+    emulated_ids("getegid",   Always, getid::getegid,   &[]).fast(fast::GETEGID),
+    emulated_ids("getresuid", Always, getid::getresuid, &[IdOut, IdOut, IdOut])
+        .fast(fast::GETRESUID),
+    emulated_ids("getresgid", Always, getid::getresgid, &[IdOut, IdOut, IdOut])
+        .fast(fast::GETRESGID),
+    emulated_ids("getgroups", Always, getid::getgroups, &[Int, Ptr]).fast(fast::GETGROUPS),
     // capget(2), capset(2), prctl(2)
-    emulated_ids("capget", Always,            capability::capget, &[Ptr, Ptr]),
+    emulated_ids("capget", Always,            capability::capget, &[Ptr, Ptr]).fast(fast::HELPER),
     emulated_ids("capset", Always,            capability::capset, &[Ptr, Ptr]),
     emulated_ids("prctl",  ABOUT_CREDENTIALS, capability::prctl,  &[Prctl, Hex, Hex, Hex, Hex])
         .if_fast(ABOUT_CREDENTIALS_OR_SECCOMP),
@@ -290,31 +293,34 @@ pub(crate) static TABLE: &[Row] = &[
     emulated_early("execve",   Always, exec::execve,   &[Path, Ptr, Ptr]),
     emulated_early("execveat", Always, exec::execveat, &[Dirfd, Path, Ptr, Ptr, AtFlags]),
     // getrlimit(2)
-    emulated_ids("getrlimit", of_locks(0), limit::getrlimit, &[Resource, Ptr]),
+    emulated_ids("getrlimit", of_locks(0), limit::getrlimit, &[Resource, Ptr]).fast(fast::HELPER),
     emulated_ids("setrlimit", of_locks(0), limit::setrlimit, &[Resource, Ptr]),
     emulated_ids("prlimit64", of_locks(1), limit::prlimit64, &[Int, Resource, Ptr, Ptr]),
     // open(2), openat2(2)
     emulated("open",    creates(1), open::open,    &[Path, OpenFlags, Mode]),
     emulated("creat",   Always,     open::creat,   &[Path, Mode]),
-    emulated("openat",  creates(2), open::openat,  &[Dirfd, Path, OpenFlags, Mode]),
+    emulated("openat",  creates(2), open::openat,  &[Dirfd, Path, OpenFlags, Mode])
+        .fast(fast::OPENAT),
     emulated("openat2", Always,     open::openat2, &[Dirfd, Path, Ptr, Size]),
     // mkdir(2), mknod(2), symlink(2), bind(2)
     emulated("mkdir",     Always, make::mkdir,     &[Path, Mode]),
-    emulated("mkdirat",   Always, make::mkdirat,   &[Dirfd, Path, Mode]),
+    emulated("mkdirat",   Always, make::mkdirat,   &[Dirfd, Path, Mode]).fast(fast::MKDIRAT),
     emulated("mknod",     Always, make::mknod,     &[Path, Mode, Device]),
-    emulated("mknodat",   Always, make::mknodat,   &[Dirfd, Path, Mode, Device]),
+    emulated("mknodat",   Always, make::mknodat,   &[Dirfd, Path, Mode, Device])
+        .fast(fast::MKNODAT),
     emulated("symlink",   Always, make::symlink,   &[Path, Path]),
-    emulated("symlinkat", Always, make::symlinkat, &[Path, Dirfd, Path]),
+    emulated("symlinkat", Always, make::symlinkat, &[Path, Dirfd, Path]).fast(fast::SYMLINKAT),
     emulated("bind",      Always, make::bind,      &[Fd, Ptr, Int]),
     // chmod(2), utime(2), utimensat(2)
     emulated("chmod",     Always, attribute::chmod,     &[Path, Mode]),
-    emulated("fchmod",    Always, attribute::fchmod,    &[Fd, Mode]),
-    emulated("fchmodat",  Always, attribute::fchmodat,  &[Dirfd, Path, Mode]),
+    emulated("fchmod",    Always, attribute::fchmod,    &[Fd, Mode]).fast(fast::FCHMOD),
+    emulated("fchmodat",  Always, attribute::fchmodat,  &[Dirfd, Path, Mode]).fast(fast::FCHMODAT),
     numbered("fchmodat2", 452,    attribute::fchmodat2, &[Dirfd, Path, Mode, AtFlags]),
     emulated("utime",     Always, attribute::utime,     &[Path, Ptr]),
     emulated("utimes",    Always, attribute::utimes,    &[Path, Ptr]),
     emulated("futimesat", Always, attribute::futimesat, &[Dirfd, Path, Ptr]),
-    emulated("utimensat", Always, attribute::utimensat, &[Dirfd, Path, Ptr, AtFlags]),
+    emulated("utimensat", Always, attribute::utimensat, &[Dirfd, Path, Ptr, AtFlags])
+        .fast(fast::UTIMENSAT),
     // getxattr(2), listxattr(2), setxattr(2), removexattr(2)
     emulated("getxattr",   Always, xattr::getxattr,   &[Path, Path, Ptr, Size])
         .fast(fast::GETXATTR),
@@ -324,12 +330,15 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("listxattr",  Always, xattr::listxattr,  &[Path, Ptr, Size]).fast(fast::LISTXATTR),
     emulated("llistxattr", Always, xattr::llistxattr, &[Path, Ptr, Size]).fast(fast::LLISTXATTR),
     emulated("flistxattr", Always, xattr::flistxattr, &[Fd, Ptr, Size]).fast(fast::FLISTXATTR),
-    emulated("setxattr",     Always, xattr::setxattr,     &[Path, Path, Ptr, Size, XattrFlags]),
-    emulated("lsetxattr",    Always, xattr::lsetxattr,    &[Path, Path, Ptr, Size, XattrFlags]),
-    emulated("fsetxattr",    Always, xattr::fsetxattr,    &[Fd, Path, Ptr, Size, XattrFlags]),
-    emulated("removexattr",  Always, xattr::removexattr,  &[Path, Path]),
-    emulated("lremovexattr", Always, xattr::lremovexattr, &[Path, Path]),
-    emulated("fremovexattr", Always, xattr::fremovexattr, &[Fd, Path]),
+    emulated("setxattr",     Always, xattr::setxattr,     &[Path, Path, Ptr, Size, XattrFlags])
+        .fast(fast::HELPER),
+    emulated("lsetxattr",    Always, xattr::lsetxattr,    &[Path, Path, Ptr, Size, XattrFlags])
+        .fast(fast::HELPER),
+    emulated("fsetxattr",    Always, xattr::fsetxattr,    &[Fd, Path, Ptr, Size, XattrFlags])
+        .fast(fast::HELPER),
+    emulated("removexattr",  Always, xattr::removexattr,  &[Path, Path]).fast(fast::HELPER),
+    emulated("lremovexattr", Always, xattr::lremovexattr, &[Path, Path]).fast(fast::HELPER),
+    emulated("fremovexattr", Always, xattr::fremovexattr, &[Fd, Path]).fast(fast::HELPER),
     numbered("setxattrat",    463, xattr::setxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size]),
     numbered("getxattrat",    464, xattr::getxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size])
         .fast(fast::HELPER),
@@ -337,8 +346,10 @@ pub(crate) static TABLE: &[Row] = &[
     numbered("removexattrat", 466, xattr::removexattrat, &[Dirfd, Path, AtFlags, Path]),
     // access(2)
     emulated("access",     Always, attribute::access,     &[Path, AccessMode]),
-    emulated("faccessat",  Always, attribute::faccessat,  &[Dirfd, Path, AccessMode]),
-    emulated("faccessat2", Always, attribute::faccessat2, &[Dirfd, Path, AccessMode, AtFlags]),
+    emulated("faccessat",  Always, attribute::faccessat,  &[Dirfd, Path, AccessMode])
+        .fast(fast::FACCESSAT),
+    emulated("faccessat2", Always, attribute::faccessat2, &[Dirfd, Path, AccessMode, AtFlags])
+        .fast(fast::FACCESSAT2),
     // mount(2)
     emulated("mount", MAKES_FILE_SYSTEM, mount::mount, &[Path, Path, Path, Hex, Path]),
     // getsockopt(2)

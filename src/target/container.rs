@@ -136,6 +136,7 @@ impl Container {
             (self.identities.anyone_changed(), facts::CHANGED),
             (self.owners.side_store_is_used(), facts::SIDE_STORE),
             (self.owners.has_full_ones(), facts::FULL_ONES),
+            (self.has_overlays(), facts::OVERLAYS),
         ];
         let true_ones = facts.iter().filter(|(is_true, _)| *is_true);
         page.say(true_ones.fold(0, |all, (_, fact)| all | fact));

@@ -304,7 +304,7 @@ impl Walk {
             pending: components(path).collect(),
             links: 0,
             follow,
-            must_be_directory: path.ends_with(b"/") || path.ends_with(b"/."),
+            must_be_directory: ends_in_directory(path),
         }
     }
 
@@ -312,7 +312,7 @@ impl Walk {
         if text.is_empty() {
             return Err(Errno::ENOENT);
         }
-        if self.pending.is_empty() && text.ends_with(b"/") {
+        if self.pending.is_empty() && ends_in_directory(text) {
             self.must_be_directory = true;
         }
         self.pending.extend(components(text));
@@ -355,6 +355,12 @@ impl Walk {
     }
 }
 
+/// Whether a path leads to a directory or nowhere: it ends with a slash or with `.`.
+fn ends_in_directory(path: &[u8]) -> bool {
+    let last = path.rsplit(|byte| *byte == b'/').next();
+    !path.is_empty() && matches!(last, Some(b"" | b"."))
+}
+
 /// The components of a path except `.`, the last one first.
 fn components(path: &[u8]) -> impl Iterator<Item = CString> {
     path.split(|byte| *byte == b'/')
@@ -366,6 +372,16 @@ fn components(path: &[u8]) -> impl Iterator<Item = CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slash_and_a_dot_at_the_end_require_a_directory() {
+        for directory in [&b"/"[..], b".", b"a/", b"a/.", b"./."] {
+            assert!(ends_in_directory(directory), "{directory:?}");
+        }
+        for other in [&b"a"[..], b"a.", b"..", b"a/..", b".a", b"./a"] {
+            assert!(!ends_in_directory(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn magic_links_are_taken_from_the_front_and_nothing_else_is() {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use subuidless_fast::facts::{self, FILTER, TRACED, VERSION, VERSION_BITS};
+use subuidless_fast::facts::{self, FACTS, FILTER, GROUPS, MAPPED, TRACED, VERSION, VERSION_BITS};
 
 use crate::linux::memfd;
 use crate::linux::procfs::{self, Status};
@@ -19,9 +19,8 @@ use crate::linux::sys::SharedWords;
 const PAGE: usize = 4096;
 const WORDS: usize = PAGE / size_of::<AtomicU64>();
 
-const FACTS: usize = 0;
 /// 1 + the number of filters that targets had when the first of them loaded its own; 0: none has.
-const FILTERS_BEFORE: usize = 1;
+const FILTERS_BEFORE: usize = facts::READ;
 
 #[derive(Debug)]
 pub(crate) struct Facts {
@@ -68,6 +67,15 @@ impl Facts {
             self.word().fetch_or(facts, Ordering::SeqCst);
             self.said.fetch_or(facts, Ordering::Relaxed);
         }
+    }
+
+    /// Sets what does not change: the uid that is mapped, if it is the only one, and the number of
+    /// the first supplementary groups.
+    pub(crate) fn describe(&self, mapped: Option<u32>, groups: usize) {
+        let words = self.memory.words();
+        let mapped = mapped.map_or(0, |uid| u64::from(uid) + 1);
+        words[MAPPED].store(mapped, Ordering::Relaxed);
+        words[GROUPS].store(groups as u64 + 1, Ordering::Relaxed);
     }
 
     /// Sets whether calls are traced.

@@ -1,5 +1,5 @@
-/* stat(2) and its like where programs call them that are in the middle of something else: signals DIR.
-   A line for each kind, with the number of calls that failed. */
+/* stat(2) and its like where programs call them that are in the middle of something else:
+   signals DIR CREATIONS. Of each kind 100,000 calls, of those that create a file CREATIONS. A line for each kind, with the number of calls that failed. */
 #define _GNU_SOURCE
 #include <err.h>
 #include <errno.h>
@@ -38,14 +38,53 @@ static int of_link(struct stat *s) {
     return result;
 }
 
+/* Calls that change something. */
+static int by_chown(struct stat *s) { return chown("owned", 42, 43) || stat("owned", s); }
+static int by_fchown(struct stat *s) { return fchown(fd, 42, 43) || fstat(fd, s); }
+static int by_chmod(struct stat *s) { return fchmodat(directory, "owned", 0640, 0) || fstat(fd, s); }
+static int by_utimens(struct stat *s) { return futimens(fd, NULL) || fstat(fd, s); }
+static int by_access(struct stat *s) { return access("owned", R_OK) || faccessat(directory, "owned", W_OK, AT_EACCESS) || fstat(fd, s); }
+/* That root leaves the worker: the other id stays. */
+static int by_one_id(struct stat *s) { return chown("owned", 42, -1) || fstat(fd, s); }
+/* Calls that create something. */
+static int show(const char *name, struct stat *s, int (*owner)(const char *, uid_t, gid_t)) {
+    return owner(name, 42, 43) || lstat(name, s) || remove(name);
+}
+static int by_mkdir(struct stat *s) { return mkdir("new", 0755) || show("new", s, chown); }
+static int by_symlink(struct stat *s) { return symlink("x", "new") || (s->st_uid = 42, unlink("new")); }
+static int by_mkfifo(struct stat *s) { return mkfifo("new", 0600) || (s->st_uid = 42, unlink("new")); }
+static int by_open(struct stat *s) {
+    int new = open("new", O_CREAT | O_EXCL | O_WRONLY, 0600);
+    return new < 0 || close(new) || show("new", s, chown);
+}
+/* Not O_EXCL: could wait for the other end of a fifo. */
+static int by_creat(struct stat *s) {
+    int new = creat("new", 0600);
+    return new < 0 || close(new) || (s->st_uid = 42, unlink("new"));
+}
+/* In a directory that hands down its group: the worker creates it. */
+static int by_inheriting(struct stat *s) {
+    int new = open("hands-down/new", O_CREAT | O_WRONLY, 0600);
+    if (new < 0 || fstat(new, s) || close(new)) return -1;
+    s->st_uid = s->st_gid == 43 ? 42 : 0;
+    return unlink("hands-down/new");
+}
+static int by_ids(struct stat *s) {
+    uid_t real = 1, effective = 1, saved = 1;
+    s->st_uid = getuid() + geteuid() + getgid() + getegid() + 42;
+    if (getresuid(&real, &effective, &saved) || getgroups(0, NULL) < 0) return -1;
+    s->st_uid += real + effective + saved;
+    return 0;
+}
+
 static void tick(int signal) {
     (void)signal;
     ticks++;
 }
 
-static void interrupted(const char *name, int (*call)(struct stat *)) {
+static void interrupted(const char *name, int calls, int (*call)(struct stat *)) {
     int failed = 0, wrong = 0;
-    for (int n = 0; n < CALLS; n++) {
+    for (int n = 0; n < calls; n++) {
         struct stat found;
         if (call(&found)) failed++;
         else if (found.st_uid != 42) wrong++;
@@ -73,7 +112,8 @@ static void *first_call(void *result) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2 || chdir(argv[1])) errx(2, "usage: signals DIR");
+    if (argc != 3 || chdir(argv[1])) errx(2, "usage: signals DIR CREATIONS");
+    int creations = atoi(argv[2]);
     directory = open(".", O_RDONLY | O_DIRECTORY);
     fd = open("owned", O_RDONLY);
 
@@ -125,12 +165,25 @@ int main(int argc, char **argv) {
     struct itimerval timer = {{0, 500}, {0, 500}};
     sigaction(SIGALRM, &on_tick, NULL);
     setitimer(ITIMER_REAL, &timer, NULL);
-    interrupted("stat", by_stat);
-    interrupted("lstat", by_lstat);
-    interrupted("fstat", by_fstat);
-    interrupted("fstatat", by_fstatat);
-    interrupted("statx", by_statx);
-    interrupted("link", of_link);
+    interrupted("stat", CALLS, by_stat);
+    interrupted("lstat", CALLS, by_lstat);
+    interrupted("fstat", CALLS, by_fstat);
+    interrupted("fstatat", CALLS, by_fstatat);
+    interrupted("statx", CALLS, by_statx);
+    interrupted("link", CALLS, of_link);
+    interrupted("chown", CALLS, by_chown);
+    interrupted("fchown", CALLS, by_fchown);
+    interrupted("one id", CALLS, by_one_id);
+    interrupted("chmod", CALLS, by_chmod);
+    interrupted("utimensat", CALLS, by_utimens);
+    interrupted("access", CALLS, by_access);
+    interrupted("ids", CALLS, by_ids);
+    interrupted("mkdir", creations, by_mkdir);
+    interrupted("symlink", creations, by_symlink);
+    interrupted("mkfifo", creations, by_mkfifo);
+    interrupted("open", creations, by_open);
+    interrupted("creat", creations, by_creat);
+    interrupted("inheriting", creations, by_inheriting);
     fprintf(stderr, "%d signals\n", (int)ticks);
     return ticks < 50;
 }

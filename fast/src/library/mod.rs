@@ -4,14 +4,20 @@
 //! All functions here are called by programs, with whatever arguments a program has. A pointer goes
 //! to the kernel first, which says EFAULT where it is none; only after that is it looked through.
 
+pub mod change;
+pub mod chown;
+pub mod create;
+pub mod directory;
+mod file;
+pub mod getid;
+mod next;
 mod page;
 mod raw;
 pub mod stat;
+mod who;
 pub mod xattr;
 
 use core::ffi::{c_char, c_int};
-
-use page::Introduction;
 
 // Weak, so that a libc that calls it otherwise can load the library all the same.
 core::arch::global_asm!(".weak __errno_location");
@@ -25,7 +31,9 @@ unsafe extern "C" {
 type Raw = isize;
 
 const EPERM: Raw = -1;
+const ENOENT: Raw = -2;
 const EINTR: Raw = -4;
+const EBADF: Raw = -9;
 const EACCES: Raw = -13;
 const EINVAL: Raw = -22;
 const ERANGE: Raw = -34;
@@ -69,6 +77,11 @@ struct Path(*const c_char);
 
 impl Path {
     const EMPTY: Self = Self(c"".as_ptr());
+    const HERE: Self = Self(c".".as_ptr());
+
+    fn register(self) -> usize {
+        self.0.expose_provenance()
+    }
 
     /// The first byte, once the kernel has read the path.
     fn first(self) -> Option<u8> {

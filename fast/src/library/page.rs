@@ -10,32 +10,32 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::raw::{call, number};
 use super::{EINTR, Raw};
-use crate::facts::{HELLO, filters, may_answer};
+use crate::facts::{FACTS, HELLO, READ, filters, may_answer};
 
 /// Null: not requested yet. Dangling ([`NO`]): the worker has refused, for good.
-static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+static PAGE: AtomicPtr<Words> = AtomicPtr::new(ptr::null_mut());
 /// The number of filters when the worker last replied that this process has none of its own.
 static FILTERS: AtomicU64 = AtomicU64::new(0);
 
-/// Not an address of a page.
-const NO: *mut AtomicU64 = ptr::dangling_mut();
-const LENGTH: usize = 4096;
+type Words = [AtomicU64; READ];
 
-/// The call with which the worker is asked: one that the program is about to make anyway, so that
-/// no filter of its own forbids it. Without a worker, these arguments have no effect.
-#[derive(Clone, Copy)]
-pub(super) struct Introduction {
-    pub(super) number: usize,
-}
+/// Not an address of a page.
+const NO: *mut Words = ptr::dangling_mut();
+const LENGTH: usize = 4096;
+const _: () = assert!(size_of::<Words>() <= LENGTH);
 
 /// The present facts; `None`: calls are left to the worker.
-pub(super) fn facts(how: Introduction) -> Option<u64> {
+///
+/// `number` is the call with which the worker is asked: one that the program is about to make
+/// anyway, so that no filter of its own forbids it. The arguments make it harmless where there is
+/// no worker.
+pub(super) fn facts(number: usize) -> Option<u64> {
     let page = match PAGE.load(Ordering::Acquire) {
         NO => return None,
-        page if page.is_null() => introduce(how, page)?,
+        page if page.is_null() => introduce(number, page)?,
         page => page,
     };
-    let known = read(page);
+    let known = read(page, FACTS);
     if !may_answer(known) {
         return None;
     }
@@ -43,18 +43,26 @@ pub(super) fn facts(how: Introduction) -> Option<u64> {
         return Some(known);
     }
     // A process has loaded a filter, perhaps this one.
-    let known = read(introduce(how, page)?);
+    let known = read(introduce(number, page)?, FACTS);
     (may_answer(known) && filters(known) == FILTERS.load(Ordering::Relaxed)).then_some(known)
 }
 
-fn read(page: *mut AtomicU64) -> u64 {
-    // SAFETY: a page that was mapped is never unmapped again, and begins with a word that is only
-    // ever used as an atomic one.
-    unsafe { &*page }.load(Ordering::Relaxed)
+/// A word of the page, which [`facts`] has found.
+pub(super) fn word(index: usize) -> u64 {
+    read(PAGE.load(Ordering::Acquire), index)
+}
+
+fn read(page: *mut Words, index: usize) -> u64 {
+    // SAFETY: a page that was mapped is never unmapped again, and these words are only ever used as
+    // atomic ones.
+    let words = unsafe { &*page };
+    words
+        .get(index)
+        .map_or(0, |word| word.load(Ordering::Relaxed))
 }
 
 /// Asks the worker; `page` is the present mapping, or null.
-fn introduce(how: Introduction, page: *mut AtomicU64) -> Option<*mut AtomicU64> {
+fn introduce(number: usize, page: *mut Words) -> Option<*mut Words> {
     let words = [
         AtomicU64::new(0),
         AtomicU64::new(u64::from(!page.is_null())),
@@ -62,13 +70,14 @@ fn introduce(how: Introduction, page: *mut AtomicU64) -> Option<*mut AtomicU64> 
     #[expect(clippy::cast_possible_truncation, reason = "registers have 64 bits")]
     const MARK: usize = HELLO as usize;
     let no_fd = usize::MAX;
-    let address = words.as_ptr().addr();
-    let reply = call(how.number, [no_fd, address, 0, 0, 0, MARK]);
+    let address = words.as_ptr().expose_provenance();
+    let reply = call(number, [no_fd, address, 0, 0, 0, MARK]);
     if reply == EINTR {
         // Next time.
         return None;
     }
-    if reply < 0 {
+    // The kernel may have another answer than an error, but says no hello.
+    if reply < 0 || words[1].load(Ordering::Relaxed) != HELLO {
         PAGE.store(NO, Ordering::Relaxed);
         return None;
     }
@@ -79,7 +88,7 @@ fn introduce(how: Introduction, page: *mut AtomicU64) -> Option<*mut AtomicU64> 
     }
 }
 
-fn map(fd: Raw) -> Option<*mut AtomicU64> {
+fn map(fd: Raw) -> Option<*mut Words> {
     const PROT_READ: usize = 1;
     const MAP_SHARED: usize = 1;
     let fd = fd.cast_unsigned();

@@ -6,20 +6,14 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::raw::{call, number, to_kernel, to_worker};
-use super::xattr::Whose;
-use super::{
-    EACCES, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, Introduction, Path, Raw, page, result,
-};
-use crate::facts::{CHANGED, FULL_ONES, MAGIC_ABOVE_INT, SIDE_STORE};
-use crate::owner::{ATTRIBUTE, Shown};
+use super::file::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Named, Record};
+use super::raw::{int, number, to_kernel, to_worker};
+use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, page, result};
+use crate::facts::{CHANGED, FULL_ONES, SIDE_STORE};
+use crate::owner::Shown;
 
-const AT_FDCWD: c_int = -100;
-const AT_SYMLINK_NOFOLLOW: c_int = 0x100;
 const AT_NO_AUTOMOUNT: c_int = 0x800;
-const AT_EMPTY_PATH: c_int = 0x1000;
 const AT_STATX_SYNC_TYPE: c_int = 0x6000;
 
 const S_IFMT: u32 = 0o170_000;
@@ -153,16 +147,11 @@ struct Asked {
     buffer: *mut c_void,
 }
 
-/// A register, as the kernel takes an `int` from it.
-fn int(value: c_int) -> usize {
-    value.cast_unsigned() as usize
-}
-
 impl Asked {
     /// The call's number and arguments, with the structure at another place.
     fn call(self, buffer: *mut c_void) -> (usize, [usize; 5]) {
         let (dirfd, flags) = (int(self.dirfd), int(self.flags));
-        let path = self.path.0.expose_provenance();
+        let path = self.path.register();
         let buffer = buffer.expose_provenance();
         match self.form {
             Form::Fstat => (number::FSTAT, [dirfd, buffer, 0, 0, 0]),
@@ -184,7 +173,7 @@ impl Asked {
             Form::Statx { .. } => LOOKUP | AT_STATX_SYNC_TYPE,
         };
         let (number, arguments) = self.call(self.buffer);
-        let answered = match page::facts(Introduction { number }) {
+        let answered = match page::facts(number) {
             Some(facts) if self.flags & !known == 0 => {
                 // SAFETY: the caller's promise.
                 unsafe { self.answer_here::<S>(facts) }
@@ -213,19 +202,14 @@ impl Asked {
         if !carries_attributes(filled.mode()) {
             return (facts & SIDE_STORE == 0).then_some(0);
         }
-        let mut record = MaybeUninit::<[u8; RECORD]>::uninit();
-        let length = match self.record(&mut record)? {
-            ENODATA => return (facts & FULL_ONES == 0).then_some(0),
+        let shown = match self.named().record()? {
+            Record::Of(shown) => shown,
+            Record::Missing => return (facts & FULL_ONES == 0).then_some(0),
             // In procfs files belong to processes.
-            EOPNOTSUPP => return (facts & (SIDE_STORE | CHANGED) == 0).then_some(0),
-            length => usize::try_from(length).ok()?,
+            Record::Impossible => return (facts & (SIDE_STORE | CHANGED) == 0).then_some(0),
         };
-        // SAFETY: bytes without any value that is not allowed, of which the kernel has written as
-        // many as are looked at.
-        let record = unsafe { &*record.as_ptr() };
-        let shown = Shown::decode(record.get(..length)?)?;
         // Behind a descriptor it is one file, whatever happens to its names.
-        if !self.is_fd() && self.look_again::<S>()? != filled.version()? {
+        if !self.named().is_fd && self.look_again::<S>()? != filled.version()? {
             return None;
         }
         filled.show(shown);
@@ -245,105 +229,49 @@ impl Asked {
         again.version()
     }
 
-    /// Whether the file is the one behind `dirfd`; the kernel has read the path.
-    fn is_fd(self) -> bool {
-        matches!(self.form, Form::Fstat)
-            || (self.flags & AT_EMPTY_PATH != 0 && self.path.first() == Some(0))
-    }
-
-    /// Reads the owner's record: its length, or an error. `None`: it cannot be read from here.
-    fn record(self, record: &mut MaybeUninit<[u8; RECORD]>) -> Option<Raw> {
-        let name = ATTRIBUTE.as_ptr().expose_provenance();
-        let value = record.as_mut_ptr().expose_provenance();
-        let path = self.path.0.expose_provenance();
-        if self.is_fd() {
-            // Of the working directory only the worker knows the name.
-            let fd = (self.dirfd >= 0).then_some(int(self.dirfd))?;
-            return Some(to_kernel(number::FGETXATTR, [fd, name, value, RECORD, 0]));
+    /// The file; the kernel has read the path.
+    fn named(self) -> Named {
+        Named {
+            dirfd: self.dirfd,
+            path: self.path,
+            follow: self.flags & AT_SYMLINK_NOFOLLOW == 0,
+            is_fd: matches!(self.form, Form::Fstat)
+                || (self.flags & AT_EMPTY_PATH != 0 && self.path.first() == Some(0)),
         }
-        let follow = self.flags & AT_SYMLINK_NOFOLLOW == 0;
-        if self.dirfd == AT_FDCWD || self.path.first()? == b'/' {
-            let number = match follow {
-                true => number::GETXATTR,
-                false => number::LGETXATTR,
-            };
-            return Some(to_kernel(number, [path, name, value, RECORD, 0]));
-        }
-        record_at(self.dirfd, path, follow, value)
     }
-}
-
-/// More than two ids take. A longer record is the worker's to read.
-const RECORD: usize = 32;
-
-/// getxattrat(2) is there, and the filter lets it pass.
-static HAS_GETXATTRAT: AtomicBool = AtomicBool::new(true);
-
-/// `struct xattr_args`
-#[repr(C)]
-struct Arguments {
-    value: u64,
-    size: u32,
-    flags: u32,
-}
-
-/// From a directory. The call has six arguments.
-fn record_at(dirfd: c_int, path: usize, follow: bool, value: usize) -> Option<Raw> {
-    if !HAS_GETXATTRAT.load(Ordering::Relaxed) {
-        return None;
-    }
-    let arguments = Arguments {
-        value: value as u64,
-        size: 32,
-        flags: 0,
-    };
-    #[expect(clippy::cast_possible_truncation, reason = "registers have 64 bits")]
-    const MARK: usize = MAGIC_ABOVE_INT as usize;
-    let flags = if follow { 0 } else { AT_SYMLINK_NOFOLLOW };
-    let length = call(
-        number::GETXATTRAT,
-        [
-            MARK | int(dirfd),
-            path,
-            int(flags),
-            ATTRIBUTE.as_ptr().expose_provenance(),
-            (&raw const arguments).expose_provenance(),
-            size_of::<Arguments>(),
-        ],
-    );
-    if matches!(length, ENOSYS | EPERM) {
-        HAS_GETXATTRAT.store(false, Ordering::Relaxed);
-        return None;
-    }
-    Some(length)
 }
 
 /// Whether a file carries no attributes; also if that cannot be seen.
-pub(super) fn is_special(whose: Whose) -> bool {
-    let (dirfd, path, flags) = match whose {
-        Whose::Path(path) => (AT_FDCWD, path, 0),
-        Whose::Link(path) => (AT_FDCWD, path, AT_SYMLINK_NOFOLLOW),
-        Whose::Fd(fd) => (fd, Path::EMPTY, AT_EMPTY_PATH),
-    };
+pub(super) fn is_special(file: Named) -> bool {
+    mode_of(file).is_none_or(|[mode, ..]| !carries_attributes(mode))
+}
+
+/// Mode, uid and gid of a file, as the kernel has them.
+pub(super) fn mode_of(file: Named) -> Option<[u32; 3]> {
     let mut filled = MaybeUninit::<Stat>::uninit();
+    let flags = match (file.is_fd, file.follow) {
+        (true, _) => AT_EMPTY_PATH,
+        (false, true) => 0,
+        (false, false) => AT_SYMLINK_NOFOLLOW,
+    };
     let asked = Asked {
         form: Form::Newfstatat,
-        dirfd,
-        path,
+        dirfd: file.dirfd,
+        path: file.path,
         flags,
         buffer: filled.as_mut_ptr().cast(),
     };
     let (number, arguments) = asked.call(asked.buffer);
     if to_kernel(number, arguments) != 0 {
-        return true;
+        return None;
     }
     // SAFETY: the kernel has just filled it in.
     let filled = unsafe { filled.assume_init() };
-    !carries_attributes(filled.mode)
+    Some([filled.mode, filled.uid, filled.gid])
 }
 
 /// xattr(7): user attributes are for regular files and directories.
-fn carries_attributes(mode: u32) -> bool {
+pub(super) fn carries_attributes(mode: u32) -> bool {
     matches!(mode & S_IFMT, S_IFREG | S_IFDIR)
 }
 

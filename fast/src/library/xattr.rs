@@ -7,11 +7,10 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::MaybeUninit;
 
+use super::file::Whose;
 use super::raw::{number, to_kernel, to_worker};
 use super::stat::is_special;
-use super::{
-    EACCES, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, Introduction, Path, Raw, long_result, page,
-};
+use super::{EACCES, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, Path, Raw, long_result, page};
 use crate::attribute::{Kind, PREFIX};
 use crate::facts::SIDE_STORE;
 use crate::owner::ATTRIBUTE;
@@ -19,53 +18,21 @@ use crate::owner::ATTRIBUTE;
 /// XATTR_NAME_MAX, and the NUL.
 const NAME: usize = 256;
 
-/// Whose attributes are asked for.
-#[derive(Clone, Copy)]
-pub(super) enum Whose {
-    /// What a path leads to.
-    Path(Path),
-    /// What stands there, a link itself.
-    Link(Path),
-    Fd(c_int),
-}
+const GET: [usize; 3] = [number::GETXATTR, number::LGETXATTR, number::FGETXATTR];
+const LIST: [usize; 3] = [number::LISTXATTR, number::LLISTXATTR, number::FLISTXATTR];
 
-impl Whose {
-    fn register(self) -> usize {
-        match self {
-            Self::Path(path) | Self::Link(path) => path.0.expose_provenance(),
-            Self::Fd(fd) => fd.cast_unsigned() as usize,
-        }
-    }
-
-    fn get(self) -> usize {
-        match self {
-            Self::Path(_) => number::GETXATTR,
-            Self::Link(_) => number::LGETXATTR,
-            Self::Fd(_) => number::FGETXATTR,
-        }
-    }
-
-    fn list(self) -> usize {
-        match self {
-            Self::Path(_) => number::LISTXATTR,
-            Self::Link(_) => number::LLISTXATTR,
-            Self::Fd(_) => number::FLISTXATTR,
-        }
-    }
-
-    /// Whether something of it may be in the side store.
-    fn may_be_beside(self, facts: u64) -> bool {
-        facts & SIDE_STORE != 0 && is_special(self)
-    }
+/// Whether something of a file may be in the side store.
+fn may_be_beside(whose: Whose, facts: u64) -> bool {
+    facts & SIDE_STORE != 0 && is_special(whose.named())
 }
 
 fn get(whose: Whose, name: *const c_char, value: *mut c_void, size: usize) -> isize {
     let (file, name) = (whose.register(), Path(name));
-    let address = name.0.expose_provenance();
+    let address = name.register();
     let arguments = [file, address, value.expose_provenance(), size, 0];
-    let number = whose.get();
-    let answered = page::facts(Introduction { number })
-        .and_then(|facts| get_here(whose, name, (value, size), facts));
+    let number = whose.number(GET);
+    let answered =
+        page::facts(number).and_then(|facts| get_here(whose, name, (value, size), facts));
     long_result(answered.unwrap_or_else(|| to_worker(number, arguments)))
 }
 
@@ -76,8 +43,8 @@ fn get_here(
     (value, size): (*mut c_void, usize),
     facts: u64,
 ) -> Option<Raw> {
-    let (file, address) = (whose.register(), name.0.expose_provenance());
-    let ask = |value, size| to_kernel(whose.get(), [file, address, value, size, 0]);
+    let (file, address) = (whose.register(), name.register());
+    let ask = |value, size| to_kernel(whose.number(GET), [file, address, value, size, 0]);
     let length = ask(0, 0);
     match length {
         EACCES | EPERM | ENOSYS => return None,
@@ -99,7 +66,7 @@ fn get_here(
 
 /// Whether something is kept under our own name for `name`.
 fn is_kept(whose: Whose, name: &[u8], facts: u64) -> Option<bool> {
-    if whose.may_be_beside(facts) {
+    if may_be_beside(whose, facts) {
         return None;
     }
     // A name for which there is no room is kept nowhere, which the worker knows.
@@ -115,7 +82,7 @@ fn is_kept(whose: Whose, name: &[u8], facts: u64) -> Option<bool> {
         place = place.wrapping_add(1);
     }
     let address = kept.as_ptr().expose_provenance();
-    match to_kernel(whose.get(), [whose.register(), address, 0, 0, 0]) {
+    match to_kernel(whose.number(GET), [whose.register(), address, 0, 0, 0]) {
         ENODATA => Some(false),
         EOPNOTSUPP if facts & SIDE_STORE == 0 => Some(false),
         _ => None,
@@ -123,27 +90,26 @@ fn is_kept(whose: Whose, name: &[u8], facts: u64) -> Option<bool> {
 }
 
 fn list(whose: Whose, names: *mut c_char, size: usize) -> isize {
-    let number = whose.list();
+    let number = whose.number(LIST);
     let arguments = [whose.register(), names.expose_provenance(), size, 0, 0];
-    let answered = page::facts(Introduction { number })
-        .and_then(|facts| list_here(whose, (names, size), facts));
+    let answered = page::facts(number).and_then(|facts| list_here(whose, (names, size), facts));
     long_result(answered.unwrap_or_else(|| to_worker(number, arguments)))
 }
 
 /// `None`: the worker knows better.
 fn list_here(whose: Whose, (names, size): (*mut c_char, usize), facts: u64) -> Option<Raw> {
     /// Longer lists are the worker's.
-    const LIST: usize = 128;
-    let mut list = MaybeUninit::<[u8; LIST]>::uninit();
-    let ask = |names, size| to_kernel(whose.list(), [whose.register(), names, size, 0, 0]);
-    let length = ask(list.as_mut_ptr().expose_provenance(), LIST);
+    const ROOM: usize = 128;
+    let mut list = MaybeUninit::<[u8; ROOM]>::uninit();
+    let ask = |names, size| to_kernel(whose.number(LIST), [whose.register(), names, size, 0, 0]);
+    let length = ask(list.as_mut_ptr().expose_provenance(), ROOM);
     match length {
         EACCES | EPERM | ENOSYS => return None,
         EOPNOTSUPP if facts & SIDE_STORE != 0 => return None,
         error if error < 0 => return (error != super::ERANGE).then_some(error),
         _ => {}
     }
-    if whose.may_be_beside(facts) {
+    if may_be_beside(whose, facts) {
         return None;
     }
     // SAFETY: bytes without any value that is not allowed, of which the kernel has written as many

@@ -5,8 +5,9 @@
 //! byte for byte. So it prints nothing that may differ between two runs that behave alike, and
 //! checks no result: the oracle's results are right.
 //!
-//! `probe --dir DIR [--seed N] [--ops M] [--skip GROUP,...] [--only GROUP,...]`; DIR is the
-//! absolute path of an empty directory. First come the groups of `directed/`, then the group
+//! `probe --dir DIR [--seed N] [--ops M] [--skip GROUP,...] [--only GROUP,...] [--functions P]`;
+//! DIR is the absolute path of an empty directory. Of a hundred calls, P are made by functions of
+//! the C library where there is one that does nothing else. First come the groups of `directed/`, then the group
 //! `random`: M operations that depend on the seed.
 
 mod directed;
@@ -31,6 +32,7 @@ struct Options {
     operations: u64,
     skip: Vec<String>,
     only: Vec<String>,
+    functions: u64,
 }
 
 fn options() -> Option<Options> {
@@ -40,6 +42,7 @@ fn options() -> Option<Options> {
         operations: 0,
         skip: Vec::new(),
         only: Vec::new(),
+        functions: 0,
     };
     let mut arguments = std::env::args_os().skip(1);
     while let Some(option) = arguments.next() {
@@ -49,6 +52,7 @@ fn options() -> Option<Options> {
             "--dir" => options.directory = value.into_vec(),
             "--seed" => options.seed = value.to_str()?.parse().ok()?,
             "--ops" => options.operations = value.to_str()?.parse().ok()?,
+            "--functions" => options.functions = value.to_str()?.parse().ok()?,
             "--skip" => options.skip = list(value.to_str()?),
             "--only" => options.only = list(value.to_str()?),
             _ => return None,
@@ -67,10 +71,12 @@ fn main() -> ExitCode {
     }
     let Some(options) = options() else {
         sys::write_line(
-            b"usage: probe --dir /DIR [--seed N] [--ops M] [--skip GROUP,...] [--only GROUP,...]\n",
+            b"usage: probe --dir /DIR [--seed N] [--ops M] [--skip GROUP,...] [--only GROUP,...] \
+              [--functions P]\n",
         );
         return ExitCode::from(2);
     };
+    sys::make_by_functions(options.functions);
     let mut p = Probe::new(options.directory, options.skip, options.only);
     p.quiet(calls::UMASK, &[Arg::Octal(0o022)]);
     directed::run(&mut p);

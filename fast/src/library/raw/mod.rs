@@ -3,24 +3,36 @@
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 mod architecture;
 
-pub(super) use architecture::{call, number};
+pub(super) use architecture::{call, clear_mark, number};
+
+use core::ffi::c_int;
 
 use super::Raw;
 use crate::facts::MAGIC;
 
+#[expect(clippy::cast_possible_truncation, reason = "registers have 64 bits")]
+pub(super) const MARK: usize = MAGIC as usize;
+
+/// A register, as the kernel takes an `int` from it.
+pub(super) fn int(value: c_int) -> usize {
+    value.cast_unsigned() as usize
+}
+
 /// A call with up to five arguments that the filter lets go on to the kernel.
 pub(super) fn to_kernel(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
-    // On the architectures of 64 bits that there are files for.
-    #[expect(clippy::cast_possible_truncation, reason = "registers have 64 bits")]
-    const MARK: usize = MAGIC as usize;
     call(number, [a, b, c, d, e, MARK])
+}
+
+/// The same call for the worker.
+pub(super) fn once_to_worker(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
+    call(number, [a, b, c, d, e, 0])
 }
 
 /// The same call for the worker. It is begun anew where a signal has interrupted the wait for the
 /// worker: natively these calls are not interrupted.
-pub(super) fn to_worker(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
+pub(super) fn to_worker(number: usize, arguments: [usize; 5]) -> Raw {
     loop {
-        let result = call(number, [a, b, c, d, e, 0]);
+        let result = once_to_worker(number, arguments);
         if result != super::EINTR {
             return result;
         }

@@ -7,18 +7,48 @@ pub(in crate::library) mod number {
     pub(in crate::library) const FSTAT: usize = 5;
     pub(in crate::library) const MMAP: usize = 9;
     pub(in crate::library) const MUNMAP: usize = 11;
+    pub(in crate::library) const FCHMOD: usize = 91;
+    pub(in crate::library) const FCHOWN: usize = 93;
+    pub(in crate::library) const GETRLIMIT: usize = 97;
+    pub(in crate::library) const GETUID: usize = 102;
+    pub(in crate::library) const GETGID: usize = 104;
+    pub(in crate::library) const GETEUID: usize = 107;
+    pub(in crate::library) const GETEGID: usize = 108;
+    pub(in crate::library) const GETGROUPS: usize = 115;
+    pub(in crate::library) const GETRESUID: usize = 118;
+    pub(in crate::library) const GETRESGID: usize = 120;
+    pub(in crate::library) const CAPGET: usize = 125;
+    pub(in crate::library) const SETXATTR: usize = 188;
+    pub(in crate::library) const LSETXATTR: usize = 189;
+    pub(in crate::library) const FSETXATTR: usize = 190;
     pub(in crate::library) const GETXATTR: usize = 191;
     pub(in crate::library) const LGETXATTR: usize = 192;
     pub(in crate::library) const FGETXATTR: usize = 193;
     pub(in crate::library) const LISTXATTR: usize = 194;
     pub(in crate::library) const LLISTXATTR: usize = 195;
     pub(in crate::library) const FLISTXATTR: usize = 196;
+    pub(in crate::library) const REMOVEXATTR: usize = 197;
+    pub(in crate::library) const LREMOVEXATTR: usize = 198;
+    pub(in crate::library) const FREMOVEXATTR: usize = 199;
+    pub(in crate::library) const OPENAT: usize = 257;
+    pub(in crate::library) const MKDIRAT: usize = 258;
+    pub(in crate::library) const MKNODAT: usize = 259;
+    pub(in crate::library) const FCHOWNAT: usize = 260;
     pub(in crate::library) const NEWFSTATAT: usize = 262;
+    pub(in crate::library) const SYMLINKAT: usize = 266;
+    pub(in crate::library) const READLINKAT: usize = 267;
+    pub(in crate::library) const FCHMODAT: usize = 268;
+    pub(in crate::library) const FACCESSAT: usize = 269;
+    pub(in crate::library) const UTIMENSAT: usize = 280;
     pub(in crate::library) const STATX: usize = 332;
+    pub(in crate::library) const FACCESSAT2: usize = 439;
     pub(in crate::library) const GETXATTRAT: usize = 464;
 }
 
 /// One system call, whatever it does.
+///
+/// Afterwards, the registers that may have had a mark are cleared: the next call of the program,
+/// inside the C library for instance, may have fewer arguments, and would leave them as they are.
 pub(in crate::library) fn call(number: usize, arguments: [usize; 6]) -> isize {
     let [a, b, c, d, e, f] = arguments;
     let result;
@@ -27,17 +57,25 @@ pub(in crate::library) fn call(number: usize, arguments: [usize; 6]) -> isize {
     unsafe {
         asm!(
             "syscall",
+            "xor r9d, r9d",
+            "xor edi, edi",
             inlateout("rax") number => result,
-            in("rdi") a,
+            inlateout("rdi") a => _,
             in("rsi") b,
             in("rdx") c,
             in("r10") d,
             in("r8") e,
-            in("r9") f,
+            inlateout("r9") f => _,
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
         );
     }
     result
+}
+
+/// Clears the register of the sixth argument, as [`call`] does.
+pub(in crate::library) fn clear_mark() {
+    // SAFETY: it changes one register, which is named.
+    unsafe { asm!("xor r9d, r9d", lateout("r9") _, options(nomem, nostack)) };
 }

@@ -26,6 +26,7 @@ pub(crate) fn by_descriptor(p: &mut Probe, fd: i32, id: u32) {
     p.fchownat(fd, "f", id + 3, id + 3, 0);
     p.fstatat(fd, "f", 0);
     p.fstatat(fd, "..", 0);
+    p.fstatat(fd, ".", 0);
 }
 
 fn open_all(p: &mut Probe) {

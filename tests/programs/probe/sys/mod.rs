@@ -3,11 +3,13 @@
 //! a call, and how it is printed, are in the other modules.
 
 pub(crate) mod calls;
+mod library;
 mod memory;
 mod tasks;
 
 use libc::c_long;
 
+pub(crate) use library::make_by_functions;
 pub(crate) use memory::Memory;
 pub(crate) use tasks::{
     Birth, Everywhere, everywhere, exit, exit_thread, in_child, parent_id, process_id, spawn,
@@ -172,11 +174,16 @@ pub(crate) fn invoke(memory: Memory, syscall: Syscall, args: &[Arg]) -> Answer {
             Arg::Statx(place) => put(&[0; size_of::<libc::statx>()], *place),
         };
     }
-    let [a, b, c, d, e, f] = words;
-    // SAFETY: each pointer among the words leads to the matching `heap` buffer, to `strings` or to
-    // the pages of `memory`, all of which outlive the call and are as long as the kernel is told,
-    // or to an address that no Rust object has.
-    let value = unsafe { libc::syscall(syscall.number, a, b, c, d, e, f) };
+    // Each pointer among the words leads to the matching `heap` buffer, to `strings` or to the pages
+    // of `memory`, all of which outlive the call and are as long as the kernel is told, or to an
+    // address that no Rust object has.
+    // SAFETY: as above.
+    let by_function = unsafe { library::by_function(syscall.number, words) };
+    let value = by_function.unwrap_or_else(|| {
+        let [a, b, c, d, e, f] = words;
+        // SAFETY: as above.
+        unsafe { libc::syscall(syscall.number, a, b, c, d, e, f) }
+    });
     let result = if value == -1 { Err(errno()) } else { Ok(value) };
     let mut written: [Vec<u8>; 6] = Default::default();
     for (index, arg) in args.iter().enumerate() {

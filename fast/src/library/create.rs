@@ -1,0 +1,213 @@
+//! open(2) with O_CREAT, mkdir(2), symlink(2), mkfifo(3), and their variants.
+//!
+//! A file that a process with the first credentials creates has the right owner without a record,
+//! unless its directory hands down a group or an access control list: then the directory has a
+//! record.
+
+use core::ffi::{c_char, c_int, c_uint};
+use core::mem::MaybeUninit;
+
+use super::file::{AT_FDCWD, LongPath, Named, Record};
+use super::raw::{int, number, once_to_worker, to_kernel, to_worker};
+use super::stat::mode_of;
+use super::{EACCES, EINTR, EINVAL, ENOENT, ENOSYS, EPERM, Path, Raw, next, page, result, who};
+use crate::facts::{FULL_ONES, SIDE_STORE};
+use crate::owner::NOT_SET;
+
+/// A file to create.
+#[derive(Clone, Copy)]
+struct New {
+    dirfd: c_int,
+    path: Path,
+    /// A link in the last component is followed.
+    follows: bool,
+    /// The path may end with a slash.
+    is_directory: bool,
+}
+
+impl New {
+    /// The kernel's answer, where the new file needs no record. `None`: the worker knows better.
+    fn by_kernel(self, number: usize, arguments: [usize; 5]) -> Option<Raw> {
+        let facts = page::facts(number)?;
+        if !who::is_first(facts) || !self.is_name()? || self.may_inherit(facts)? {
+            return None;
+        }
+        let answer = to_kernel(number, arguments);
+        (!matches!(answer, EACCES | EPERM | ENOSYS)).then_some(answer)
+    }
+
+    /// Whether the path can be read, and does not lead on by a link.
+    fn is_name(self) -> Option<bool> {
+        let mut text = MaybeUninit::<u8>::uninit();
+        let place = text.as_mut_ptr().expose_provenance();
+        let arguments = [int(self.dirfd), self.path.register(), place, 1, 0];
+        match to_kernel(number::READLINKAT, arguments) {
+            ENOENT | EINVAL => Some(true),
+            length if length >= 0 => Some(!self.follows),
+            _ => None,
+        }
+    }
+
+    /// Whether the directory hands something down; the kernel has read the path.
+    fn may_inherit(self, facts: u64) -> Option<bool> {
+        // SAFETY: the kernel has read the path.
+        let path = unsafe { self.path.bytes(LongPath::ROOM) }?;
+        let prefix = prefix(path, self.is_directory)?;
+        let mut place = LongPath::new();
+        let directory = if prefix.is_empty() {
+            Named::fd(self.dirfd)
+        } else {
+            place.push(prefix)?;
+            Named::at(self.dirfd, place.end()?, true)
+        };
+        Some(match directory.record()? {
+            Record::Of(shown) => shown.gid != NOT_SET,
+            Record::Missing => facts & FULL_ONES != 0,
+            Record::Impossible => facts & SIDE_STORE != 0,
+        })
+    }
+}
+
+/// The part of a path in front of its last component. `None`: nothing can be created there, or only
+/// a directory.
+fn prefix(path: &[u8], is_directory: bool) -> Option<&[u8]> {
+    let end = path.iter().rposition(|byte| *byte != b'/')? + 1;
+    if end < path.len() && !is_directory {
+        return None;
+    }
+    let whole = path.get(..end)?;
+    let start = whole.iter().rposition(|byte| *byte == b'/');
+    let (prefix, last) = whole.split_at_checked(start.map_or(0, |slash| slash + 1))?;
+    (!matches!(last, b"." | b"..")).then_some(prefix)
+}
+
+// ---- open(2)
+
+const O_CREAT: c_int = 0o100;
+const O_EXCL: c_int = 0o200;
+const O_DIRECTORY: c_int = 0o200_000;
+const O_NOFOLLOW: c_int = 0o400_000;
+const O_PATH: c_int = 0o10_000_000;
+const UNNAMED: c_int = 0o20_000_000;
+
+/// The descriptor, or an error. `None`: the call creates nothing, or the worker knows better.
+fn create(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> Option<Raw> {
+    if flags & O_CREAT == 0 || flags & (O_DIRECTORY | O_PATH | UNNAMED) != 0 {
+        return None;
+    }
+    let new = New {
+        dirfd,
+        path: Path(path),
+        follows: flags & (O_EXCL | O_NOFOLLOW) == 0,
+        is_directory: false,
+    };
+    let path = path.expose_provenance();
+    let arguments = [int(dirfd), path, int(flags), mode as usize, 0];
+    Some(new.by_kernel(number::OPENAT, arguments).unwrap_or_else(|| {
+        loop {
+            let answer = once_to_worker(number::OPENAT, arguments);
+            if answer != EINTR || may_wait(dirfd, new.path) {
+                return answer;
+            }
+        }
+    }))
+}
+
+/// Whether a call waits for the other end of a fifo: such a wait may be interrupted.
+fn may_wait(dirfd: c_int, path: Path) -> bool {
+    const S_IFMT: u32 = 0o170_000;
+    const S_IFIFO: u32 = 0o010_000;
+    let found = mode_of(Named::at(dirfd, path, true));
+    found.is_some_and(|[mode, ..]| mode & S_IFMT == S_IFIFO)
+}
+
+/// Defines functions under the names that programs know them by. Of a variadic function, the mode is
+/// an argument like any other on this architecture, and undefined where it is not given.
+macro_rules! symbols {
+    ($($name:ident, $name64:ident => ($($argument:ident: $type:ty),*) $body:block)*) => {$(
+        #[cfg_attr(fast_library, unsafe(no_mangle))]
+        pub extern "C" fn $name($($argument: $type),*) -> c_int $body
+
+        #[cfg_attr(fast_library, unsafe(no_mangle))]
+        pub extern "C" fn $name64($($argument: $type),*) -> c_int {
+            $name($($argument),*)
+        }
+    )*};
+}
+
+symbols! {
+    open, open64 => (path: *const c_char, flags: c_int, mode: c_uint) {
+        match create(AT_FDCWD, path, flags, mode) {
+            Some(answer) => result(answer),
+            None => next::open(path, flags, mode),
+        }
+    }
+    openat, openat64 => (dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) {
+        match create(dirfd, path, flags, mode) {
+            Some(answer) => result(answer),
+            None => next::openat(dirfd, path, flags, mode),
+        }
+    }
+    creat, creat64 => (path: *const c_char, mode: c_uint) {
+        const O_WRONLY_TRUNC: c_int = 0o1 | 0o1000;
+        open(path, O_WRONLY_TRUNC | O_CREAT, mode)
+    }
+}
+
+// ---- mkdir(2), symlink(2), mkfifo(3)
+
+impl New {
+    fn make(self, number: usize, arguments: [usize; 5]) -> c_int {
+        let answered = self.by_kernel(number, arguments);
+        result(answered.unwrap_or_else(|| to_worker(number, arguments)))
+    }
+}
+
+fn named(dirfd: c_int, path: *const c_char) -> New {
+    New {
+        dirfd,
+        path: Path(path),
+        follows: false,
+        is_directory: false,
+    }
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn mkdirat(dirfd: c_int, path: *const c_char, mode: c_uint) -> c_int {
+    let new = New {
+        is_directory: true,
+        ..named(dirfd, path)
+    };
+    let arguments = [int(dirfd), path.expose_provenance(), mode as usize, 0, 0];
+    new.make(number::MKDIRAT, arguments)
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn mkdir(path: *const c_char, mode: c_uint) -> c_int {
+    mkdirat(AT_FDCWD, path, mode)
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn symlinkat(text: *const c_char, dirfd: c_int, path: *const c_char) -> c_int {
+    let (text, place) = (text.expose_provenance(), path.expose_provenance());
+    let arguments = [text, int(dirfd), place, 0, 0];
+    named(dirfd, path).make(number::SYMLINKAT, arguments)
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn symlink(text: *const c_char, path: *const c_char) -> c_int {
+    symlinkat(text, AT_FDCWD, path)
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn mkfifoat(dirfd: c_int, path: *const c_char, mode: c_uint) -> c_int {
+    const S_IFIFO: c_uint = 0o010_000;
+    let (place, mode) = (path.expose_provenance(), (mode | S_IFIFO) as usize);
+    let arguments = [int(dirfd), place, mode, 0, 0];
+    named(dirfd, path).make(number::MKNODAT, arguments)
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn mkfifo(path: *const c_char, mode: c_uint) -> c_int {
+    mkfifoat(AT_FDCWD, path, mode)
+}
