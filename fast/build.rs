@@ -6,27 +6,18 @@
 //! and musl.
 
 use std::env;
-use std::path::PathBuf;
-use std::process::Command;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 
 /// Architectures with a file of raw system calls in `src/raw`.
 const KNOWN: [&str; 1] = ["x86_64"];
 
-fn main() {
-    println!("cargo::rustc-check-cfg=cfg(fast_library)");
-    println!("cargo::rerun-if-changed=src");
-    println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
-    let variable = |name: &str| env::var(name).unwrap_or_default();
-    let library = PathBuf::from(variable("OUT_DIR")).join("subuidless-fast.so");
-    // For other targets the library is empty, and the program says that it has none.
-    std::fs::write(&library, []).expect("writing an empty library");
-    let is_known = KNOWN.contains(&variable("CARGO_CFG_TARGET_ARCH").as_str())
-        && variable("CARGO_CFG_TARGET_POINTER_WIDTH") == "64"
-        && variable("CARGO_CFG_TARGET_OS") == "linux";
-    if !is_known {
-        return;
-    }
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_default()
+}
+
+fn build(library: &Path, linker_option: Option<&str>) -> io::Result<ExitStatus> {
     let mut rustc = Command::new(variable("RUSTC"));
     rustc.args(["--crate-name", "subuidless_fast", "--edition", "2024"]);
     rustc.args(["--crate-type", "cdylib", "--cfg", "fast_library"]);
@@ -41,28 +32,54 @@ fn main() {
         "force-unwind-tables=no",
         // A target whose programs are static by default makes no shared libraries otherwise.
         "target-feature=-crt-static",
+        "link-arg=-nostartfiles",
+        "link-arg=-nostdlib",
     ] {
         rustc.args(["-C", option]);
     }
     if let Ok(linker) = env::var("RUSTC_LINKER") {
         rustc.args(["-C", &format!("linker={linker}")]);
     }
-    for option in [
-        "-nostartfiles",
-        "-nostdlib",
+    let linker_options = [
+        // Its own functions are its own, whatever else has their names.
+        "-Bsymbolic",
         // Both loaders know it.
-        "-Wl,--hash-style=gnu",
+        "--hash-style=gnu",
         // Resolved when it is loaded: a resolver called later would need more stack than a signal
         // handler may have.
-        "-Wl,-z,now",
-        "-Wl,-z,noexecstack",
-        "-Wl,--build-id=none",
-    ] {
-        rustc.args(["-C", &format!("link-arg={option}")]);
+        "-znow",
+        // Nothing is protected again afterwards, and nothing is kept apart.
+        "-znorelro",
+        "-znoseparate-code",
+        "-znoexecstack",
+        "--build-id=none",
+    ];
+    for option in linker_options.into_iter().chain(linker_option) {
+        rustc.args(["-C", &format!("link-arg=-Wl,{option}")]);
     }
-    rustc.arg("-o").arg(&library).arg("src/lib.rs");
+    rustc.arg("-o").arg(library).arg("src/lib.rs").status()
+}
+
+fn main() {
+    println!("cargo::rustc-check-cfg=cfg(fast_library)");
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
+    let library = PathBuf::from(variable("OUT_DIR")).join("subuidless-fast.so");
+    // For other targets the library is empty, and the program says that it has none.
+    std::fs::write(&library, []).expect("writing an empty library");
+    let is_known = KNOWN.contains(&variable("CARGO_CFG_TARGET_ARCH").as_str())
+        && variable("CARGO_CFG_TARGET_POINTER_WIDTH") == "64"
+        && variable("CARGO_CFG_TARGET_OS") == "linux";
+    if !is_known {
+        return;
+    }
+    // Less to map for each program that is executed: one segment for what is read and executed. Not
+    // every linker knows the option.
+    let is_built = [Some("--no-rosegment"), None]
+        .into_iter()
+        .any(|option| build(&library, option).is_ok_and(|status| status.success()));
     // The program works without it: a toolchain that makes no shared libraries is not an error.
-    let is_built = rustc.status().is_ok_and(|status| status.success());
     if !is_built {
         std::fs::write(&library, []).expect("writing an empty library");
         println!(

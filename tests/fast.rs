@@ -261,7 +261,9 @@ fn what_a_user_preloads_stays_and_comes_first() {
     let own = compile(&place, &["gcc", "-shared", "-fPIC"], "own.so", "fast/own.c");
     let own_variable = format!("LD_PRELOAD={}", own.display());
     let script =
-        "echo \"$LD_PRELOAD\"; echo >f; stat -c %u f; chroot / sh -c 'echo \"$LD_PRELOAD\"'";
+        "echo \"$LD_PRELOAD\"; echo >f; stat -c %u f; chroot / sh -c 'echo \"$LD_PRELOAD\"'
+        mkdir d; echo >d/f; ls d; perl -e 'open $f, q(<), q(d/f) or die; open $f, q(>), q(d/g) or die'
+        ls d";
     let printed = silent(sh(&place, &["--env", &own_variable], script));
     let lines: Vec<&str> = printed.lines().collect();
     let (first, ours) = lines[0].split_once(':').expect("two libraries");
@@ -269,6 +271,7 @@ fn what_a_user_preloads_stays_and_comes_first() {
     assert!(ours.contains("/subuidless-fast-"), "{ours}");
     assert_eq!(lines[1], "4711");
     assert_eq!(lines[2], lines[0]);
+    assert_eq!(lines[3..], ["f", "f", "g"]);
     // Where ours cannot be loaded, the user's own stays.
     let rootfs = small_rootfs(&place);
     let script = format!(
@@ -307,15 +310,23 @@ fn a_program_with_a_filter_of_its_own_is_never_killed_for_a_call_of_the_librarys
 #[test]
 fn signals_interrupt_no_call_and_may_come_in_the_middle_of_one() {
     let place = Place::new();
-    let signals = compile(&place, &["gcc", "-pthread"], "signals", "fast/signals.c");
     let many = std::env::var_os("SUBUIDLESS_TEST_MANY").is_some();
-    let script = format!(
-        "mkdir d; echo >d/owned; ln -s x d/link; chown 42:43 d/owned; chown -h 42:43 d/link
-        mkdir d/hands-down; chown 0:43 d/hands-down; chmod g+s d/hands-down; {} d {}",
-        signals.display(),
-        if many { 100_000 } else { 5_000 }
-    );
-    let printed = sh(&place, &[], &script).ok();
+    let creations = if many { "100000" } else { "5000" };
+    for (compiler, calls, creations) in [("gcc", "100000", creations), ("musl-gcc", "5000", "1000")]
+    {
+        let signals = compile(&place, &[compiler, "-pthread"], compiler, "fast/signals.c");
+        let script = format!(
+            "mkdir d; echo >d/owned; ln -s x d/link; chown 42:43 d/owned; chown -h 42:43 d/link
+            mkdir d/hands-down; chown 0:43 d/hands-down; chmod g+s d/hands-down
+            {} d {calls} {creations}; rm -r d",
+            signals.display(),
+        );
+        check_signals(&sh(&place, &[], &script).ok());
+    }
+}
+
+#[track_caller]
+fn check_signals(printed: &str) {
     let expected = "threads: 8 right\nnext descriptor: 1\nvfork: 0\nsignal handler: 42\n\
         bad path: -1 14\nbad buffer: -1 14\nread-only buffer: -1 14\nunknown flag: -1 22\n\
         unknown mask: -1 22\n";
