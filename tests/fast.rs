@@ -382,6 +382,35 @@ fn random_calls_print_the_same_by_functions_and_without_the_library() {
     }
 }
 
+/// /proc/PID/status is the kernel's, but what the library opens is what root would see.
+#[test]
+fn programs_that_list_processes_show_emulated_ids() {
+    let place = Place::new();
+    let places = directories(&place);
+    let script = r"
+        setpriv --reuid 33 --regid 34 --groups 50,51 sleep 1000.25 & p=$!
+        setpriv --reuid 70000 --regid 34 --clear-groups sleep 1000.25 & q=$!
+        until [ $(ps -o comm= -p $p,$q | grep -c sleep) = 2 ]; do sleep 0.01; done
+        ps -o euid,ruid,suid,fuid,egid,rgid,sgid,fgid,supgid,comm -p $p,$q
+        pgrep -c -u 70000 -x sleep; ps -u 70000 -o comm
+        grep -h -E '^(Uid|Gid|Groups|CapEff|CapPrm)' /proc/$p/status /proc/$q/task/*/status
+        perl -e 'chdir shift; open $f, q(<), q(status) or die; print grep /^[UG]id:/, <$f>' /proc/$p
+        setpriv --reuid 33 --regid 34 --clear-groups grep -h Uid /proc/self/status /proc/$q/status
+        mkdir d; echo mine >d/status; cat d/status; cd d; cat status
+        kill $p $q";
+    let [real, emulated] =
+        [("bash", None), ("subuidless", Some("--fast"))].map(|(program, option)| {
+            let mut command = match option {
+                None => place.as_root(program),
+                Some(option) => place.subuidless(["run", option, "--", "bash"]),
+            };
+            command.args(["-euc", script]);
+            command.current_dir(&places[usize::from(option.is_some())]);
+            run(&mut command).ok()
+        });
+    assert_same_lines(real.as_bytes(), emulated.as_bytes());
+}
+
 #[test]
 fn a_swapped_name_never_shows_the_owner_of_another_file() {
     let place = Place::new();

@@ -16,6 +16,11 @@ pub const MAGIC: u64 = 0x0015_b1da_cce1_e470;
 /// else is a no, for good.
 pub const HELLO: u64 = MAGIC + 1;
 
+/// In argument 5 of an openat(2) with O_CREAT and an empty path: the library asks for the file
+/// `/proc/PID/status` that is open at the descriptor in argument 0, as it is with emulated
+/// credentials. The worker replies with another descriptor, or with an error.
+pub const STATUS: u64 = MAGIC + 2;
+
 /// Above an `int` that is the first argument of a call that uses all six: the kernel cuts it off.
 pub const MAGIC_ABOVE_INT: u64 = 0x5b1d_acce << 32;
 

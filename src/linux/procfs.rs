@@ -6,7 +6,7 @@
 //! only a magic link, which leads out of procfs.
 
 use std::ffi::{CStr, OsStr};
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 
-use crate::credentials::Capabilities;
+use crate::credentials::{Capabilities, Credentials, Id, Ids};
 use crate::linux::errno_of;
 use crate::linux::name::Name;
 
@@ -149,6 +149,20 @@ impl Status {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
     }
 
+    /// The text with other credentials.
+    pub(crate) fn with(&self, credentials: &Credentials) -> Result<String, Errno> {
+        let mut text = String::with_capacity(self.0.len() + 64);
+        for line in self.0.lines() {
+            let name = line.split_once(':').map_or(line, |(name, _)| name);
+            match credential(name, credentials) {
+                Some(value) => writeln!(text, "{name}:\t{value}"),
+                None => writeln!(text, "{line}"),
+            }
+            .map_err(|_| Errno::ENOMEM)?;
+        }
+        Ok(text)
+    }
+
     /// The process's id in the pid namespace of the procfs that was read.
     pub(crate) fn tgid(&self) -> Option<u32> {
         self.field("Tgid")?.trim().parse().ok()
@@ -217,6 +231,35 @@ impl Status {
     /// The file mode creation mask: umask(2).
     pub(crate) fn umask(&self) -> Option<u32> {
         u32::from_str_radix(self.field("Umask")?.trim(), 8).ok()
+    }
+}
+
+/// The value of a field of PID/status (fs/proc/array.c, task_state and task_cap). `None`: it does not
+/// depend on these credentials.
+fn credential(field: &str, credentials: &Credentials) -> Option<String> {
+    fn four<T: Id>(ids: Ids<T>) -> String {
+        let [real, effective, saved, fs] =
+            [ids.real, ids.effective, ids.saved, ids.fs].map(T::as_raw);
+        format!("{real}\t{effective}\t{saved}\t{fs}")
+    }
+    let sets = credentials.capabilities;
+    let set = |pick: fn(Capabilities) -> u64| sets.map(|sets| format!("{:016x}", pick(sets)));
+    match field {
+        "Uid" => Some(four(credentials.uid)),
+        "Gid" => Some(four(credentials.gid)),
+        "Groups" => {
+            let groups = credentials
+                .groups
+                .iter()
+                .map(|gid| gid.as_raw().to_string());
+            // The kernel puts a space behind the last one.
+            Some(groups.collect::<Vec<_>>().join(" ") + " ")
+        }
+        "CapInh" => set(|sets| sets.inheritable),
+        "CapPrm" => set(|sets| sets.permitted),
+        "CapEff" => set(|sets| sets.effective),
+        "CapAmb" => set(|sets| sets.ambient),
+        _ => None,
     }
 }
 

@@ -4,10 +4,14 @@
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use subuidless_fast::facts::{HELLO, MAGIC, MAGIC_ABOVE_INT};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use subuidless_fast::facts::{HELLO, MAGIC, MAGIC_ABOVE_INT, STATUS};
 
+use crate::linux::memfd;
+use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
-use crate::target::{Abi, Call};
+use crate::target::{Abi, Call, PROCFS};
 use crate::wire::facts::Facts;
 
 /// The functions of libc that the library replaces, by the call that it makes for them.
@@ -70,6 +74,9 @@ pub(crate) fn answer(call: &Call) -> Option<Result<Reply, Errno>> {
     if call.register(5) == HELLO {
         return Some(introduce(call, facts));
     }
+    if call.register(5) == STATUS {
+        return Some(show_status(call));
+    }
     let is_marked =
         call.register(5) == MAGIC || call.register(0) >> u32::BITS == MAGIC_ABOVE_INT >> u32::BITS;
     // The filter should have allowed the call, so the profile is not ours. The library would take
@@ -103,4 +110,15 @@ fn introduce(call: &Call, facts: &Facts) -> Result<Reply, Errno> {
             .listener
             .reply_with_file(call.notification.id, facts.as_fd(), true),
     }
+}
+
+/// Gives the target the file `/proc/PID/status` that it has opened, with emulated credentials.
+fn show_status(call: &Call) -> Result<Reply, Errno> {
+    let file = call.duplicate(call.int(0))?;
+    let status = call.emulated_status(file.as_fd())?.ok_or(Errno::ENOENT)?;
+    let shown = memfd::with_contents(c"status", status.as_bytes()).map_err(|_| Errno::EMFILE)?;
+    let own = procfs::own_fd(shown.as_fd());
+    let shown = openat(PROCFS, &own, OFlag::O_CLOEXEC, Mode::empty())?;
+    call.listener
+        .reply_with_file(call.notification.id, shown.as_fd(), true)
 }

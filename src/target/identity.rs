@@ -271,19 +271,38 @@ impl Call<'_> {
     /// The owner of a file in `/proc/PID`: the effective ids of that process (proc_pid(5)). Returns
     /// `None` for all other files, and if the kernel already shows these ids.
     pub(crate) fn process_owner(&self, file: BorrowedFd) -> Result<Option<Owner>, Errno> {
-        if !self.container.identities.anyone_changed()
-            || fstatfs(file)?.filesystem_type() != PROC_SUPER_MAGIC
-        {
-            return Ok(None);
-        }
-        let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
-        let Some(index) = process_directory(&path).and_then(record_in) else {
+        let Some((index, _)) = self.process_behind(file)? else {
             return Ok(None);
         };
         let (uid, gid) = self.container.identities.ids(index);
         let stat = fstat(file)?;
         Ok(Some(Owner::shown_as(uid.effective, gid.effective, &stat))
             .filter(|owner| !owner.is_unset()))
+    }
+
+    /// The text of the file `/proc/PID/status`, with the emulated credentials of that process.
+    /// `None`: `file` is another one, or the kernel shows the right ones.
+    pub(crate) fn emulated_status(&self, file: BorrowedFd) -> Result<Option<String>, Errno> {
+        match self.process_behind(file)? {
+            Some((index, path)) if path.ends_with(b"/status") => {
+                let credentials = self.container.identities.get(index);
+                Status::of_file(file)?.with(&credentials).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The record of the process to which a file in `/proc/PID` belongs, and the file's path.
+    /// `None` for all other files, and if no process has changed credentials.
+    fn process_behind(&self, file: BorrowedFd) -> Result<Option<(Index, Vec<u8>)>, Errno> {
+        if !self.container.identities.anyone_changed()
+            || fstatfs(file)?.filesystem_type() != PROC_SUPER_MAGIC
+        {
+            return Ok(None);
+        }
+        let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
+        let index = process_directory(&path).and_then(record_in);
+        Ok(index.map(|index| (index, path)))
     }
 }
 

@@ -10,7 +10,9 @@ use core::mem::MaybeUninit;
 use super::file::{AT_FDCWD, LongPath, Named, Record};
 use super::raw::{int, number, once_to_worker, to_kernel, to_worker};
 use super::stat::mode_of;
-use super::{EACCES, EINTR, EINVAL, ENOENT, ENOSYS, EPERM, Path, Raw, next, page, result, who};
+use super::{
+    EACCES, EINTR, EINVAL, ENOENT, ENOSYS, EPERM, Path, Raw, next, page, result, status, who,
+};
 use crate::facts::{FULL_ONES, SIDE_STORE};
 use crate::owner::NOT_SET;
 
@@ -139,13 +141,13 @@ symbols! {
     open, open64 => (path: *const c_char, flags: c_int, mode: c_uint) {
         match create(AT_FDCWD, path, flags, mode) {
             Some(answer) => result(answer),
-            None => next::open(path, flags, mode),
+            None => status::shown(next::open(path, flags, mode), Path(path), flags),
         }
     }
     openat, openat64 => (dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) {
         match create(dirfd, path, flags, mode) {
             Some(answer) => result(answer),
-            None => next::openat(dirfd, path, flags, mode),
+            None => status::shown(next::openat(dirfd, path, flags, mode), Path(path), flags),
         }
     }
     creat, creat64 => (path: *const c_char, mode: c_uint) {

@@ -14,6 +14,7 @@ mod next;
 mod page;
 mod raw;
 pub mod stat;
+mod status;
 mod who;
 pub mod xattr;
 

@@ -40,6 +40,7 @@ pub(in crate::library) mod number {
     pub(in crate::library) const FCHMODAT: usize = 268;
     pub(in crate::library) const FACCESSAT: usize = 269;
     pub(in crate::library) const UTIMENSAT: usize = 280;
+    pub(in crate::library) const DUP3: usize = 292;
     pub(in crate::library) const STATX: usize = 332;
     pub(in crate::library) const FACCESSAT2: usize = 439;
     pub(in crate::library) const GETXATTRAT: usize = 464;
