@@ -389,10 +389,10 @@ fn programs_that_list_processes_show_emulated_ids() {
     let places = directories(&place);
     let script = r"
         setpriv --reuid 33 --regid 34 --groups 50,51 sleep 1000.25 & p=$!
-        setpriv --reuid 70000 --regid 34 --clear-groups sleep 1000.25 & q=$!
+        setpriv --reuid 71234 --regid 34 --clear-groups sleep 1000.25 & q=$!
         until [ $(ps -o comm= -p $p,$q | grep -c sleep) = 2 ]; do sleep 0.01; done
         ps -o euid,ruid,suid,fuid,egid,rgid,sgid,fgid,supgid,comm -p $p,$q
-        pgrep -c -u 70000 -x sleep; ps -u 70000 -o comm
+        pgrep -c -u 71234 -x sleep; ps -u 71234 -o comm
         grep -h -E '^(Uid|Gid|Groups|CapEff|CapPrm)' /proc/$p/status /proc/$q/task/*/status
         perl -e 'chdir shift; open $f, q(<), q(status) or die; print grep /^[UG]id:/, <$f>' /proc/$p
         setpriv --reuid 33 --regid 34 --clear-groups grep -h Uid /proc/self/status /proc/$q/status

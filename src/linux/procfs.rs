@@ -234,8 +234,8 @@ impl Status {
     }
 }
 
-/// The value of a field of PID/status (fs/proc/array.c, task_state and task_cap). `None`: it does not
-/// depend on these credentials.
+/// The value of a field of PID/status (fs/proc/array.c, task_state and task_cap). `None`: it does
+/// not depend on these credentials.
 fn credential(field: &str, credentials: &Credentials) -> Option<String> {
     fn four<T: Id>(ids: Ids<T>) -> String {
         let [real, effective, saved, fs] =
