@@ -53,10 +53,31 @@ impl Shown {
         }
     }
 
+    /// The record of a file that has none.
+    pub const NOTHING: Self = Self {
+        uid: NOT_SET,
+        gid: NOT_SET,
+    };
+
+    /// Both ids in one word; [`Shown::from_word`] is its inverse.
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        u64::from(self.uid) << 32 | u64::from(self.gid)
+    }
+
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+        Self {
+            uid: u32::from_le_bytes([e, f, g, h]),
+            gid: u32::from_le_bytes([a, b, c, d]),
+        }
+    }
+
     /// Whether nothing is set, which equals having no record.
     #[must_use]
     pub fn is_nothing(self) -> bool {
-        self.uid == NOT_SET && self.gid == NOT_SET
+        self == Self::NOTHING
     }
 
     /// Gives the record's bytes, at most [`LONGEST`], one after the other to `put`, and returns

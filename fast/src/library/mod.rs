@@ -4,6 +4,7 @@
 //! All functions here are called by programs, with whatever arguments a program has. A pointer goes
 //! to the kernel first, which says EFAULT where it is none; only after that is it looked through.
 
+mod cache;
 pub mod change;
 pub mod chown;
 pub mod create;

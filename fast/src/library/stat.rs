@@ -7,6 +7,7 @@
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
 
+use super::cache::Version;
 use super::file::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Named, Record};
 use super::raw::{int, number, to_kernel, to_worker};
 use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, page, result};
@@ -69,15 +70,6 @@ struct Statx {
 }
 
 const _: () = assert!(size_of::<Statx>() == 256);
-
-/// Tells one state of one file from every other.
-#[derive(PartialEq, Eq)]
-struct Version {
-    dev: u64,
-    ino: u64,
-    ctime: [u64; 2],
-    mode: u32,
-}
 
 /// A structure that the kernel fills in.
 trait Structure: Copy {
@@ -202,15 +194,32 @@ impl Asked {
         if !carries_attributes(filled.mode()) {
             return (facts & SIDE_STORE == 0).then_some(0);
         }
-        let shown = match self.named().record()? {
-            Record::Of(shown) => shown,
-            Record::Missing => return (facts & FULL_ONES == 0).then_some(0),
-            // In procfs files belong to processes.
-            Record::Impossible => return (facts & (SIDE_STORE | CHANGED) == 0).then_some(0),
+        let version = filled.version();
+        let known = version.as_ref().and_then(Version::known);
+        let shown = match known {
+            Some(shown) => shown,
+            None => match self.named().record()? {
+                Record::Of(shown) => {
+                    let version = version.as_ref()?;
+                    // Behind a descriptor it is one file, whatever happens to its names.
+                    if !self.named().is_fd && self.look_again::<S>()? != *version {
+                        return None;
+                    }
+                    version.keep(shown);
+                    shown
+                }
+                Record::Missing => {
+                    if let Some(version) = &version {
+                        version.keep(Shown::NOTHING);
+                    }
+                    Shown::NOTHING
+                }
+                // In procfs files belong to processes.
+                Record::Impossible => return (facts & (SIDE_STORE | CHANGED) == 0).then_some(0),
+            },
         };
-        // Behind a descriptor it is one file, whatever happens to its names.
-        if !self.named().is_fd && self.look_again::<S>()? != filled.version()? {
-            return None;
+        if shown.is_nothing() {
+            return (facts & FULL_ONES == 0).then_some(0);
         }
         filled.show(shown);
         // SAFETY: the kernel has just written there.

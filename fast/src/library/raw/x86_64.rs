@@ -30,6 +30,7 @@ pub(in crate::library) mod number {
     pub(in crate::library) const REMOVEXATTR: usize = 197;
     pub(in crate::library) const LREMOVEXATTR: usize = 198;
     pub(in crate::library) const FREMOVEXATTR: usize = 199;
+    pub(in crate::library) const CLOCK_GETTIME: usize = 228;
     pub(in crate::library) const OPENAT: usize = 257;
     pub(in crate::library) const MKDIRAT: usize = 258;
     pub(in crate::library) const MKNODAT: usize = 259;
