@@ -48,8 +48,11 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Starts logging. Must be called only once per process.
+    /// Starts logging. Does nothing in a fork of a process that had started it.
     pub(crate) fn start(self) {
+        if tracing::dispatcher::has_been_set() {
+            return;
+        }
         let builder = tracing_subscriber::fmt()
             .with_max_level(self.level)
             .with_target(false)

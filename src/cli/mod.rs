@@ -29,6 +29,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::Error;
 use crate::log;
+use crate::wire::forked;
 use crate::wire::mode::Mode;
 
 /// Runs OCI containers whose user has no range in /etc/subuid.
@@ -90,6 +91,13 @@ enum Subcommands {
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
+    forked::allow(|mode| {
+        let is_done = internal::run(mode)
+            .map_err(|failure| report(&failure))
+            .is_ok();
+        log::say_all();
+        std::process::exit(if is_done { 0 } else { 1 })
+    });
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(mode) = Mode::from_words(&words) {
         return exit_code(internal::run(mode));

@@ -7,6 +7,7 @@
 mod announcements;
 mod answer;
 pub(crate) mod background;
+mod child;
 mod groups;
 pub(crate) mod guard;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use crate::wire::handover::HEARD;
 use crate::wire::mode::{self, Setup};
 use crate::wire::oci::ContainerProcessState;
 use announcements::{Announcements, ClaimedAnnouncement, Refusal};
+pub(crate) use child::FirstWorker;
 use keeper::Keeper;
 use receive::{Audience, MessageError, Received};
 use socket::ControlSocket;
@@ -95,13 +97,17 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
 
 /// Serves the one listener that standard input brings, until its last target has ended. `is_fast`:
 /// the command has the fast path.
-pub(crate) fn serve_command(options: Options, is_fast: bool) -> Result<(), Error> {
-    block_on(serve_one(options, Targets::Command { is_fast }))
+pub(crate) fn serve_command(
+    options: Options,
+    is_fast: bool,
+    first: Option<FirstWorker>,
+) -> Result<(), Error> {
+    block_on(serve_one(options, Targets::Command { is_fast }, first))
 }
 
 /// The same, but only in the user namespaces that the targets create (`--keep-id`).
 pub(crate) fn serve_namespaces(options: Options) -> Result<(), Error> {
-    block_on(serve_one(options, Targets::Namespaces))
+    block_on(serve_one(options, Targets::Namespaces, None))
 }
 
 /// The processes whose calls [`serve_one`] answers.
@@ -227,13 +233,21 @@ fn start_keeper(places: Places) -> Rc<Keeper> {
     keeper
 }
 
-async fn serve_one(options: Options, targets: Targets) -> Result<(), Error> {
+async fn serve_one(
+    options: Options,
+    targets: Targets,
+    first: Option<FirstWorker>,
+) -> Result<(), Error> {
     let (state, listener) = match listener_from_stdin().await? {
         Some(received) => received,
         // The command could not be executed, and has reported that itself.
         None => return Ok(()),
     };
-    let keeper = start_keeper(Places::prepare_quietly(options.store));
+    let (places, process) = match first {
+        Some(FirstWorker { places, process }) => (places, process),
+        None => (Places::prepare_quietly(options.store), None),
+    };
+    let keeper = start_keeper(places);
     let setup = Setup {
         log: options.log,
         recent: None,
@@ -241,6 +255,7 @@ async fn serve_one(options: Options, targets: Targets) -> Result<(), Error> {
         socket: None,
     };
     let workers = Rc::new(Workers::new(setup, Rc::clone(&keeper)));
+    workers.start_with(process);
     match socket::for_questions(&state.id) {
         Ok(socket) => {
             let workers = Rc::clone(&workers);

@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
-use tokio::process::Command;
 use tracing::{debug, error, info, warn};
 
+use super::child::WorkerProcess;
 use super::groups;
 use super::guard::link::GuardLink;
 use super::keeper::Keeper;
@@ -48,6 +48,8 @@ pub(super) struct Workers {
     pub(super) tracers: Tracers,
     pub(super) guard: GuardLink,
     shared: RefCell<Vec<Shared>>,
+    /// A worker for the next container, started before.
+    first: RefCell<Option<(WorkerProcess, UnixStream)>>,
 }
 
 /// The memory that all workers of a container share: its table, and the locks on that file.
@@ -68,7 +70,13 @@ impl Workers {
             tracers: Tracers::default(),
             guard: GuardLink::default(),
             shared: RefCell::default(),
+            first: RefCell::default(),
         }
+    }
+
+    /// Uses `first` for the next container.
+    pub(super) fn start_with(&self, first: Option<(WorkerProcess, UnixStream)>) {
+        self.first.replace(first);
     }
 
     /// The setup for a worker, or a guard, that is started now.
@@ -369,14 +377,12 @@ impl Workers {
 
     /// Starts a worker, and waits for its exit.
     async fn run_one(&self, container: &Supervised) -> io::Result<ExitStatus> {
-        let (ours, theirs) = UnixStream::pair()?;
+        let (mut child, ours) = match self.first.take() {
+            Some(first) => first,
+            None => WorkerProcess::execute(self.setup(), &container.handover.id)?,
+        };
         ours.set_nonblocking(true)?;
-        // The runtime chose the id, which may contain control characters.
-        let title = format!("subuidless: {}", container.handover.id.escape_default());
-        let mut command = Mode::Worker(self.setup()).command(title);
-        command.stdin(OwnedFd::from(theirs));
-        let mut child = Command::from(command).spawn()?;
-        container.worker.set(child.id());
+        container.worker.set(child.pid());
         let mut ours = tokio::net::UnixStream::from_std(ours)?;
         // A worker that does not read delays only its own container; one that has died is noticed
         // by wait().
@@ -389,7 +395,7 @@ impl Workers {
         }
         // Kept open: a hang-up tells the worker that the daemon has exited.
         self.connect(container, ours.into_std().map(Into::into));
-        or_give_up(child.id(), child.wait()).await
+        or_give_up(child.pid(), child.wait()).await
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) mod seccomp;
     reason = "the only unsafe room: the system calls that no crate wraps"
 )]
 pub(crate) mod sys;
+pub(crate) mod title;
 pub(crate) mod userns;
 
 /// EIO for what is no error of the kernel's.

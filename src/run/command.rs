@@ -31,7 +31,7 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
         .transpose()?;
     let library = library(options)?;
     let is_fast = library.is_some();
-    let filter = profile::program(is_fast).doing("making the filter")?;
+    let filter = profile::program(is_fast);
     let of = match options.keep_id {
         true => SupervisorOf::Namespaces,
         false => SupervisorOf::Command { is_fast },

@@ -26,10 +26,18 @@ pub(crate) struct Lent {
     returned: Receiver<()>,
 }
 
-/// Forwards standard error of this process until the process `pid` ends. If that is impossible,
-/// discards it: a pipe that stays open would block its reader.
-pub(crate) fn lend(pid: u32) -> Option<Lent> {
-    try_to_lend(pid).map_err(|_| go_nowhere()).ok()
+/// Standard error as it was, and what this process and its children write since then.
+#[derive(Debug)]
+pub(crate) struct Diverted {
+    command: OwnedFd,
+    to: OwnedFd,
+    from: OwnedFd,
+}
+
+/// Turns standard error of this process into a pipe, for as long as the process `pid` runs. If that
+/// is impossible, discards it: a pipe that stays open would block its reader.
+pub(crate) fn divert(pid: u32) -> Option<Diverted> {
+    try_to_divert(pid).map_err(|_| go_nowhere()).ok()
 }
 
 fn go_nowhere() -> io::Result<()> {
@@ -37,21 +45,33 @@ fn go_nowhere() -> io::Result<()> {
     Ok(dup2_stderr(&nowhere)?)
 }
 
-fn try_to_lend(pid: u32) -> io::Result<Lent> {
+fn try_to_divert(pid: u32) -> io::Result<Diverted> {
     // One of the thread would tell when it executes the command (Linux 6.9 to 6.14).
     let command = sys::process_pidfd(pid)?;
     let to = stderr().as_fd().try_clone_to_owned()?;
     let (from, ours) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     dup2_stderr(&ours)?;
-    let (tell, returned) = channel();
-    std::thread::Builder::new()
-        .name("stderr".to_owned())
-        .spawn(move || {
+    Ok(Diverted { command, to, from })
+}
+
+impl Diverted {
+    /// Forwards what was and is written, in a thread. If that is impossible, discards it.
+    pub(crate) fn forward(self) -> Option<Lent> {
+        let (tell, returned) = channel();
+        let forward = move || {
             // There is no place to report an error to.
-            let _ = pass_on(from.into(), File::from(to), &command);
+            let _ = pass_on(self.from.into(), File::from(self.to), &self.command);
             let _ = tell.send(());
-        })?;
-    Ok(Lent { returned })
+        };
+        let thread = std::thread::Builder::new().name("stderr".to_owned());
+        match thread.spawn(forward) {
+            Ok(_) => Some(Lent { returned }),
+            Err(_) => {
+                let _ = go_nowhere();
+                None
+            }
+        }
+    }
 }
 
 impl Lent {

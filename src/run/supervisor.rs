@@ -6,7 +6,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::rc::Rc;
 
 use nix::fcntl::Flock;
@@ -16,8 +15,8 @@ use serde_json::json;
 
 use super::options::Log;
 use super::place::{self, Place};
-use super::stderr;
-use crate::daemon;
+use super::stderr::{self, Diverted};
+use crate::daemon::{self, FirstWorker};
 use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::log::{Format, Settings};
@@ -40,10 +39,9 @@ impl Supervisor {
 
     /// Sends it the listener of this process, with the message that a runtime would send.
     pub(super) fn send_listener(self, listener: OwnedFd) -> Result<(), Error> {
-        let id = format!("run-{}", std::process::id());
         let message = json!({
             "fds": ["seccompFd"],
-            "state": {"id": id, "status": "creating", "bundle": ""},
+            "state": {"id": id_of(std::process::id()), "status": "creating", "bundle": ""},
         });
         self.connection
             .send_with_fd(message.to_string().as_bytes(), &[listener.as_raw_fd()])
@@ -56,7 +54,6 @@ impl Supervisor {
 pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Result<(), Error> {
     let of = SupervisorOf::Container {
         directory: place.directory.clone(),
-        creator: std::process::id(),
     };
     wait_until_ready(&mut start(store, log, of)?).doing(STARTING)
 }
@@ -71,21 +68,26 @@ fn start(store: Option<&Path>, log: &Log, of: SupervisorOf) -> Result<UnixStream
     let mode = Mode::Supervise(SupervisorSetup {
         log: settings,
         store,
-        stderr_of: log.borrows().then(std::process::id),
+        creator: std::process::id(),
+        borrows_stderr: log.borrows(),
         of,
     });
-    mode.start_orphan("subuidless", open_log(log)?, &[])
+    mode.fork_orphan("subuidless", open_log(log)?)
         .doing(STARTING)
 }
 
-fn open_log(log: &Log) -> Result<Stdio, Error> {
-    match &log.file {
-        Some(path) => {
-            let file = File::options().append(true).create(true).open(path);
-            file.map(Stdio::from).at(path)
-        }
-        None => Ok(Stdio::inherit()),
-    }
+/// The name of a command, as `status` shows it.
+fn id_of(command: u32) -> String {
+    format!("run-{command}")
+}
+
+/// Returns `None` for standard error.
+fn open_log(log: &Log) -> Result<Option<File>, Error> {
+    let open = |path: &PathBuf| {
+        let file = File::options().append(true).create(true).open(path);
+        file.at(path)
+    };
+    log.file.as_ref().map(open).transpose()
 }
 
 /// Creates the directory of --store. A failure is reported before the command starts.
@@ -100,9 +102,22 @@ fn absolute_store(store: &Path) -> Result<PathBuf, Error> {
 /// The supervisor: serves until the command or the container has ended. `tell` reports an error on
 /// standard error.
 pub(crate) fn be_supervisor(setup: SupervisorSetup, tell: impl Fn(&Error)) -> Result<(), Error> {
-    let lent = setup.stderr_of.and_then(stderr::lend);
+    let diverted = match setup.borrows_stderr {
+        true => stderr::divert(setup.creator),
+        false => None,
+    };
     setup.log.start();
-    let result = serve(setup);
+    // It is a fork, so this process has no threads before.
+    let first = match setup.of {
+        SupervisorOf::Command { .. } => Some(FirstWorker::start(
+            setup.store.clone(),
+            setup.log,
+            &id_of(setup.creator),
+        )),
+        _ => None,
+    };
+    let lent = diverted.and_then(Diverted::forward);
+    let result = serve(setup, first);
     if let Some(lent) = lent {
         if let Err(error) = &result {
             tell(error);
@@ -112,16 +127,16 @@ pub(crate) fn be_supervisor(setup: SupervisorSetup, tell: impl Fn(&Error)) -> Re
     result
 }
 
-fn serve(setup: SupervisorSetup) -> Result<(), Error> {
+fn serve(setup: SupervisorSetup, first: Option<FirstWorker>) -> Result<(), Error> {
     let options = daemon::Options {
         store: setup.store,
         log: setup.log,
         ..daemon::Options::default()
     };
     match setup.of {
-        SupervisorOf::Command { is_fast } => daemon::serve_command(options, is_fast),
+        SupervisorOf::Command { is_fast } => daemon::serve_command(options, is_fast, first),
         SupervisorOf::Namespaces => daemon::serve_namespaces(options),
-        SupervisorOf::Container { directory, creator } => Holder::new(creator, &directory)
+        SupervisorOf::Container { directory } => Holder::new(setup.creator, &directory)
             .and_then(|holder| serve_container(options, Rc::new(holder)))
             .inspect_err(|error| mode::say_not_ready(&error.to_string())),
     }

@@ -8,7 +8,7 @@ use crate::target::Abi;
 
 /// The architectures whose calls are answered: as a notification names them, and as libseccomp
 /// does. Calls of other architectures (32-bit ARM) are left to the kernel.
-const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
+pub(super) const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
     (AUDIT_ARCH_X86_64, ScmpArch::X8664, Abi::Native),
     (AUDIT_ARCH_AARCH64, ScmpArch::Aarch64, Abi::Native),
     // A notification of an x32 call has the x86-64 architecture, and a bit in its number. The
@@ -22,9 +22,9 @@ const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 /// Distinguishes x32 from x86-64 in this file; not in linux/audit.h.
-const X32: u32 = 1 << 16;
+pub(super) const X32: u32 = 1 << 16;
 /// asm/unistd.h, __X32_SYSCALL_BIT
-const X32_SYSCALL_BIT: i32 = 0x4000_0000;
+pub(super) const X32_SYSCALL_BIT: i32 = 0x4000_0000;
 
 /// A row, and the layout of the call's arguments.
 #[derive(Debug, Clone, Copy)]
@@ -71,12 +71,13 @@ impl Dispatch {
     }
 }
 
-/// The number of `row` on `arch`. Returns `None` if the architecture lacks the call, for which
-/// libseccomp has a negative pseudo-number.
-fn number(row: &Row, arch: ScmpArch) -> Option<usize> {
+/// The number of `row` on `arch`, on x32 with its bit. Returns `None` if the architecture lacks the
+/// call, for which libseccomp has a negative pseudo-number.
+pub(super) fn number(row: &Row, arch: ScmpArch) -> Option<u32> {
     match ScmpSyscall::from_name_by_arch(row.name, arch) {
-        Ok(syscall) => usize::try_from(i32::from(syscall)).ok(),
-        Err(_) => usize::try_from(row.number?).ok(),
+        Ok(syscall) => u32::try_from(i32::from(syscall)).ok(),
+        Err(_) if arch == ScmpArch::X32 => Some(row.number? | X32_SYSCALL_BIT.cast_unsigned()),
+        Err(_) => row.number,
     }
 }
 
@@ -84,10 +85,7 @@ fn rows_by_number(arch: ScmpArch, abi: Abi) -> Vec<Option<Dispatched>> {
     let mut rows = Vec::new();
     for (index, row) in TABLE.iter().enumerate() {
         if let Some(number) = number(row, arch) {
-            let number = match arch {
-                ScmpArch::X32 => number & !(X32_SYSCALL_BIT.unsigned_abs() as usize),
-                _ => number,
-            };
+            let number = (number & !X32_SYSCALL_BIT.cast_unsigned()) as usize;
             if rows.len() <= number {
                 rows.resize(number + 1, None);
             }

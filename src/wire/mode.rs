@@ -74,8 +74,10 @@ pub(crate) struct Daemon {
 pub(crate) struct SupervisorSetup {
     pub(crate) log: Settings,
     pub(crate) store: Option<PathBuf>,
-    /// The pid of the caller, whose standard error may be used until it exits.
-    pub(crate) stderr_of: Option<u32>,
+    /// The pid of the caller, which becomes the command or creates the container.
+    pub(crate) creator: u32,
+    /// Whether the caller's standard error may be used until it exits.
+    pub(crate) borrows_stderr: bool,
     pub(crate) of: SupervisorOf,
 }
 
@@ -85,8 +87,8 @@ pub(crate) enum SupervisorOf {
     Command { is_fast: bool },
     /// The user namespaces that this command creates (`--keep-id`).
     Namespaces,
-    /// The container with this directory, which is created by the process `creator`.
-    Container { directory: PathBuf, creator: u32 },
+    /// The container with this directory.
+    Container { directory: PathBuf },
 }
 
 /// One of the two databases of the side store.
@@ -112,6 +114,7 @@ const RECENT: &str = "recent";
 const LASTING: &str = "lasting";
 const NAMESPACES: &str = "namespaces";
 const FAST: &str = "fast";
+const CONTAINER: &str = "container";
 
 impl Mode {
     /// The command line, without `argv[0]`.
@@ -132,14 +135,13 @@ impl Mode {
                     .text(SUPERVISE)
                     .log(setup.log)
                     .path_or_none(setup.store.as_ref())
-                    .number_or_none(setup.stderr_of);
+                    .number_or_none(Some(setup.creator))
+                    .text(if setup.borrows_stderr { YES } else { "" });
                 match &setup.of {
                     SupervisorOf::Command { is_fast: false } => words,
                     SupervisorOf::Command { is_fast: true } => words.text(FAST),
                     SupervisorOf::Namespaces => words.text(NAMESPACES),
-                    SupervisorOf::Container { directory, creator } => {
-                        words.path(directory).number_or_none(Some(*creator))
-                    }
+                    SupervisorOf::Container { directory } => words.text(CONTAINER).path(directory),
                 }
             }
             Self::NetworkKeeper { program, creator } => words
@@ -181,18 +183,18 @@ impl Mode {
                 idle: number(idle)?,
                 for_one: for_one == YES,
             }),
-            (SUPERVISE, [level, format, store, stderr_of, of @ ..]) => {
+            (SUPERVISE, [level, format, store, creator, borrows_stderr, of @ ..]) => {
                 Self::Supervise(SupervisorSetup {
                     log: Settings::parse(level, format)?,
                     store: path(store),
-                    stderr_of: number(stderr_of)?,
+                    creator: number(creator)??,
+                    borrows_stderr: borrows_stderr == YES,
                     of: match of {
                         [] => SupervisorOf::Command { is_fast: false },
                         [word] if word == FAST => SupervisorOf::Command { is_fast: true },
                         [word] if word == NAMESPACES => SupervisorOf::Namespaces,
-                        [directory, creator] => SupervisorOf::Container {
+                        [word, directory] if word == CONTAINER => SupervisorOf::Container {
                             directory: directory.into(),
-                            creator: number(creator)??,
                         },
                         _ => return None,
                     },
@@ -382,17 +384,17 @@ mod tests {
             lasting: None,
             socket: None,
         };
-        let supervise = |of, stderr_of| {
+        let supervise = |of, borrows_stderr| {
             Mode::Supervise(SupervisorSetup {
                 log,
                 store: some("/store"),
-                stderr_of,
+                creator: 5,
+                borrows_stderr,
                 of,
             })
         };
         let container = SupervisorOf::Container {
             directory: "/c".into(),
-            creator: 7,
         };
         vec![
             Mode::Worker(setup.clone()),
@@ -404,10 +406,10 @@ mod tests {
                 idle: Some(60),
                 for_one: true,
             }),
-            supervise(SupervisorOf::Command { is_fast: false }, None),
-            supervise(SupervisorOf::Command { is_fast: true }, None),
-            supervise(SupervisorOf::Namespaces, Some(5)),
-            supervise(container, Some(6)),
+            supervise(SupervisorOf::Command { is_fast: false }, false),
+            supervise(SupervisorOf::Command { is_fast: true }, false),
+            supervise(SupervisorOf::Namespaces, true),
+            supervise(container, true),
             Mode::NetworkKeeper {
                 program: "/usr/bin/pasta".into(),
                 creator: 9,

@@ -59,7 +59,6 @@ pub(crate) fn look() -> Result<RuntimeDirectory, Error> {
 
 fn search(take_makeshift: &dyn Fn(&Path) -> io::Result<()>) -> Result<RuntimeDirectory, Error> {
     let mut passed_over = Vec::new();
-    let login = PathBuf::from(format!("/run/user/{}", host_uid()));
     match env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
         None => passed_over.push(format!("{VARIABLE} is not set")),
         Some(value) => {
@@ -72,6 +71,7 @@ fn search(take_makeshift: &dyn Fn(&Path) -> io::Result<()>) -> Result<RuntimeDir
             }
         }
     }
+    let login = PathBuf::from(format!("/run/user/{}", host_uid()));
     match examine(&login) {
         Ok(()) => return Ok(RuntimeDirectory::new(login, passed_over, false)),
         Err(error) => passed_over.push(format!("{}: {error}", login.display())),
@@ -132,14 +132,13 @@ fn made(directory: PathBuf) -> Result<PathBuf, Error> {
 
 /// The possible directories of the recent part of the side store, in order of preference. All of
 /// them are in memory and gone after a reboot, as a store without fsync must be.
-pub(crate) fn recent_stores() -> Vec<PathBuf> {
+pub(crate) fn recent_stores() -> impl Iterator<Item = PathBuf> {
     let runtime = find().ok().filter(|found| !found.is_makeshift);
-    let shared = PathBuf::from(format!("/dev/shm/subuidless-recent-{}", host_uid()));
+    let shared = || PathBuf::from(format!("/dev/shm/subuidless-recent-{}", host_uid()));
     runtime
         .map(|found| found.path.join("subuidless-recent"))
         .into_iter()
-        .chain([shared])
-        .collect()
+        .chain(std::iter::once_with(shared))
 }
 
 /// The directories in which crun and runc keep their state by default, in their order. Those of

@@ -75,11 +75,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Receives a container from the daemon on standard input.
-    pub(super) fn take_over(socket: Option<&Path>) -> Result<(Self, TakenOver), Error> {
+    /// Receives a container from the daemon on standard input. Returns `None` if the daemon has
+    /// exited without one.
+    pub(super) fn take_over(socket: Option<&Path>) -> Result<Option<(Self, TakenOver)>, Error> {
         let stdin = io::stdin().as_fd().try_clone_to_owned().doing(WHAT)?;
         let daemon = UnixStream::from(stdin);
-        let (message, handover, received) = receive(&daemon).doing(WHAT)?;
+        let Some((message, handover, received)) = receive(&daemon).doing(WHAT)? else {
+            return Ok(None);
+        };
         daemon.set_nonblocking(true).doing(WHAT)?;
         let cut_short = || Error::doing(WHAT, io::ErrorKind::UnexpectedEof);
         let mut received = received.into_iter();
@@ -112,7 +115,7 @@ impl Link {
             lost: None,
             socket: socket.and_then(hold),
         };
-        Ok((link, taken_over))
+        Ok(Some((link, taken_over)))
     }
 
     /// Receives the daemon's pending orders, each with the pipe of a tracer. Never waits.
@@ -193,9 +196,11 @@ impl Link {
     }
 }
 
+type Received = (Vec<u8>, Handover, Vec<OwnedFd>);
+
 /// Receives the daemon's message: its bytes, the decoded handover, and the file descriptors. A
 /// message that cannot be decoded is an error: it contains the user of the container's process.
-fn receive(daemon: &UnixStream) -> io::Result<(Vec<u8>, Handover, Vec<OwnedFd>)> {
+fn receive(daemon: &UnixStream) -> io::Result<Option<Received>> {
     let mut message = Vec::new();
     let mut received = Vec::new();
     loop {
@@ -208,7 +213,10 @@ fn receive(daemon: &UnixStream) -> io::Result<(Vec<u8>, Handover, Vec<OwnedFd>)>
             && let Some(handover) = Handover::parse(&message)
         {
             message.shrink_to_fit();
-            return Ok((message, handover, received));
+            return Ok(Some((message, handover, received)));
+        }
+        if length == 0 && message.is_empty() {
+            return Ok(None);
         }
         if length == 0 || message.len() > LONGEST {
             return Err(io::Error::other(format!(

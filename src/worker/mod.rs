@@ -32,6 +32,7 @@ use crate::linux::seccomp::{Notification, ReceiveError};
 use crate::linux::sys;
 use crate::owner::FileOwners;
 use crate::store::{end_where_damaged, open_side_store};
+use crate::syscalls::Dispatch;
 use crate::target::{Container, ThreadState, View};
 use crate::wire::board::{Board, Role};
 use crate::wire::facts::Facts;
@@ -49,26 +50,28 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     sys::use_one_malloc_arena();
     isolate()?;
-    let (
-        mut link,
-        TakenOver {
-            listener,
-            board,
-            mut locks,
-            identities,
-            user,
-        },
-    ) = Link::take_over(setup.socket.as_deref())?;
+    // Before the container comes: the first worker of a command has time then.
+    end_where_damaged();
+    let side = open_side_store(setup.recent.as_deref(), setup.lasting.as_deref());
+    let dispatch = Dispatch::new();
+    let Some((mut link, taken_over)) = Link::take_over(setup.socket.as_deref())? else {
+        return Ok(());
+    };
+    let TakenOver {
+        listener,
+        board,
+        mut locks,
+        identities,
+        user,
+    } = taken_over;
     let Some(charge) = take_charge(&board, &link)? else {
         return Ok(());
     };
     listener.enable_sync_wake_up();
     let host_procfs = enter_procfs()?;
-    end_where_damaged();
     if let Some(recent) = &setup.recent {
         locks.share_files(recent);
     }
-    let side = open_side_store(setup.recent.as_deref(), setup.lasting.as_deref());
     // Preliminary: joining tells which ids the host user has in the container.
     let groups = identities.initial_groups();
     let initial = Credentials::initial(EmulatedUid::ROOT, EmulatedGid::ROOT, groups);
@@ -85,7 +88,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
         container.expect_user(user, board.user_steps());
     }
     let tracers = Tracers::new(&link.container);
-    let mut server = Server::new(listener, board, container, tracers);
+    let mut server = Server::new(dispatch, listener, board, container, tracers);
     let Some(start) = until_joined(&mut server, &mut link)? else {
         return Ok(());
     };

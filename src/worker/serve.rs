@@ -30,6 +30,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(
+        dispatch: Dispatch,
         listener: ListenerFd,
         board: Board,
         container: Container,
@@ -43,7 +44,7 @@ impl Server {
             board,
             container,
             tracers,
-            dispatch: Dispatch::new(),
+            dispatch,
         }
     }
 

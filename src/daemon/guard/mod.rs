@@ -23,6 +23,7 @@ use nix::sys::socket::{UnixCredentials, getsockopt};
 use sendfd::SendWithFd;
 use tracing::{debug, info, warn};
 
+use crate::daemon::child::title;
 use crate::error::{Context, Error};
 use crate::linux::lock::Claim;
 use crate::linux::procfs;
@@ -314,7 +315,7 @@ impl Kept {
         }
         let (ours, theirs) = UnixStream::pair()?;
         let child = Mode::Worker(setup)
-            .command(format!("subuidless: {}", self.id.escape_default()))
+            .command(title(&self.id))
             .stdin(OwnedFd::from(theirs))
             .spawn()?;
         let mut fds = vec![

@@ -78,9 +78,8 @@ fn try_as_target(seen: &mut Target) {
     let Ok(link) = io::stdin().as_fd().try_clone_to_owned() else {
         return;
     };
-    let loaded = profile::program(false)
-        .map_err(errno_of)
-        .and_then(|program| sys::seccomp_load(&program, sys::seccomp_knows_wait_killable()));
+    let filter = profile::program(false);
+    let loaded = sys::seccomp_load(&filter, sys::seccomp_knows_wait_killable());
     seen.filter = tried(loaded.as_ref().map_err(|errno| *errno));
     let Ok(listener) = loaded else {
         return;

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 mod child;
 mod file;
+mod fork;
 mod memory;
 mod mount;
 mod process;
@@ -18,6 +19,7 @@ mod socket;
 
 pub(crate) use child::Child;
 pub(crate) use file::*;
+pub(crate) use fork::*;
 pub(crate) use memory::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;

@@ -215,3 +215,60 @@ pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {
     // The intermediate child, which exits at once.
     command.spawn()?.wait().map(drop)
 }
+
+/// The layout of a process's memory, as far as it is only told to others (proc_pid_stat(5)): first
+/// and last address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MemoryMap {
+    pub(crate) code: (u64, u64),
+    pub(crate) data: (u64, u64),
+    pub(crate) heap: u64,
+    pub(crate) stack: u64,
+    pub(crate) environment: (u64, u64),
+}
+
+/// Lets /proc/PID/cmdline of this process show `text` (PR_SET_MM_MAP, Linux 3.18). The rest of the
+/// layout stays as it is in `map`.
+pub(crate) fn set_command_line(map: MemoryMap, text: &'static [u8]) -> Result<(), Errno> {
+    /// `struct prctl_mm_map`
+    #[repr(C)]
+    struct PrctlMap {
+        addresses: [u64; 11],
+        auxv: u64,
+        auxv_size: u32,
+        executable: u32,
+    }
+    // SAFETY: 0 moves nothing.
+    let break_ = unsafe { libc::sbrk(0) };
+    let begin = text.as_ptr().addr() as u64;
+    let map = PrctlMap {
+        addresses: [
+            map.code.0,
+            map.code.1,
+            map.data.0,
+            map.data.1,
+            map.heap,
+            break_.addr() as u64,
+            map.stack,
+            begin,
+            begin + text.len() as u64,
+            map.environment.0,
+            map.environment.1,
+        ],
+        // Both stay as they are.
+        auxv: 0,
+        auxv_size: 0,
+        executable: u32::MAX,
+    };
+    // SAFETY: the kernel reads one `prctl_mm_map`, and checks the addresses in it.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SET_MM,
+            libc::PR_SET_MM_MAP,
+            &raw const map,
+            size_of::<PrctlMap>(),
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}

@@ -6,6 +6,7 @@
 //! are removed from the base's rules, and a conditional notification gets a complementary rule that
 //! allows the other calls.
 
+mod assembler;
 mod filter;
 
 pub(crate) use filter::{denial, program};

@@ -1,0 +1,249 @@
+//! Makes filters from the syscall table that this program loads itself, instead of a runtime.
+//!
+//! libseccomp needs a millisecond for such a filter, a sixth of the time in which `run` starts a
+//! command, so it only tells the numbers of the calls. The filter is a binary tree of ranges of
+//! numbers, so that calls that are not in the table cost little.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use libseccomp::{ScmpArch, ScmpSyscall};
+use subuidless_fast::facts::{MAGIC, MAGIC_ABOVE_INT};
+
+use super::assembler::{Assembler, Place, Test};
+use super::{IO_URING, MARKED, rows};
+use crate::syscalls::dispatch::{ARCHITECTURES, X32, X32_SYSCALL_BIT, number};
+use crate::syscalls::{Row, TABLE, Trap};
+
+const DENIED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+
+/// The filter that notifies the table's calls and allows everything else, as an array of `struct
+/// sock_filter` for seccomp(2). With `is_fast` it allows the calls of the preloaded library.
+pub(crate) fn program(is_fast: bool) -> Vec<u8> {
+    let mut machines: BTreeMap<u32, Vec<ScmpArch>> = BTreeMap::new();
+    for (audit, arch, _) in ARCHITECTURES {
+        if architectures().contains(&arch) {
+            // A call of x32 has the architecture of x86-64, and a bit in its number.
+            machines.entry(audit & !X32).or_default().push(arch);
+        }
+    }
+    let mut program = Assembler::default();
+    let mut start = program.answer(libc::SECCOMP_RET_ALLOW);
+    for (audit, archs) in machines {
+        let tree = of_machine(&mut program, &archs, is_fast);
+        start = program.test(Test::Equals, audit, tree, start);
+    }
+    program.load(ARCHITECTURE, start);
+    program.into_bytes()
+}
+
+/// A filter to load in addition to that of a runtime, which refers to calls by name. This one
+/// denies the calls of the table that have no name in libseccomp, with ENOSYS as on an older
+/// kernel. Returns `None` if libseccomp knows all names.
+pub(crate) fn denial(is_fast: bool) -> Option<Vec<u8>> {
+    let mut unnamed = TABLE
+        .iter()
+        .filter_map(|row| Some((row, row.bare_number()?)))
+        .peekable();
+    unnamed.peek()?;
+    let mut program = Assembler::default();
+    let allow = program.answer(libc::SECCOMP_RET_ALLOW);
+    let deny = program.answer(DENIED);
+    let mut calls = BTreeMap::new();
+    for (row, number) in unnamed {
+        let place = Mark::of(row, is_fast).test(&mut program, allow, deny);
+        // New syscalls have the same number on all architectures, so the architecture need not be
+        // checked; x32 adds a bit to it.
+        calls.extend(
+            [number, number | X32_SYSCALL_BIT.cast_unsigned()].map(|number| (number, place)),
+        );
+    }
+    let tree = search(&mut program, &calls, allow);
+    program.load(NUMBER, tree);
+    Some(program.into_bytes())
+}
+
+// struct seccomp_data (linux/seccomp.h)
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// The offsets of the lower and the upper half of an argument.
+fn halves(arg: u32) -> [u32; 2] {
+    let first = ARGUMENTS + 8 * arg;
+    match cfg!(target_endian = "little") {
+        true => [first, first + 4],
+        false => [first + 4, first],
+    }
+}
+
+/// The lower and the upper half of a value.
+fn split(value: u64) -> [u32; 2] {
+    let half = |half: u64| u32::try_from(half).unwrap_or_default();
+    [half(value & NO_ID), half(value >> u32::BITS)]
+}
+
+/// How the filter recognises a call that the preloaded library makes itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    None,
+    Argument,
+    AboveInt,
+}
+
+impl Mark {
+    fn of(row: &Row, is_fast: bool) -> Self {
+        match (is_fast && row.fast.is_some(), row.number) {
+            (false, _) => Self::None,
+            (true, None) => Self::Argument,
+            // getxattrat(2), which has six arguments.
+            (true, Some(_)) => Self::AboveInt,
+        }
+    }
+
+    /// Goes to `yes` for a call of the library, and to `no` for others.
+    fn test(self, program: &mut Assembler, yes: Place, no: Place) -> Place {
+        match self {
+            Self::None => no,
+            Self::Argument => masked(program, MARKED, u64::MAX, MAGIC, yes, no),
+            Self::AboveInt => {
+                const UPPER: u64 = (u32::MAX as u64) << u32::BITS;
+                masked(program, 0, UPPER, MAGIC_ABOVE_INT, yes, no)
+            }
+        }
+    }
+}
+
+/// Decides about the calls of one machine's architectures, which have different numbers.
+fn of_machine(program: &mut Assembler, archs: &[ScmpArch], is_fast: bool) -> Place {
+    let allow = program.answer(libc::SECCOMP_RET_ALLOW);
+    let deny = program.answer(DENIED);
+    let notify = program.answer(libc::SECCOMP_RET_USER_NOTIF);
+    // Rows with the same conditions share the instructions for them.
+    let mut known: Vec<((Trap, Mark), Place)> = Vec::new();
+    let mut calls = BTreeMap::new();
+    for arch in archs {
+        for row in rows(is_fast) {
+            let Some(number) = number(row, *arch) else {
+                continue;
+            };
+            let (trap, mark) = (row.trap(is_fast), Mark::of(row, is_fast));
+            let found = known.iter().find(|(wanted, _)| *wanted == (trap, mark));
+            let place = found.map(|(_, place)| *place).unwrap_or_else(|| {
+                let place = trapping(program, trap, notify, allow);
+                mark.test(program, allow, place)
+            });
+            known.push(((trap, mark), place));
+            calls.insert(number, place);
+        }
+        for name in IO_URING {
+            // A libseccomp that does not know the name is older than io_uring, and programs that
+            // use it are newer.
+            if let Ok(number) = ScmpSyscall::from_name_by_arch(name, *arch) {
+                calls.insert(i32::from(number).cast_unsigned(), deny);
+            }
+        }
+    }
+    let tree = search(program, &calls, allow);
+    program.load(NUMBER, tree)
+}
+
+/// Goes to the place of the loaded number, and to `otherwise` for numbers that have none.
+fn search(program: &mut Assembler, calls: &BTreeMap<u32, Place>, otherwise: Place) -> Place {
+    let mut ranges = vec![(0, otherwise)];
+    for (&number, &place) in calls {
+        match ranges.last_mut() {
+            Some((first, last)) if *first == number => *last = place,
+            _ => ranges.push((number, place)),
+        }
+        ranges.push((number + 1, otherwise));
+    }
+    // Successive numbers with the same place.
+    ranges.dedup_by(|next, before| next.1 == before.1);
+    program.search(&ranges)
+}
+
+/// Goes to `yes` for calls that trap, and to `no` for others.
+fn trapping(program: &mut Assembler, trap: Trap, yes: Place, no: Place) -> Place {
+    match trap {
+        Trap::Always => yes,
+        Trap::Never => no,
+        Trap::ChangesOwner { uid, gid } => {
+            // The kernel reads the lower half.
+            let place = masked(program, gid, NO_ID, NO_ID, no, yes);
+            masked(program, uid, NO_ID, NO_ID, place, yes)
+        }
+        Trap::HasAny { arg, bits } => has_any(program, arg, bits, yes, no),
+        Trap::Masked { arg, mask, bits } => masked(program, arg, mask, bits, yes, no),
+        Trap::HasOrMasked {
+            arg,
+            bit,
+            mask,
+            bits,
+        } => {
+            let no = masked(program, arg, mask, bits, yes, no);
+            has_any(program, arg, bit, yes, no)
+        }
+    }
+}
+
+const NO_ID: u64 = u32::MAX as u64;
+
+/// Whether the argument has any of these bits.
+fn has_any(program: &mut Assembler, arg: u32, bits: u64, yes: Place, no: Place) -> Place {
+    let mut place = no;
+    for (offset, bits) in halves(arg).into_iter().zip(split(bits)) {
+        if bits != 0 {
+            let test = program.test(Test::HasAnyOf, bits, yes, place);
+            place = program.load(offset, test);
+        }
+    }
+    place
+}
+
+/// Whether the argument has, of the bits in `mask`, exactly `bits`.
+fn masked(program: &mut Assembler, arg: u32, mask: u64, bits: u64, yes: Place, no: Place) -> Place {
+    let mut place = yes;
+    let halves = halves(arg).into_iter().zip(split(mask)).zip(split(bits));
+    for ((offset, mask), bits) in halves {
+        if mask == 0 {
+            continue;
+        }
+        let mut test = program.test(Test::Equals, bits, place, no);
+        if mask != u32::MAX {
+            test = program.mask(mask, test);
+        }
+        place = program.load(offset, test);
+    }
+    place
+}
+
+/// The names of all calls of this machine's architectures that libseccomp knows.
+pub(super) fn all_names() -> Vec<String> {
+    /// Far above the highest number.
+    const NUMBERS: i32 = 1024;
+    /// arch/arm/include/uapi/asm/unistd.h: cacheflush, set_tls and others.
+    const ARM_PRIVATE: i32 = 0x000f_0000;
+    let mut names = BTreeSet::new();
+    for &arch in architectures() {
+        let firsts: &[i32] = match arch {
+            ScmpArch::X32 => &[X32_SYSCALL_BIT],
+            ScmpArch::Arm => &[0, ARM_PRIVATE],
+            _ => &[0],
+        };
+        let numbers = firsts.iter().flat_map(|first| *first..*first + NUMBERS);
+        let all = numbers.map(ScmpSyscall::from_raw_syscall);
+        names.extend(all.filter_map(|syscall| syscall.get_name_by_arch(arch).ok()));
+    }
+    names.into_iter().collect()
+}
+
+fn architectures() -> &'static [ScmpArch] {
+    if cfg!(target_arch = "aarch64") {
+        &[ScmpArch::Aarch64, ScmpArch::Arm]
+    } else {
+        &[ScmpArch::X8664, ScmpArch::X86, ScmpArch::X32]
+    }
+}
+
+#[cfg(test)]
+mod tests;
