@@ -209,6 +209,23 @@ fn programs_with_set_id_bits_run_as_the_owners_of_their_files() {
     assert!(seen.contains("euid=70000(bob) egid=8(mail)"), "{seen}");
 }
 
+/// A worker remembers programs whose execution changes nothing.
+#[test]
+fn a_program_that_changes_after_it_was_executed_is_not_taken_for_what_it_was() {
+    let seen = with_users(
+        r#"run() { sleep 0.1; for i in 1 2 3; do runuser -u alice -- ./program || echo "failed: $?"; done; }
+        install -d /srv/p; cd /srv/p; cp /usr/bin/id program
+        run; chown bob:mail program; run; chmod u+s program; run; chmod g+s program; run
+        chown bob:mail program; run; chmod 744 program; run; chmod 755 program; run
+        cp /usr/bin/id id-of-bob; chown bob id-of-bob; chmod 4755 id-of-bob
+        echo '#!/srv/p/id-of-bob' >program; run; cat /usr/bin/true >program; run
+        mv id-of-bob program; run; cp -p program other; mv other program; run"#,
+    );
+    for expected in ["euid=70000(bob)", "egid=8(mail)", "failed: 1"] {
+        assert!(seen.contains(expected), "{seen}");
+    }
+}
+
 fn static_program(compiler: &[&str], name: &str, source: &str) -> String {
     let place = Place::new();
     let daemon = Daemon::start(&place);

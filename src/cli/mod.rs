@@ -105,6 +105,9 @@ pub fn main() -> ExitCode {
     if let Some(options) = runtime::called_by_name() {
         return exit_code(Err(runtime::run_by_name(options)));
     }
+    if let Some(options) = run::parse_alone(&words) {
+        return failure_of(&run::run(&options));
+    }
     let CommandLine { command, serve } = CommandLine::parse();
     if command.is_none() {
         refuse_misspelled(&serve);

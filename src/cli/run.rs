@@ -1,10 +1,23 @@
 //! `subuidless run`.
 
+use std::ffi::OsString;
+
 use clap::error::ErrorKind;
+use clap::{Args, Command, FromArgMatches};
 
 use crate::error::Error;
 use crate::linux::limits::{self, Loss};
 use crate::run::{self, Options};
+
+/// Parses a command line of `run` without those of all other commands, which would take as long as
+/// the kernel takes to start a program. Returns `None` for another command, and for what has to be
+/// reported with the whole command line at hand: errors and help.
+pub(super) fn parse_alone(words: &[OsString]) -> Option<Options> {
+    words.first().filter(|name| *name == "run")?;
+    let line = Options::augment_args(Command::new("run"));
+    let matches = line.try_get_matches_from(words).ok()?;
+    Options::from_arg_matches(&matches).ok()
+}
 
 /// Returns only on failure: on success this process becomes the command or the runtime.
 pub(super) fn run(options: &Options) -> Error {
@@ -31,12 +44,27 @@ mod tests {
     use clap::{Arg, CommandFactory, Parser};
 
     use super::*;
-    use crate::cli::CommandLine;
+    use crate::cli::{CommandLine, Subcommands};
 
     /// The error for a command line, if it is wrong.
     fn complaint(words: &[&str]) -> Option<clap::Error> {
         let line = [&["subuidless", "run"], words, &["--", "true"]].concat();
-        CommandLine::try_parse_from(line).err()
+        let alone: Vec<OsString> = line.iter().skip(1).map(OsString::from).collect();
+        let alone = parse_alone(&alone).map(|options| format!("{options:?}"));
+        match CommandLine::try_parse_from(line) {
+            Ok(CommandLine {
+                command: Some(Subcommands::Run(options)),
+                ..
+            }) => {
+                assert_eq!(alone, Some(format!("{options:?}")));
+                None
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                assert_eq!(alone, None);
+                Some(error)
+            }
+        }
     }
 
     fn value(option: &Arg) -> &'static str {

@@ -57,15 +57,21 @@ pub(crate) fn read_at<P: NixPath + ?Sized>(
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Most files are shorter: one read(2) returns their contents.
+const USUAL_SIZE: usize = 4096;
+
 /// Returns the contents of a file in any procfs.
 pub(crate) fn read_bytes_at<P: NixPath + ?Sized>(
     directory: impl AsFd,
     name: &P,
 ) -> Result<Vec<u8>, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let mut file = File::from(openat(directory, name, flags, Mode::empty())?);
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(errno_of)?;
+    let file = File::from(openat(directory, name, flags, Mode::empty())?);
+    let mut bytes = Vec::with_capacity(USUAL_SIZE);
+    // Not File::read_to_end: that asks for the size, which is 0, and starts with 32 bytes.
+    file.take(u64::MAX)
+        .read_to_end(&mut bytes)
+        .map_err(errno_of)?;
     Ok(bytes)
 }
 

@@ -1,9 +1,11 @@
 //! The command line that ps(1) shows of this process.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
 
+use crate::linux::name::Name;
+use crate::linux::procfs;
 use crate::linux::sys::{self, MemoryMap};
 
 /// Sets this process's command line. Needs a kernel with CONFIG_CHECKPOINT_RESTORE, as those of
@@ -14,13 +16,12 @@ pub(crate) fn set<'a>(words: impl IntoIterator<Item = &'a OsStr>) {
         text.extend_from_slice(word.as_bytes());
         text.push(0);
     }
-    if let Some(map) = fs::read_to_string("/proc/self/stat")
-        .ok()
-        .as_deref()
-        .and_then(present_map)
-    {
+    /// A fork has the layout of the process that has forked.
+    static MAP: OnceLock<Option<MemoryMap>> = OnceLock::new();
+    let read = || present_map(&procfs::read(&Name::new(b"/proc/self/stat".into())).ok()?);
+    if let Some(map) = MAP.get_or_init(read) {
         // For as long as this process lives.
-        let _ = sys::set_command_line(map, text.leak());
+        let _ = sys::set_command_line(*map, text.leak());
     }
 }
 
@@ -49,7 +50,10 @@ mod tests {
         for words in [&["subuidless: a", "worker", "", "text"][..], &[&long, "b"]] {
             set(words.iter().map(OsStr::new));
             let expected: String = words.iter().map(|word| format!("{word}\0")).collect();
-            assert_eq!(fs::read_to_string("/proc/self/cmdline").unwrap(), expected);
+            assert_eq!(
+                std::fs::read_to_string("/proc/self/cmdline").unwrap(),
+                expected
+            );
         }
     }
 }

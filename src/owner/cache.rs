@@ -1,4 +1,5 @@
-//! A cache of owners, which stay valid while the inode does not change.
+//! A cache of what a service thread has found out about files, above all their owners. It stays
+//! valid while the inode does not change.
 //!
 //! Setting or removing an extended attribute updates the inode's ctime, so (device, inode, ctime)
 //! identifies one version of the owner. With the cache a single stat tells which inode a path leads
@@ -17,9 +18,6 @@ use crate::linux::hash::spread;
 const SETTLED_AFTER: i64 = 20_000_000;
 
 const SECOND: i64 = 1_000_000_000;
-
-/// The number of entries of a thread's cache.
-const ENTRIES: usize = 2048;
 
 /// File systems that update ctime with each change of an extended attribute.
 const KEEPS_CTIME: [FsType; 5] = [
@@ -77,8 +75,8 @@ impl Version {
         self.changed % SECOND == 0
     }
 
-    fn place(self) -> usize {
-        spread(self.device, self.inode) % ENTRIES
+    fn place(self, entries: usize) -> usize {
+        spread(self.device, self.inode) % entries
     }
 }
 
@@ -88,31 +86,43 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 
 /// A direct-mapped cache, one for each service thread: no lock, and a collision only costs a
 /// lookup.
-#[derive(Debug, Default)]
-pub(crate) struct OwnerCache {
+#[derive(Debug)]
+pub(crate) struct Cache<T, const ENTRIES: usize> {
     /// Empty until the first insertion.
-    entries: Vec<Option<(Version, Owner)>>,
+    entries: Vec<Option<(Version, T)>>,
     /// Devices, and whether their file systems are in [`KEEPS_CTIME`].
     devices: Vec<(u64, bool)>,
 }
 
-impl OwnerCache {
-    /// Returns the owner of exactly this version, if it is cached.
-    pub(crate) fn get(&self, version: Version) -> Option<Owner> {
-        match self.entries.get(version.place()) {
-            Some(Some((known, owner))) if *known == version => Some(*owner),
+/// Owners of files.
+pub(crate) type OwnerCache = Cache<Owner, 2048>;
+
+impl<T, const ENTRIES: usize> Default for Cache<T, ENTRIES> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            devices: Vec::new(),
+        }
+    }
+}
+
+impl<T: Copy, const ENTRIES: usize> Cache<T, ENTRIES> {
+    /// Returns what is cached of exactly this version.
+    pub(crate) fn get(&self, version: Version) -> Option<T> {
+        match self.entries.get(version.place(ENTRIES)) {
+            Some(Some((known, found))) if *known == version => Some(*found),
             _ => None,
         }
     }
 
-    /// Stores the owner of `version`, if that is settled. The owner must have been read *after* the
-    /// version: if the owner changed in between, the next stat shows another version.
+    /// Stores what was found of `version`, if that is settled. It must have been read *after* the
+    /// version: if the inode changed in between, the next stat shows another version.
     ///
     /// `file_system` is called once for each device.
     pub(crate) fn insert(
         &mut self,
         version: Version,
-        owner: Owner,
+        found: T,
         file_system: impl FnOnce() -> Result<FsType, Errno>,
     ) {
         if !version.is_settled() || !self.keeps_ctime(version.device, file_system) {
@@ -121,7 +131,7 @@ impl OwnerCache {
         if self.entries.is_empty() {
             self.entries.resize(ENTRIES, None);
         }
-        self.entries[version.place()] = Some((version, owner));
+        self.entries[version.place(ENTRIES)] = Some((version, found));
     }
 
     /// Whether the device's file system updates ctime. Calls `file_system` if the device is not

@@ -27,7 +27,7 @@ use tracing::warn;
 use xattr::FileExt;
 
 pub(crate) use attribute::{Attribute, NamedValue, shown, stored_name};
-pub(crate) use cache::{OwnerCache, Version};
+pub(crate) use cache::{Cache, OwnerCache, Version};
 pub(crate) use emulated::takes_attributes;
 pub(crate) use exported::{attributes, remove_access_list, set_attribute};
 use record::Record;

@@ -1,5 +1,7 @@
 //! Finds the row of the table for a notification's architecture and number.
 
+use std::sync::LazyLock;
+
 use libseccomp::{ScmpArch, ScmpSyscall};
 
 use super::table::{Row, TABLE};
@@ -8,7 +10,7 @@ use crate::target::Abi;
 
 /// The architectures whose calls are answered: as a notification names them, and as libseccomp
 /// does. Calls of other architectures (32-bit ARM) are left to the kernel.
-pub(super) const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
+const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
     (AUDIT_ARCH_X86_64, ScmpArch::X8664, Abi::Native),
     (AUDIT_ARCH_AARCH64, ScmpArch::Aarch64, Abi::Native),
     // A notification of an x32 call has the x86-64 architecture, and a bit in its number. The
@@ -22,7 +24,7 @@ const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 /// Distinguishes x32 from x86-64 in this file; not in linux/audit.h.
-pub(super) const X32: u32 = 1 << 16;
+const X32: u32 = 1 << 16;
 /// asm/unistd.h, __X32_SYSCALL_BIT
 pub(super) const X32_SYSCALL_BIT: i32 = 0x4000_0000;
 
@@ -42,12 +44,35 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(crate) fn new() -> Self {
-        let by_architecture = ARCHITECTURES
-            .iter()
+    /// For the calls that this machine executes. Takes a tenth of a millisecond the first time; the
+    /// forks of this process have the result.
+    pub(crate) fn get() -> &'static Self {
+        static DISPATCH: LazyLock<Dispatch> = LazyLock::new(|| {
+            let of_arm = |arch| arch == ScmpArch::Aarch64;
+            let own = |arch| of_arm(arch) == cfg!(target_arch = "aarch64");
+            Dispatch::of(ARCHITECTURES.iter().filter(|(_, arch, _)| own(*arch)))
+        });
+        &DISPATCH
+    }
+
+    fn of<'a>(architectures: impl Iterator<Item = &'a (u32, ScmpArch, Abi)>) -> Self {
+        let by_architecture = architectures
             .map(|&(audit, arch, abi)| (audit, rows_by_number(arch, abi)))
             .collect();
         Self { by_architecture }
+    }
+
+    /// The rows, with the architecture and the number that seccomp(2) sees.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (u32, u32, &'static Row)> {
+        self.by_architecture.iter().flat_map(|(audit, rows)| {
+            let bit = match audit & X32 {
+                0 => 0,
+                _ => X32_SYSCALL_BIT.cast_unsigned(),
+            };
+            (bit..)
+                .zip(rows)
+                .filter_map(move |(number, found)| Some((audit & !X32, number, (*found)?.row)))
+        })
     }
 
     /// The row for a notification; `None` if its call is not in the table.
@@ -71,31 +96,37 @@ impl Dispatch {
     }
 }
 
-/// The number of `row` on `arch`, on x32 with its bit. Returns `None` if the architecture lacks the
-/// call, for which libseccomp has a negative pseudo-number.
-pub(super) fn number(row: &Row, arch: ScmpArch) -> Option<u32> {
+/// The number of `row` on `arch`. Returns `None` if the architecture lacks the call, for which
+/// libseccomp has a negative pseudo-number.
+fn number(row: &Row, arch: ScmpArch) -> Option<usize> {
     match ScmpSyscall::from_name_by_arch(row.name, arch) {
-        Ok(syscall) => u32::try_from(i32::from(syscall)).ok(),
-        Err(_) if arch == ScmpArch::X32 => Some(row.number? | X32_SYSCALL_BIT.cast_unsigned()),
-        Err(_) => row.number,
+        Ok(syscall) => usize::try_from(i32::from(syscall)).ok(),
+        Err(_) => usize::try_from(row.number?).ok(),
     }
 }
 
 fn rows_by_number(arch: ScmpArch, abi: Abi) -> Vec<Option<Dispatched>> {
+    // On i386, a call that also exists with the suffix 32 (chown, chown32) has 16-bit ids.
+    let short: Vec<&str> = match abi {
+        Abi::I386 => TABLE
+            .iter()
+            .filter_map(|wide| wide.name.strip_suffix("32"))
+            .collect(),
+        _ => Vec::new(),
+    };
     let mut rows = Vec::new();
     for (index, row) in TABLE.iter().enumerate() {
         if let Some(number) = number(row, arch) {
-            let number = (number & !X32_SYSCALL_BIT.cast_unsigned()) as usize;
+            let number = match arch {
+                ScmpArch::X32 => number & !(X32_SYSCALL_BIT.unsigned_abs() as usize),
+                _ => number,
+            };
             if rows.len() <= number {
                 rows.resize(number + 1, None);
             }
-            // On i386, a call that also exists with the suffix 32 (chown, chown32) has 16-bit ids.
-            let is_short = TABLE
-                .iter()
-                .any(|wide| wide.name.strip_suffix("32") == Some(row.name));
-            let abi = match abi {
-                Abi::I386 if is_short => Abi::I386ShortIds,
-                abi => abi,
+            let abi = match short.contains(&row.name) {
+                true => Abi::I386ShortIds,
+                false => abi,
             };
             rows[number] = Some(Dispatched { index, row, abi });
         }
@@ -139,7 +170,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_architecture_that_the_call_came_from() {
-        let dispatch = Dispatch::new();
+        let dispatch = Dispatch::of(ARCHITECTURES.iter());
         let name = |arch, syscall| name(&dispatch, arch, syscall).map(|(name, _)| name);
         assert_eq!(name(AUDIT_ARCH_X86_64, 92), Some("chown"));
         assert_eq!(name(AUDIT_ARCH_X86_64, 262), Some("newfstatat"));
@@ -161,7 +192,7 @@ mod tests {
 
     #[test]
     fn i386_and_x32_calls_are_never_taken_for_x86_64_ones() {
-        let dispatch = Dispatch::new();
+        let dispatch = Dispatch::of(ARCHITECTURES.iter());
         let i386 = |number| name(&dispatch, AUDIT_ARCH_I386, number);
         assert_eq!(i386(182), Some(("chown", Abi::I386ShortIds)));
         assert_eq!(i386(212), Some(("chown32", Abi::I386)));

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
+use nix::sys::stat::fstat;
 
 use crate::credentials::{Access, Program};
 use crate::identity::{Identities, Index};
@@ -26,7 +27,7 @@ pub(super) fn execveat(call: &mut Call) -> Result<Reply, Errno> {
 
 /// Decides about one execution; `path` and `environment` are argument numbers.
 fn execute(
-    call: &Call,
+    call: &mut Call,
     dirfd: Dirfd,
     path: usize,
     environment: usize,
@@ -47,17 +48,23 @@ fn execute(
         return Ok(Reply::Continue);
     };
     let location = Location::new(dirfd, path.as_c_str(), flags);
+    if !is_nested && call.is_known_plain(&location) {
+        let reply = note(call, &Program::default(), false)?;
+        call.look_after_preload(environment, false);
+        return Ok(reply);
+    }
     let Ok(file) = call.resolve(&location) else {
         // CONTINUE: the kernel fails with the right errno.
         return Ok(Reply::Continue);
     };
     if is_nested {
-        if let Ok((_, is_foreign)) = call.to_be_run(file) {
-            call.look_after_preload(environment, is_foreign);
+        if let Ok(executable) = call.to_be_run(file) {
+            call.look_after_preload(environment, executable.is_foreign);
         }
         // CONTINUE: another user namespace, whose ids are the kernel's.
         return Ok(Reply::Continue);
     }
+    let stat = fstat(&file)?;
     let mode = call.file_mode(file.as_fd())?;
     if !mode.is_executable() {
         // CONTINUE: EACCES, even for root.
@@ -66,16 +73,19 @@ fn execute(
     if !call.subject()?.may(Access::EXECUTE, mode) {
         return Err(Errno::EACCES);
     }
-    let Ok((file, is_foreign)) = call.to_be_run(file) else {
+    let Ok(executable) = call.to_be_run(file) else {
         // CONTINUE: the interpreter cannot be resolved; the kernel fails with the right errno.
         return Ok(Reply::Continue);
     };
-    let reply = match call.program_itself(file.as_fd()) {
-        Ok(program) => note(call, &program, false)?,
+    let reply = match call.program_itself(executable.file.as_fd()) {
+        Ok(program) => {
+            call.remember_plain(&stat, &executable, &program);
+            note(call, &program, false)?
+        }
         // CONTINUE: the kernel fails with the right errno.
         Err(_) => Reply::Continue,
     };
-    call.look_after_preload(environment, is_foreign);
+    call.look_after_preload(environment, executable.is_foreign);
     Ok(reply)
 }
 

@@ -34,7 +34,7 @@ use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::{ListenerFd, Notification};
 use crate::linux::sys;
-use crate::owner::{Owner, OwnerCache};
+use crate::owner::{Cache, Owner, OwnerCache};
 use crate::wire::board::Journal;
 
 /// State of a service thread, kept from call to call.
@@ -46,6 +46,8 @@ pub(crate) struct ThreadState {
     away: bool,
     /// FileOwners that were read recently.
     pub(crate) owners: OwnerCache,
+    /// Plain programs that were executed recently (see `program`).
+    plain_programs: Cache<(), 128>,
     /// The last file had an emulated owner, so the next one probably has one, too.
     pub(crate) expects_owner: bool,
     /// The last owner was found in `owners`.

@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::sys::statfs::fstatfs;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::{Call, Dirfd, Location, PROCFS};
@@ -13,26 +14,83 @@ use crate::linux::elf;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
-use crate::owner::file_type;
+use crate::owner::{Version, file_type};
 
 /// The kernel follows this many interpreters (fs/exec.c, exec_binprm).
 const MAX_INTERPRETERS: usize = 5;
 /// BINPRM_BUF_SIZE: the kernel reads this many bytes to recognize a file's format.
 const FIRST_BYTES: usize = 256;
 
+/// A file that a target executes.
+#[derive(Debug)]
+pub(crate) struct Executable {
+    /// The file, or the interpreter of a script.
+    pub(crate) file: OwnedFd,
+    /// Whether it is for another architecture.
+    pub(crate) is_foreign: bool,
+    is_script: bool,
+}
+
 impl Call<'_> {
+    /// Whether `location` names a program that [`Call::remember_plain`] has noted, and that has not
+    /// changed since. Takes one system call.
+    pub(crate) fn is_known_plain(&self, location: &Location) -> bool {
+        let follow = match location.follow {
+            true => AtFlags::empty(),
+            false => AtFlags::AT_SYMLINK_NOFOLLOW,
+        };
+        self.name(location).is_some_and(|reached| {
+            fstatat(PROCFS, reached.as_c_str(), follow).is_ok_and(|stat| {
+                let known = self.thread.plain_programs.get(Version::of(&stat));
+                known.is_some()
+            })
+        })
+    }
+
+    /// Notes that a file is plain: everyone may execute it, it is no script, it is for this
+    /// architecture, and executing it changes no credentials. `stat` must be older than all that
+    /// was found of the file.
+    pub(crate) fn remember_plain(
+        &mut self,
+        stat: &libc::stat,
+        executable: &Executable,
+        program: &Program,
+    ) {
+        let is_plain = stat.st_mode & 0o111 == 0o111
+            && !executable.is_script
+            && !executable.is_foreign
+            && *program == Program::default();
+        // There, set-ID bits and capabilities do not count, but the file may be on another mount,
+        // too.
+        let counts = || {
+            fstatvfs(&executable.file)
+                .is_ok_and(|mount| !mount.flags().contains(FsFlags::ST_NOSUID))
+        };
+        if is_plain && counts() {
+            let file_system = || Ok(fstatfs(&executable.file)?.filesystem_type());
+            let version = Version::of(stat);
+            self.thread.plain_programs.insert(version, (), file_system);
+        }
+    }
+
     /// The program that runs when `file` is executed: `file` or, for a script, its interpreter
-    /// (execve(2)); and whether it is for another architecture.
-    pub(crate) fn to_be_run(&self, file: OwnedFd) -> Result<(OwnedFd, bool), Errno> {
+    /// (execve(2)).
+    pub(crate) fn to_be_run(&self, file: OwnedFd) -> Result<Executable, Errno> {
         let mut file = file;
-        for _ in 0..MAX_INTERPRETERS {
+        for depth in 0..MAX_INTERPRETERS {
             let first_bytes = first_bytes(file.as_fd())?;
             match elf::interpreter(&first_bytes).map(|path| Name::new(path.to_vec())) {
                 Some(path) => {
                     let location = Location::new(Dirfd::Cwd, path.as_c_str(), AtFlags::empty());
                     file = self.resolve(&location)?;
                 }
-                None => return Ok((file, elf::is_foreign(&first_bytes))),
+                None => {
+                    return Ok(Executable {
+                        file,
+                        is_foreign: elf::is_foreign(&first_bytes),
+                        is_script: depth > 0,
+                    });
+                }
             }
         }
         Err(Errno::ELOOP)

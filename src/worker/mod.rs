@@ -53,7 +53,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     // Before the container comes: the first worker of a command has time then.
     end_where_damaged();
     let side = open_side_store(setup.recent.as_deref(), setup.lasting.as_deref());
-    let dispatch = Dispatch::new();
+    let dispatch = Dispatch::get();
     let Some((mut link, taken_over)) = Link::take_over(setup.socket.as_deref())? else {
         return Ok(());
     };

@@ -25,12 +25,12 @@ pub(super) struct Server {
     pub(super) board: Board,
     pub(super) container: Container,
     pub(super) tracers: Tracers,
-    dispatch: Dispatch,
+    dispatch: &'static Dispatch,
 }
 
 impl Server {
     pub(super) fn new(
-        dispatch: Dispatch,
+        dispatch: &'static Dispatch,
         listener: ListenerFd,
         board: Board,
         container: Container,

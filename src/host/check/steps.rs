@@ -123,7 +123,7 @@ fn try_as_supervisor(seen: &mut Supervisor) -> io::Result<()> {
     let listener = ListenerFd::new(fd)?;
     seen.sync_wake_up = listener.enable_sync_wake_up();
     let file = memfd::with_contents(c"subuidless-check", CONTENT)?;
-    let dispatch = Dispatch::new();
+    let dispatch = Dispatch::get();
     loop {
         // Before Linux 6.11, SECCOMP_IOCTL_NOTIF_RECV does not return when the target exits; only
         // POLLHUP tells.
@@ -141,7 +141,7 @@ fn try_as_supervisor(seen: &mut Supervisor) -> io::Result<()> {
         if seen.join.is_none() {
             join(seen, call.pid);
         }
-        let reply = answer(seen, &dispatch, &listener, &call, file.as_fd());
+        let reply = answer(seen, dispatch, &listener, &call, file.as_fd());
         // ENOENT: the target has exited.
         let _ = listener.reply(call.id, reply);
     }

@@ -9,27 +9,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use libseccomp::{ScmpArch, ScmpSyscall};
 use subuidless_fast::facts::{MAGIC, MAGIC_ABOVE_INT};
 
+use super::MARKED;
 use super::assembler::{Assembler, Place, Test};
-use super::{IO_URING, MARKED, rows};
-use crate::syscalls::dispatch::{ARCHITECTURES, X32, X32_SYSCALL_BIT, number};
-use crate::syscalls::{Row, TABLE, Trap};
+use crate::syscalls::dispatch::X32_SYSCALL_BIT;
+use crate::syscalls::{Dispatch, Row, TABLE, Trap};
 
 const DENIED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
 
 /// The filter that notifies the table's calls and allows everything else, as an array of `struct
 /// sock_filter` for seccomp(2). With `is_fast` it allows the calls of the preloaded library.
 pub(crate) fn program(is_fast: bool) -> Vec<u8> {
-    let mut machines: BTreeMap<u32, Vec<ScmpArch>> = BTreeMap::new();
-    for (audit, arch, _) in ARCHITECTURES {
-        if architectures().contains(&arch) {
-            // A call of x32 has the architecture of x86-64, and a bit in its number.
-            machines.entry(audit & !X32).or_default().push(arch);
-        }
+    let mut machines: BTreeMap<u32, Vec<(u32, &Row)>> = BTreeMap::new();
+    for (audit, number, row) in Dispatch::get().rows() {
+        machines.entry(audit).or_default().push((number, row));
     }
     let mut program = Assembler::default();
     let mut start = program.answer(libc::SECCOMP_RET_ALLOW);
-    for (audit, archs) in machines {
-        let tree = of_machine(&mut program, &archs, is_fast);
+    for (audit, calls) in machines {
+        let tree = of_machine(&mut program, &calls, is_fast);
         start = program.test(Test::Equals, audit, tree, start);
     }
     program.load(ARCHITECTURE, start);
@@ -113,39 +110,42 @@ impl Mark {
     }
 }
 
-/// Decides about the calls of one machine's architectures, which have different numbers.
-fn of_machine(program: &mut Assembler, archs: &[ScmpArch], is_fast: bool) -> Place {
+/// Decides about the calls of one architecture.
+fn of_machine(program: &mut Assembler, calls: &[(u32, &Row)], is_fast: bool) -> Place {
     let allow = program.answer(libc::SECCOMP_RET_ALLOW);
     let deny = program.answer(DENIED);
     let notify = program.answer(libc::SECCOMP_RET_USER_NOTIF);
     // Rows with the same conditions share the instructions for them.
     let mut known: Vec<((Trap, Mark), Place)> = Vec::new();
-    let mut calls = BTreeMap::new();
-    for arch in archs {
-        for row in rows(is_fast) {
-            let Some(number) = number(row, *arch) else {
-                continue;
-            };
-            let (trap, mark) = (row.trap(is_fast), Mark::of(row, is_fast));
-            let found = known.iter().find(|(wanted, _)| *wanted == (trap, mark));
-            let place = found.map(|(_, place)| *place).unwrap_or_else(|| {
+    let mut places = BTreeMap::new();
+    for (number, row) in calls {
+        let (trap, mark) = (row.trap(is_fast), Mark::of(row, is_fast));
+        let found = known.iter().find(|(wanted, _)| *wanted == (trap, mark));
+        let place = match found {
+            Some((_, place)) => *place,
+            None => {
                 let place = trapping(program, trap, notify, allow);
-                mark.test(program, allow, place)
-            });
-            known.push(((trap, mark), place));
-            calls.insert(number, place);
-        }
-        for name in IO_URING {
-            // A libseccomp that does not know the name is older than io_uring, and programs that
-            // use it are newer.
-            if let Ok(number) = ScmpSyscall::from_name_by_arch(name, *arch) {
-                calls.insert(i32::from(number).cast_unsigned(), deny);
+                let place = mark.test(program, allow, place);
+                known.push(((trap, mark), place));
+                place
             }
+        };
+        places.insert(*number, place);
+    }
+    let x32 = X32_SYSCALL_BIT.cast_unsigned();
+    let has_x32 = calls.iter().any(|(number, _)| number & x32 != 0);
+    for number in IO_URING_NUMBERS {
+        places.insert(number, deny);
+        if has_x32 {
+            places.insert(number | x32, deny);
         }
     }
-    let tree = search(program, &calls, allow);
+    let tree = search(program, &places, allow);
     program.load(NUMBER, tree)
 }
+
+/// They are the same on all architectures, as of all syscalls since Linux 5.1.
+const IO_URING_NUMBERS: std::ops::RangeInclusive<u32> = 425..=427;
 
 /// Goes to the place of the loaded number, and to `otherwise` for numbers that have none.
 fn search(program: &mut Assembler, calls: &BTreeMap<u32, Place>, otherwise: Place) -> Place {
