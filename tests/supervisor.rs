@@ -9,7 +9,7 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 
 use common::command::{is_left_alone, launch, sh};
-use common::{Place, example, until};
+use common::{Place, example, run, until};
 
 /// A command that runs until it is told to end by a file, and then uses what is emulated.
 fn start_waiting(place: &Place) -> std::process::Child {
@@ -32,6 +32,24 @@ fn go_on(place: &Place) {
     until("the command has gone on", || {
         (fs::read_to_string(&out).ok()? == "7:8\n").then_some(())
     });
+}
+
+/// That would take longer than all the rest of the start.
+#[test]
+fn neither_the_supervisor_nor_the_first_worker_executes_a_program() {
+    let place = Place::new();
+    let log = place.path("home/strace");
+    let mut command = place.as_user("strace");
+    command.args(["-f", "-qq", "-e", "trace=execve,setsid", "-o"]);
+    command.arg(&log).arg(place.binary());
+    run(command.args(["run", "--", "stat", "/"])).ok();
+    let log = fs::read_to_string(log).expect("what was executed");
+    assert!(log.contains("\"stat\""), "{log}");
+    // Both were traced.
+    assert!(log.matches("setsid(").count() >= 2, "{log}");
+    for mode in ["supervise", "worker"] {
+        assert!(!log.contains(&format!("\"{mode}\"")), "{log}");
+    }
 }
 
 #[test]
