@@ -1,5 +1,5 @@
-//! The fast path (`run --fast`, SUBUIDLESS_FAST=1): the preloaded library answers what the worker
-//! would, and leaves calls to the worker where it must. Without the option there is no trace of it.
+//! The fast path: the preloaded library answers what the worker would, and leaves calls to the
+//! worker where it must. With `--no-fast` and SUBUIDLESS_FAST=0 there is no trace of it.
 
 mod common;
 
@@ -14,13 +14,8 @@ use common::{
     has_listener, run, set_mode, small_rootfs, tool, until,
 };
 
-/// A shell script under `subuidless run --fast`.
-fn sh(place: &Place, options: &[&str], script: &str) -> Ran {
-    run_sh(place, &[&["--fast"], options].concat(), script)
-}
-
 /// A shell script under `subuidless run`.
-fn run_sh(place: &Place, options: &[&str], script: &str) -> Ran {
+fn sh(place: &Place, options: &[&str], script: &str) -> Ran {
     let mut command = place.subuidless(["run"]);
     run(command.args(options).args(["--", "sh", "-euc", script]))
 }
@@ -57,7 +52,7 @@ fn compare(place: &Place, [oracle, ours]: &[PathBuf; 2], script: &str) {
     let script = format!("umask 022\n{script}");
     let mut real = place.as_root("bash");
     let expected = run(real.args(["-euc", &script]).current_dir(oracle)).ok();
-    for options in [&["--fast"][..], &[]] {
+    for options in [&[][..], &["--no-fast"]] {
         let mut emulated = place.subuidless(["run"]);
         emulated.args(options).args(["--", "bash", "-euc", &script]);
         let found = run(emulated.current_dir(ours)).ok();
@@ -144,25 +139,43 @@ fn the_library_is_used_by_programs_of_both_libraries_and_only_where_it_is_turned
         assert!(uses_library(&ran.stderr), "{}", ran.stderr);
         let shown = ran.ok();
         assert_eq!(shown.lines().next(), Some("42:43 42:43 42:43 42:43 42:43"));
-        let without = run_sh(&place, &[], &script(program));
+        let without = sh(&place, &["--no-fast"], &script(program));
         assert!(!uses_library(&without.stderr), "{}", without.stderr);
         assert_eq!(without.ok(), shown);
     }
-    for (value, is_on) in [("1", true), ("0", false), ("", false)] {
-        let mut command = place.subuidless(["run", "--", "sh", "-euc"]);
-        let ran = run(command.arg(script(&gnu)).env("SUBUIDLESS_FAST", value));
-        assert_eq!(uses_library(&ran.stderr), is_on, "{value}: {}", ran.stderr);
+    for (options, value, is_on) in [
+        (&[][..], "1", true),
+        (&[], "0", false),
+        (&[], "", true),
+        (&["--env", "SUBUIDLESS_FAST=0"], "1", false),
+        (&["--env", "SUBUIDLESS_FAST=1"], "0", true),
+        (&["--no-fast", "--env", "SUBUIDLESS_FAST=1"], "1", false),
+    ] {
+        let mut command = place.subuidless(["run"]);
+        command
+            .args(options)
+            .args(["--", "sh", "-euc", &script(&gnu)]);
+        let ran = run(command.env("SUBUIDLESS_FAST", value));
+        assert_eq!(
+            uses_library(&ran.stderr),
+            is_on,
+            "{options:?} {value}: {}",
+            ran.stderr
+        );
     }
 }
 
 /// A program that knows the marks sees the kernel's answers only where the fast path is on.
 #[test]
-fn without_the_option_the_constant_means_nothing() {
+fn without_the_fast_path_the_constant_means_nothing() {
     let place = Place::new();
     let mark = compile(&place, &["gcc"], "mark", "fast/mark.c");
     let script = format!("echo >f; chown 42:43 f; {} f", mark.display());
     let library = place.runtime_directory().join("subuidless");
-    assert_eq!(silent(run_sh(&place, &[], &script)), "42\nhidden\n42\n");
+    assert_eq!(
+        silent(sh(&place, &["--no-fast"], &script)),
+        "42\nhidden\n42\n"
+    );
     assert!(!library.exists());
     let with = sh(&place, &[], &script).ok();
     assert!(with.starts_with("0\nseen\n"), "{with}");
@@ -239,7 +252,6 @@ fn no_loader_says_a_word_wherever_the_library_cannot_be_loaded() {
     // As the first program, too.
     silent(run(&mut place.subuidless([
         Path::new("run"),
-        Path::new("--fast"),
         Path::new("--"),
         &short,
     ])));
@@ -437,19 +449,16 @@ fn in_containers_the_library_is_there_and_leaves_nothing_behind() {
         case $LD_PRELOAD in /dev/.subuidless-fast-*) [ -e $LD_PRELOAD ] && echo there; esac
         chroot / stat -c %u:%g /f; mkdir -p /other; : | tee /proc/self/comm; rm /f; rmdir /other";
     for runtime in ["crun", "runc"] {
-        let mut command = place.subuidless(["run", "--fast", "--runtime", runtime, "--rootfs"]);
+        let mut command = place.subuidless(["run", "--runtime", runtime, "--rootfs"]);
         command.arg(&rootfs).args(["--", "sh", "-euc", script]);
         assert_eq!(
             silent(run(&mut command)),
             "42:43\n42\nthere\n42:43\n",
             "{runtime}"
         );
-        for off in [
-            &["--hostname=a"][..],
-            &["--fast", "--env=SUBUIDLESS_FAST=0"],
-        ] {
+        for off in ["--no-fast", "--env=SUBUIDLESS_FAST=0"] {
             let mut command = place.subuidless(["run", "--runtime", runtime]);
-            command.args(off).arg("--rootfs").arg(&rootfs);
+            command.arg(off).arg("--rootfs").arg(&rootfs);
             command.args(["--", "sh", "-c", "echo \"[$LD_PRELOAD]\"; ls -A /dev"]);
             let printed = silent(run(&mut command));
             assert!(
@@ -461,7 +470,7 @@ fn in_containers_the_library_is_there_and_leaves_nothing_behind() {
     let left = fs::read_dir(rootfs.join("dev")).expect("/dev of the root file system");
     assert_eq!(left.count(), 0);
     // A process that is put into it has the library, too.
-    let mut command = place.subuidless(["run", "--fast", "--name", "box", "--detach", "--rootfs"]);
+    let mut command = place.subuidless(["run", "--name", "box", "--detach", "--rootfs"]);
     silent(run(command.arg(&rootfs).args(["--", "sleep", "1000"])));
     let words = ["exec", "box", "--", "sh", "-c", "echo \"$LD_PRELOAD\""];
     let printed = silent(run(&mut place.subuidless(words)));
@@ -477,7 +486,7 @@ fn each_further_worker_has_the_page_of_facts() {
             : >ready$n; while [ ! -e go$n ]; do sleep 0.02; done
             strace -o calls stat -c %u:%g f; grep -c rootlesscontainers calls
         done";
-    let mut command = place.subuidless(["run", "--fast", "--", "sh", "-euc", script]);
+    let mut command = place.subuidless(["run", "--", "sh", "-euc", script]);
     let output = fs::File::create(place.path("output")).expect("a file");
     let mut child = command.stdout(output).spawn().expect("subuidless run");
     let mut dead = Vec::new();
@@ -519,7 +528,7 @@ fn who_traces_sees_every_call() {
     let place = Place::new();
     let script = "echo >f; chown 42:43 f; ls -ln f >/dev/null; : >ready
         while [ ! -e go ]; do sleep 0.02; done; ls -ln f";
-    let mut command = place.subuidless(["run", "--fast", "--", "sh", "-euc", script]);
+    let mut command = place.subuidless(["run", "--", "sh", "-euc", script]);
     let child = command.spawn().expect("subuidless run");
     let name = format!("run-{}", child.id());
     let ready = place.path("home/ready");
@@ -552,13 +561,12 @@ fn podmans_containers_have_it_and_their_images_do_not() {
             mkdir context; printf 'FROM localhost/deb
 RUN %s
 ' "$look" >context/Dockerfile
-            SUBUIDLESS_FAST=1 "$@" build --network=none -t built context 2>&1 |
+            "$@" build --network=none -t built context 2>&1 |
                 grep -x -e '/dev/[^ ]*' -e 42:43
-            "$@" run -d --network=none $OPTIONS --env SUBUIDLESS_FAST=1 --name c1 \
-                localhost/built sleep 1000000 >/dev/null
+            "$@" run -d --network=none $OPTIONS --name c1 localhost/built sleep 1000000 >/dev/null
             "$@" exec c1 sh -c "$look"
             "$@" exec --user 33 c1 stat -c %u:%g /tmp/f
-            "$@" run --rm --network=none $OPTIONS localhost/deb sh -c 'echo "[$LD_PRELOAD]"'
+            "$@" run --rm --network=none $OPTIONS --env SUBUIDLESS_FAST=0 localhost/deb sh -c 'echo "[$LD_PRELOAD]"'
             "$@" export c1 | tar t | grep -c subuidless || true
             "$@" rm -f -t 0 c1 >/dev/null"#,
             tar.display()

@@ -266,7 +266,7 @@ impl Weaving {
             runtime: self.runtime,
             listener_path: self.listener_path.as_deref(),
             is_denied: false,
-            is_fast: false,
+            is_fast: !crate::front::library::is_turned_off(),
         }
     }
 }

@@ -81,7 +81,7 @@ mod tests {
     fn options_for_containers_are_errors_without_one_and_no_other_option_is_left_out() {
         /// Options that also apply without a container.
         const OF_ALL: [&str; 9] = [
-            "user", "keep_id", "env", "cwd", "store", "fast", "file", "level", "help",
+            "user", "keep_id", "env", "cwd", "store", "no_fast", "file", "level", "help",
         ];
         let mut line = CommandLine::command();
         line.build();

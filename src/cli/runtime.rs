@@ -35,7 +35,7 @@ pub(super) fn run(arguments: Arguments) -> Error {
         runtime: arguments.runtime,
         socket: arguments.socket.map(PathBuf::from),
         arguments: arguments.arguments,
-        fast: false,
+        no_fast: false,
     })
 }
 
@@ -49,7 +49,7 @@ pub(super) fn called_by_name() -> Option<Options> {
         runtime: None,
         socket: None,
         arguments: arguments.collect(),
-        fast: false,
+        no_fast: false,
     })
 }
 

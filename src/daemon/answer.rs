@@ -63,6 +63,7 @@ fn listener(container: &Supervised) -> Listener {
         worker: container.worker.get(),
         deaths: container.deaths.get(),
         namespaces: board.namespaces(),
+        fast: Some(container.handover.fast),
         all,
         syscalls: syscalls(container),
     }

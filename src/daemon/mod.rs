@@ -7,8 +7,8 @@
 mod announcements;
 mod answer;
 pub(crate) mod background;
+mod bundle;
 mod child;
-mod groups;
 pub(crate) mod guard;
 #[cfg(test)]
 mod hostile;
@@ -43,6 +43,7 @@ use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
 use crate::log;
 use crate::store::Places;
+use crate::wire::fast::FastPath;
 use crate::wire::handover::HEARD;
 use crate::wire::mode::{self, Setup};
 use crate::wire::oci::ContainerProcessState;
@@ -95,14 +96,13 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
     block_on(serve(options))
 }
 
-/// Serves the one listener that standard input brings, until its last target has ended. `is_fast`:
-/// the command has the fast path.
+/// Serves the one listener that standard input brings, until its last target has ended.
 pub(crate) fn serve_command(
     options: Options,
-    is_fast: bool,
+    fast: FastPath,
     first: Option<FirstWorker>,
 ) -> Result<(), Error> {
-    block_on(serve_one(options, Targets::Command { is_fast }, first))
+    block_on(serve_one(options, Targets::Command { fast }, first))
 }
 
 /// The same, but only in the user namespaces that the targets create (`--keep-id`).
@@ -114,7 +114,7 @@ pub(crate) fn serve_namespaces(options: Options) -> Result<(), Error> {
 #[derive(Debug, Clone, Copy)]
 enum Targets {
     /// All below the filter.
-    Command { is_fast: bool },
+    Command { fast: FastPath },
     /// Those in user namespaces that the others create.
     Namespaces,
 }
@@ -264,14 +264,14 @@ async fn serve_one(
         Err(error) => debug!(%error, "status and trace cannot reach this supervisor"),
     }
     match targets {
-        Targets::Command { is_fast } => {
+        Targets::Command { fast } => {
             let guarded = Rc::clone(&workers);
             tokio::task::spawn_local(async move {
                 // Most commands have exited by then.
                 tokio::time::sleep(UNGUARDED).await;
                 guarded.keep_guard().await;
             });
-            workers.serve(state, listener, None, is_fast).await;
+            workers.serve(state, listener, None, Some(fast)).await;
         }
         Targets::Namespaces => route(&workers, &state.id, listener).await?,
     }
@@ -480,7 +480,7 @@ impl Daemon {
                 drop(connection);
                 self.has_served.set(true);
                 let said = self.announcements.take(claim, &state.id);
-                self.workers.serve(state, listener, said, false).await;
+                self.workers.serve(state, listener, said, None).await;
             }
             Ok(Received::Orphan(orphan)) => {
                 self.has_served.set(true);

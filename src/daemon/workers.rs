@@ -13,8 +13,8 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use tracing::{debug, error, info, warn};
 
+use super::bundle::{self, Noted};
 use super::child::WorkerProcess;
-use super::groups;
 use super::guard::link::GuardLink;
 use super::keeper::Keeper;
 use super::patiently;
@@ -28,6 +28,7 @@ use crate::linux::procfs;
 use crate::linux::seccomp::ListenerFd;
 use crate::syscalls::fingerprint;
 use crate::wire::board::{Board, Role};
+use crate::wire::fast::FastPath;
 use crate::wire::handover::{Announcement, Handover, NextUser};
 use crate::wire::mode::{Mode, Setup};
 use crate::wire::oci::{ContainerProcessState, UNKNOWN};
@@ -174,13 +175,13 @@ impl Workers {
         memory
     }
 
-    /// Runs a worker for `listener` until its last target has exited.
+    /// Runs a worker for `listener` until its last target has exited. `fast`: for a command.
     pub(super) async fn serve(
         &self,
         state: ContainerProcessState,
         listener: ListenerFd,
         said: Option<Announcement>,
-        is_fast: bool,
+        fast: Option<FastPath>,
     ) {
         let ContainerProcessState {
             id,
@@ -188,7 +189,7 @@ impl Workers {
             mut bundle,
             ..
         } = state;
-        let is_fast = is_fast || said.as_ref().is_some_and(|said| said.is_fast);
+        let fast = fast.or(said.as_ref().map(|said| said.fast));
         let (next, where_it_is) = said.map(|said| (said.next, said.bundle)).unzip();
         if let Some(known) = where_it_is.flatten().filter(|_| status == EXEC) {
             bundle = known;
@@ -197,23 +198,39 @@ impl Workers {
             EXEC => info!(container = %id, %bundle, "exec"),
             _ => info!(container = %id, %status, %bundle, "container"),
         }
-        let groups = match next {
+        let noted = match next {
             // An announced user has the announced groups.
-            Some(_) => Vec::new(),
-            None => groups::additional(&status, &bundle).await,
+            Some(_) => Noted::default(),
+            None => bundle::read(&status, &bundle).await,
         };
         let user = match next {
             None | Some(NextUser::AsIs) => None,
             Some(NextUser::User(user)) => Some(user),
         };
-        let handover = Handover {
+        let mut handover = Handover {
             id,
             status,
             bundle,
             user,
-            is_fast,
+            fast: fast.unwrap_or(noted.fast),
         };
-        self.start(handover, listener, groups, None).await;
+        if fast.is_none() && handover.status == EXEC {
+            handover.fast = self.fast_path_of(&handover);
+        }
+        self.start(handover, listener, noted.groups, None).await;
+    }
+
+    /// The fast path of the container that an exec belongs to.
+    fn fast_path_of(&self, exec: &Handover) -> FastPath {
+        let containers = self.containers.borrow();
+        let mut of_id = containers
+            .iter()
+            .map(|other| &other.handover)
+            .filter(|other| other.id == exec.id);
+        let any_on = of_id.clone().find(|other| other.fast.is_on());
+        any_on
+            .or(of_id.next())
+            .map_or_else(FastPath::default, |it| it.fast)
     }
 
     /// As [`Workers::serve`], for a worker whose notifications come from `feed`.
@@ -225,7 +242,7 @@ impl Workers {
             status: EXEC.to_owned(),
             bundle: String::new(),
             user: None,
-            is_fast: false,
+            fast: FastPath::KeepId,
         };
         self.start(handover, listener, Vec::new(), Some(feed)).await;
     }
@@ -241,7 +258,7 @@ impl Workers {
             if !listener.has_targets() {
                 return Err(Errno::ESRCH.into());
             }
-            let board = Board::create(handover.is_fast)?;
+            let board = Board::create(handover.fast.is_on())?;
             Ok((board, self.shared(&handover, &groups)?))
         });
         match memory.await {

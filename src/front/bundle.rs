@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
+use super::{library, preload};
 use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::syscalls::profile::{self, Format, Request, Runtime, USUAL_CAPABILITIES};
+use crate::wire::fast;
 
 /// The usual container profile, from Debian's golang-github-containers-common and its counterparts
 /// in other distributions.
@@ -106,7 +108,11 @@ pub(crate) fn install(bundle: &Path, options: ProfileOptions) -> Result<bool, Er
     let path = fs::canonicalize(&path).map_err(|source| Error::at(path, source))?;
     let mut config = read_object(&path)?;
     weave_into(&mut config, &path, options)?;
+    let rootfs = bundle.join(rootfs(&config));
+    // The runtime directory may be empty when the container starts; the bundle is there.
+    preload::add_to(&mut config, &rootfs, || library::place_in(bundle));
     replace(&path, &config)?;
+    library::tidy(bundle, fast::of_config(&config));
     let profile = config
         .get("linux")
         .and_then(|linux| linux.get("seccomp")?.as_object());
@@ -141,6 +147,14 @@ pub(crate) fn weave_into(
         profile::weave(&base, &options.request(Format::Oci, &capabilities)).map_err(wrong)?;
     linux.insert("seccomp".into(), Value::Object(woven));
     Ok(())
+}
+
+/// The path of the root file system; if it is relative, then to the bundle.
+pub(super) fn rootfs(config: &Map<String, Value>) -> &str {
+    let path = config
+        .get("root")
+        .and_then(|root| root.get("path")?.as_str());
+    path.unwrap_or("rootfs")
 }
 
 /// The names in process.capabilities.bounding.

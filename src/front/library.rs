@@ -1,16 +1,17 @@
 //! The preloaded library (the crate `subuidless_fast`): its file, and the environment in which a
 //! command of the host loads it. For containers see [`super::preload`].
 //!
-//! The file is in the runtime directory, which other users cannot enter. Each version of the
-//! library has a file of its own.
+//! The file is in the runtime directory, which other users cannot enter, or in a bundle. Each
+//! version of the library has a file of its own.
 //!
 //! glibc's loader prints an error if it cannot load the library. The worker checks programs that
 //! are executed later; the first one is checked here.
 
-use std::ffi::OsStr;
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,14 +19,14 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use subuidless_fast::LIBRARY;
 use subuidless_fast::facts::LIBRARY_NAME;
 
-use crate::error::Error;
 use crate::linux::{elf, hash};
+use crate::wire::fast::{self, FastPath};
 use crate::wire::rundir;
 
 /// The variable of ld.so(8).
 pub(super) const VARIABLE: &str = "LD_PRELOAD";
-/// 1 turns the fast path on, in this process's environment or in a container's. There, 0 turns it
-/// off.
+/// 0 turns the fast path off: in this process's environment, in a command's or in a container's.
+/// There, 1 turns it on again.
 pub(super) const SWITCH: &str = "SUBUIDLESS_FAST";
 
 /// Why there is no fast path.
@@ -38,16 +39,10 @@ pub(crate) enum Absence {
 }
 
 impl Absence {
-    /// The error of `run --fast`.
-    pub(crate) fn into_error(self) -> Error {
-        let reason = format!("{self}: {}, or leave out --fast", self.way_out());
-        Error::doing("turning on the fast path", io::Error::other(reason))
-    }
-
     /// What to do about it.
     pub(crate) fn way_out(&self) -> &'static str {
         match self {
-            Self::NotBuilt => "it exists on x86-64 only",
+            Self::NotBuilt => "it exists on x86-64 only, and needs a linker for shared libraries",
             Self::Unplaced(_) => {
                 "set XDG_RUNTIME_DIR to a directory of your own, of mode 0700, without spaces or \
                  colons in its path, on a file system without noexec"
@@ -56,13 +51,48 @@ impl Absence {
     }
 }
 
+impl From<Absence> for FastPath {
+    fn from(absence: Absence) -> Self {
+        match absence {
+            Absence::NotBuilt => Self::NotBuilt,
+            Absence::Unplaced(_) => Self::NoPlace,
+        }
+    }
+}
+
 /// Makes sure that the library's file exists, and returns its path.
-pub(crate) fn place() -> Result<PathBuf, Absence> {
+pub(super) fn place() -> Result<PathBuf, Absence> {
     let room = rundir::room().map_err(|error| Absence::Unplaced(error.to_string()))?;
     let path = path_in(&room)?;
     let put = put(&path).and_then(|()| refuse_noexec(&path));
     put.map_err(|error| Absence::Unplaced(format!("{}: {error}", path.display())))?;
     Ok(path)
+}
+
+/// Makes sure that the library's file exists in a bundle, and returns its path relative to that.
+pub(super) fn place_in(bundle: &Path) -> Result<PathBuf, Absence> {
+    if LIBRARY.is_empty() {
+        return Err(Absence::NotBuilt);
+    }
+    let name = format!(".{}", name());
+    let path = bundle.join(&name);
+    let put = put(&path).and_then(|()| refuse_noexec(&path));
+    put.map_err(|error| Absence::Unplaced(format!("{}: {error}", path.display())))?;
+    Ok(PathBuf::from(name))
+}
+
+/// Removes libraries from a bundle: those of other versions, or all if it has no fast path.
+pub(super) fn tidy(bundle: &Path, fast: FastPath) {
+    let own = format!(".{}", name());
+    let entries = fs::read_dir(bundle).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let is_used = fast.is_on() && name == *own;
+        if name.as_bytes().starts_with(b".") && fast::is_library(Path::new(&name)) && !is_used {
+            // A file that remains does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Whether [`place`] would succeed. Creates nothing.
@@ -74,9 +104,9 @@ pub(crate) fn look() -> Result<(), Absence> {
     refuse_noexec(directory.unwrap_or(Path::new("/"))).map_err(|error| unplaced(&error))
 }
 
-/// Whether the environment of this process turns the fast path on.
-pub(crate) fn is_requested() -> bool {
-    std::env::var_os(SWITCH).is_some_and(|value| value == "1")
+/// Whether the environment of this process turns the fast path off.
+pub(crate) fn is_turned_off() -> bool {
+    std::env::var_os(SWITCH).is_some_and(|value| value == "0")
 }
 
 fn path_in(room: &Path) -> Result<PathBuf, Absence> {
@@ -109,6 +139,9 @@ fn put(path: &Path) -> io::Result<()> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(LIBRARY)?;
+        // Users of a container other than its root may have other host ids.
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(0o644))?;
         // Atomic: no process loads an incomplete file.
         file.persist(path)?;
     }
@@ -132,27 +165,40 @@ fn is_whole(path: &Path) -> io::Result<bool> {
     Ok(bytes == LIBRARY)
 }
 
-/// Adds the library to LD_PRELOAD of a command of the host, behind the command's own.
-pub(crate) fn add_to_command(command: &mut Command, library: &Path) {
-    let value = |name: &str| {
-        let set = command.get_envs().find(|(known, _)| *known == name);
-        set.map_or_else(
-            || std::env::var_os(name),
-            |(_, value)| value.map(OsStr::to_owned),
-        )
-    };
-    let candidates = candidates(command.get_program().as_ref(), value("PATH").as_deref());
-    let program = candidates.iter().find(|candidate| candidate.is_file());
-    let open = |path: &Path| File::open(path);
-    if program.is_some_and(|program| is_native(program, &open) == Some(false)) {
-        return;
+/// Adds the library to LD_PRELOAD of a command of the host, behind the command's own, if that is
+/// possible. The command will be executed in `directory`.
+pub(crate) fn add_to_command(command: &mut Command, directory: &Path) -> FastPath {
+    if value(command, SWITCH).is_some_and(|value| value == "0") {
+        return FastPath::TurnedOff;
     }
-    let mut list = value(VARIABLE).unwrap_or_default();
+    let search_path = value(command, "PATH");
+    let candidates = candidates(command.get_program().as_ref(), search_path.as_deref());
+    let mut candidates = candidates.iter().map(|path| directory.join(path));
+    let program = candidates.find(|candidate| candidate.is_file());
+    let open = |path: &Path| File::open(path);
+    if program.is_some_and(|program| is_native(&program, &open) == Some(false)) {
+        return FastPath::OtherProgram;
+    }
+    let library = match place() {
+        Ok(library) => library,
+        Err(absence) => return absence.into(),
+    };
+    let mut list = value(command, VARIABLE).unwrap_or_default();
     if !list.is_empty() {
         list.push(":");
     }
     list.push(library);
     command.env(VARIABLE, list);
+    FastPath::On
+}
+
+/// A variable in the environment of a command.
+fn value(command: &Command, name: &str) -> Option<OsString> {
+    let set = command.get_envs().find(|(known, _)| *known == name);
+    set.map_or_else(
+        || std::env::var_os(name),
+        |(_, value)| value.map(OsStr::to_owned),
+    )
 }
 
 /// The paths that execvp(3) tries for a program.

@@ -36,6 +36,7 @@ use crate::linux::memfd;
 use crate::linux::sys;
 use crate::linux::userns::IdMaps;
 use crate::syscalls::profile::{self, Runtime};
+use crate::wire::fast::FastPath;
 use crate::wire::handover::{Announcement, NextUser};
 use arguments::{CommandLine, Task};
 use state::State;
@@ -55,14 +56,14 @@ pub(crate) struct Options {
     pub(crate) socket: Option<PathBuf>,
     /// The runtime's arguments.
     pub(crate) arguments: Vec<OsString>,
-    /// With the preloaded library, as with SUBUIDLESS_FAST=1.
-    pub(crate) fast: bool,
+    /// Without the preloaded library, whatever the environments say.
+    pub(crate) no_fast: bool,
 }
 
 /// What the caller has chosen for a new container.
 struct Choices {
     socket: Option<PathBuf>,
-    fast: bool,
+    no_fast: bool,
 }
 
 /// Whether a program of this name is the runtime front.
@@ -80,7 +81,7 @@ pub(crate) fn run(options: Options) -> Error {
     let as_json = line.global("log-format") == Some(OsStr::new("json"));
     let choices = Choices {
         socket: options.socket,
-        fast: options.fast || library::is_requested(),
+        no_fast: options.no_fast,
     };
     let prepared = prepare(line, &options.name, options.runtime, choices);
     let error = match prepared {
@@ -150,30 +151,29 @@ fn create(
     limits::require(&[Loss::All, Loss::Ids], &mut |_| {})?;
     drop_lock_limit(&mut config);
     let next = user::take_and_note(&mut config, &mapped);
-    let root = config
-        .get("root")
-        .and_then(|root| root.get("path")?.as_str());
-    let rootfs = bundle.join(root.unwrap_or("rootfs"));
+    let rootfs = bundle.join(bundle::rootfs(&config));
     let process = config.get_mut("process").and_then(Value::as_object_mut);
     if let Some(process) = process {
         user::add_home(process, &rootfs, &next, kind);
     }
-    let library = preload::find_for(&mut config, &rootfs, choices.fast);
     let mut announcement = announcement(id, next);
-    announcement.is_fast = library.is_some();
+    announcement.fast = match choices.no_fast {
+        true => {
+            preload::remove_from(&mut config);
+            FastPath::TurnedOff
+        }
+        false => preload::add_to(&mut config, &rootfs, library::place),
+    };
+    let is_fast = announcement.fast.is_on();
     let socket = daemon::announce(choices.socket, &announcement)?;
     let options = bundle::ProfileOptions {
         base: None,
         runtime: kind,
         listener_path: Some(utf8(&socket)?),
-        is_denied: deny_unnamed(library.is_some()),
-        is_fast: library.is_some(),
+        is_denied: deny_unnamed(is_fast),
+        is_fast,
     };
     bundle::weave_into(&mut config, &path, options)?;
-    if let Some(library) = library {
-        // If the profile forbids the library's calls, the page of facts remains unused.
-        preload::add_to(&mut config, &library);
-    }
     hand_over(line, kind, path, &config)
 }
 
@@ -240,7 +240,9 @@ fn announcement(id: &OsStr, next: NextUser) -> Announcement {
 fn announcement_to(state: State, id: &OsStr, next: NextUser) -> (PathBuf, Announcement) {
     let mut announcement = announcement(id, next);
     announcement.bundle = state.bundle;
-    announcement.is_fast = state.library.is_some();
+    if state.library.is_some() {
+        announcement.fast = FastPath::On;
+    }
     (state.listener, announcement)
 }
 

@@ -11,45 +11,51 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use serde_json::{Map, Value, json};
-use subuidless_fast::facts::LIBRARY_NAME;
 
-use super::library::{self, SWITCH, VARIABLE, candidates, is_native};
+use super::library::{self, Absence, SWITCH, VARIABLE, candidates, is_native};
 use crate::syscalls::profile;
+use crate::wire::config::{list, mount, object};
+use crate::wire::fast::{self, FastPath};
 
-/// The library for a container, if the fast path is on and possible. Removes what an earlier run
-/// left in `config`. `asked`: it is on unless the container's environment turns it off; `rootfs` is
-/// the container's root file system, as this process sees it.
-pub(super) fn find_for(
+/// Lets a container's programs load the library, if that is possible. `rootfs` is the container's
+/// root file system, as this process sees it. `place` puts the library somewhere, and returns the
+/// source of a bind mount.
+pub(super) fn add_to(
     config: &mut Map<String, Value>,
     rootfs: &Path,
-    asked: bool,
-) -> Option<PathBuf> {
+    place: impl Fn() -> Result<PathBuf, Absence>,
+) -> FastPath {
     remove_from(config);
-    let is_possible = is_switched_on(config).unwrap_or(asked)
-        && has_own_dev(config)
-        && !is_labelled(config)
-        && first_program_is_native(config, rootfs) == Some(true);
-    is_possible.then(|| library::place().ok()).flatten()
-}
-
-/// Lets a container's programs load the library. A profile of ours has been woven into `config`
-/// already; if it forbids calls that the library would make, nothing is changed.
-pub(super) fn add_to(config: &mut Map<String, Value>, library: &Path) {
-    let Some(source) = library.to_str().filter(|_| lets_it_call(config)) else {
-        return;
+    if let Some(obstacle) = obstacle(config, rootfs) {
+        return obstacle;
+    }
+    let library = match place() {
+        Ok(library) => library,
+        Err(absence) => return absence.into(),
+    };
+    let Some(source) = library.to_str() else {
+        return FastPath::NoPlace;
     };
     let inside = format!("/dev/.{}", library::name());
-    let mount = json!({
-        "destination": inside,
-        "type": "bind",
-        "source": source,
-        "options": ["bind", "ro", "nosuid", "nodev"],
-    });
-    if let Some(mounts) = config.get_mut("mounts").and_then(Value::as_array_mut) {
-        mounts.push(mount);
-    }
-    if let Some(process) = config.get_mut("process").and_then(Value::as_object_mut) {
-        name_in(process, &inside);
+    let options = ["bind", "ro", "nosuid", "nodev"];
+    list(config, "mounts").push(mount(&inside, "bind", source, &options));
+    name_in(object(config, "process"), &inside);
+    FastPath::On
+}
+
+fn obstacle(config: &Map<String, Value>, rootfs: &Path) -> Option<FastPath> {
+    if !is_switched_on(config).unwrap_or_else(|| !library::is_turned_off()) {
+        Some(FastPath::TurnedOff)
+    } else if !has_own_dev(config) {
+        Some(FastPath::NoDev)
+    } else if is_labelled(config) {
+        Some(FastPath::Labelled)
+    } else if forbids_library(config) {
+        Some(FastPath::Forbidden)
+    } else if first_program_is_native(config, rootfs) != Some(true) {
+        Some(FastPath::OtherProgram)
+    } else {
+        None
     }
 }
 
@@ -76,12 +82,6 @@ pub(super) fn remove_from(config: &mut Map<String, Value>) {
     });
 }
 
-/// Whether a path in a container is that of the library.
-fn is_ours(path: &str) -> bool {
-    let rest = path.strip_prefix("/dev/.");
-    rest.is_some_and(|rest| rest.starts_with(LIBRARY_NAME))
-}
-
 /// Lets a process of `exec` load the library of its container, whose root directory is `root`.
 pub(super) fn add_to_process(process: &mut Map<String, Value>, root: &Path, library: &str) {
     let Ok(root) = File::open(root).map(OwnedFd::from) else {
@@ -91,6 +91,11 @@ pub(super) fn add_to_process(process: &mut Map<String, Value>, root: &Path, libr
     if is_native && variable(process, SWITCH) != Some("0") {
         name_in(process, library);
     }
+}
+
+/// Where [`add_to`] mounts it.
+fn is_ours(path: &str) -> bool {
+    path.starts_with("/dev/.") && fast::is_library(Path::new(path))
 }
 
 /// Adds the library to LD_PRELOAD, behind the process's own.
@@ -112,16 +117,6 @@ fn name_in(process: &mut Map<String, Value>, library: &str) {
         }
         None => environment.push(format!("{VARIABLE}={library}").into()),
     }
-}
-
-/// The library's path in a container, according to the mounts in the runtime's state.
-pub(super) fn noted(mounts: Option<&Value>) -> Option<String> {
-    let mounts = mounts.and_then(Value::as_array)?;
-    let destinations = mounts
-        .iter()
-        .filter_map(|mount| mount.get("destination")?.as_str());
-    let mut found = destinations.filter(|destination| is_ours(destination));
-    found.next().map(str::to_owned)
 }
 
 /// The value of an environment variable, if it has this name.
@@ -170,11 +165,11 @@ fn is_switched_on(config: &Map<String, Value>) -> Option<bool> {
     }
 }
 
-fn lets_it_call(config: &Map<String, Value>) -> bool {
+fn forbids_library(config: &Map<String, Value>) -> bool {
     let profile = config
         .get("linux")
         .and_then(|linux| linux.get("seccomp")?.as_object());
-    profile.is_some_and(profile::lets_library_call)
+    profile.is_some_and(profile::forbids_library)
 }
 
 fn first_program_is_native(config: &Map<String, Value>, rootfs: &Path) -> Option<bool> {
@@ -205,7 +200,8 @@ fn program_is_native(
 
 /// Opens a file of a container that does not exist yet.
 fn open_in(root: &OwnedFd, config: &Map<String, Value>, path: &Path) -> io::Result<File> {
-    for (destination, mount) in mounts(config) {
+    // Of several, the last one is on top.
+    for (destination, mount) in mounts(config).rev() {
         let Ok(rest) = path.strip_prefix(destination) else {
             continue;
         };
@@ -226,4 +222,88 @@ fn open_below(root: &OwnedFd, path: &Path) -> io::Result<File> {
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     Ok(File::from(openat2(root, path, how)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A container that can have the library.
+    fn config() -> Map<String, Value> {
+        let config = json!({
+            "process": {"args": ["/exe"], "env": ["PATH=/"]},
+            "mounts": [{"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}],
+        });
+        config.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn each_obstacle_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::copy("/proc/self/exe", root.path().join("exe")).unwrap();
+        let found = |change: &dyn Fn(&mut Value)| {
+            let mut config = Value::Object(config());
+            change(&mut config);
+            let mut config = config.as_object().unwrap().clone();
+            let fast = add_to(&mut config, root.path(), || Ok("/library".into()));
+            assert_eq!(fast::of_config(&config).is_on(), fast.is_on());
+            fast
+        };
+        assert_eq!(found(&|_| ()), FastPath::On);
+        for (change, obstacle) in [
+            (
+                (|config| config["process"]["args"][0] = "/missing".into()) as fn(&mut Value),
+                FastPath::OtherProgram,
+            ),
+            (
+                |config| config["process"]["env"][0] = format!("{SWITCH}=0").into(),
+                FastPath::TurnedOff,
+            ),
+            (
+                |config| config["mounts"][0]["type"] = "bind".into(),
+                FastPath::NoDev,
+            ),
+            (
+                |config| config["process"]["selinuxLabel"] = "system_u:x".into(),
+                FastPath::Labelled,
+            ),
+            (
+                |config| {
+                    // It covers the program.
+                    let mount = json!({"destination": "/", "type": "tmpfs", "source": "tmpfs"});
+                    config["mounts"].as_array_mut().unwrap().push(mount);
+                },
+                FastPath::OtherProgram,
+            ),
+            (
+                |config| {
+                    let rule = json!({"names": ["getxattr"], "action": "SCMP_ACT_ERRNO"});
+                    config["linux"] = json!({
+                        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]},
+                    });
+                },
+                FastPath::Forbidden,
+            ),
+        ] {
+            assert_eq!(found(&change), obstacle);
+        }
+    }
+
+    #[test]
+    fn what_was_added_can_be_removed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::copy("/proc/self/exe", root.path().join("exe")).unwrap();
+        for list in [None, Some("LD_PRELOAD=/own.so")] {
+            let mut before = config();
+            let environment = before["process"]["env"].as_array_mut().unwrap();
+            environment.extend(list.map(Value::from));
+            let mut after = before.clone();
+            for _ in 0..2 {
+                add_to(&mut after, root.path(), || Ok("/library".into()));
+                assert_ne!(after, before);
+            }
+            remove_from(&mut after);
+            assert_eq!(after, before);
+        }
+    }
 }

@@ -9,12 +9,12 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 
-use super::preload;
 use super::user::ANNOTATION;
 use crate::front::bundle;
 use crate::linux::procfs::{Stat, Status};
 use crate::linux::sys;
 use crate::syscalls::profile::Runtime;
+use crate::wire::fast;
 use crate::wire::handover::ProcessUser;
 use crate::wire::rundir;
 
@@ -68,10 +68,11 @@ impl State {
             bundle: noted_bundle(root, id, kind, &state),
             listener: PathBuf::from(listener),
             user: noted_user(&state, kind),
-            library: preload::noted(match kind {
+            library: fast::noted(match kind {
                 Runtime::Crun => state.get("mounts"),
                 Runtime::Runc => state.get("config").and_then(|config| config.get("mounts")),
-            }),
+            })
+            .map(str::to_owned),
         })
     }
 }

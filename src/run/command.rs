@@ -19,6 +19,7 @@ use crate::front::library;
 use crate::linux::sys;
 use crate::linux::userns;
 use crate::syscalls::profile;
+use crate::wire::fast::FastPath;
 use crate::wire::mode::SupervisorOf;
 
 /// Becomes the command. Returns only on failure.
@@ -29,12 +30,12 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
         .as_deref()
         .map(|user| Login::find(user, &Names::Host))
         .transpose()?;
-    let library = library(options)?;
-    let is_fast = library.is_some();
-    let filter = profile::program(is_fast);
+    let mut command = command(options)?;
+    let fast = fast_path(options, &mut command);
+    let filter = profile::program(fast.is_on());
     let of = match options.keep_id {
         true => SupervisorOf::Namespaces,
-        false => SupervisorOf::Command { is_fast },
+        false => SupervisorOf::Command { fast },
     };
     // Started outside the new user namespace: only a process of the parent namespace can join it
     // and inspect every process in it.
@@ -48,19 +49,30 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
     if let Some(login) = login {
         login.become_it()?;
     }
-    execute(options, library.as_deref())
+    execute(options, command)
 }
 
-/// The preloaded library, if the fast path is on. It is an error only for `--fast` that there is
-/// none: the variable is a preference.
-fn library(options: &Options) -> Result<Option<PathBuf>, Error> {
-    // `--keep-id`: in namespaces that the command creates, other workers answer.
-    if options.keep_id || !(options.fast || library::is_requested()) {
-        return Ok(None);
+fn command(options: &Options) -> Result<Command, Error> {
+    let (program, arguments) = options.command.split_first().ok_or(Error::NoCommand)?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    for variable in &options.env {
+        match variable.split_once('=') {
+            Some((name, value)) => command.env(name, value),
+            None => command.env_remove(variable),
+        };
     }
-    match library::place() {
-        Err(absence) if options.fast => Err(absence.into_error()),
-        placed => Ok(placed.ok()),
+    Ok(command)
+}
+
+/// Lets the command load the preloaded library, if the fast path is on.
+fn fast_path(options: &Options, command: &mut Command) -> FastPath {
+    match options {
+        Options { keep_id: true, .. } => FastPath::KeepId,
+        Options { no_fast: true, .. } => FastPath::TurnedOff,
+        Options { cwd, .. } => {
+            library::add_to_command(command, cwd.as_deref().unwrap_or(Path::new(".")))
+        }
     }
 }
 
@@ -73,21 +85,9 @@ fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
     })
 }
 
-fn execute(options: &Options, library: Option<&Path>) -> Result<Infallible, Error> {
-    let (program, arguments) = options.command.split_first().ok_or(Error::NoCommand)?;
+fn execute(options: &Options, mut command: Command) -> Result<Infallible, Error> {
     if let Some(directory) = &options.cwd {
         std::env::set_current_dir(directory).at(directory)?;
-    }
-    let mut command = Command::new(program);
-    command.args(arguments);
-    for variable in &options.env {
-        match variable.split_once('=') {
-            Some((name, value)) => command.env(name, value),
-            None => command.env_remove(variable),
-        };
-    }
-    if let Some(library) = library {
-        library::add_to_command(&mut command, library);
     }
     let source = command.exec();
     if source.raw_os_error() == Some(libc::ENOSYS) {
@@ -95,7 +95,7 @@ fn execute(options: &Options, library: Option<&Path>) -> Result<Infallible, Erro
         return Err(Error::NoSupervisor);
     }
     Err(Error::Execute {
-        program: PathBuf::from(program),
+        program: PathBuf::from(command.get_program()),
         source,
     })
 }

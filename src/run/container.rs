@@ -75,7 +75,7 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
         runtime: Some(path),
         socket: Some(place.socket()),
         arguments,
-        fast: options.fast,
+        no_fast: options.no_fast,
     }))
 }
 

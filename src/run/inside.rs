@@ -61,7 +61,7 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
         runtime: Some(about.runtime),
         socket: Some(place.socket()),
         arguments,
-        fast: false,
+        no_fast: false,
     }))
 }
 

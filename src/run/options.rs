@@ -37,10 +37,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     pub(super) store: Option<PathBuf>,
 
-    /// Experimental: preload a library with which dynamic programs answer stat(2) and getxattr(2)
-    /// themselves [also: SUBUIDLESS_FAST=1]
-    #[arg(long, conflicts_with = "keep_id")]
-    pub(super) fast: bool,
+    /// Do not preload the library with which dynamic programs answer calls themselves [also:
+    /// SUBUIDLESS_FAST=0]
+    #[arg(long)]
+    pub(super) no_fast: bool,
 
     #[command(flatten)]
     pub(super) log: Log,

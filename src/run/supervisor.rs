@@ -134,7 +134,7 @@ fn serve(setup: SupervisorSetup, first: Option<FirstWorker>) -> Result<(), Error
         ..daemon::Options::default()
     };
     match setup.of {
-        SupervisorOf::Command { is_fast } => daemon::serve_command(options, is_fast, first),
+        SupervisorOf::Command { fast } => daemon::serve_command(options, fast, first),
         SupervisorOf::Namespaces => daemon::serve_namespaces(options),
         SupervisorOf::Container { directory } => Holder::new(setup.creator, &directory)
             .and_then(|holder| serve_container(options, Rc::new(holder)))

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::fast::FastPath;
 use crate::wire::tally::Count;
 
 /// One question.
@@ -64,6 +65,9 @@ pub(crate) struct Listener {
     /// Workers that died before their targets did.
     pub(crate) deaths: u32,
     pub(crate) namespaces: Namespaces,
+    /// `None`: the daemon is older.
+    #[serde(default)]
+    pub(crate) fast: Option<FastPath>,
     pub(crate) all: Count,
     /// Only the syscalls that were called.
     pub(crate) syscalls: Vec<(String, Count)>,

@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fast::FastPath;
+
 /// The number of file descriptors with a handover, in this order: the listener, the board, the
 /// table. A fourth one is the page of facts of a container with the fast path, or the feed of a
 /// worker that does not receive notifications itself.
@@ -30,9 +32,8 @@ pub(crate) struct Handover {
     /// runtime.
     #[serde(default)]
     pub(crate) user: Option<ProcessUser>,
-    /// Its dynamic programs load the library of the fast path.
     #[serde(default)]
-    pub(crate) is_fast: bool,
+    pub(crate) fast: FastPath,
 }
 
 impl Handover {
@@ -82,9 +83,9 @@ pub(crate) struct Announcement {
     /// have the same id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bundle: Option<String>,
-    /// The container's dynamic programs load the library of the fast path.
+    /// Of the container.
     #[serde(default)]
-    pub(crate) is_fast: bool,
+    pub(crate) fast: FastPath,
 }
 
 /// The answer to an [`Announcement`].
@@ -96,7 +97,7 @@ impl Announcement {
             id,
             next,
             bundle: None,
-            is_fast: false,
+            fast: FastPath::default(),
         }
     }
 

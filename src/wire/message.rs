@@ -88,6 +88,7 @@ impl Handover {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fast::FastPath;
     use super::super::handover::{MAX_CHARS, MAX_GROUPS, NextUser, ProcessUser};
     use super::*;
 
@@ -98,7 +99,7 @@ mod tests {
             status,
             bundle,
             user,
-            is_fast: true,
+            fast: FastPath::On,
         })
     }
 

@@ -3,13 +3,14 @@
 //! `oci` and `config` are the formats of runtimes. `message` has the messages between our
 //! processes: `handover` those of the front, daemon, guard and workers, `ask` those of `status` and
 //! `trace`; `mode` has their command lines, `forked` starts them without one. `board` and `tally`
-//! are the memory that a worker shares with its daemon, `facts` that which it shares with targets,
-//! `rundir` is the runtime directory.
+//! are the memory that a worker shares with its daemon, `facts` that which it shares with targets;
+//! `fast` says whether a container has the fast path. `rundir` is the runtime directory.
 
 pub(crate) mod ask;
 pub(crate) mod board;
 pub(crate) mod config;
 pub(crate) mod facts;
+pub(crate) mod fast;
 pub(crate) mod forked;
 pub(crate) mod handover;
 pub(crate) mod message;

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::fast::FastPath;
 use crate::linux::sys;
 use crate::log::Settings;
 
@@ -83,8 +84,8 @@ pub(crate) struct SupervisorSetup {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SupervisorOf {
-    /// The command that sends its listener on standard input; with the fast path or without.
-    Command { is_fast: bool },
+    /// The command that sends its listener on standard input.
+    Command { fast: FastPath },
     /// The user namespaces that this command creates (`--keep-id`).
     Namespaces,
     /// The container with this directory.
@@ -113,7 +114,6 @@ const YES: &str = "yes";
 const RECENT: &str = "recent";
 const LASTING: &str = "lasting";
 const NAMESPACES: &str = "namespaces";
-const FAST: &str = "fast";
 const CONTAINER: &str = "container";
 
 impl Mode {
@@ -138,8 +138,7 @@ impl Mode {
                     .number_or_none(Some(setup.creator))
                     .text(if setup.borrows_stderr { YES } else { "" });
                 match &setup.of {
-                    SupervisorOf::Command { is_fast: false } => words,
-                    SupervisorOf::Command { is_fast: true } => words.text(FAST),
+                    SupervisorOf::Command { fast } => words.text(fast.word()),
                     SupervisorOf::Namespaces => words.text(NAMESPACES),
                     SupervisorOf::Container { directory } => words.text(CONTAINER).path(directory),
                 }
@@ -190,9 +189,10 @@ impl Mode {
                     creator: number(creator)??,
                     borrows_stderr: borrows_stderr == YES,
                     of: match of {
-                        [] => SupervisorOf::Command { is_fast: false },
-                        [word] if word == FAST => SupervisorOf::Command { is_fast: true },
                         [word] if word == NAMESPACES => SupervisorOf::Namespaces,
+                        [word] => SupervisorOf::Command {
+                            fast: FastPath::from_word(word.to_str()?)?,
+                        },
                         [word, directory] if word == CONTAINER => SupervisorOf::Container {
                             directory: directory.into(),
                         },
@@ -406,8 +406,7 @@ mod tests {
                 idle: Some(60),
                 for_one: true,
             }),
-            supervise(SupervisorOf::Command { is_fast: false }, false),
-            supervise(SupervisorOf::Command { is_fast: true }, false),
+            supervise(SupervisorOf::Command { fast: FastPath::On }, false),
             supervise(SupervisorOf::Namespaces, true),
             supervise(container, true),
             Mode::NetworkKeeper {

@@ -92,7 +92,7 @@ impl Link {
             return Err(cut_short());
         };
         let mut listener = ListenerFd::new(listener).doing(WHAT)?;
-        let facts = match handover.is_fast {
+        let facts = match handover.fast.is_on() {
             true => Some(received.next().ok_or_else(cut_short)?),
             false => None,
         };

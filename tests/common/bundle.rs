@@ -43,6 +43,8 @@ pub(crate) struct Bundle<'a> {
     pub(crate) fronted: Cell<bool>,
     directory: PathBuf,
     config: Value,
+    /// `subuidless bundle` adds the preloaded library before each run.
+    is_fast: bool,
     runs: Cell<u32>,
 }
 
@@ -51,7 +53,7 @@ impl<'a> Bundle<'a> {
     pub(crate) fn new(place: &'a Place, daemon: &Daemon) -> Self {
         let mut bundle = Self::empty(place, Owned::ByUser);
         rootfs::small(place, &bundle.rootfs(), bundle.owned);
-        bundle.config["linux"]["seccomp"] = bundle.profile(daemon);
+        bundle.weave(daemon);
         bundle
     }
 
@@ -74,7 +76,7 @@ impl<'a> Bundle<'a> {
     pub(crate) fn debian(place: &'a Place, daemon: &Daemon) -> Self {
         let mut bundle = Self::empty(place, Owned::ByUser);
         rootfs::debian(place, &bundle.rootfs(), bundle.owned);
-        bundle.config["linux"]["seccomp"] = bundle.profile(daemon);
+        bundle.weave(daemon);
         bundle
     }
 
@@ -116,6 +118,7 @@ impl<'a> Bundle<'a> {
             fronted: Cell::new(false),
             directory,
             config: config(place, owned),
+            is_fast: false,
             runs: Cell::new(0),
         }
     }
@@ -132,7 +135,7 @@ impl<'a> Bundle<'a> {
     /// For another runtime.
     pub(crate) fn under(mut self, runtime: Runtime, daemon: &Daemon) -> Self {
         self.runtime = runtime;
-        self.config["linux"]["seccomp"] = self.profile(daemon);
+        self.weave(daemon);
         self
     }
 
@@ -174,14 +177,22 @@ impl<'a> Bundle<'a> {
         })
     }
 
-    /// What `subuidless profile` prints for this bundle's runtime.
-    fn profile(&self, daemon: &Daemon) -> Value {
+    /// With what `subuidless profile` prints for this bundle's runtime.
+    fn weave(&mut self, daemon: &Daemon) {
         let runtime = self.runtime.name();
         let mut command =
             self.place
                 .subuidless(["profile", "--base", "allow", "--runtime", runtime]);
         command.arg("--listener-path").arg(&daemon.socket);
-        serde_json::from_str(&run(&mut command).ok()).expect("a profile is JSON")
+        let profile = serde_json::from_str(&run(&mut command).ok());
+        self.config["linux"]["seccomp"] = profile.expect("a profile is JSON");
+        self.is_fast = true;
+    }
+
+    /// Without the fast path.
+    pub(crate) fn slow(mut self) -> Self {
+        self.is_fast = false;
+        self
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -197,6 +208,15 @@ impl<'a> Bundle<'a> {
         config["process"]["args"] = json!(arguments);
         let text = serde_json::to_string_pretty(&config).expect("JSON");
         fs::write(self.directory.join("config.json"), text).expect("config.json");
+        if self.is_fast {
+            let binary = self.place.binary();
+            let mut command = match self.owned {
+                Owned::ByRoot => self.place.as_root(binary),
+                Owned::ByUser => self.place.as_user(binary),
+            };
+            command.args(["bundle", "--runtime", self.runtime.name()]);
+            run(command.arg(&self.directory)).ok();
+        }
     }
 
     fn next_id(&self) -> String {

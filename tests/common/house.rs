@@ -75,11 +75,11 @@ impl House {
         until("no process is left", || {
             self.place.processes().is_empty().then_some(())
         });
-        let directory = self.place.runtime_directory().join("subuidless");
-        let left: Vec<_> = fs::read_dir(directory)
-            .expect("the containers' directory")
-            .flatten()
-            .flat_map(|kind| fs::read_dir(kind.path()).expect("a directory for each kind"))
+        let kinds = self.place.own_directory();
+        assert!(!kinds.is_empty());
+        let left: Vec<_> = kinds
+            .iter()
+            .flat_map(|kind| fs::read_dir(kind).expect("a directory for each kind"))
             .flatten()
             .map(|entry| entry.path())
             .collect();

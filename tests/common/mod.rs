@@ -39,7 +39,7 @@ mod user;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use daemon::{Daemon, guard_of, number_after};
-pub(crate) use example::example;
+pub(crate) use example::{example, static_example};
 pub(crate) use lines::assert_same_lines;
 pub(crate) use manager::Manager;
 pub(crate) use outside::{LISTING, inside, owners, sh};

@@ -166,6 +166,16 @@ impl Place {
         found
     }
 
+    /// The entries of `subuidless` in the runtime directory but for the library of the fast path,
+    /// which stays.
+    pub(crate) fn own_directory(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.runtime_directory().join("subuidless"));
+        let paths = entries.into_iter().flatten().flatten().map(|it| it.path());
+        paths
+            .filter(|path| !path.to_string_lossy().contains("/subuidless-fast-"))
+            .collect()
+    }
+
     /// The workers that serve `container`.
     pub(crate) fn workers_of(&self, container: &str) -> Vec<Pid> {
         let name = format!("subuidless: {container}\0worker\0");

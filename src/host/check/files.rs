@@ -117,20 +117,15 @@ pub(super) fn runtime_directory() -> Check {
     }
 }
 
-/// Whether dynamic programs can answer calls themselves, which is off by default.
+/// Checks whether dynamic programs can answer calls themselves.
 pub(super) fn fast_path() -> Check {
     const NAME: &str = "fast path";
-    match (library::look(), library::is_requested()) {
-        (Ok(()), true) => Check::ok(NAME, "on (SUBUIDLESS_FAST=1); experimental"),
-        (Ok(()), false) => Check::ok(
+    match library::look() {
+        _ if library::is_turned_off() => Check::ok(NAME, "off (SUBUIDLESS_FAST=0)"),
+        Ok(()) => Check::ok(
             NAME,
-            "off; available: `run --fast` or SUBUIDLESS_FAST=1 turn it on",
+            "on: dynamic programs answer stat and the like themselves",
         ),
-        (Err(absence), true) => Check::warn(
-            NAME,
-            format!("SUBUIDLESS_FAST=1, but {absence}"),
-            absence.way_out(),
-        ),
-        (Err(absence), false) => Check::ok(NAME, format!("off; not available: {absence}")),
+        Err(absence) => Check::warn(NAME, format!("off: {absence}"), absence.way_out()),
     }
 }

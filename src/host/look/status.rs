@@ -11,6 +11,7 @@ use super::table::{Column, lines};
 use super::{daemons, shown};
 use crate::error::Error;
 use crate::wire::ask::{Listener, Report};
+use crate::wire::fast::FastPath;
 use crate::wire::tally::Count;
 
 /// The output of --json; docs/look.md documents its fields.
@@ -38,6 +39,7 @@ struct Container {
     workers: Vec<u32>,
     worker_deaths: u32,
     processes: BTreeSet<u32>,
+    fast_path: Option<FastPath>,
     calls: Calls,
     syscalls: Vec<Syscall>,
 }
@@ -131,6 +133,7 @@ impl Status {
                     .iter()
                     .flat_map(|one| processes.of(one.namespaces, &workers))
                     .collect(),
+                fast_path: first.fast,
                 calls: Calls::from(&sum(listeners.iter().map(|one| &one.all))),
                 syscalls: syscalls(&listeners),
             });
@@ -162,6 +165,9 @@ impl Status {
         let mut text = lines(&[&columns[..], &calls].concat(), &rows, width);
         for container in &self.containers {
             text += &format!("\n{}\n", shown(&container.id));
+            if let Some(fast) = container.fast_path {
+                text += &format!("fast path {}\n", fast.sentence());
+            }
             let rows: Vec<_> = container
                 .syscalls
                 .iter()

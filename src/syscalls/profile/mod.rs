@@ -114,9 +114,23 @@ pub(crate) fn is_open(profile: &Map<String, Value>) -> bool {
     text(profile, "defaultAction").is_some_and(lets_pass)
 }
 
+/// Whether a profile, woven or not, forbids a call that the preloaded library makes itself.
+pub(crate) fn forbids_library(profile: &Map<String, Value>) -> bool {
+    let request = Request {
+        format: Format::Oci,
+        runtime: Runtime::Crun,
+        listener_path: None,
+        capabilities: &[],
+        wait_killable: false,
+        is_denied: true,
+        is_fast: true,
+    };
+    weave(profile, &request).is_ok_and(|woven| !lets_library_call(&woven))
+}
+
 /// Whether a woven profile allows the calls that the preloaded library makes itself. A call that
 /// the base forbids could kill the program.
-pub(crate) fn lets_library_call(profile: &Map<String, Value>) -> bool {
+fn lets_library_call(profile: &Map<String, Value>) -> bool {
     let rules = profile.get("syscalls").and_then(Value::as_array);
     let allows_by_default = is_open(profile);
     let is_let = |row: &Row| {

@@ -1,7 +1,8 @@
-//! The supplementary groups of a container's user.
+//! What the bundle's config.json says of a container that no front has announced: the supplementary
+//! groups of its user, and whether it has the fast path.
 //!
 //! In a user namespace with one mapped id the kernel denies setgroups(2), and runtimes skip it
-//! silently: only the bundle's config.json has the requested groups.
+//! silently: only config.json has the requested groups.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use tracing::warn;
 
 use crate::credentials::{EmulatedGid, Id};
 use crate::wire::config;
+use crate::wire::fast::{self, FastPath};
 
 /// The time limit for reading: the bundle may be on a file system that does not respond, and the
 /// container waits.
@@ -20,12 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The bytes that are read; podman's largest files have some tens of KiB.
 const MAX_CONFIG: u64 = 16 * 1024 * 1024;
 
-/// process.user.additionalGids of a container that is being created.
-pub(super) async fn additional(status: &str, bundle: &str) -> Vec<EmulatedGid> {
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// process.user.additionalGids
+    pub(super) groups: Vec<EmulatedGid>,
+    pub(super) fast: FastPath,
+}
+
+/// Reads the config.json of a container that is being created. For an exec no file says anything.
+pub(super) async fn read(status: &str, bundle: &str) -> Noted {
     let bundle = PathBuf::from(bundle);
-    // No file has the groups of an exec: its process gets those of the container.
     if status != "creating" || !bundle.is_absolute() {
-        return Vec::new();
+        return Noted::default();
     }
     let (tell, told) = tokio::sync::oneshot::channel();
     let config = bundle.join("config.json");
@@ -33,11 +41,11 @@ pub(super) async fn additional(status: &str, bundle: &str) -> Vec<EmulatedGid> {
     // In a thread, which may hang for ever without blocking the daemon.
     let problem = match start(move || {
         // Fails after the timeout.
-        let _ = tell.send(read(&path));
+        let _ = tell.send(noted(&path));
     }) {
         Err(error) => error.to_string(),
         Ok(_) => match tokio::time::timeout(PATIENCE, told).await {
-            Ok(Ok(Ok(groups))) => return groups,
+            Ok(Ok(Ok(noted))) => return noted,
             Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(_)) | Err(_) => "timed out".to_owned(),
         },
@@ -47,7 +55,7 @@ pub(super) async fn additional(status: &str, bundle: &str) -> Vec<EmulatedGid> {
         problem,
         "cannot read the container's additionalGids: it starts without supplementary groups"
     );
-    Vec::new()
+    Noted::default()
 }
 
 /// Starts a thread. Fails if too many hang already.
@@ -72,7 +80,7 @@ fn start(task: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     })
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<EmulatedGid>> {
+fn noted(path: &Path) -> std::io::Result<Noted> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?
         .take(MAX_CONFIG)
@@ -84,5 +92,8 @@ fn read(path: &Path) -> std::io::Result<Vec<EmulatedGid>> {
         .map(config::user)
         .unwrap_or_default();
     let gids = user.additional_gids.into_iter();
-    Ok(gids.filter_map(EmulatedGid::new).collect())
+    Ok(Noted {
+        groups: gids.filter_map(EmulatedGid::new).collect(),
+        fast: fast::of_config(&config),
+    })
 }

@@ -1,0 +1,159 @@
+//! Whether a container has the fast path (the crate `subuidless_fast`), and why not. Pure.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use subuidless_fast::facts::LIBRARY_NAME;
+
+/// Whether dynamic programs of a container load the library.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "&str", try_from = "String")]
+pub(crate) enum FastPath {
+    On,
+    /// By the user: `--no-fast`, or SUBUIDLESS_FAST=0.
+    TurnedOff,
+    NotBuilt,
+    /// The library has no place from which programs could load it.
+    NoPlace,
+    /// `--keep-id`: other workers answer in the namespaces that the command creates.
+    KeepId,
+    NoDev,
+    Labelled,
+    OtherProgram,
+    Forbidden,
+    #[default]
+    NotInConfig,
+}
+
+impl FastPath {
+    const ALL: [Self; 10] = [
+        Self::On,
+        Self::TurnedOff,
+        Self::NotBuilt,
+        Self::NoPlace,
+        Self::KeepId,
+        Self::NoDev,
+        Self::Labelled,
+        Self::OtherProgram,
+        Self::Forbidden,
+        Self::NotInConfig,
+    ];
+
+    pub(crate) fn is_on(self) -> bool {
+        self == Self::On
+    }
+
+    /// In messages, command lines and the output of `status --json`.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::TurnedOff => "turned-off",
+            Self::NotBuilt => "not-built",
+            Self::NoPlace => "no-place",
+            Self::KeepId => "keep-id",
+            Self::NoDev => "no-dev",
+            Self::Labelled => "labelled",
+            Self::OtherProgram => "other-program",
+            Self::Forbidden => "forbidden",
+            Self::NotInConfig => "not-in-config",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fast| fast.word() == word)
+    }
+
+    /// For people.
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::TurnedOff => "off: turned off by --no-fast or SUBUIDLESS_FAST=0",
+            Self::NotBuilt => "off: this program was built without the library",
+            Self::NoPlace => {
+                "off: the library has no place that programs can load it from (`subuidless check` \
+                 says why)"
+            }
+            Self::KeepId => "off: run --keep-id has none",
+            Self::NoDev => "off: the container has no /dev of its own (a tmpfs) for the library",
+            Self::Labelled => "off: programs with an SELinux label cannot read the library",
+            Self::OtherProgram => {
+                "off: the first program is missing, or of another architecture or word size"
+            }
+            Self::Forbidden => "off: the seccomp profile forbids a call that the library makes",
+            Self::NotInConfig => {
+                "off: config.json does not mount the library (subuidless-crun and `subuidless \
+                 bundle` do)"
+            }
+        }
+    }
+}
+
+impl From<FastPath> for &'static str {
+    fn from(fast: FastPath) -> Self {
+        fast.word()
+    }
+}
+
+impl TryFrom<String> for FastPath {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        Self::from_word(&word).ok_or(word)
+    }
+}
+
+/// Whether a path is that of the library: in a container its name begins with a dot.
+pub(crate) fn is_library(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let name = name.strip_prefix(b".").unwrap_or(name);
+    name.starts_with(LIBRARY_NAME.as_bytes())
+}
+
+/// The library's path in a container, according to the `mounts` of config.json or of the runtime's
+/// state.
+pub(crate) fn noted(mounts: Option<&Value>) -> Option<&str> {
+    let mounts = mounts.and_then(Value::as_array)?;
+    let mut destinations = mounts
+        .iter()
+        .filter_map(|mount| mount.get("destination")?.as_str());
+    destinations.find(|destination| is_library(Path::new(destination)))
+}
+
+/// The fast path of a container that the front has not announced.
+pub(crate) fn of_config(config: &Map<String, Value>) -> FastPath {
+    match noted(config.get("mounts")) {
+        Some(_) => FastPath::On,
+        None => FastPath::NotInConfig,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_has_a_word_of_its_own() {
+        for fast in FastPath::ALL {
+            let text = serde_json::to_string(&fast).unwrap();
+            assert_eq!(serde_json::from_str::<FastPath>(&text).unwrap(), fast);
+        }
+        assert!(serde_json::from_str::<FastPath>("\"perhaps\"").is_err());
+    }
+
+    #[test]
+    fn the_library_is_known_by_its_name() {
+        for (path, is_it) in [
+            ("/dev/.subuidless-fast-0123.libasan.so", true),
+            (
+                "/run/user/7/subuidless/subuidless-fast-0123.libasan.so",
+                true,
+            ),
+            ("/dev/.subuidless-fast-0123/x", false),
+            ("/usr/lib/libfakeroot.so", false),
+            ("", false),
+        ] {
+            assert_eq!(is_library(Path::new(path)), is_it, "{path}");
+        }
+    }
+}
