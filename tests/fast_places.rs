@@ -62,6 +62,24 @@ fn a_bundle_has_the_library_in_it_and_goes_with_it() {
 }
 
 #[test]
+fn no_loader_says_a_word_in_another_root_directory_of_a_container() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let short = compile(&place, &["gcc", "-m32"], "short", "fast/nothing.c");
+    let bundle = Bundle::debian(&place, &daemon).with_program(&short);
+    // dash executes programs after vfork(2), and what is removed from their environment is removed
+    // from its own until it executes the next one.
+    let script = "for file in /bin/ls $(ldd /bin/ls | grep -o '/[^ ]*'); do
+            mkdir -p /other$(dirname $file); cp $file /other$file; done
+        chroot /other /bin/ls -d /; /short; ls -d /; [ -e ${LD_PRELOAD:?} ]
+        export LD_PRELOAD=libc.so.6:$LD_PRELOAD
+        /short; /bin/true; echo ${LD_PRELOAD##*:} | cut -c 1-22";
+    let ran = bundle.run(&["/bin/sh", "-euc", script]);
+    assert_eq!(ran.stderr, "");
+    assert_eq!(ran.ok(), "/\n/\n/dev/.subuidless-fast-\n");
+}
+
+#[test]
 fn status_says_why_a_command_has_no_fast_path() {
     let place = Place::new();
     let short = compile(&place, &["gcc", "-m32"], "short", "fast/nothing.c");

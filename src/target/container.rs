@@ -29,6 +29,8 @@ pub(crate) struct Container {
     pub(crate) facts: Option<Facts>,
     /// The path of the preloaded library in the container, once a program had it.
     pub(super) library: OnceLock<Name>,
+    /// The library was removed from an environment, by this worker.
+    pub(super) cuts_preload: AtomicBool,
     /// Locks to hold from reading a state until it is changed.
     pub(crate) locks: Locks,
     /// Device and inode of the user namespace that was joined.
@@ -68,6 +70,7 @@ impl Container {
             identities,
             facts,
             library: OnceLock::new(),
+            cuts_preload: AtomicBool::new(false),
             locks,
             user_namespace: None,
             root: None,

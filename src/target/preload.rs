@@ -2,15 +2,24 @@
 //!
 //! glibc's loader prints an error if it cannot load a preloaded library: one that does not exist in
 //! the program's root directory, or in a program of another word size. And a program under a
-//! seccomp filter of its own must not have it. Its name is blanked in the memory of the caller of
-//! execve(2), before the kernel reads the environment.
+//! seccomp filter of its own must not have it. So the memory of the caller of execve(2) is changed
+//! before the kernel reads the environment.
+//!
+//! After vfork(2) that is the memory of the parent, too, whose later programs shall have the
+//! library. So the list is only cut in front of it, by a NUL, and put together again when the next
+//! program is executed from this memory.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use subuidless_fast::facts::LIBRARY_NAME;
 
 use super::{Call, memory};
 use crate::linux::name::Name;
+use crate::wire::fast::is_library;
 
 const VARIABLE: &[u8] = b"LD_PRELOAD=";
 /// The maximum number of variables that are searched.
@@ -20,20 +29,21 @@ impl Call<'_> {
     /// To be called for each execve(2) whose environment is argument `environment`. Memory that
     /// cannot be read or written stays as it is: the kernel fails with EFAULT, if need be.
     pub(crate) fn look_after_preload(&self, environment: usize, is_foreign: bool) {
-        let Some(facts) = &self.container.facts else {
+        let container = self.container;
+        let Some(facts) = &container.facts else {
             return;
         };
         let is_unwanted =
             is_foreign || (facts.filters() > 0 && facts.is_filtered(self.pid()).unwrap_or(true));
-        let known = self.container.library.get();
-        if !is_unwanted && known.is_some_and(is_there) {
+        let is_there = container.library.get().is_some_and(is_there);
+        if !is_unwanted && is_there && !container.cuts_preload.load(Ordering::Relaxed) {
             return;
         }
         // Best effort: see above.
-        let _ = self.clean_preload(environment, is_unwanted);
+        let _ = self.change_preload(environment, is_unwanted);
     }
 
-    fn clean_preload(&self, environment: usize, is_unwanted: bool) -> Result<(), Errno> {
+    fn change_preload(&self, environment: usize, is_unwanted: bool) -> Result<(), Errno> {
         let Some(variable) = self.find_variable(environment)? else {
             return Ok(());
         };
@@ -41,25 +51,56 @@ impl Call<'_> {
         let Some(list) = text.as_c_str().to_bytes().strip_prefix(VARIABLE) else {
             return Ok(());
         };
-        let mut cleaned = list.to_vec();
-        for word in list.split(|byte| is_separator(*byte)) {
-            if !is_ours(word) {
-                continue;
-            }
-            let path = Name::new(word.to_vec());
-            if !is_unwanted && is_there(&path) {
-                let _ = self.container.library.set(path);
-                continue;
-            }
-            let start = word.as_ptr().addr() - list.as_ptr().addr();
-            cleaned[start..start + word.len()].fill(b' ');
-        }
-        if cleaned == list {
+        let start = variable + VARIABLE.len() as u64;
+        let words = list.split(|byte| is_separator(*byte));
+        let Some(word) = words.rev().find(|word| is_ours(word)) else {
+            return match is_unwanted {
+                true => Ok(()),
+                false => self.restore(start, list),
+            };
+        };
+        let path = Name::new(word.to_vec());
+        if !is_unwanted && is_there(&path) {
+            let _ = self.container.library.set(path);
             return Ok(());
         }
-        let end = cleaned.iter().rposition(|byte| !is_separator(*byte));
-        cleaned[end.map_or(0, |end| end + 1)..].fill(0);
-        self.write_to([(variable + VARIABLE.len() as u64, &cleaned)])
+        self.container.cuts_preload.store(true, Ordering::Relaxed);
+        let at = word.as_ptr().addr() - list.as_ptr().addr();
+        let (before, after) = (&list[..at], &list[at + word.len()..]);
+        if !after.is_empty() || before.split(|byte| is_separator(*byte)).any(is_ours) {
+            let mut blanked = list.to_vec();
+            for word in list
+                .split(|byte| is_separator(*byte))
+                .filter(|word| is_ours(word))
+            {
+                let at = word.as_ptr().addr() - list.as_ptr().addr();
+                blanked[at..at + word.len()].fill(b' ');
+            }
+            return self.write_to([(start, &blanked)]);
+        }
+        let end = before.iter().rposition(|byte| !is_separator(*byte));
+        let end = end.map_or(0, |last| last + 1);
+        self.write_to([(start + end as u64, &[0])])
+    }
+
+    /// Adds the library to a list at `start` again if it was cut off there.
+    fn restore(&self, start: u64, list: &[u8]) -> Result<(), Errno> {
+        let Some(library) = self.container.library.get() else {
+            return Ok(());
+        };
+        let path = library.as_c_str().to_bytes_with_nul();
+        let end = start + list.len() as u64;
+        let mut behind = vec![0; path.len()];
+        memory::read_exact(self.pid(), end + 1, &mut behind)?;
+        let separator = match list.is_empty() && behind.starts_with(&path[1..]) {
+            true => path[0],
+            false if behind == path => b':',
+            false => return Ok(()),
+        };
+        match is_there(library) {
+            true => self.write_to([(end, &[separator])]),
+            false => Ok(()),
+        }
     }
 
     /// The address of LD_PRELOAD in the environment.
@@ -88,8 +129,7 @@ fn is_separator(byte: u8) -> bool {
 }
 
 fn is_ours(path: &[u8]) -> bool {
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    name.starts_with(LIBRARY_NAME.as_bytes())
+    is_library(Path::new(OsStr::from_bytes(path)))
 }
 
 /// Whether the file exists in the target's root directory, which this thread shares.
