@@ -97,6 +97,8 @@ fn kill_at_random(job: &str, kills: u32, victims: impl Fn(&mut Random) -> &'stat
     let mut dead = Vec::new();
     for _ in 0..kills {
         let victims = victims(&mut random);
+        // Their numbers may be those of new processes by now.
+        dead.retain(|pid| kill(*pid, None).is_ok());
         let pids: Vec<Pid> = victims
             .iter()
             .map(|victim| victim.pid(&place, &daemon, &id, &dead))
