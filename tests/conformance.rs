@@ -4,47 +4,83 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::record;
-use common::{Bundle, Daemon, Place, Runtime, assert_same_lines, compile, example, run, tool};
+use common::{
+    Bundle, Daemon, Place, Runtime, assert_same_lines, compile, example, run, static_example, tool,
+};
 
 /// Those that draw from the seed.
 const RANDOM: &str = "random,ids-random,create-random";
 
 const OPERATIONS: &str = "3000";
 
-fn compare(runtime: Runtime, options: &[&str]) {
-    compare_in("/work", runtime, options);
+/// How the probe makes its calls under subuidless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By way of the preloaded library, where that has the function.
+    Library,
+    /// By instructions, in a process that has the library.
+    Instruction,
+    /// By instructions, in a program without a dynamic loader.
+    Static,
+    /// By instructions, in a container without the fast path.
+    Slow,
 }
 
-fn compare_in(directory: &str, runtime: Runtime, options: &[&str]) {
-    let (oracle, ours) = probe_twice(directory, runtime, options);
-    assert_same_lines(&oracle, &ours);
+const WAYS: [Way; 4] = [Way::Library, Way::Instruction, Way::Static, Way::Slow];
+
+fn compare(runtime: Runtime, way: Way, options: &[&str]) {
+    compare_in("/work", runtime, way, options);
 }
 
-/// What the probe prints as real root with all ids mapped, and under subuidless.
-fn probe_twice(directory: &str, runtime: Runtime, options: &[&str]) -> (Vec<u8>, Vec<u8>) {
-    const MAKE: &str = "mkdir -p \"$0\"; exec /probe --dir \"$0\" \"$@\"";
+fn compare_in(directory: &str, runtime: Runtime, way: Way, options: &[&str]) {
+    let oracle = probe_as_root(directory, way, options);
+    assert_same_lines(&oracle, &probe(directory, runtime, way, options));
+}
+
+/// Makes the directory in which the probe works.
+const MAKE: &str = "mkdir -p \"$0\"; exec /probe --dir \"$0\" \"$@\"";
+
+fn program(way: Way) -> PathBuf {
+    match way {
+        Way::Static => static_example("probe"),
+        _ => example("probe"),
+    }
+}
+
+/// What the probe prints as real root with all ids mapped.
+fn probe_as_root(directory: &str, way: Way, options: &[&str]) -> Vec<u8> {
+    let place = Place::new();
+    let oracle = Bundle::oracle(&place).with_program(&program(way));
+    let arguments = [&["/bin/sh", "-euc", MAKE, directory], options].concat();
+    oracle.run(&arguments).bytes()
+}
+
+/// What the probe prints under subuidless.
+fn probe(directory: &str, runtime: Runtime, way: Way, options: &[&str]) -> Vec<u8> {
     let place = Place::new();
     let daemon = Daemon::start(&place);
-    let probe = example("probe");
-    let mut arguments = vec!["/bin/sh", "-euc", MAKE, directory];
-    arguments.extend(options);
-
-    let oracle = Bundle::oracle(&place).with_program(&probe);
-    let oracle = oracle.run(&arguments).bytes();
-    let ours = Bundle::new(&place, &daemon)
-        .with_program(&probe)
+    let by: &[&str] = match way {
+        Way::Library => &["--functions", "100"],
+        _ => &[],
+    };
+    let mut bundle = Bundle::new(&place, &daemon)
+        .with_program(&program(way))
         .under(runtime, &daemon);
-    let ours = ours.run(&arguments).bytes();
+    if way == Way::Slow {
+        bundle = bundle.slow();
+    }
+    let arguments = [&["/bin/sh", "-euc", MAKE, directory], by, options].concat();
+    let printed = bundle.run(&arguments).bytes();
     assert!(
         daemon.lines(&[" WARN "]).is_empty() && daemon.lines(&["ERROR"]).is_empty(),
         "{}",
         daemon.log()
     );
-    (oracle, ours)
+    printed
 }
 
 /// What tests/quick.rs compares with where there is no root.
@@ -74,21 +110,32 @@ fn the_record_of_what_root_prints_is_what_root_prints() {
     assert_same_lines(printed.as_bytes(), record::RECORD.as_bytes());
 }
 
-fn compare_seed(runtime: Runtime, seed: &str) {
+fn compare_seed(runtime: Runtime, way: Way, seed: &str) {
     let options = ["--seed", seed, "--ops", OPERATIONS, "--only", RANDOM];
-    compare(runtime, &options);
+    compare(runtime, way, &options);
 }
 
 /// Every group of the probe but those that draw from the seed.
 #[test]
 fn the_probe_prints_what_it_prints_as_root_but_for_the_differences_that_are_known() {
-    let (oracle, ours) = probe_twice("/work", Runtime::Crun, &["--skip", RANDOM]);
-    let found = differences(&oracle, &ours);
+    let options = ["--skip", RANDOM];
+    // The static program has another size.
+    let [oracle, of_static] =
+        [Way::Library, Way::Static].map(|way| probe_as_root("/work", way, &options));
     let known: Vec<&str> = include_str!("conformance/differences.txt")
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .collect();
-    if found != known {
+    for way in WAYS {
+        let ours = probe("/work", Runtime::Crun, way, &options);
+        let oracle = match way {
+            Way::Static => &of_static,
+            _ => &oracle,
+        };
+        let found = differences(oracle, &ours);
+        if found == known {
+            continue;
+        }
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("differences.txt");
         fs::write(&path, found.join("\n") + "\n").expect("a file in the target directory");
         let new = found.iter().filter(|line| !known.contains(&line.as_str()));
@@ -96,7 +143,7 @@ fn the_probe_prints_what_it_prints_as_root_but_for_the_differences_that_are_know
             .iter()
             .filter(|line| !found.iter().any(|it| it == *line));
         panic!(
-            "{} has what is different now; new:\n{:#?}\ngone:\n{:#?}",
+            "{way:?}: {} has what is different now; new:\n{:#?}\ngone:\n{:#?}",
             path.display(),
             new.collect::<Vec<_>>(),
             gone.collect::<Vec<_>>()
@@ -156,29 +203,29 @@ fn in_groups(printed: &[u8]) -> String {
 
 #[test]
 fn the_probe_prints_what_it_prints_as_root_with_seed_1() {
-    compare_seed(Runtime::Crun, "1");
+    compare_seed(Runtime::Crun, Way::Library, "1");
 }
 
 #[test]
 fn the_probe_prints_what_it_prints_as_root_with_seed_2() {
-    compare_seed(Runtime::Crun, "2");
+    compare_seed(Runtime::Crun, Way::Instruction, "2");
 }
 
 #[test]
 fn the_probe_prints_what_it_prints_as_root_with_seed_3() {
-    compare_seed(Runtime::Crun, "3");
+    compare_seed(Runtime::Crun, Way::Slow, "3");
 }
 
 #[test]
 fn the_probe_prints_what_it_prints_as_root_under_runc() {
-    compare_seed(Runtime::Runc, "4");
+    compare_seed(Runtime::Runc, Way::Library, "4");
 }
 
 /// A path with `self` in it may lead through procfs: it is walked here, component by component.
 #[test]
 fn every_path_is_walked_as_the_kernel_walks_it() {
     let options = ["--seed", "5", "--ops", OPERATIONS, "--only", RANDOM];
-    compare_in("/work/itself", Runtime::Crun, &options);
+    compare_in("/work/itself", Runtime::Crun, Way::Library, &options);
 }
 
 const ROUNDS: &str = "2000";

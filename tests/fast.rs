@@ -388,8 +388,8 @@ fn random_calls_print_the_same_by_functions_and_without_the_library() {
         run(command.args(["--functions", functions])).ok()
     };
     for (seed, functions) in [("1", "100"), ("2", "50"), ("3", "50")] {
-        let without = print(&[], seed, "0");
-        let with = print(&["--fast"], seed, functions);
+        let without = print(&["--no-fast"], seed, "0");
+        let with = print(&[], seed, functions);
         assert_same_lines(without.as_bytes(), with.as_bytes());
     }
 }

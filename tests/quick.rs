@@ -1,6 +1,7 @@
 //! What whoever changes a handler wants to know within a minute, without root and without packages:
 //! the probe under `subuidless run` prints what it printed as real root (tests/quick/root.txt).
 
+#[allow(dead_code, reason = "this test builds one of them")]
 #[path = "common/example.rs"]
 mod example;
 #[path = "common/lines.rs"]
@@ -20,6 +21,15 @@ fn the_record_has_all_groups() {
 
 #[test]
 fn the_probe_prints_what_it_printed_as_root() {
+    compare(&[]);
+}
+
+#[test]
+fn the_probe_prints_what_it_printed_as_root_by_functions() {
+    compare(&["--functions", "100"]);
+}
+
+fn compare(options: &[&str]) {
     let temporary = env!("CARGO_TARGET_TMPDIR");
     let place = tempfile::tempdir_in(temporary).expect(temporary);
     let run = |name: &str| place.path().join(name);
@@ -37,6 +47,7 @@ fn the_probe_prints_what_it_printed_as_root() {
         .arg("--dir")
         .arg(&work)
         .args(["--only", record::GROUPS])
+        .args(options)
         .env("XDG_RUNTIME_DIR", &runtime)
         .env("XDG_STATE_HOME", place.path());
     let output = command.output().expect("subuidless run");

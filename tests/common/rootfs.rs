@@ -61,7 +61,9 @@ pub(crate) fn small_rootfs(place: &Place) -> PathBuf {
 pub(super) fn add_program(place: &Place, directory: &Path, program: &Path, owned: Owned) {
     let name = program.file_name().expect("a program has a name");
     copy(place, program, &directory.join(name), owned);
-    let libraries = run(Command::new(tool("ldd")).arg(program)).ok();
+    // ldd fails for a static one.
+    let libraries = run(Command::new(tool("ldd")).arg(program));
+    let libraries = String::from_utf8(libraries.stdout).expect("UTF-8 output");
     for path in libraries
         .split_ascii_whitespace()
         .filter(|word| word.starts_with('/'))
