@@ -64,6 +64,12 @@ pub(super) const FCHMODAT: &[&str] = &["chmod", "fchmodat"];
 pub(super) const UTIMENSAT: &[&str] = &["utimensat", "futimens"];
 pub(super) const FACCESSAT: &[&str] = &["access", "faccessat"];
 pub(super) const FACCESSAT2: &[&str] = &["eaccess", "euidaccess"];
+pub(super) const SETXATTR: &[&str] = &["setxattr"];
+pub(super) const LSETXATTR: &[&str] = &["lsetxattr"];
+pub(super) const FSETXATTR: &[&str] = &["fsetxattr"];
+pub(super) const REMOVEXATTR: &[&str] = &["removexattr"];
+pub(super) const LREMOVEXATTR: &[&str] = &["lremovexattr"];
+pub(super) const FREMOVEXATTR: &[&str] = &["fremovexattr"];
 /// Replaces no function: with these calls the library reads and stores owners, and finds out which
 /// credentials the process has.
 pub(super) const HELPER: &[&str] = &[];

@@ -331,14 +331,14 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("llistxattr", Always, xattr::llistxattr, &[Path, Ptr, Size]).fast(fast::LLISTXATTR),
     emulated("flistxattr", Always, xattr::flistxattr, &[Fd, Ptr, Size]).fast(fast::FLISTXATTR),
     emulated("setxattr",     Always, xattr::setxattr,     &[Path, Path, Ptr, Size, XattrFlags])
-        .fast(fast::HELPER),
+        .fast(fast::SETXATTR),
     emulated("lsetxattr",    Always, xattr::lsetxattr,    &[Path, Path, Ptr, Size, XattrFlags])
-        .fast(fast::HELPER),
+        .fast(fast::LSETXATTR),
     emulated("fsetxattr",    Always, xattr::fsetxattr,    &[Fd, Path, Ptr, Size, XattrFlags])
-        .fast(fast::HELPER),
-    emulated("removexattr",  Always, xattr::removexattr,  &[Path, Path]).fast(fast::HELPER),
-    emulated("lremovexattr", Always, xattr::lremovexattr, &[Path, Path]).fast(fast::HELPER),
-    emulated("fremovexattr", Always, xattr::fremovexattr, &[Fd, Path]).fast(fast::HELPER),
+        .fast(fast::FSETXATTR),
+    emulated("removexattr",  Always, xattr::removexattr,  &[Path, Path]).fast(fast::REMOVEXATTR),
+    emulated("lremovexattr", Always, xattr::lremovexattr, &[Path, Path]).fast(fast::LREMOVEXATTR),
+    emulated("fremovexattr", Always, xattr::fremovexattr, &[Fd, Path]).fast(fast::FREMOVEXATTR),
     numbered("setxattrat",    463, xattr::setxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size]),
     numbered("getxattrat",    464, xattr::getxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size])
         .fast(fast::HELPER),

@@ -1,7 +1,7 @@
 //! What the last files showed, for programs that look at the same ones again.
 //!
-//! An owner changes with its file's ctime. A file that was changed shortly before this process began
-//! could be changed again at the same ctime, and is not kept.
+//! An owner changes with its file's ctime. A file that was changed shortly before this process
+//! began could be changed again at the same ctime, and is not kept.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -36,7 +36,7 @@ fn allowed(answer: Raw) -> Option<Raw> {
 }
 
 /// Whether a change does not copy a file up whose owner is in the side store.
-fn stays(file: Named) -> impl FnOnce(u64) -> bool {
+pub(super) fn stays(file: Named) -> impl FnOnce(u64) -> bool {
     const BOTH: u64 = SIDE_STORE | OVERLAYS;
     move |facts| facts & BOTH != BOTH || !is_special(file)
 }

@@ -123,8 +123,8 @@ fn may_wait(dirfd: c_int, path: Path) -> bool {
     found.is_some_and(|[mode, ..]| mode & S_IFMT == S_IFIFO)
 }
 
-/// Defines functions under the names that programs know them by. Of a variadic function, the mode is
-/// an argument like any other on this architecture, and undefined where it is not given.
+/// Defines functions under the names that programs know them by. Of a variadic function, the mode
+/// is an argument like any other on this architecture, and undefined where it is not given.
 macro_rules! symbols {
     ($($name:ident, $name64:ident => ($($argument:ident: $type:ty),*) $body:block)*) => {$(
         #[cfg_attr(fast_library, unsafe(no_mangle))]

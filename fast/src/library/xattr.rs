@@ -1,4 +1,4 @@
-//! getxattr(2), listxattr(2), and their l and f forms.
+//! getxattr(2), listxattr(2), setxattr(2), removexattr(2), and their l and f forms.
 //!
 //! Most attributes are the kernel's business; so are those that may be kept elsewhere, once it is
 //! certain that nothing is. The kernel is asked without a buffer first: then it has read the name,
@@ -7,10 +7,13 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::MaybeUninit;
 
+use super::change::stays;
 use super::file::Whose;
-use super::raw::{number, to_kernel, to_worker};
+use super::raw::{int, number, to_kernel, to_worker};
 use super::stat::is_special;
-use super::{EACCES, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, Path, Raw, long_result, page};
+use super::{
+    EACCES, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, Path, Raw, long_result, page, result, who,
+};
 use crate::attribute::{Kind, PREFIX};
 use crate::facts::SIDE_STORE;
 use crate::owner::ATTRIBUTE;
@@ -125,9 +128,41 @@ fn list_here(whose: Whose, (names, size): (*mut c_char, usize), facts: u64) -> O
     }
 }
 
+// ---- setxattr(2), removexattr(2)
+
+fn change(whose: Whose, name: *const c_char, number: usize, arguments: [usize; 5]) -> c_int {
+    let answered = change_here(whose, Path(name), number, arguments);
+    result(answered.unwrap_or_else(|| to_worker(number, arguments)))
+}
+
+/// `None`: the worker knows better.
+fn change_here(whose: Whose, name: Path, number: usize, arguments: [usize; 5]) -> Option<Raw> {
+    let facts = page::facts(number)?;
+    if !who::has(facts, who::OVER_FILES) || !stays(whose.named())(facts) {
+        return None;
+    }
+    let [file, address, ..] = arguments;
+    match to_kernel(whose.number(GET), [file, address, 0, 0, 0]) {
+        ENODATA | EOPNOTSUPP => {}
+        error if error < 0 => return None,
+        _ => {}
+    }
+    // SAFETY: the kernel has read the name, which ends within so many bytes.
+    let name = unsafe { name.bytes(NAME) }?;
+    let is_kernels = match Kind::of(name) {
+        Kind::Plain => name.starts_with(b"user."),
+        // A list that is kept is the worker's to change. The kernel refuses one that must be kept.
+        Kind::Acl => !is_kept(whose, name, facts)?,
+        Kind::Hidden | Kind::Nameless | Kind::Emulated => false,
+    };
+    let answer = is_kernels.then(|| to_kernel(number, arguments))?;
+    (!matches!(answer, EACCES | EINVAL | ENOSYS | EOPNOTSUPP | EPERM)).then_some(answer)
+}
+
 /// Defines functions under the names that programs know them by.
 macro_rules! symbols {
-    ($($get:ident, $list:ident: $whose:path, $file:ty, $new:expr;)*) => {$(
+    ($($get:ident, $list:ident, $set:ident, $remove:ident:
+        $whose:path, $file:ty, $new:expr, $set_number:expr, $remove_number:expr;)*) => {$(
         #[cfg_attr(fast_library, unsafe(no_mangle))]
         pub extern "C" fn $get(
             file: $file,
@@ -142,11 +177,35 @@ macro_rules! symbols {
         pub extern "C" fn $list(file: $file, names: *mut c_char, size: usize) -> isize {
             list($whose($new(file)), names, size)
         }
+
+        #[cfg_attr(fast_library, unsafe(no_mangle))]
+        pub extern "C" fn $set(
+            file: $file,
+            name: *const c_char,
+            value: *const c_void,
+            size: usize,
+            flags: c_int,
+        ) -> c_int {
+            let (whose, address) = ($whose($new(file)), name.expose_provenance());
+            let value = value.expose_provenance();
+            let arguments = [whose.register(), address, value, size, int(flags)];
+            change(whose, name, $set_number, arguments)
+        }
+
+        #[cfg_attr(fast_library, unsafe(no_mangle))]
+        pub extern "C" fn $remove(file: $file, name: *const c_char) -> c_int {
+            let whose = $whose($new(file));
+            let arguments = [whose.register(), name.expose_provenance(), 0, 0, 0];
+            change(whose, name, $remove_number, arguments)
+        }
     )*};
 }
 
 symbols! {
-    getxattr, listxattr: Whose::Path, *const c_char, Path;
-    lgetxattr, llistxattr: Whose::Link, *const c_char, Path;
-    fgetxattr, flistxattr: Whose::Fd, c_int, core::convert::identity;
+    getxattr, listxattr, setxattr, removexattr:
+        Whose::Path, *const c_char, Path, number::SETXATTR, number::REMOVEXATTR;
+    lgetxattr, llistxattr, lsetxattr, lremovexattr:
+        Whose::Link, *const c_char, Path, number::LSETXATTR, number::LREMOVEXATTR;
+    fgetxattr, flistxattr, fsetxattr, fremovexattr:
+        Whose::Fd, c_int, core::convert::identity, number::FSETXATTR, number::FREMOVEXATTR;
 }

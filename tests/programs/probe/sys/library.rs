@@ -141,7 +141,7 @@ unsafe fn by_directory(number: c_long, [a, b, c, d, e, _]: [i64; 6]) -> Option<i
     }))
 }
 
-unsafe fn by_ids(number: c_long, [a, b, c, d, ..]: [i64; 6]) -> Option<i64> {
+unsafe fn by_ids(number: c_long, [a, b, c, d, e, _]: [i64; 6]) -> Option<i64> {
     // SAFETY: the caller's promise.
     Some(unsafe {
         match number {
@@ -149,6 +149,16 @@ unsafe fn by_ids(number: c_long, [a, b, c, d, ..]: [i64; 6]) -> Option<i64> {
             libc::SYS_geteuid => libc::geteuid().into(),
             libc::SYS_getgid => libc::getgid().into(),
             libc::SYS_getegid => libc::getegid().into(),
+            libc::SYS_setxattr => {
+                let size = usize::try_from(d).ok()?;
+                let value = buffer::<c_void>(c);
+                libc::setxattr(text(a), text(b), value, size, int(e)).into()
+            }
+            libc::SYS_fsetxattr => {
+                let size = usize::try_from(d).ok()?;
+                libc::fsetxattr(int(a), text(b), buffer::<c_void>(c), size, int(e)).into()
+            }
+            libc::SYS_removexattr => libc::removexattr(text(a), text(b)).into(),
             libc::SYS_getxattr => {
                 let size = usize::try_from(d).ok()?;
                 libc::getxattr(text(a), text(b), buffer::<c_void>(c), size) as i64
