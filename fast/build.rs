@@ -6,6 +6,7 @@
 //! and musl.
 
 use std::env;
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -61,11 +62,23 @@ fn build(library: &Path, linker_option: Option<&str>) -> io::Result<ExitStatus> 
 }
 
 fn main() {
+    build_library();
+    let library = std::fs::read(library()).expect("the library, which may be empty");
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&library);
+    println!("cargo::rustc-env=LIBRARY_HASH={:016x}", hasher.finish());
+}
+
+fn library() -> PathBuf {
+    PathBuf::from(variable("OUT_DIR")).join("subuidless-fast.so")
+}
+
+fn build_library() {
     println!("cargo::rustc-check-cfg=cfg(fast_library)");
     println!("cargo::rerun-if-changed=src");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
-    let library = PathBuf::from(variable("OUT_DIR")).join("subuidless-fast.so");
+    let library = library();
     // For other targets the library is empty, and the program says that it has none.
     std::fs::write(&library, []).expect("writing an empty library");
     let is_known = KNOWN.contains(&variable("CARGO_CFG_TARGET_ARCH").as_str())

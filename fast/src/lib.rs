@@ -31,6 +31,10 @@ pub mod library;
 #[cfg(not(fast_library))]
 pub static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/subuidless-fast.so"));
 
+/// A hash of the library's bytes.
+#[cfg(not(fast_library))]
+pub const LIBRARY_HASH: &str = env!("LIBRARY_HASH");
+
 #[cfg(fast_library)]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

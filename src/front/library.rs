@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
-use subuidless_fast::LIBRARY;
 use subuidless_fast::facts::LIBRARY_NAME;
+use subuidless_fast::{LIBRARY, LIBRARY_HASH};
 
-use crate::linux::{elf, hash};
+use crate::linux::elf;
+use crate::linux::programs::candidates;
 use crate::wire::fast::{self, FastPath};
 use crate::wire::rundir;
 
@@ -129,8 +130,7 @@ fn path_in(room: &Path) -> Result<PathBuf, Absence> {
 /// AddressSanitizer's runtime ends a program if a library precedes it, unless that library's name
 /// contains `libasan.so` (asan_linux.cpp, IsDynamicRTName). Ours does not disturb it.
 pub(super) fn name() -> String {
-    let hash = hash::of_bytes(LIBRARY.iter().copied());
-    format!("{LIBRARY_NAME}{hash:016x}.libasan.so")
+    format!("{LIBRARY_NAME}{LIBRARY_HASH}.libasan.so")
 }
 
 /// Writes the library to `path`, unless it is there already.
@@ -193,24 +193,12 @@ pub(crate) fn add_to_command(command: &mut Command, directory: &Path) -> FastPat
 }
 
 /// A variable in the environment of a command.
-fn value(command: &Command, name: &str) -> Option<OsString> {
+pub(crate) fn value(command: &Command, name: &str) -> Option<OsString> {
     let set = command.get_envs().find(|(known, _)| *known == name);
     set.map_or_else(
         || std::env::var_os(name),
         |(_, value)| value.map(OsStr::to_owned),
     )
-}
-
-/// The paths that execvp(3) tries for a program.
-pub(super) fn candidates(program: &Path, search_path: Option<&OsStr>) -> Vec<PathBuf> {
-    if program.as_os_str().as_bytes().contains(&b'/') {
-        return vec![program.to_owned()];
-    }
-    let directories = search_path.map(std::env::split_paths);
-    let directories = directories.into_iter().flatten();
-    directories
-        .map(|directory| directory.join(program))
-        .collect()
 }
 
 /// Whether a program, or the interpreter of a script, is of this architecture. `None`: its file

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use serde_json::{Map, Value, json};
 
-use super::library::{self, Absence, SWITCH, VARIABLE, candidates, is_native};
+use super::library::{self, Absence, SWITCH, VARIABLE, is_native};
+use crate::linux::programs::candidates;
 use crate::syscalls::profile;
 use crate::wire::config::{list, mount, object};
 use crate::wire::fast::{self, FastPath};

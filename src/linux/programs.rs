@@ -1,6 +1,8 @@
 //! Programs of the host, found by name.
 
 use std::env;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
@@ -33,6 +35,19 @@ pub(crate) fn is_on_path(program: &Path) -> bool {
     env::split_paths(&path).any(|directory| program.parent() == Some(&directory))
 }
 
-fn is_program(path: &Path) -> bool {
+/// Whether this process may execute a file.
+pub(crate) fn is_program(path: &Path) -> bool {
     path.is_file() && access(path, AccessFlags::X_OK).is_ok()
+}
+
+/// The paths that execvp(3) tries for a program.
+pub(crate) fn candidates(program: &Path, search_path: Option<&OsStr>) -> Vec<PathBuf> {
+    if program.as_os_str().as_bytes().contains(&b'/') {
+        return vec![program.to_owned()];
+    }
+    let directories = search_path.map(std::env::split_paths);
+    let directories = directories.into_iter().flatten();
+    directories
+        .map(|directory| directory.join(program))
+        .collect()
 }

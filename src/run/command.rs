@@ -5,6 +5,7 @@
 //! The supervisor is in a session of its own and exits with the last process under the filter.
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,7 @@ use super::supervisor::Supervisor;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
 use crate::front::library;
+use crate::linux::programs;
 use crate::linux::sys;
 use crate::linux::userns;
 use crate::syscalls::profile;
@@ -54,8 +56,13 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
 
 fn command(options: &Options) -> Result<Command, Error> {
     let (program, arguments) = options.command.split_first().ok_or(Error::NoCommand)?;
-    let mut command = Command::new(program);
-    command.args(arguments);
+    // Each execve(2) is notified, so no program is tried that does not exist.
+    let mut command = Command::new(
+        found(program, options)
+            .as_deref()
+            .unwrap_or(program.as_ref()),
+    );
+    command.arg0(program).args(arguments);
     for variable in &options.env {
         match variable.split_once('=') {
             Some((name, value)) => command.env(name, value),
@@ -63,6 +70,21 @@ fn command(options: &Options) -> Result<Command, Error> {
         };
     }
     Ok(command)
+}
+
+/// The file that execvp(3) will find for a program. `None`: it is not certain.
+fn found(program: &OsStr, options: &Options) -> Option<PathBuf> {
+    let has_own_path = options
+        .env
+        .iter()
+        .any(|variable| variable.starts_with("PATH"));
+    if has_own_path || options.user.is_some() {
+        return None;
+    }
+    let path = std::env::var_os("PATH")?;
+    let candidates = programs::candidates(program.as_ref(), Some(&path));
+    let mut candidates = candidates.into_iter().take_while(|path| path.is_absolute());
+    candidates.find(|path| programs::is_program(path))
 }
 
 /// Lets the command load the preloaded library, if the fast path is on.

@@ -5,6 +5,7 @@
 //! Paths below mounts, or that cannot be read from here, are left to the runtime.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -14,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
+use crate::linux::programs::candidates;
 
 /// A container's root file system, seen from the host.
 #[derive(Debug)]
@@ -38,13 +40,11 @@ pub(super) fn require(root: &Root, process: &Map<String, Value>) -> Result<(), E
     };
     let directory = process.get("cwd").and_then(text);
     let directory = directory.unwrap_or_else(|| PathBuf::from("/"));
-    let candidates: Vec<PathBuf> = match program.as_os_str().as_encoded_bytes().contains(&b'/') {
-        true => vec![directory.join(&program)],
-        false => search_path(process)
-            .iter()
-            .map(|part| directory.join(part).join(&program))
-            .collect(),
-    };
+    let search_path = search_path(process);
+    let candidates: Vec<PathBuf> = candidates(&program, search_path.map(OsStr::new))
+        .iter()
+        .map(|candidate| directory.join(candidate))
+        .collect();
     let mut kind = ErrorKind::NotFound;
     for candidate in &candidates {
         match root.program(candidate) {
@@ -64,14 +64,12 @@ pub(super) fn require(root: &Root, process: &Map<String, Value>) -> Result<(), E
     }
 }
 
-fn search_path(process: &Map<String, Value>) -> Vec<PathBuf> {
+fn search_path(process: &Map<String, Value>) -> Option<&str> {
     let environment = process.get("env").and_then(Value::as_array);
-    let path = environment
+    environment
         .into_iter()
         .flatten()
-        .find_map(|variable| variable.as_str()?.strip_prefix("PATH="));
-    path.map(|path| std::env::split_paths(path).collect())
-        .unwrap_or_default()
+        .find_map(|variable| variable.as_str()?.strip_prefix("PATH="))
 }
 
 impl Root {
