@@ -257,14 +257,18 @@ fn no_loader_says_a_word_wherever_the_library_cannot_be_loaded() {
     ])));
 }
 
+/// One that must come first, and one that is a part of the program, as with clang.
 #[test]
-fn a_program_with_a_sanitizer_that_must_come_first_runs() {
-    let place = Place::new();
-    let compiler = ["gcc", "-fsanitize=address"];
-    let look = compile(&place, &compiler, "look", "fast/look.c");
-    let script = format!("echo >f; chown 42:43 f; {} f", look.display());
-    let printed = silent(sh(&place, &[], &script));
-    assert_eq!(printed, "42:43 42:43 42:43 42:43 42:43\n");
+fn programs_with_a_sanitizer_run() {
+    for option in ["-shared-libasan", "-static-libasan"] {
+        let place = Place::new();
+        let mut compiler = vec!["gcc", "-fsanitize=address"];
+        compiler.extend((option == "-static-libasan").then_some(option));
+        let look = compile(&place, &compiler, "look", "fast/look.c");
+        let script = format!("echo >f; chown 42:43 f; {} f", look.display());
+        let printed = silent(sh(&place, &[], &script));
+        assert_eq!(printed, "42:43 42:43 42:43 42:43 42:43\n", "{option}");
+    }
 }
 
 #[test]

@@ -79,6 +79,63 @@ fn no_loader_says_a_word_in_another_root_directory_of_a_container() {
     assert_eq!(ran.ok(), "/\n/\n/dev/.subuidless-fast-\n");
 }
 
+/// With CAP_SYS_ADMIN a container can make the mount of its library writable.
+#[test]
+fn a_container_that_changes_its_library_changes_no_other_one() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::debian(&place, &daemon);
+    let rootfs = bundle.rootfs();
+    let run_in = |options: &[&str], script: &str| {
+        let mut command = place.subuidless(["run", "--rootfs"]);
+        command.arg(&rootfs).args(options);
+        run(command.args(["--", "sh", "-euc", script]))
+    };
+    let hash = "sha256sum <$LD_PRELOAD";
+    let before = run_in(&[], hash).ok();
+    assert_eq!(
+        run(&mut place.subuidless(["run", "--", "sh", "-c", hash])).ok(),
+        before
+    );
+    run_in(&["--name", "other", "--detach"], "exec sleep 1000000").ok();
+    let change = format!(
+        "for file in $LD_PRELOAD $(realpath $LD_PRELOAD) $(dirname $LD_PRELOAD); do
+             mount -o remount,bind,rw $file || true; done
+         echo >>$LD_PRELOAD; {hash}"
+    );
+    let changed = run_in(&["--cap-add", "SYS_ADMIN"], &change);
+    assert_ne!(changed.ok(), before);
+    let mut look = place.subuidless(["exec", "other", "--", "sh", "-c", hash]);
+    assert_eq!(run(&mut look).ok(), before);
+    // A new start would repair it.
+    for entry in fs::read_dir(place.runtime_directory().join("subuidless")).expect("a directory") {
+        let file = entry.expect("an entry").path().join("libasan.so");
+        if file.exists() {
+            let mut command = place.as_user("sh");
+            let ran = run(command.args(["-c", hash]).env("LD_PRELOAD", file));
+            assert_eq!(ran.ok(), before);
+        }
+    }
+    run(&mut place.subuidless(["kill", "other", "KILL"])).ok();
+}
+
+/// A bind mount of /dev alone does not have the library.
+#[test]
+fn no_loader_says_a_word_in_a_root_directory_with_dev_alone() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::debian(&place, &daemon);
+    let mut command = place.subuidless(["run", "--cap-add", "SYS_ADMIN", "--rootfs"]);
+    command.arg(bundle.rootfs()).args(["--", "sh", "-euc"]);
+    let ran = run(command.arg(
+        "mkdir -p /mnt/dev; mount --bind /dev /mnt/dev
+         for d in bin lib lib64 usr; do mkdir -p /mnt/$d; mount --rbind /$d /mnt/$d; done
+         chroot /mnt /bin/true; [ -e $LD_PRELOAD ]; echo done",
+    ));
+    assert_eq!(ran.stderr, "");
+    assert_eq!(ran.ok(), "done\n");
+}
+
 #[test]
 fn status_says_why_a_command_has_no_fast_path() {
     let place = Place::new();

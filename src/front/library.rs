@@ -1,8 +1,8 @@
 //! The preloaded library (the crate `subuidless_fast`): its file, and the environment in which a
 //! command of the host loads it. For containers see [`super::preload`].
 //!
-//! The file is in the runtime directory, which other users cannot enter, or in a bundle. Each
-//! version of the library has a file of its own.
+//! Each version of it has a directory of its own, in the runtime directory, which other users cannot
+//! enter, or in a container's bundle.
 //!
 //! glibc's loader prints an error if it cannot load the library. The worker checks programs that
 //! are executed later; the first one is checked here.
@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,7 +21,7 @@ use subuidless_fast::{LIBRARY, LIBRARY_HASH};
 
 use crate::linux::elf;
 use crate::linux::programs::candidates;
-use crate::wire::fast::{self, FastPath};
+use crate::wire::fast::{self, FastPath, LOADED_AS};
 use crate::wire::rundir;
 
 /// The variable of ld.so(8).
@@ -61,24 +61,30 @@ impl From<Absence> for FastPath {
     }
 }
 
-/// Makes sure that the library's file exists, and returns its path.
-pub(super) fn place() -> Result<PathBuf, Absence> {
+/// Makes sure that the library's file exists, and returns the path to load it by.
+fn place() -> Result<PathBuf, Absence> {
     let room = rundir::room().map_err(|error| Absence::Unplaced(error.to_string()))?;
-    let path = path_in(&room)?;
-    let put = put(&path).and_then(|()| refuse_noexec(&path));
-    put.map_err(|error| Absence::Unplaced(format!("{}: {error}", path.display())))?;
-    Ok(path)
+    let directory = path_in(&room)?;
+    put(&directory)?;
+    Ok(directory.join(LOADED_AS))
 }
 
-/// Makes sure that the library's file exists in a bundle, and returns its path relative to that.
+/// Makes sure that the library's directory exists in a bundle, and returns its path. Each container
+/// has one of its own: one that has CAP_SYS_ADMIN can make its mount writable, and must not change
+/// what others load.
+pub(super) fn place_beside(bundle: &Path) -> Result<PathBuf, Absence> {
+    let unplaced = |error| Absence::Unplaced(format!("{}: {error}", bundle.display()));
+    let bundle = std::path::absolute(bundle).map_err(unplaced)?;
+    Ok(bundle.join(place_in(&bundle)?))
+}
+
+/// The same, but returns the path relative to the bundle.
 pub(super) fn place_in(bundle: &Path) -> Result<PathBuf, Absence> {
     if LIBRARY.is_empty() {
         return Err(Absence::NotBuilt);
     }
     let name = format!(".{}", name());
-    let path = bundle.join(&name);
-    let put = put(&path).and_then(|()| refuse_noexec(&path));
-    put.map_err(|error| Absence::Unplaced(format!("{}: {error}", path.display())))?;
+    put(&bundle.join(&name))?;
     Ok(PathBuf::from(name))
 }
 
@@ -89,9 +95,9 @@ pub(super) fn tidy(bundle: &Path, fast: FastPath) {
     for entry in entries {
         let name = entry.file_name();
         let is_used = fast.is_on() && name == *own;
-        if name.as_bytes().starts_with(b".") && fast::is_library(Path::new(&name)) && !is_used {
-            // A file that remains does no harm.
-            let _ = fs::remove_file(entry.path());
+        if name.as_bytes().starts_with(b".") && fast::is_directory(Path::new(&name)) && !is_used {
+            // A directory that remains does no harm.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -125,27 +131,63 @@ fn path_in(room: &Path) -> Result<PathBuf, Absence> {
     }
 }
 
-/// The library's file name, with a hash of its bytes.
-///
-/// AddressSanitizer's runtime ends a program if a library precedes it, unless that library's name
-/// contains `libasan.so` (asan_linux.cpp, IsDynamicRTName). Ours does not disturb it.
+/// The name of the library's directory, with a hash of its bytes.
 pub(super) fn name() -> String {
-    format!("{LIBRARY_NAME}{LIBRARY_HASH}.libasan.so")
+    format!("{LIBRARY_NAME}{LIBRARY_HASH}")
 }
 
-/// Writes the library to `path`, unless it is there already.
-fn put(path: &Path) -> io::Result<()> {
+/// The library's file, to which [`LOADED_AS`] is a link.
+const FILE: &str = "fast.so";
+
+/// Fills the library's directory, as far as it is not there already.
+fn put(directory: &Path) -> Result<(), Absence> {
+    let done = put_directory(directory)
+        .and_then(|()| put_file(&directory.join(FILE)))
+        .and_then(|()| put_link(&directory.join(LOADED_AS)))
+        .and_then(|()| refuse_noexec(directory));
+    done.map_err(|error| Absence::Unplaced(format!("{}: {error}", directory.display())))
+}
+
+fn put_directory(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        // Users of a container other than its root may have other host ids.
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755))?,
+        Err(_) => {}
+    }
+    match fs::symlink_metadata(path)?.is_dir() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    }
+}
+
+fn put_file(path: &Path) -> io::Result<()> {
     if !is_whole(path)? {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(LIBRARY)?;
-        // Users of a container other than its root may have other host ids.
         file.as_file()
             .set_permissions(fs::Permissions::from_mode(0o644))?;
         // Atomic: no process loads an incomplete file.
         file.persist(path)?;
     }
     Ok(())
+}
+
+fn put_link(path: &Path) -> io::Result<()> {
+    if fs::read_link(path).is_ok_and(|target| target == Path::new(FILE)) {
+        return Ok(());
+    }
+    match symlink(FILE, path) {
+        // Of two processes, one makes it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            match fs::read_link(path)? == Path::new(FILE) {
+                true => Ok(()),
+                false => Err(error),
+            }
+        }
+        made => made,
+    }
 }
 
 fn refuse_noexec(path: &Path) -> io::Result<()> {

@@ -162,7 +162,7 @@ fn create(
             preload::remove_from(&mut config);
             FastPath::TurnedOff
         }
-        false => preload::add_to(&mut config, &rootfs, library::place),
+        false => preload::add_to(&mut config, &rootfs, || library::place_beside(&bundle)),
     };
     let is_fast = announcement.fast.is_on();
     let socket = daemon::announce(choices.socket, &announcement)?;

@@ -19,8 +19,8 @@ use crate::wire::config::{list, mount, object};
 use crate::wire::fast::{self, FastPath};
 
 /// Lets a container's programs load the library, if that is possible. `rootfs` is the container's
-/// root file system, as this process sees it. `place` puts the library somewhere, and returns the
-/// source of a bind mount.
+/// root file system, as this process sees it. `place` puts the library's directory somewhere, and
+/// returns the source of a bind mount.
 pub(super) fn add_to(
     config: &mut Map<String, Value>,
     rootfs: &Path,
@@ -30,17 +30,18 @@ pub(super) fn add_to(
     if let Some(obstacle) = obstacle(config, rootfs) {
         return obstacle;
     }
-    let library = match place() {
-        Ok(library) => library,
+    let directory = match place() {
+        Ok(directory) => directory,
         Err(absence) => return absence.into(),
     };
-    let Some(source) = library.to_str() else {
+    let Some(source) = directory.to_str() else {
         return FastPath::NoPlace;
     };
     let inside = format!("/dev/.{}", library::name());
     let options = ["bind", "ro", "nosuid", "nodev"];
     list(config, "mounts").push(mount(&inside, "bind", source, &options));
-    name_in(object(config, "process"), &inside);
+    let library = format!("{inside}/{}", fast::LOADED_AS);
+    name_in(object(config, "process"), &library);
     FastPath::On
 }
 
@@ -63,6 +64,7 @@ fn obstacle(config: &Map<String, Value>, rootfs: &Path) -> Option<FastPath> {
 /// Removes what an earlier run left in a config.json that was changed in place.
 pub(super) fn remove_from(config: &mut Map<String, Value>) {
     if let Some(mounts) = config.get_mut("mounts").and_then(Value::as_array_mut) {
+        let is_ours = |path: &str| is_in_dev(path) && fast::is_directory(Path::new(path));
         mounts.retain(|mount| !mount["destination"].as_str().is_some_and(is_ours));
     }
     let environment = config
@@ -94,9 +96,13 @@ pub(super) fn add_to_process(process: &mut Map<String, Value>, root: &Path, libr
     }
 }
 
-/// Where [`add_to`] mounts it.
+/// The library where [`add_to`] mounts it.
 fn is_ours(path: &str) -> bool {
-    path.starts_with("/dev/.") && fast::is_library(Path::new(path))
+    is_in_dev(path) && fast::is_library(Path::new(path))
+}
+
+fn is_in_dev(path: &str) -> bool {
+    path.starts_with("/dev/.")
 }
 
 /// Adds the library to LD_PRELOAD, behind the process's own.

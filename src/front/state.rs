@@ -71,8 +71,7 @@ impl State {
             library: fast::noted(match kind {
                 Runtime::Crun => state.get("mounts"),
                 Runtime::Runc => state.get("config").and_then(|config| config.get("mounts")),
-            })
-            .map(str::to_owned),
+            }),
         })
     }
 }

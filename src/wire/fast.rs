@@ -6,6 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use subuidless_fast::facts::LIBRARY_NAME;
 
+/// The name under which programs load the library, in a directory of its own: a symbolic link.
+///
+/// The runtime of AddressSanitizer ends a program if a library precedes it, unless that library was
+/// loaded by a path with `libasan.so`. If the runtime is a part of the program, it ends that if a
+/// file of such a path is mapped (asan_linux.cpp: AsanCheckDynamicRTPrereqs,
+/// AsanCheckIncompatibleRT).
+pub(crate) const LOADED_AS: &str = "libasan.so";
+
 /// Whether dynamic programs of a container load the library.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "&str", try_from = "String")]
@@ -71,8 +79,8 @@ impl FastPath {
             Self::TurnedOff => "off: turned off by --no-fast or SUBUIDLESS_FAST=0",
             Self::NotBuilt => "off: this program was built without the library",
             Self::NoPlace => {
-                "off: the library has no place that programs can load it from (`subuidless check` \
-                 says why)"
+                "off: the library has no place that programs can load it from: neither the bundle \
+                 nor the runtime directory is writable and without noexec (see `subuidless check`)"
             }
             Self::KeepId => "off: run --keep-id has none",
             Self::NoDev => "off: the container has no /dev of its own (a tmpfs) for the library",
@@ -103,21 +111,27 @@ impl TryFrom<String> for FastPath {
     }
 }
 
-/// Whether a path is that of the library: in a container its name begins with a dot.
-pub(crate) fn is_library(path: &Path) -> bool {
+/// Whether a path is that of the library's directory: in a container its name begins with a dot.
+pub(crate) fn is_directory(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let name = name.strip_prefix(b".").unwrap_or(name);
     name.starts_with(LIBRARY_NAME.as_bytes())
 }
 
+/// Whether a path is one by which programs load the library.
+pub(crate) fn is_library(path: &Path) -> bool {
+    path.ends_with(LOADED_AS) && path.parent().is_some_and(is_directory)
+}
+
 /// The library's path in a container, according to the `mounts` of config.json or of the runtime's
 /// state.
-pub(crate) fn noted(mounts: Option<&Value>) -> Option<&str> {
+pub(crate) fn noted(mounts: Option<&Value>) -> Option<String> {
     let mounts = mounts.and_then(Value::as_array)?;
     let mut destinations = mounts
         .iter()
         .filter_map(|mount| mount.get("destination")?.as_str());
-    destinations.find(|destination| is_library(Path::new(destination)))
+    let directory = destinations.find(|destination| is_directory(Path::new(destination)))?;
+    Some(format!("{directory}/{LOADED_AS}"))
 }
 
 /// The fast path of a container that the front has not announced.
@@ -144,12 +158,13 @@ mod tests {
     #[test]
     fn the_library_is_known_by_its_name() {
         for (path, is_it) in [
-            ("/dev/.subuidless-fast-0123.libasan.so", true),
+            ("/dev/.subuidless-fast-0123/libasan.so", true),
             (
-                "/run/user/7/subuidless/subuidless-fast-0123.libasan.so",
+                "/run/user/7/subuidless/subuidless-fast-0123/libasan.so",
                 true,
             ),
             ("/dev/.subuidless-fast-0123/x", false),
+            ("/usr/lib/libasan.so", false),
             ("/usr/lib/libfakeroot.so", false),
             ("", false),
         ] {
