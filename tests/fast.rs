@@ -271,6 +271,30 @@ fn programs_with_a_sanitizer_run() {
     }
 }
 
+/// Valgrind examines the calls of the library as if they were the program's.
+#[test]
+fn valgrind_finds_no_fault_in_a_program_that_has_none() {
+    let place = Place::new();
+    let look = compile(&place, &["gcc"], "look", "fast/look.c");
+    for valgrind in ["memcheck", "helgrind"] {
+        let script = format!(
+            "echo >f; chown 42:43 f; valgrind -q --tool={valgrind} {} f . f",
+            look.display()
+        );
+        let printed = silent(sh(&place, &[], &script));
+        assert!(printed.starts_with("42:43"), "{printed}");
+    }
+}
+
+#[test]
+fn threads_have_their_own_descriptors_and_can_be_cancelled_in_a_blocking_open() {
+    let place = Place::new();
+    let places = directories(&place);
+    let threads = compile(&place, &["gcc", "-pthread"], "threads", "fast/threads.c");
+    let script = format!("mkdir d; cd d; {}; cd ..; rm -r d", threads.display());
+    compare(&place, &places, &script);
+}
+
 #[test]
 fn what_a_user_preloads_stays_and_comes_first() {
     let place = Place::new();

@@ -5,14 +5,12 @@
 //! record.
 
 use core::ffi::{c_char, c_int, c_uint};
-use core::mem::MaybeUninit;
 
 use super::file::{AT_FDCWD, LongPath, Named, Record};
-use super::raw::{int, number, once_to_worker, to_kernel, to_worker};
-use super::stat::mode_of;
-use super::{
-    EACCES, EINTR, EINVAL, ENOENT, ENOSYS, EPERM, Path, Raw, next, page, result, status, who,
-};
+use super::raw::{int, number, to_kernel, to_worker};
+use super::stat::{S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, look};
+use super::{EACCES, EINTR, ENOENT, ENOSYS, EPERM, Path, Raw, errno, next, page, result};
+use super::{status, who};
 use crate::facts::{FULL_ONES, SIDE_STORE};
 use crate::owner::NOT_SET;
 
@@ -40,13 +38,15 @@ impl New {
 
     /// Whether the path can be read, and does not lead on by a link.
     fn is_name(self) -> Option<bool> {
-        let mut text = MaybeUninit::<u8>::uninit();
-        let place = text.as_mut_ptr().expose_provenance();
-        let arguments = [int(self.dirfd), self.path.register(), place, 1, 0];
-        match to_kernel(number::READLINKAT, arguments) {
-            ENOENT | EINVAL => Some(true),
-            length if length >= 0 => Some(!self.follows),
-            _ => None,
+        match look(Named::at(self.dirfd, self.path, false)) {
+            Err(ENOENT) => Some(true),
+            Err(_) => None,
+            Ok([mode, ..]) => match mode & S_IFMT {
+                S_IFREG | S_IFDIR => Some(true),
+                S_IFLNK => Some(!self.follows),
+                // Opening it may take long, and is libc's: see pthread_cancel(3).
+                _ => None,
+            },
         }
     }
 
@@ -105,22 +105,25 @@ fn create(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> Opti
     };
     let path = path.expose_provenance();
     let arguments = [int(dirfd), path, int(flags), mode as usize, 0];
-    Some(new.by_kernel(number::OPENAT, arguments).unwrap_or_else(|| {
-        loop {
-            let answer = once_to_worker(number::OPENAT, arguments);
-            if answer != EINTR || may_wait(dirfd, new.path) {
-                return answer;
-            }
+    new.by_kernel(number::OPENAT, arguments)
+}
+
+/// Opens by libc's function, where pthread_cancel(3) may end the thread. It is begun anew where a
+/// signal has interrupted the wait for the worker.
+fn open_by(open: impl Fn() -> c_int, dirfd: c_int, path: Path, flags: c_int) -> c_int {
+    loop {
+        let fd = open();
+        let is_notified = flags & (O_CREAT | UNNAMED) != 0;
+        if fd >= 0 || !is_notified || errno() != EINTR || may_wait(dirfd, path) {
+            return status::shown(fd, path, flags);
         }
-    }))
+    }
 }
 
 /// Whether a call waits for the other end of a fifo: such a wait may be interrupted.
 fn may_wait(dirfd: c_int, path: Path) -> bool {
-    const S_IFMT: u32 = 0o170_000;
-    const S_IFIFO: u32 = 0o010_000;
-    let found = mode_of(Named::at(dirfd, path, true));
-    found.is_some_and(|[mode, ..]| mode & S_IFMT == S_IFIFO)
+    let found = look(Named::at(dirfd, path, true));
+    found.is_ok_and(|[mode, ..]| mode & S_IFMT == S_IFIFO)
 }
 
 /// Defines functions under the names that programs know them by. Of a variadic function, the mode
@@ -141,13 +144,13 @@ symbols! {
     open, open64 => (path: *const c_char, flags: c_int, mode: c_uint) {
         match create(AT_FDCWD, path, flags, mode) {
             Some(answer) => result(answer),
-            None => status::shown(next::open(path, flags, mode), Path(path), flags),
+            None => open_by(|| next::open(path, flags, mode), AT_FDCWD, Path(path), flags),
         }
     }
     openat, openat64 => (dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) {
         match create(dirfd, path, flags, mode) {
             Some(answer) => result(answer),
-            None => status::shown(next::openat(dirfd, path, flags, mode), Path(path), flags),
+            None => open_by(|| next::openat(dirfd, path, flags, mode), dirfd, Path(path), flags),
         }
     }
     creat, creat64 => (path: *const c_char, mode: c_uint) {

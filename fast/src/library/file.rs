@@ -245,10 +245,11 @@ impl LongPath {
         self.end()
     }
 
-    /// Begins with the directory `dirfd`, and a slash.
+    /// Begins with the directory `dirfd`, and a slash. A thread may have descriptors of its own
+    /// (CLONE_FILES in unshare(2)).
     pub(super) fn begin_at(&mut self, dirfd: c_int) -> Option<()> {
         let number = u32::try_from(dirfd).ok()?;
-        self.push(b"/proc/self/fd/")?;
+        self.push(b"/proc/thread-self/fd/")?;
         let mut unit = 1;
         while number / unit > 9 {
             unit *= 10;

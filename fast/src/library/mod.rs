@@ -29,6 +29,20 @@ unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
 }
 
+/// The loader calls it before the program begins.
+#[cfg(fast_library)]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEGIN: extern "C" fn() = begin;
+
+#[cfg_attr(not(fast_library), expect(dead_code, reason = "called by the loader"))]
+extern "C" fn begin() {
+    next::look_up();
+    if raw::is_under_valgrind() {
+        page::refuse();
+    }
+}
+
 /// A result as the kernel gives it: an error is negative.
 type Raw = isize;
 
@@ -63,14 +77,26 @@ fn long_result(raw: Raw) -> isize {
 }
 
 fn set_errno(errno: Raw) {
+    if let Some(place) = place_of_errno() {
+        // SAFETY: libc's errno lives as long as the thread.
+        unsafe { place.write(c_int::try_from(errno).unwrap_or(c_int::MAX)) };
+    }
+}
+
+/// errno, negative as the kernel gives it.
+fn errno() -> Raw {
+    // SAFETY: libc's errno lives as long as the thread.
+    let errno = place_of_errno().map(|place| unsafe { place.read() });
+    errno.map_or(0, |errno| -(errno as Raw))
+}
+
+fn place_of_errno() -> Option<*mut c_int> {
     let function = __errno_location as *const ();
     if function.is_null() {
-        return;
+        return None;
     }
     // SAFETY: the function is there, takes nothing, and gives the address of this thread's errno.
-    let place = unsafe { __errno_location() };
-    // SAFETY: libc's errno lives as long as the thread.
-    unsafe { place.write(c_int::try_from(errno).unwrap_or(c_int::MAX)) };
+    Some(unsafe { __errno_location() })
 }
 
 /// A path that a program gives, which may be no address at all.

@@ -1,7 +1,9 @@
 //! The functions of the C library whose names this library has taken, for what only they can do.
 //!
 //! They are looked up in the symbol tables of the loaded objects behind this one, as dlsym(3) does
-//! with RTLD_NEXT: older C libraries have dlsym in another file.
+//! with RTLD_NEXT: older C libraries have dlsym in another file. That happens once, when this
+//! library is loaded: later, in the child of fork(2) for instance, another thread may hold the
+//! loader's lock.
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::mem::transmute;
@@ -55,32 +57,94 @@ struct Symbol {
     size: usize,
 }
 
-struct Search {
+/// A function of libc, and ours in its place.
+struct Function {
     name: &'static [u8],
+    hash: u32,
     /// This library's function of that name; only objects behind it count.
-    own: usize,
-    is_behind: bool,
-    found: usize,
+    own: *const (),
+    known: AtomicPtr<c_void>,
 }
 
-extern "C" fn look(loaded: *const Loaded, _: usize, search: *mut c_void) -> c_int {
+// SAFETY: `own` is the address of a function, which never changes.
+unsafe impl Sync for Function {}
+
+impl Function {
+    const fn new(name: &'static [u8], own: *const ()) -> Self {
+        let mut hash = 5381u32;
+        let mut rest = name;
+        while let [byte, behind @ ..] = rest {
+            hash = hash.wrapping_mul(33).wrapping_add(*byte as u32);
+            rest = behind;
+        }
+        Self {
+            name,
+            hash,
+            own,
+            known: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// libc's function. `None`: there is none.
+    fn find(&self) -> Option<*mut c_void> {
+        let mut known = self.known.load(Ordering::Relaxed);
+        if known.is_null() {
+            // Called before this library's turn to begin.
+            look_up();
+            known = self.known.load(Ordering::Relaxed);
+        }
+        (!known.is_null()).then_some(known)
+    }
+}
+
+static OPEN: Function = Function::new(b"open", super::create::open as *const ());
+static OPENAT: Function = Function::new(b"openat", super::create::openat as *const ());
+static FCHMODAT: Function = Function::new(b"fchmodat", super::change::fchmodat as *const ());
+static FACCESSAT: Function = Function::new(b"faccessat", super::change::faccessat as *const ());
+static OPENDIR: Function = Function::new(b"opendir", super::directory::opendir as *const ());
+static FDOPENDIR: Function = Function::new(b"fdopendir", super::directory::fdopendir as *const ());
+static ALL: [&Function; 6] = [&OPEN, &OPENAT, &FCHMODAT, &FACCESSAT, &OPENDIR, &FDOPENDIR];
+
+/// Looks all functions up.
+pub(super) fn look_up() {
+    let iterate = dl_iterate_phdr as *const ();
+    if iterate.is_null() {
+        return;
+    }
+    let mut is_behind = false;
+    // SAFETY: `look` takes what it is given here.
+    unsafe { dl_iterate_phdr(look, (&raw mut is_behind).cast()) };
+}
+
+extern "C" fn look(loaded: *const Loaded, _: usize, is_behind: *mut c_void) -> c_int {
     // SAFETY: it is valid during the call.
     let loaded = unsafe { &*loaded };
-    // SAFETY: it is what `find` has passed on.
-    let search = unsafe { &mut *search.cast::<Search>() };
+    // SAFETY: it is what `look_up` has passed on.
+    let is_behind = unsafe { &mut *is_behind.cast::<bool>() };
     // SAFETY: the object is loaded.
-    let tables = unsafe { Tables::of(loaded) };
-    // SAFETY: it stays loaded during the call.
-    let found = tables.and_then(|tables| unsafe { tables.find(search.name) });
-    match found {
-        Some(own) if own == search.own => search.is_behind = true,
-        Some(found) if search.is_behind => {
-            search.found = found;
-            return 1;
-        }
-        _ => {}
+    let Some(tables) = (unsafe { Tables::of(loaded) }) else {
+        return 0;
+    };
+    if !*is_behind {
+        // SAFETY: it stays loaded during the call.
+        *is_behind = unsafe { tables.find(&OPEN) } == Some(OPEN.own.addr());
+        return 0;
     }
-    0
+    let mut is_missing = false;
+    for function in ALL {
+        if !function.known.load(Ordering::Relaxed).is_null() {
+            continue;
+        }
+        // SAFETY: it stays loaded during the call.
+        match unsafe { tables.find(function) } {
+            Some(found) => {
+                let found = ptr::with_exposed_provenance_mut(found);
+                function.known.store(found, Ordering::Relaxed);
+            }
+            None => is_missing = true,
+        }
+    }
+    c_int::from(!is_missing)
 }
 
 /// The tables of a loaded object: elf(5), and the hash table of GNU.
@@ -140,11 +204,9 @@ impl Tables {
     /// # Safety
     ///
     /// The object is loaded.
-    unsafe fn find(&self, name: &[u8]) -> Option<usize> {
+    unsafe fn find(&self, function: &Function) -> Option<usize> {
         const HEADER: usize = 4;
-        let hash = name.iter().fold(5381u32, |hash, byte| {
-            hash.wrapping_mul(33).wrapping_add(u32::from(*byte))
-        });
+        let Function { name, hash, .. } = *function;
         let word = |index: usize| {
             // SAFETY: within the table, as its own numbers say.
             unsafe { self.hashes.wrapping_add(index).read() }
@@ -188,38 +250,10 @@ impl Tables {
     }
 }
 
-/// The C library's function `name`, which is looked up once. `None`: there is none.
-fn find(known: &AtomicPtr<c_void>, name: &'static [u8], own: *const c_void) -> Option<*mut c_void> {
-    let present = known.load(Ordering::Relaxed);
-    if !present.is_null() {
-        return Some(present);
-    }
-    let iterate = dl_iterate_phdr as *const ();
-    let mut search = Search {
-        name,
-        own: own.addr(),
-        is_behind: false,
-        found: 0,
-    };
-    if iterate.is_null() {
-        return None;
-    }
-    // SAFETY: `look` takes what it is given here.
-    unsafe { dl_iterate_phdr(look, (&raw mut search).cast()) };
-    if search.found == 0 {
-        return None;
-    }
-    let found = ptr::with_exposed_provenance_mut(search.found);
-    known.store(found, Ordering::Relaxed);
-    Some(found)
-}
-
-/// A function of the C library, by its name and type.
+/// A function of the C library, with its type.
 macro_rules! next {
-    ($name:ident, $own:path, $type:ty) => {{
-        static KNOWN: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-        let own = $own as *const c_void;
-        let found = find(&KNOWN, stringify!($name).as_bytes(), own);
+    ($function:ident, $type:ty) => {{
+        let found = $function.find();
         // SAFETY: the C library's function of this name has this type.
         found.map(|found| unsafe { transmute::<*mut c_void, $type>(found) })
     }};
@@ -230,7 +264,7 @@ type OpenAt = unsafe extern "C" fn(c_int, *const c_char, c_int, ...) -> c_int;
 type At = unsafe extern "C" fn(c_int, *const c_char, c_uint, c_int) -> c_int;
 
 pub(super) fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    match next!(open, super::create::open, Open) {
+    match next!(OPEN, Open) {
         // SAFETY: as the program calls it.
         Some(open) => unsafe { open(path, flags, mode) },
         None => {
@@ -243,7 +277,7 @@ pub(super) fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
 }
 
 pub(super) fn openat(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    match next!(openat, super::create::openat, OpenAt) {
+    match next!(OPENAT, OpenAt) {
         // SAFETY: as the program calls it.
         Some(openat) => unsafe { openat(dirfd, path, flags, mode) },
         None => {
@@ -255,7 +289,7 @@ pub(super) fn openat(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_ui
 }
 
 pub(super) fn fchmodat(dirfd: c_int, path: *const c_char, mode: c_uint, flags: c_int) -> c_int {
-    match next!(fchmodat, super::change::fchmodat, At) {
+    match next!(FCHMODAT, At) {
         // SAFETY: as the program calls it.
         Some(fchmodat) => unsafe { fchmodat(dirfd, path, mode, flags) },
         None => result(ENOSYS),
@@ -263,7 +297,7 @@ pub(super) fn fchmodat(dirfd: c_int, path: *const c_char, mode: c_uint, flags: c
 }
 
 pub(super) fn faccessat(dirfd: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int {
-    match next!(faccessat, super::change::faccessat, At) {
+    match next!(FACCESSAT, At) {
         // SAFETY: as the program calls it.
         Some(faccessat) => unsafe { faccessat(dirfd, path, mode.cast_unsigned(), flags) },
         None => result(ENOSYS),
@@ -279,7 +313,7 @@ pub(super) fn faccessat(dirfd: c_int, path: *const c_char, mode: c_int, flags: c
 type Marked<T> = unsafe extern "C" fn(T, usize, usize, usize, usize, usize) -> *mut c_void;
 
 pub(super) fn opendir(path: *const c_char, mark: usize) -> *mut c_void {
-    match next!(opendir, super::directory::opendir, Marked<*const c_char>) {
+    match next!(OPENDIR, Marked<*const c_char>) {
         // SAFETY: as the program calls it; further arguments are ignored.
         Some(opendir) => unsafe { opendir(path, 0, 0, 0, 0, mark) },
         None => nothing(),
@@ -287,7 +321,7 @@ pub(super) fn opendir(path: *const c_char, mark: usize) -> *mut c_void {
 }
 
 pub(super) fn fdopendir(fd: c_int, mark: usize) -> *mut c_void {
-    match next!(fdopendir, super::directory::fdopendir, Marked<c_int>) {
+    match next!(FDOPENDIR, Marked<c_int>) {
         // SAFETY: as the program calls it; further arguments are ignored.
         Some(fdopendir) => unsafe { fdopendir(fd, 0, 0, 0, 0, mark) },
         None => nothing(),

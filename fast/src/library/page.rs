@@ -47,6 +47,11 @@ pub(super) fn facts(number: usize) -> Option<u64> {
     (may_answer(known) && filters(known) == FILTERS.load(Ordering::Relaxed)).then_some(known)
 }
 
+/// Leaves all calls to the worker, for good.
+pub(super) fn refuse() {
+    PAGE.store(NO, Ordering::Relaxed);
+}
+
 /// A word of the page, which [`facts`] has found.
 pub(super) fn word(index: usize) -> u64 {
     read(PAGE.load(Ordering::Acquire), index)
@@ -78,7 +83,7 @@ fn introduce(number: usize, page: *mut Words) -> Option<*mut Words> {
     }
     // The kernel may have another answer than an error, but says no hello.
     if reply < 0 || words[1].load(Ordering::Relaxed) != HELLO {
-        PAGE.store(NO, Ordering::Relaxed);
+        refuse();
         return None;
     }
     FILTERS.store(words[0].load(Ordering::Relaxed), Ordering::Relaxed);
@@ -95,7 +100,7 @@ fn map(fd: Raw) -> Option<*mut Words> {
     let mapped = call(number::MMAP, [0, LENGTH, PROT_READ, MAP_SHARED, fd, 0]);
     call(number::CLOSE, [fd, 0, 0, 0, 0, 0]);
     if mapped < 0 {
-        PAGE.store(NO, Ordering::Relaxed);
+        refuse();
         return None;
     }
     let page = ptr::with_exposed_provenance_mut(mapped.cast_unsigned());

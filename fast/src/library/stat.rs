@@ -17,9 +17,11 @@ use crate::owner::Shown;
 const AT_NO_AUTOMOUNT: c_int = 0x800;
 const AT_STATX_SYNC_TYPE: c_int = 0x6000;
 
-const S_IFMT: u32 = 0o170_000;
-const S_IFREG: u32 = 0o100_000;
-const S_IFDIR: u32 = 0o040_000;
+pub(super) const S_IFMT: u32 = 0o170_000;
+pub(super) const S_IFLNK: u32 = 0o120_000;
+pub(super) const S_IFREG: u32 = 0o100_000;
+pub(super) const S_IFDIR: u32 = 0o040_000;
+pub(super) const S_IFIFO: u32 = 0o010_000;
 
 /// `struct stat` as the kernel and all C libraries have it on this architecture.
 #[repr(C)]
@@ -257,6 +259,11 @@ pub(super) fn is_special(file: Named) -> bool {
 
 /// Mode, uid and gid of a file, as the kernel has them.
 pub(super) fn mode_of(file: Named) -> Option<[u32; 3]> {
+    look(file).ok()
+}
+
+/// The same, or the kernel's error.
+pub(super) fn look(file: Named) -> Result<[u32; 3], Raw> {
     let mut filled = MaybeUninit::<Stat>::uninit();
     let flags = match (file.is_fd, file.follow) {
         (true, _) => AT_EMPTY_PATH,
@@ -271,12 +278,13 @@ pub(super) fn mode_of(file: Named) -> Option<[u32; 3]> {
         buffer: filled.as_mut_ptr().cast(),
     };
     let (number, arguments) = asked.call(asked.buffer);
-    if to_kernel(number, arguments) != 0 {
-        return None;
+    match to_kernel(number, arguments) {
+        0 => {}
+        error => return Err(error),
     }
     // SAFETY: the kernel has just filled it in.
     let filled = unsafe { filled.assume_init() };
-    Some([filled.mode, filled.uid, filled.gid])
+    Ok([filled.mode, filled.uid, filled.gid])
 }
 
 /// xattr(7): user attributes are for regular files and directories.

@@ -3,7 +3,7 @@
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 mod architecture;
 
-pub(super) use architecture::{call, clear_mark, number};
+pub(super) use architecture::{call, clear_mark, is_under_valgrind, number};
 
 use core::ffi::c_int;
 
@@ -23,16 +23,11 @@ pub(super) fn to_kernel(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
     call(number, [a, b, c, d, e, MARK])
 }
 
-/// The same call for the worker.
-pub(super) fn once_to_worker(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
-    call(number, [a, b, c, d, e, 0])
-}
-
 /// The same call for the worker. It is begun anew where a signal has interrupted the wait for the
 /// worker: natively these calls are not interrupted.
-pub(super) fn to_worker(number: usize, arguments: [usize; 5]) -> Raw {
+pub(super) fn to_worker(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
     loop {
-        let result = once_to_worker(number, arguments);
+        let result = call(number, [a, b, c, d, e, 0]);
         if result != super::EINTR {
             return result;
         }
