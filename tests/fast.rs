@@ -296,6 +296,30 @@ fn threads_have_their_own_descriptors_and_can_be_cancelled_in_a_blocking_open() 
 }
 
 #[test]
+fn no_loader_says_a_word_whatever_the_environment_is_like() {
+    let place = Place::new();
+    let short = compile(&place, &["gcc", "-m32"], "short", "fast/nothing.c");
+    let variables = compile(&place, &["gcc"], "variables", "fast/variables.c");
+    let script = format!(
+        "{0} {1}; {0} /bin/true",
+        variables.display(),
+        short.display()
+    );
+    assert_eq!(silent(sh(&place, &[], &script)), "0\n".repeat(8));
+}
+
+#[test]
+fn no_loader_says_a_word_in_a_program_that_has_restricted_itself() {
+    let place = Place::new();
+    let landlock = compile(&place, &["gcc"], "landlock", "fast/landlock.c");
+    let script = format!(
+        "echo >f; chown 42:43 f; {} sh -c 'stat -c %u:%g f; env stat -c %u:%g f'; stat -c %u:%g f",
+        landlock.display()
+    );
+    assert_eq!(silent(sh(&place, &[], &script)), "42:43\n".repeat(3));
+}
+
+#[test]
 fn what_a_user_preloads_stays_and_comes_first() {
     let place = Place::new();
     let own = compile(&place, &["gcc", "-shared", "-fPIC"], "own.so", "fast/own.c");

@@ -19,7 +19,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::permission::is_read_only;
 use super::xattr::posix_acl;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
-use crate::identity::{Identities, Index};
+use crate::identity::Index;
 use crate::linux::name::Name;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
@@ -342,8 +342,7 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> u64 {
 /// Whether a worker must not create files for the target: it lives in another user namespace, or
 /// has restricted itself by landlock(7), which does not apply to a worker.
 pub(super) fn is_out_of_reach(call: &Call) -> Result<bool, Errno> {
-    let anyone_confined = call.container.identities.anyone_confined();
-    Ok(call.is_nested() || (anyone_confined && Identities::is_confined(call.pid())?))
+    Ok(call.is_nested() || call.is_confined()?)
 }
 
 /// The location of the directory, given the part of the path before its last component.

@@ -21,14 +21,24 @@ const FIRST_READ: usize = 256;
 /// Reads a path as the kernel does (fs/namei.c, getname): EFAULT for memory that cannot be read,
 /// ENAMETOOLONG without a NUL in 4096 bytes.
 pub(crate) fn read_path(pid: u32, address: u64) -> Result<Name, Errno> {
+    read_string(pid, address, PATH_MAX)
+}
+
+/// The same for an argument or variable of execve(2), which may have 32 pages (MAX_ARG_STRLEN).
+pub(crate) fn read_variable(pid: u32, address: u64) -> Result<Name, Errno> {
+    read_string(pid, address, 32 * PAGE)
+}
+
+/// ENAMETOOLONG without a NUL in `most` bytes.
+fn read_string(pid: u32, address: u64, most: usize) -> Result<Name, Errno> {
     let start = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     let mut bytes = Vec::with_capacity(FIRST_READ);
     let mut wanted = FIRST_READ;
-    while bytes.len() < PATH_MAX {
+    while bytes.len() < most {
         let from = start.checked_add(bytes.len()).ok_or(Errno::EFAULT)?;
         // Never across the end of a page: the next page may be unmapped although the string ends
         // before it.
-        let length = wanted.min(PAGE - from % PAGE).min(PATH_MAX - bytes.len());
+        let length = wanted.min(PAGE - from % PAGE).min(most - bytes.len());
         let known = bytes.len();
         bytes.resize(known + length, 0);
         let read = read(pid, from, &mut bytes[known..])?;

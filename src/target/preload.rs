@@ -22,8 +22,9 @@ use crate::linux::name::Name;
 use crate::wire::fast::is_library;
 
 const VARIABLE: &[u8] = b"LD_PRELOAD=";
-/// The maximum number of variables that are searched.
-const MOST_VARIABLES: usize = 8192;
+/// The kernel takes no more variables: with its address and its NUL, each of them uses room that is
+/// at most 6 MiB (fs/exec.c, bprm_stack_limits).
+const MOST_VARIABLES: usize = 6 * 1024 * 1024 / (size_of::<u64>() + 1);
 
 impl Call<'_> {
     /// To be called for each execve(2) whose environment is argument `environment`. Memory that
@@ -33,21 +34,22 @@ impl Call<'_> {
         let Some(facts) = &container.facts else {
             return;
         };
-        let is_unwanted =
-            is_foreign || (facts.filters() > 0 && facts.is_filtered(self.pid()).unwrap_or(true));
+        let is_unwanted = is_foreign
+            || (facts.filters() > 0 && facts.is_filtered(self.pid()).unwrap_or(true))
+            || self.is_confined().unwrap_or(true);
         let is_there = container.library.get().is_some_and(is_there);
         if !is_unwanted && is_there && !container.cuts_preload.load(Ordering::Relaxed) {
             return;
         }
         // Best effort: see above.
-        let _ = self.change_preload(environment, is_unwanted);
+        let _ = self.for_each_variable(environment, |variable| {
+            let _ = self.change_preload(variable, is_unwanted);
+        });
     }
 
-    fn change_preload(&self, environment: usize, is_unwanted: bool) -> Result<(), Errno> {
-        let Some(variable) = self.find_variable(environment)? else {
-            return Ok(());
-        };
-        let text = memory::read_path(self.pid(), variable)?;
+    /// Changes LD_PRELOAD at `variable`.
+    fn change_preload(&self, variable: u64, is_unwanted: bool) -> Result<(), Errno> {
+        let text = memory::read_variable(self.pid(), variable)?;
         let Some(list) = text.as_c_str().to_bytes().strip_prefix(VARIABLE) else {
             return Ok(());
         };
@@ -103,23 +105,27 @@ impl Call<'_> {
         }
     }
 
-    /// The address of LD_PRELOAD in the environment.
-    fn find_variable(&self, environment: usize) -> Result<Option<u64>, Errno> {
+    /// Does `work` with the address of each LD_PRELOAD in the environment: the last one counts.
+    fn for_each_variable(
+        &self,
+        environment: usize,
+        mut work: impl FnMut(u64),
+    ) -> Result<(), Errno> {
         let mut place = self.register(environment);
-        for _ in 0..MOST_VARIABLES / memory::MOST_AT_ONCE {
+        for _ in 0..=MOST_VARIABLES / memory::MOST_AT_ONCE {
             let variables = memory::read_addresses(self.pid(), place)?;
-            let is_last = variables.len() < memory::MOST_AT_ONCE;
             let prefixes = memory::read_prefixes::<{ VARIABLE.len() }>(self.pid(), &variables)?;
-            let found = prefixes.iter().position(|prefix| prefix == VARIABLE);
-            if let Some(found) = found {
-                return Ok(variables.get(found).copied());
+            for (variable, prefix) in variables.iter().zip(prefixes) {
+                if prefix == VARIABLE {
+                    work(*variable);
+                }
             }
-            if is_last {
+            if variables.len() < memory::MOST_AT_ONCE {
                 break;
             }
             place += (variables.len() * size_of::<u64>()) as u64;
         }
-        Ok(None)
+        Ok(())
     }
 }
 

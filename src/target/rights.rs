@@ -54,17 +54,21 @@ impl Call<'_> {
         work()
     }
 
+    /// Whether the target has restricted itself by landlock(7).
+    pub(crate) fn is_confined(&self) -> Result<bool, Errno> {
+        let anyone_is = self.container.identities.anyone_confined();
+        Ok(anyone_is && Identities::is_confined(self.pid())?)
+    }
+
     /// Follows the link `link` in the directory `directory` of procfs, if the target may.
     pub(super) fn follow_as_target(
         &self,
         directory: &OwnedFd,
         link: &CStr,
     ) -> Result<OwnedFd, Errno> {
-        let is_confined =
-            self.container.identities.anyone_confined() && Identities::is_confined(self.pid())?;
         // landlock(7) forbids the target to access processes outside of its domain, but the child
         // is not in that domain.
-        if is_confined && self.is_in_own_process(directory) != Ok(true) {
+        if self.is_confined()? && self.is_in_own_process(directory) != Ok(true) {
             return Err(Errno::EACCES);
         }
         let root = super::walk::root()?;
