@@ -528,12 +528,14 @@ fn in_containers_the_library_is_there_and_leaves_nothing_behind() {
 #[test]
 fn each_further_worker_has_the_page_of_facts() {
     let place = Place::new();
-    let script = "echo >f; chown 42:43 f
+    let page = compile(&place, &["gcc"], "page", "fast/page.c");
+    let script = "echo >f; chown 42:43 f; $0
         for n in 0 1 2; do
             : >ready$n; while [ ! -e go$n ]; do sleep 0.02; done
             strace -o calls stat -c %u:%g f; grep -c rootlesscontainers calls
         done";
     let mut command = place.subuidless(["run", "--", "sh", "-euc", script]);
+    command.arg(page);
     let output = fs::File::create(place.path("output")).expect("a file");
     let mut child = command.stdout(output).spawn().expect("subuidless run");
     let mut dead = Vec::new();

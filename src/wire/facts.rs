@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
+use nix::sys::stat::{Mode, fchmod};
 use subuidless_fast::facts::{self, FACTS, FILTER, GROUPS, MAPPED, TRACED, VERSION, VERSION_BITS};
 
 use crate::linux::memfd;
@@ -43,6 +44,8 @@ impl Facts {
     /// Maps a memfd from [`Facts::create`]. Fails with EINVAL for others, which could be truncated.
     /// To be called while /proc is the host's.
     pub(crate) fn open(memfd: BorrowedFd) -> Result<Self, Errno> {
+        // A target that has the descriptor may have taken all permissions away.
+        fchmod(memfd, Mode::S_IRUSR | Mode::S_IWUSR)?;
         let facts = Self {
             memory: SharedWords::map(memfd, WORDS)?,
             read_only: memfd::read_only(memfd)?,
