@@ -371,6 +371,19 @@ fn a_program_with_a_filter_of_its_own_is_never_killed_for_a_call_of_the_librarys
     assert!(uses_library(&sh(&place, &[], &script).ok()));
 }
 
+/// The C library makes chmod(2) where the library would make fchmodat(2), and so on.
+#[test]
+fn a_program_with_a_filter_of_its_own_makes_the_calls_of_the_c_library() {
+    let place = Place::new();
+    let forbid = compile(&place, &["gcc"], "forbid", "fast/forbid.c");
+    for when in ["", "early"] {
+        let script = format!("mkdir d; cd d; {} {when}; cd ..; rm -r d", forbid.display());
+        let without = silent(sh(&place, &["--no-fast"], &script));
+        let with = silent(sh(&place, &[], &script));
+        assert_same_lines(without.as_bytes(), with.as_bytes());
+    }
+}
+
 #[test]
 fn signals_interrupt_no_call_and_may_come_in_the_middle_of_one() {
     let place = Place::new();

@@ -35,6 +35,12 @@ pub const MAPPED: usize = 1;
 pub const GROUPS: usize = 2;
 pub const READ: usize = 3;
 
+/// Marks the library's state in a process: behind it is the address of the page. The worker writes
+/// [`OFF`] there before the process loads a filter.
+pub const STATE: [u64; 2] = [0x0c4a_93d1_7be5_20f6, 0x51c7_0e8d_a46b_9f32];
+/// No address of a page: all calls are left to the worker, for good.
+pub const OFF: usize = 8;
+
 /// The version of the page's format. A worker that knows another one sets it to 0.
 pub const VERSION: u64 = 2;
 pub const VERSION_BITS: u64 = 0xff;

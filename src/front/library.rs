@@ -1,8 +1,8 @@
 //! The preloaded library (the crate `subuidless_fast`): its file, and the environment in which a
 //! command of the host loads it. For containers see [`super::preload`].
 //!
-//! Each version of it has a directory of its own, in the runtime directory, which other users cannot
-//! enter, or in a container's bundle.
+//! Each version of it has a directory of its own, in the runtime directory, which other users
+//! cannot enter, or in a container's bundle.
 //!
 //! glibc's loader prints an error if it cannot load the library. The worker checks programs that
 //! are executed later; the first one is checked here.

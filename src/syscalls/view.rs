@@ -67,6 +67,7 @@ pub(super) fn seccomp(call: &mut Call) -> Result<Reply, Errno> {
 pub(super) fn filter(call: &Call) -> Result<Reply, Errno> {
     if let Some(facts) = &call.container.facts {
         facts.expect_filter(call.pid());
+        call.turn_library_off();
     }
     // CONTINUE: what the call does is the kernel's business.
     Ok(Reply::Continue)

@@ -16,9 +16,11 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
+use subuidless_fast::facts::{LIBRARY_NAME, OFF, STATE};
 
 use super::{Call, memory};
 use crate::linux::name::Name;
+use crate::linux::procfs;
 use crate::wire::fast::is_library;
 
 const VARIABLE: &[u8] = b"LD_PRELOAD=";
@@ -127,6 +129,40 @@ impl Call<'_> {
         }
         Ok(())
     }
+
+    /// Turns the library off in a target that is about to load a filter: that may forbid a call by
+    /// which the library would ask, or answer. Best effort: otherwise it asks, as others do.
+    pub(crate) fn turn_library_off(&self) {
+        let Ok(maps) = procfs::read(&procfs::target(self.pid(), "maps")) else {
+            return;
+        };
+        for (start, length) in maps.lines().filter_map(data_of_library) {
+            let mut data = vec![0; length];
+            if memory::read_exact(self.pid(), start, &mut data).is_err() {
+                continue;
+            }
+            let mark = STATE.map(u64::to_ne_bytes);
+            let mut places = data.windows(size_of_val(&mark)).step_by(size_of::<u64>());
+            if let Some(index) = places.position(|place| place == mark.as_flattened()) {
+                let page = start + ((index + STATE.len()) * size_of::<u64>()) as u64;
+                let _ = self.write_to([(page, &OFF.to_ne_bytes())]);
+            }
+        }
+    }
+}
+
+/// The start and length of a mapping of the library that is written to, if a line of
+/// `/proc/PID/maps` is about one.
+fn data_of_library(line: &str) -> Option<(u64, usize)> {
+    const LONGEST: u64 = 1 << 16;
+    let mut fields = line.splitn(6, ' ');
+    let (start, end) = fields.next()?.split_once('-')?;
+    let is_written = fields.next()?.starts_with("rw");
+    let is_ours = is_written && fields.last()?.contains(LIBRARY_NAME);
+    let start = u64::from_str_radix(start, 16).ok()?;
+    let end = u64::from_str_radix(end, 16).ok()?;
+    let length = end.saturating_sub(start).min(LONGEST);
+    is_ours.then_some((start, usize::try_from(length).ok()?))
 }
 
 /// ld.so(8)

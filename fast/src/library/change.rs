@@ -43,15 +43,18 @@ pub(super) fn stays(file: Named) -> impl FnOnce(u64) -> bool {
 
 // ---- chmod(2)
 
-fn change_mode(dirfd: c_int, path: *const c_char, mode: c_uint) -> c_int {
+/// `None`: the worker knows better.
+fn change_mode(dirfd: c_int, path: *const c_char, mode: c_uint) -> Option<Raw> {
     let arguments = [int(dirfd), path.expose_provenance(), mode as usize, 0, 0];
     let file = Named::at(dirfd, Path(path), true);
-    make(number::FCHMODAT, arguments, stays(file))
+    by_kernel(number::FCHMODAT, arguments, stays(file))
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn chmod(path: *const c_char, mode: c_uint) -> c_int {
-    change_mode(AT_FDCWD, path, mode)
+    let arguments = [path.expose_provenance(), mode as usize, 0, 0, 0];
+    let answered = change_mode(AT_FDCWD, path, mode);
+    result(answered.unwrap_or_else(|| to_worker(number::CHMOD, arguments)))
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
@@ -62,10 +65,14 @@ pub extern "C" fn fchmod(fd: c_int, mode: c_uint) -> c_int {
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn fchmodat(dirfd: c_int, path: *const c_char, mode: c_uint, flags: c_int) -> c_int {
-    match flags {
+    let answered = match flags {
         0 => change_mode(dirfd, path, mode),
+        _ => None,
+    };
+    match answered {
+        Some(answer) => result(answer),
         // The C library finds a way where the kernel has none.
-        _ => next::fchmodat(dirfd, path, mode, flags),
+        None => next::fchmodat(dirfd, path, mode, flags),
     }
 }
 
@@ -107,22 +114,30 @@ pub extern "C" fn futimens(fd: c_int, times: *const c_void) -> c_int {
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn access(path: *const c_char, mode: c_int) -> c_int {
-    faccessat(AT_FDCWD, path, mode, 0)
+    let arguments = [path.expose_provenance(), int(mode), 0, 0, 0];
+    let answered = may_access(AT_FDCWD, path, mode, 0);
+    result(answered.unwrap_or_else(|| to_worker(number::ACCESS, arguments)))
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn faccessat(dirfd: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int {
-    let address = path.expose_provenance();
-    let arguments = [int(dirfd), address, int(mode), int(flags), 0];
-    match flags {
-        0 => make(number::FACCESSAT, arguments, |_| true),
-        AT_EACCESS => match by_kernel(number::FACCESSAT2, arguments, |_| true) {
-            Some(answer) => result(answer),
-            // The C library finds a way where the kernel has none.
-            None => next::faccessat(dirfd, path, mode, flags),
-        },
-        _ => next::faccessat(dirfd, path, mode, flags),
+    match may_access(dirfd, path, mode, flags) {
+        Some(answer) => result(answer),
+        // The C library finds a way where the kernel has none.
+        None => next::faccessat(dirfd, path, mode, flags),
     }
+}
+
+/// `None`: the worker knows better.
+fn may_access(dirfd: c_int, path: *const c_char, mode: c_int, flags: c_int) -> Option<Raw> {
+    let number = match flags {
+        0 => number::FACCESSAT,
+        AT_EACCESS => number::FACCESSAT2,
+        _ => return None,
+    };
+    let path = path.expose_provenance();
+    let arguments = [int(dirfd), path, int(mode), int(flags), 0];
+    by_kernel(number, arguments, |_| true)
 }
 
 /// `access` by the effective ids.

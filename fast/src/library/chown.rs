@@ -34,7 +34,10 @@ impl Change {
         if self.ids.contains(&NOT_SET) || is_no_fd {
             return None;
         }
-        let facts = page::facts(self.number)?;
+        let facts = page::facts(match self.file.is_fd {
+            true => number::FCHOWN,
+            false => number::FCHOWNAT,
+        })?;
         if facts & FULL_ONES != 0 || !who::has(facts, who::CHOWN | who::OVER_FILES) {
             return None;
         }
@@ -107,14 +110,25 @@ pub extern "C" fn fchownat(
     }
 }
 
+fn at_path(number: usize, path: *const c_char, ids: [c_uint; 2], follow: bool) -> c_int {
+    let [uid, gid] = ids.map(|id| id as usize);
+    let change = Change {
+        file: Named::at(AT_FDCWD, Path(path), follow),
+        ids,
+        number,
+        arguments: [path.expose_provenance(), uid, gid, 0, 0],
+    };
+    change.make()
+}
+
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn chown(path: *const c_char, uid: c_uint, gid: c_uint) -> c_int {
-    fchownat(AT_FDCWD, path, uid, gid, 0)
+    at_path(number::CHOWN, path, [uid, gid], true)
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn lchown(path: *const c_char, uid: c_uint, gid: c_uint) -> c_int {
-    fchownat(AT_FDCWD, path, uid, gid, AT_SYMLINK_NOFOLLOW)
+    at_path(number::LCHOWN, path, [uid, gid], false)
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]

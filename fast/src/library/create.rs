@@ -155,18 +155,15 @@ symbols! {
     }
     creat, creat64 => (path: *const c_char, mode: c_uint) {
         const O_WRONLY_TRUNC: c_int = 0o1 | 0o1000;
-        open(path, O_WRONLY_TRUNC | O_CREAT, mode)
+        let flags = O_WRONLY_TRUNC | O_CREAT;
+        match create(AT_FDCWD, path, flags, mode) {
+            Some(answer) => result(answer),
+            None => open_by(|| next::creat(path, mode), AT_FDCWD, Path(path), flags),
+        }
     }
 }
 
 // ---- mkdir(2), symlink(2), mkfifo(3)
-
-impl New {
-    fn make(self, number: usize, arguments: [usize; 5]) -> c_int {
-        let answered = self.by_kernel(number, arguments);
-        result(answered.unwrap_or_else(|| to_worker(number, arguments)))
-    }
-}
 
 fn named(dirfd: c_int, path: *const c_char) -> New {
     New {
@@ -177,42 +174,68 @@ fn named(dirfd: c_int, path: *const c_char) -> New {
     }
 }
 
-#[cfg_attr(fast_library, unsafe(no_mangle))]
-pub extern "C" fn mkdirat(dirfd: c_int, path: *const c_char, mode: c_uint) -> c_int {
+/// `None`, here and below: the worker knows better.
+fn make_directory(dirfd: c_int, path: *const c_char, mode: c_uint) -> Option<Raw> {
     let new = New {
         is_directory: true,
         ..named(dirfd, path)
     };
     let arguments = [int(dirfd), path.expose_provenance(), mode as usize, 0, 0];
-    new.make(number::MKDIRAT, arguments)
+    new.by_kernel(number::MKDIRAT, arguments)
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn mkdirat(dirfd: c_int, path: *const c_char, mode: c_uint) -> c_int {
+    let arguments = [int(dirfd), path.expose_provenance(), mode as usize, 0, 0];
+    let answered = make_directory(dirfd, path, mode);
+    result(answered.unwrap_or_else(|| to_worker(number::MKDIRAT, arguments)))
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn mkdir(path: *const c_char, mode: c_uint) -> c_int {
-    mkdirat(AT_FDCWD, path, mode)
+    let arguments = [path.expose_provenance(), mode as usize, 0, 0, 0];
+    let answered = make_directory(AT_FDCWD, path, mode);
+    result(answered.unwrap_or_else(|| to_worker(number::MKDIR, arguments)))
+}
+
+fn make_link(text: *const c_char, dirfd: c_int, path: *const c_char) -> Option<Raw> {
+    let (text, place) = (text.expose_provenance(), path.expose_provenance());
+    named(dirfd, path).by_kernel(number::SYMLINKAT, [text, int(dirfd), place, 0, 0])
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn symlinkat(text: *const c_char, dirfd: c_int, path: *const c_char) -> c_int {
-    let (text, place) = (text.expose_provenance(), path.expose_provenance());
-    let arguments = [text, int(dirfd), place, 0, 0];
-    named(dirfd, path).make(number::SYMLINKAT, arguments)
+    let (place, value) = (path.expose_provenance(), text.expose_provenance());
+    let answered = make_link(text, dirfd, path);
+    let arguments = [value, int(dirfd), place, 0, 0];
+    result(answered.unwrap_or_else(|| to_worker(number::SYMLINKAT, arguments)))
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn symlink(text: *const c_char, path: *const c_char) -> c_int {
-    symlinkat(text, AT_FDCWD, path)
+    let (place, value) = (path.expose_provenance(), text.expose_provenance());
+    let answered = make_link(text, AT_FDCWD, path);
+    let arguments = [value, place, 0, 0, 0];
+    result(answered.unwrap_or_else(|| to_worker(number::SYMLINK, arguments)))
+}
+
+fn make_fifo(dirfd: c_int, path: *const c_char, mode: c_uint) -> Option<Raw> {
+    let (place, mode) = (path.expose_provenance(), (mode | S_IFIFO) as usize);
+    named(dirfd, path).by_kernel(number::MKNODAT, [int(dirfd), place, mode, 0, 0])
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn mkfifoat(dirfd: c_int, path: *const c_char, mode: c_uint) -> c_int {
-    const S_IFIFO: c_uint = 0o010_000;
-    let (place, mode) = (path.expose_provenance(), (mode | S_IFIFO) as usize);
-    let arguments = [int(dirfd), place, mode, 0, 0];
-    named(dirfd, path).make(number::MKNODAT, arguments)
+    match make_fifo(dirfd, path, mode) {
+        Some(answer) => result(answer),
+        None => next::mkfifoat(dirfd, path, mode),
+    }
 }
 
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn mkfifo(path: *const c_char, mode: c_uint) -> c_int {
-    mkfifoat(AT_FDCWD, path, mode)
+    match make_fifo(AT_FDCWD, path, mode) {
+        Some(answer) => result(answer),
+        None => next::mkfifo(path, mode),
+    }
 }

@@ -8,10 +8,10 @@
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::mem::transmute;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::raw::{int, number, to_worker};
-use super::{ENOSYS, result, set_errno};
+use super::{EINTR, ENOSYS, errno, result, set_errno};
 
 // Weak, as `__errno_location` is.
 core::arch::global_asm!(".weak dl_iterate_phdr");
@@ -88,7 +88,7 @@ impl Function {
     /// libc's function. `None`: there is none.
     fn find(&self) -> Option<*mut c_void> {
         let mut known = self.known.load(Ordering::Relaxed);
-        if known.is_null() {
+        if known.is_null() && !IS_DONE.load(Ordering::Relaxed) {
             // Called before this library's turn to begin.
             look_up();
             known = self.known.load(Ordering::Relaxed);
@@ -103,7 +103,19 @@ static FCHMODAT: Function = Function::new(b"fchmodat", super::change::fchmodat a
 static FACCESSAT: Function = Function::new(b"faccessat", super::change::faccessat as *const ());
 static OPENDIR: Function = Function::new(b"opendir", super::directory::opendir as *const ());
 static FDOPENDIR: Function = Function::new(b"fdopendir", super::directory::fdopendir as *const ());
-static ALL: [&Function; 6] = [&OPEN, &OPENAT, &FCHMODAT, &FACCESSAT, &OPENDIR, &FDOPENDIR];
+static CREAT: Function = Function::new(b"creat", super::create::creat as *const ());
+static MKFIFO: Function = Function::new(b"mkfifo", super::create::mkfifo as *const ());
+static MKFIFOAT: Function = Function::new(b"mkfifoat", super::create::mkfifoat as *const ());
+static STAT: Function = Function::new(b"stat", super::stat::stat as *const ());
+static LSTAT: Function = Function::new(b"lstat", super::stat::lstat as *const ());
+static FSTAT: Function = Function::new(b"fstat", super::stat::fstat as *const ());
+static FSTATAT: Function = Function::new(b"fstatat", super::stat::fstatat as *const ());
+static ALL: [&Function; 13] = [
+    &OPEN, &OPENAT, &FCHMODAT, &FACCESSAT, &OPENDIR, &FDOPENDIR, &CREAT, &MKFIFO, &MKFIFOAT, &STAT,
+    &LSTAT, &FSTAT, &FSTATAT,
+];
+/// All that there are have been found.
+static IS_DONE: AtomicBool = AtomicBool::new(false);
 
 /// Looks all functions up.
 pub(super) fn look_up() {
@@ -114,6 +126,7 @@ pub(super) fn look_up() {
     let mut is_behind = false;
     // SAFETY: `look` takes what it is given here.
     unsafe { dl_iterate_phdr(look, (&raw mut is_behind).cast()) };
+    IS_DONE.store(true, Ordering::Relaxed);
 }
 
 extern "C" fn look(loaded: *const Loaded, _: usize, is_behind: *mut c_void) -> c_int {
@@ -261,6 +274,8 @@ macro_rules! next {
 
 type Open = unsafe extern "C" fn(*const c_char, c_int, ...) -> c_int;
 type OpenAt = unsafe extern "C" fn(c_int, *const c_char, c_int, ...) -> c_int;
+type Make = unsafe extern "C" fn(*const c_char, c_uint) -> c_int;
+type MakeAt = unsafe extern "C" fn(c_int, *const c_char, c_uint) -> c_int;
 type At = unsafe extern "C" fn(c_int, *const c_char, c_uint, c_int) -> c_int;
 
 pub(super) fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
@@ -288,10 +303,31 @@ pub(super) fn openat(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_ui
     }
 }
 
+/// Begins a call anew that a signal has interrupted, which natively does not happen.
+fn again(call: impl Fn() -> c_int) -> c_int {
+    loop {
+        let result = call();
+        if result >= 0 || errno() != EINTR {
+            return result;
+        }
+    }
+}
+
+pub(super) fn creat(path: *const c_char, mode: c_uint) -> c_int {
+    match next!(CREAT, Make) {
+        // SAFETY: as the program calls it.
+        Some(creat) => unsafe { creat(path, mode) },
+        None => result(to_worker(
+            number::CREAT,
+            [path.expose_provenance(), mode as usize, 0, 0, 0],
+        )),
+    }
+}
+
 pub(super) fn fchmodat(dirfd: c_int, path: *const c_char, mode: c_uint, flags: c_int) -> c_int {
     match next!(FCHMODAT, At) {
         // SAFETY: as the program calls it.
-        Some(fchmodat) => unsafe { fchmodat(dirfd, path, mode, flags) },
+        Some(fchmodat) => again(|| unsafe { fchmodat(dirfd, path, mode, flags) }),
         None => result(ENOSYS),
     }
 }
@@ -299,8 +335,86 @@ pub(super) fn fchmodat(dirfd: c_int, path: *const c_char, mode: c_uint, flags: c
 pub(super) fn faccessat(dirfd: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int {
     match next!(FACCESSAT, At) {
         // SAFETY: as the program calls it.
-        Some(faccessat) => unsafe { faccessat(dirfd, path, mode.cast_unsigned(), flags) },
+        Some(faccessat) => again(|| unsafe { faccessat(dirfd, path, mode.cast_unsigned(), flags) }),
         None => result(ENOSYS),
+    }
+}
+
+pub(super) fn mkfifo(path: *const c_char, mode: c_uint) -> c_int {
+    match next!(MKFIFO, Make) {
+        // SAFETY: as the program calls it.
+        Some(mkfifo) => again(|| unsafe { mkfifo(path, mode) }),
+        None => result(ENOSYS),
+    }
+}
+
+pub(super) fn mkfifoat(dirfd: c_int, path: *const c_char, mode: c_uint) -> c_int {
+    match next!(MKFIFOAT, MakeAt) {
+        // SAFETY: as the program calls it.
+        Some(mkfifoat) => again(|| unsafe { mkfifoat(dirfd, path, mode) }),
+        None => result(ENOSYS),
+    }
+}
+
+// glibc has had the functions of stat(2) since 2.33. Before, the calls were these.
+
+type Stat = unsafe extern "C" fn(*const c_char, *mut c_void) -> c_int;
+
+pub(super) fn stat(path: *const c_char, buffer: *mut c_void) -> c_int {
+    match next!(STAT, Stat) {
+        // SAFETY: as the program calls it.
+        Some(stat) => again(|| unsafe { stat(path, buffer) }),
+        None => {
+            let arguments = [path.expose_provenance(), buffer.expose_provenance()];
+            result(to_worker(
+                number::STAT,
+                [arguments[0], arguments[1], 0, 0, 0],
+            ))
+        }
+    }
+}
+
+pub(super) fn lstat(path: *const c_char, buffer: *mut c_void) -> c_int {
+    match next!(LSTAT, Stat) {
+        // SAFETY: as the program calls it.
+        Some(lstat) => again(|| unsafe { lstat(path, buffer) }),
+        None => {
+            let arguments = [path.expose_provenance(), buffer.expose_provenance()];
+            result(to_worker(
+                number::LSTAT,
+                [arguments[0], arguments[1], 0, 0, 0],
+            ))
+        }
+    }
+}
+
+pub(super) fn fstat(fd: c_int, buffer: *mut c_void) -> c_int {
+    match next!(FSTAT, unsafe extern "C" fn(c_int, *mut c_void) -> c_int) {
+        // SAFETY: as the program calls it.
+        Some(fstat) => again(|| unsafe { fstat(fd, buffer) }),
+        None => {
+            let arguments = [int(fd), buffer.expose_provenance(), 0, 0, 0];
+            result(to_worker(number::FSTAT, arguments))
+        }
+    }
+}
+
+type StatAt = unsafe extern "C" fn(c_int, *const c_char, *mut c_void, c_int) -> c_int;
+
+pub(super) fn fstatat(
+    dirfd: c_int,
+    path: *const c_char,
+    buffer: *mut c_void,
+    flags: c_int,
+) -> c_int {
+    match next!(FSTATAT, StatAt) {
+        // SAFETY: as the program calls it.
+        Some(fstatat) => again(|| unsafe { fstatat(dirfd, path, buffer, flags) }),
+        None => {
+            let (path, buffer) = (path.expose_provenance(), buffer.expose_provenance());
+            let arguments = [int(dirfd), path, buffer, int(flags), 0];
+            result(to_worker(number::NEWFSTATAT, arguments))
+        }
     }
 }
 

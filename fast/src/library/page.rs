@@ -10,17 +10,29 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::raw::{call, number};
 use super::{EINTR, Raw};
-use crate::facts::{FACTS, HELLO, READ, filters, may_answer};
+use crate::facts::{self, FACTS, HELLO, READ, filters, may_answer};
 
-/// Null: not requested yet. Dangling ([`NO`]): the worker has refused, for good.
-static PAGE: AtomicPtr<Words> = AtomicPtr::new(ptr::null_mut());
+/// What the worker finds in the memory of a process.
+#[repr(C)]
+struct State {
+    mark: [u64; 2],
+    /// Null: not requested yet. [`NO`]: the worker has refused, for good.
+    page: AtomicPtr<Words>,
+}
+
+#[used]
+static STATE: State = State {
+    mark: facts::STATE,
+    page: AtomicPtr::new(ptr::null_mut()),
+};
+static PAGE: &AtomicPtr<Words> = &STATE.page;
 /// The number of filters when the worker last replied that this process has none of its own.
 static FILTERS: AtomicU64 = AtomicU64::new(0);
 
 type Words = [AtomicU64; READ];
 
 /// Not an address of a page.
-const NO: *mut Words = ptr::dangling_mut();
+const NO: *mut Words = ptr::without_provenance_mut(facts::OFF);
 const LENGTH: usize = 4096;
 const _: () = assert!(size_of::<Words>() <= LENGTH);
 
@@ -54,7 +66,10 @@ pub(super) fn refuse() {
 
 /// A word of the page, which [`facts`] has found.
 pub(super) fn word(index: usize) -> u64 {
-    read(PAGE.load(Ordering::Acquire), index)
+    match PAGE.load(Ordering::Acquire) {
+        NO => 0,
+        page => read(page, index),
+    }
 }
 
 fn read(page: *mut Words, index: usize) -> u64 {

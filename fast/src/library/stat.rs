@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use super::cache::Version;
 use super::file::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Named, Record};
 use super::raw::{int, number, to_kernel, to_worker};
-use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, page, result};
+use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, next, page, result};
 use crate::facts::{CHANGED, FULL_ONES, SIDE_STORE};
 use crate::owner::Shown;
 
@@ -127,8 +127,13 @@ impl Structure for Statx {
 #[derive(Clone, Copy)]
 enum Form {
     Fstat,
-    Newfstatat,
-    Statx { mask: c_uint },
+    /// `is_at`: with the directory's descriptor, as fstatat(2).
+    Newfstatat {
+        is_at: bool,
+    },
+    Statx {
+        mask: c_uint,
+    },
 }
 
 /// Which file is asked about, and how.
@@ -149,7 +154,7 @@ impl Asked {
         let buffer = buffer.expose_provenance();
         match self.form {
             Form::Fstat => (number::FSTAT, [dirfd, buffer, 0, 0, 0]),
-            Form::Newfstatat => (number::NEWFSTATAT, [dirfd, path, buffer, flags, 0]),
+            Form::Newfstatat { .. } => (number::NEWFSTATAT, [dirfd, path, buffer, flags, 0]),
             Form::Statx { mask } => {
                 let mask = mask as usize;
                 (number::STATX, [dirfd, path, flags, mask, buffer])
@@ -163,10 +168,10 @@ impl Asked {
     unsafe fn answer<S: Structure>(self) -> c_int {
         const LOOKUP: c_int = AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT;
         let known = match self.form {
-            Form::Fstat | Form::Newfstatat => LOOKUP,
+            Form::Fstat | Form::Newfstatat { .. } => LOOKUP,
             Form::Statx { .. } => LOOKUP | AT_STATX_SYNC_TYPE,
         };
-        let (number, arguments) = self.call(self.buffer);
+        let (number, _) = self.call(self.buffer);
         let answered = match page::facts(number) {
             Some(facts) if self.flags & !known == 0 => {
                 // SAFETY: the caller's promise.
@@ -174,7 +179,30 @@ impl Asked {
             }
             _ => None,
         };
-        result(answered.unwrap_or_else(|| to_worker(number, arguments)))
+        match answered {
+            Some(answer) => result(answer),
+            None => self.by_libc(),
+        }
+    }
+
+    fn by_libc(self) -> c_int {
+        let Self {
+            dirfd,
+            path: Path(path),
+            flags,
+            buffer,
+            ..
+        } = self;
+        match self.form {
+            Form::Fstat => next::fstat(dirfd, buffer),
+            Form::Newfstatat { is_at: true } => next::fstatat(dirfd, path, buffer, flags),
+            Form::Newfstatat { .. } if flags == 0 => next::stat(path, buffer),
+            Form::Newfstatat { .. } => next::lstat(path, buffer),
+            Form::Statx { .. } => {
+                let (number, arguments) = self.call(buffer);
+                result(to_worker(number, arguments))
+            }
+        }
     }
 
     /// `None`: the worker knows better.
@@ -271,7 +299,7 @@ pub(super) fn look(file: Named) -> Result<[u32; 3], Raw> {
         (false, false) => AT_SYMLINK_NOFOLLOW,
     };
     let asked = Asked {
-        form: Form::Newfstatat,
+        form: Form::Newfstatat { is_at: true },
         dirfd: file.dirfd,
         path: file.path,
         flags,
@@ -292,10 +320,17 @@ pub(super) fn carries_attributes(mode: u32) -> bool {
     matches!(mode & S_IFMT, S_IFREG | S_IFDIR)
 }
 
-fn newfstatat(dirfd: c_int, path: *const c_char, buffer: *mut c_void, flags: c_int) -> c_int {
+fn newfstatat(
+    directory: Option<c_int>,
+    path: *const c_char,
+    buffer: *mut c_void,
+    flags: c_int,
+) -> c_int {
     let asked = Asked {
-        form: Form::Newfstatat,
-        dirfd,
+        form: Form::Newfstatat {
+            is_at: directory.is_some(),
+        },
+        dirfd: directory.unwrap_or(AT_FDCWD),
         path: Path(path),
         flags,
         buffer,
@@ -337,26 +372,26 @@ macro_rules! symbols {
 
 symbols! {
     stat, stat64 => (path: *const c_char, buffer: *mut c_void) {
-        newfstatat(AT_FDCWD, path, buffer, 0)
+        newfstatat(None, path, buffer, 0)
     }
     lstat, lstat64 => (path: *const c_char, buffer: *mut c_void) {
-        newfstatat(AT_FDCWD, path, buffer, AT_SYMLINK_NOFOLLOW)
+        newfstatat(None, path, buffer, AT_SYMLINK_NOFOLLOW)
     }
     fstat, fstat64 => (fd: c_int, buffer: *mut c_void) {
         fstat_of(fd, buffer)
     }
     fstatat, fstatat64 => (dirfd: c_int, path: *const c_char, buffer: *mut c_void, flags: c_int) {
-        newfstatat(dirfd, path, buffer, flags)
+        newfstatat(Some(dirfd), path, buffer, flags)
     }
     __xstat, __xstat64 => (version: c_int, path: *const c_char, buffer: *mut c_void) {
         match is_known(version) {
-            true => newfstatat(AT_FDCWD, path, buffer, 0),
+            true => newfstatat(None, path, buffer, 0),
             false => result(EINVAL),
         }
     }
     __lxstat, __lxstat64 => (version: c_int, path: *const c_char, buffer: *mut c_void) {
         match is_known(version) {
-            true => newfstatat(AT_FDCWD, path, buffer, AT_SYMLINK_NOFOLLOW),
+            true => newfstatat(None, path, buffer, AT_SYMLINK_NOFOLLOW),
             false => result(EINVAL),
         }
     }
@@ -370,7 +405,7 @@ symbols! {
         version: c_int, dirfd: c_int, path: *const c_char, buffer: *mut c_void, flags: c_int
     ) {
         match is_known(version) {
-            true => newfstatat(dirfd, path, buffer, flags),
+            true => newfstatat(Some(dirfd), path, buffer, flags),
             false => result(EINVAL),
         }
     }

@@ -4,11 +4,20 @@ use core::arch::asm;
 
 pub(in crate::library) mod number {
     pub(in crate::library) const CLOSE: usize = 3;
+    pub(in crate::library) const STAT: usize = 4;
     pub(in crate::library) const FSTAT: usize = 5;
+    pub(in crate::library) const LSTAT: usize = 6;
     pub(in crate::library) const MMAP: usize = 9;
     pub(in crate::library) const MUNMAP: usize = 11;
+    pub(in crate::library) const ACCESS: usize = 21;
+    pub(in crate::library) const MKDIR: usize = 83;
+    pub(in crate::library) const CREAT: usize = 85;
+    pub(in crate::library) const SYMLINK: usize = 88;
+    pub(in crate::library) const CHMOD: usize = 90;
     pub(in crate::library) const FCHMOD: usize = 91;
+    pub(in crate::library) const CHOWN: usize = 92;
     pub(in crate::library) const FCHOWN: usize = 93;
+    pub(in crate::library) const LCHOWN: usize = 94;
     pub(in crate::library) const GETRLIMIT: usize = 97;
     pub(in crate::library) const GETUID: usize = 102;
     pub(in crate::library) const GETGID: usize = 104;
