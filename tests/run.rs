@@ -215,12 +215,15 @@ fn what_stands_in_the_way_is_named() {
 fn is_in_the_foreground(place: &Place, wanted: &[u8]) {
     until("it is in the foreground", || {
         let processes = place.processes();
-        let (pid, _) = processes.iter().find(|(_, command)| command == wanted)?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // proc_pid_stat(5): state, parent, process group, session, terminal, its foreground process
-        // group.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        (fields[2] == fields[5] && fields[0] != "T").then_some(())
+        // Others may execute the same elsewhere.
+        let mut wanted = processes.iter().filter(|(_, command)| command == wanted);
+        wanted.find_map(|(pid, _)| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // proc_pid_stat(5): state, parent, process group, session, terminal, its foreground
+            // process group.
+            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            (fields[2] == fields[5] && fields[0] != "T").then_some(())
+        })
     });
 }
 

@@ -36,7 +36,9 @@ impl Terminal {
         let slave = || Stdio::from(pty.slave.try_clone().expect("a second descriptor"));
         let shell = place
             .as_user(tool("setsid"))
-            .args(["--ctty", "--wait", "bash", "--norc", "--noprofile", "-i"])
+            // The tests may have been started in the background, where keys do nothing.
+            .args(["--ctty", "--wait", "env", "--default-signal"])
+            .args(["bash", "--norc", "--noprofile", "-i"])
             .env("S", place.binary())
             .env("PS1", "> ")
             .env("TERM", "dumb")
