@@ -8,6 +8,7 @@ use tracing::warn;
 use super::Weaving;
 use crate::error::Error;
 use crate::front::bundle;
+use crate::wire::fast::FastPath;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -21,7 +22,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     super::warn_plainly();
-    if !bundle::install(&arguments.directory, arguments.weaving.options())? {
+    let (is_whole, fast) = bundle::install(&arguments.directory, arguments.weaving.options())?;
+    if !matches!(fast, FastPath::On | FastPath::TurnedOff) {
+        warn!("fast path {}", fast.sentence());
+    }
+    if !is_whole {
         warn!(
             "the profile allows calls by default and compares arguments, so calls without a name \
              in libseccomp, such as setxattrat, bypass subuidless: use a default of \

@@ -32,6 +32,8 @@ pub(super) struct Keeper {
     crashes: Cell<u32>,
     /// The database files at the last check.
     seen: RefCell<HashMap<PathBuf, Seen>>,
+    /// Held while the store is repaired: several workers may have ended because of one damage.
+    mending: tokio::sync::Mutex<()>,
 }
 
 /// The identity and size of a database file, which never shrinks and is never replaced.
@@ -65,6 +67,7 @@ impl Keeper {
             places: RefCell::new(places),
             is_failing: Cell::new(false),
             crashes: Cell::new(0),
+            mending: tokio::sync::Mutex::default(),
             seen: RefCell::default(),
         }
     }
@@ -196,6 +199,7 @@ impl Keeper {
     }
 
     async fn mend(&self, crashes: u32) {
+        let _one_at_a_time = self.mending.lock().await;
         self.ensure_recent();
         let places = self.places();
         let mended = tokio::task::spawn_blocking(move || mend(&places, crashes)).await;

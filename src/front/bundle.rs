@@ -16,7 +16,7 @@ use super::{library, preload};
 use crate::error::{Context, Error};
 use crate::linux::sys;
 use crate::syscalls::profile::{self, Format, Request, Runtime, USUAL_CAPABILITIES};
-use crate::wire::fast;
+use crate::wire::fast::FastPath;
 
 /// The usual container profile, from Debian's golang-github-containers-common and its counterparts
 /// in other distributions.
@@ -101,8 +101,8 @@ pub(crate) fn standalone(
 
 /// Adds the rules to `bundle`/config.json. Unless a base is given, the profile in it is extended.
 /// Returns `false` if the profile allows calls that cannot be handled because libseccomp does not
-/// know their names.
-pub(crate) fn install(bundle: &Path, options: ProfileOptions) -> Result<bool, Error> {
+/// know their names; and whether the container has the fast path.
+pub(crate) fn install(bundle: &Path, options: ProfileOptions) -> Result<(bool, FastPath), Error> {
     // If it is a symbolic link, the link stays and its target is replaced.
     let path = bundle.join("config.json");
     let path = fs::canonicalize(&path).map_err(|source| Error::at(path, source))?;
@@ -110,14 +110,15 @@ pub(crate) fn install(bundle: &Path, options: ProfileOptions) -> Result<bool, Er
     weave_into(&mut config, &path, options)?;
     let rootfs = bundle.join(rootfs(&config));
     // The runtime directory may be empty when the container starts; the bundle is there.
-    preload::add_to(&mut config, &rootfs, || library::place_in(bundle));
+    let fast = preload::add_to(&mut config, &rootfs, || library::place_in(bundle));
     replace(&path, &config)?;
-    library::tidy(bundle, fast::of_config(&config));
+    library::tidy(bundle, fast);
     let profile = config
         .get("linux")
         .and_then(|linux| linux.get("seccomp")?.as_object());
     let is_open = profile.is_some_and(profile::is_open);
-    Ok(!is_open || profile::denial(options.is_fast).is_none())
+    let is_whole = !is_open || profile::denial(options.is_fast).is_none();
+    Ok((is_whole, fast))
 }
 
 /// Adds the rules to a config.json that was read from `path`.

@@ -79,8 +79,9 @@ impl FastPath {
             Self::TurnedOff => "off: turned off by --no-fast or SUBUIDLESS_FAST=0",
             Self::NotBuilt => "off: this program was built without the library",
             Self::NoPlace => {
-                "off: the library has no place that programs can load it from: neither the bundle \
-                 nor the runtime directory is writable and without noexec (see `subuidless check`)"
+                "off: the library has no place that programs can load it from: the bundle of a \
+                 container, or the runtime directory for a command, must be writable and without \
+                 noexec"
             }
             Self::KeepId => "off: run --keep-id has none",
             Self::NoDev => "off: the container has no /dev of its own (a tmpfs) for the library",

@@ -144,9 +144,8 @@ fn abstract_sockets() -> Vec<PathBuf> {
     let wanted = format!("@{}", daemon::abstract_name(""));
     let mut found: Vec<PathBuf> = listed
         .lines()
-        .filter_map(|line| line.split_ascii_whitespace().nth(7))
-        .filter(|name| name.starts_with(&wanted))
-        .map(PathBuf::from)
+        // The name is the last field, and may have spaces.
+        .filter_map(|line| Some(PathBuf::from(&line[line.find(&wanted)?..])))
         .collect();
     // Accepted connections have the name of the listening socket.
     found.sort();
