@@ -64,7 +64,7 @@ pub(super) fn refuse() {
     PAGE.store(NO, Ordering::Relaxed);
 }
 
-/// A word of the page, which [`facts`] has found.
+/// A word of the page, which [`facts()`] has found.
 pub(super) fn word(index: usize) -> u64 {
     match PAGE.load(Ordering::Acquire) {
         NO => 0,
