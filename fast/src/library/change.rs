@@ -31,7 +31,7 @@ fn make(number: usize, arguments: [usize; 5], is_plain: impl FnOnce(u64) -> bool
 }
 
 /// The kernel's answer, unless the worker may know better.
-fn allowed(answer: Raw) -> Option<Raw> {
+pub(super) fn allowed(answer: Raw) -> Option<Raw> {
     (!matches!(answer, EACCES | EPERM | ENOSYS)).then_some(answer)
 }
 

@@ -6,10 +6,11 @@
 
 use core::ffi::{c_char, c_int, c_uint};
 
+use super::change::allowed;
 use super::file::{AT_FDCWD, LongPath, Named, Record};
 use super::raw::{int, number, to_kernel, to_worker};
 use super::stat::{S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, look};
-use super::{EACCES, EINTR, ENOENT, ENOSYS, EPERM, Path, Raw, errno, next, page, result};
+use super::{EINTR, ENOENT, Path, Raw, errno, next, page, result};
 use super::{status, who};
 use crate::facts::{FULL_ONES, SIDE_STORE};
 use crate::owner::NOT_SET;
@@ -32,8 +33,7 @@ impl New {
         if !who::is_first(facts) || !self.is_name()? || self.may_inherit(facts)? {
             return None;
         }
-        let answer = to_kernel(number, arguments);
-        (!matches!(answer, EACCES | EPERM | ENOSYS)).then_some(answer)
+        allowed(to_kernel(number, arguments))
     }
 
     /// Whether the path can be read, and does not lead on by a link.
@@ -126,21 +126,9 @@ fn may_wait(dirfd: c_int, path: Path) -> bool {
     found.is_ok_and(|[mode, ..]| mode & S_IFMT == S_IFIFO)
 }
 
-/// Defines functions under the names that programs know them by. Of a variadic function, the mode
-/// is an argument like any other on this architecture, and undefined where it is not given.
-macro_rules! symbols {
-    ($($name:ident, $name64:ident => ($($argument:ident: $type:ty),*) $body:block)*) => {$(
-        #[cfg_attr(fast_library, unsafe(no_mangle))]
-        pub extern "C" fn $name($($argument: $type),*) -> c_int $body
-
-        #[cfg_attr(fast_library, unsafe(no_mangle))]
-        pub extern "C" fn $name64($($argument: $type),*) -> c_int {
-            $name($($argument),*)
-        }
-    )*};
-}
-
-symbols! {
+// Of a variadic function, the mode is an argument like any other on this architecture, and undefined
+// where it is not given.
+with_64! {
     open, open64 => (path: *const c_char, flags: c_int, mode: c_uint) {
         match create(AT_FDCWD, path, flags, mode) {
             Some(answer) => result(answer),

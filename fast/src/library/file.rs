@@ -16,6 +16,15 @@ pub(super) const AT_EMPTY_PATH: c_int = 0x1000;
 /// More than two ids take. A longer record is the worker's to read.
 const RECORD: usize = 32;
 
+// The calls for each kind of name: see [`Whose::number`].
+pub(super) const GET: [usize; 3] = [number::GETXATTR, number::LGETXATTR, number::FGETXATTR];
+pub(super) const SET: [usize; 3] = [number::SETXATTR, number::LSETXATTR, number::FSETXATTR];
+pub(super) const REMOVE: [usize; 3] = [
+    number::REMOVEXATTR,
+    number::LREMOVEXATTR,
+    number::FREMOVEXATTR,
+];
+
 /// Whose attributes are asked for.
 #[derive(Clone, Copy)]
 pub(super) enum Whose {
@@ -108,41 +117,34 @@ impl Named {
     }
 
     fn read(self, record: &mut MaybeUninit<[u8; RECORD]>) -> Option<Raw> {
-        const GET: [usize; 3] = [number::GETXATTR, number::LGETXATTR, number::FGETXATTR];
         let value = record.as_mut_ptr().expose_provenance();
         if self.is_beside_directory()
             && let Some(length) = self.read_at(value)
         {
             return Some(length);
         }
-        self.change_attribute(GET, [value, RECORD])
+        self.call_attribute(GET, [value, RECORD])
     }
 
     /// Stores the owner's record, or removes it if nothing is shown instead. `None`: only the
     /// worker can do it.
     pub(super) fn store(self, shown: Shown) -> Option<()> {
-        const SET: [usize; 3] = [number::SETXATTR, number::LSETXATTR, number::FSETXATTR];
-        const REMOVE: [usize; 3] = [
-            number::REMOVEXATTR,
-            number::LREMOVEXATTR,
-            number::FREMOVEXATTR,
-        ];
         let mut record = MaybeUninit::<[u8; LONGEST]>::uninit();
         let done = if shown.is_nothing() {
-            self.change_attribute(REMOVE, [0, 0])
+            self.call_attribute(REMOVE, [0, 0])
         } else {
             let length = shown.encode(|index, byte| {
                 let place = record.as_mut_ptr().cast::<u8>().wrapping_add(index);
                 // SAFETY: `encode` gives at most `LONGEST` bytes.
                 unsafe { place.write(byte) };
             });
-            self.change_attribute(SET, [record.as_ptr().expose_provenance(), length])
+            self.call_attribute(SET, [record.as_ptr().expose_provenance(), length])
         };
         (done? == 0).then_some(())
     }
 
     /// Makes one of three calls about the attribute.
-    fn change_attribute(self, calls: [usize; 3], [value, size]: [usize; 2]) -> Option<Raw> {
+    fn call_attribute(self, calls: [usize; 3], [value, size]: [usize; 2]) -> Option<Raw> {
         let mut place = LongPath::new();
         let whose = self.reach(&mut place)?;
         let name = ATTRIBUTE.as_ptr().expose_provenance();

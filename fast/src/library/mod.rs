@@ -4,6 +4,19 @@
 //! All functions here are called by programs, with whatever arguments a program has. A pointer goes
 //! to the kernel first, which says EFAULT where it is none; only after that is it looked through.
 
+/// Defines functions under both names that programs know them by.
+macro_rules! with_64 {
+    ($($name:ident, $name64:ident => ($($argument:ident: $type:ty),*) $body:block)*) => {$(
+        #[cfg_attr(fast_library, unsafe(no_mangle))]
+        pub extern "C" fn $name($($argument: $type),*) -> c_int $body
+
+        #[cfg_attr(fast_library, unsafe(no_mangle))]
+        pub extern "C" fn $name64($($argument: $type),*) -> c_int {
+            $name($($argument),*)
+        }
+    )*};
+}
+
 mod cache;
 pub mod change;
 pub mod chown;

@@ -361,29 +361,21 @@ pub(super) fn mkfifoat(dirfd: c_int, path: *const c_char, mode: c_uint) -> c_int
 type Stat = unsafe extern "C" fn(*const c_char, *mut c_void) -> c_int;
 
 pub(super) fn stat(path: *const c_char, buffer: *mut c_void) -> c_int {
-    match next!(STAT, Stat) {
-        // SAFETY: as the program calls it.
-        Some(stat) => again(|| unsafe { stat(path, buffer) }),
-        None => {
-            let arguments = [path.expose_provenance(), buffer.expose_provenance()];
-            result(to_worker(
-                number::STAT,
-                [arguments[0], arguments[1], 0, 0, 0],
-            ))
-        }
-    }
+    stat_by(&STAT, number::STAT, path, buffer)
 }
 
 pub(super) fn lstat(path: *const c_char, buffer: *mut c_void) -> c_int {
-    match next!(LSTAT, Stat) {
+    stat_by(&LSTAT, number::LSTAT, path, buffer)
+}
+
+/// `function` is one of the two, and `number` its call.
+fn stat_by(function: &Function, number: usize, path: *const c_char, buffer: *mut c_void) -> c_int {
+    match next!(function, Stat) {
         // SAFETY: as the program calls it.
-        Some(lstat) => again(|| unsafe { lstat(path, buffer) }),
+        Some(stat) => again(|| unsafe { stat(path, buffer) }),
         None => {
-            let arguments = [path.expose_provenance(), buffer.expose_provenance()];
-            result(to_worker(
-                number::LSTAT,
-                [arguments[0], arguments[1], 0, 0, 0],
-            ))
+            let (path, buffer) = (path.expose_provenance(), buffer.expose_provenance());
+            result(to_worker(number, [path, buffer, 0, 0, 0]))
         }
     }
 }

@@ -357,20 +357,7 @@ fn is_known(version: c_int) -> bool {
     matches!(version, 0 | 1)
 }
 
-/// Defines functions under the names that programs know them by.
-macro_rules! symbols {
-    ($($name:ident, $name64:ident => ($($argument:ident: $type:ty),*) $body:block)*) => {$(
-        #[cfg_attr(fast_library, unsafe(no_mangle))]
-        pub extern "C" fn $name($($argument: $type),*) -> c_int $body
-
-        #[cfg_attr(fast_library, unsafe(no_mangle))]
-        pub extern "C" fn $name64($($argument: $type),*) -> c_int {
-            $name($($argument),*)
-        }
-    )*};
-}
-
-symbols! {
+with_64! {
     stat, stat64 => (path: *const c_char, buffer: *mut c_void) {
         newfstatat(None, path, buffer, 0)
     }

@@ -8,7 +8,7 @@ use core::ffi::{c_char, c_int, c_void};
 use core::mem::MaybeUninit;
 
 use super::change::stays;
-use super::file::Whose;
+use super::file::{GET, REMOVE, SET, Whose};
 use super::raw::{int, number, to_kernel, to_worker};
 use super::stat::is_special;
 use super::{
@@ -21,7 +21,6 @@ use crate::owner::ATTRIBUTE;
 /// XATTR_NAME_MAX, and the NUL.
 const NAME: usize = 256;
 
-const GET: [usize; 3] = [number::GETXATTR, number::LGETXATTR, number::FGETXATTR];
 const LIST: [usize; 3] = [number::LISTXATTR, number::LLISTXATTR, number::FLISTXATTR];
 
 /// Whether something of a file may be in the side store.
@@ -162,7 +161,7 @@ fn change_here(whose: Whose, name: Path, number: usize, arguments: [usize; 5]) -
 /// Defines functions under the names that programs know them by.
 macro_rules! symbols {
     ($($get:ident, $list:ident, $set:ident, $remove:ident:
-        $whose:path, $file:ty, $new:expr, $set_number:expr, $remove_number:expr;)*) => {$(
+        $whose:path, $file:ty, $new:expr;)*) => {$(
         #[cfg_attr(fast_library, unsafe(no_mangle))]
         pub extern "C" fn $get(
             file: $file,
@@ -189,23 +188,23 @@ macro_rules! symbols {
             let (whose, address) = ($whose($new(file)), name.expose_provenance());
             let value = value.expose_provenance();
             let arguments = [whose.register(), address, value, size, int(flags)];
-            change(whose, name, $set_number, arguments)
+            change(whose, name, whose.number(SET), arguments)
         }
 
         #[cfg_attr(fast_library, unsafe(no_mangle))]
         pub extern "C" fn $remove(file: $file, name: *const c_char) -> c_int {
             let whose = $whose($new(file));
             let arguments = [whose.register(), name.expose_provenance(), 0, 0, 0];
-            change(whose, name, $remove_number, arguments)
+            change(whose, name, whose.number(REMOVE), arguments)
         }
     )*};
 }
 
 symbols! {
     getxattr, listxattr, setxattr, removexattr:
-        Whose::Path, *const c_char, Path, number::SETXATTR, number::REMOVEXATTR;
+        Whose::Path, *const c_char, Path;
     lgetxattr, llistxattr, lsetxattr, lremovexattr:
-        Whose::Link, *const c_char, Path, number::LSETXATTR, number::LREMOVEXATTR;
+        Whose::Link, *const c_char, Path;
     fgetxattr, flistxattr, fsetxattr, fremovexattr:
-        Whose::Fd, c_int, core::convert::identity, number::FSETXATTR, number::FREMOVEXATTR;
+        Whose::Fd, c_int, core::convert::identity;
 }
