@@ -13,7 +13,10 @@ use common::{
 };
 
 /// Those that draw from the seed.
-const RANDOM: &str = "random,ids-random,create-random";
+const RANDOM: &str = "random,ids-random,create-random,access-random";
+
+/// Users in a tree of directories that root changes all the time.
+const ACCESS: &str = "access-random";
 
 const OPERATIONS: &str = "3000";
 
@@ -219,6 +222,19 @@ fn the_probe_prints_what_it_prints_as_root_with_seed_3() {
 #[test]
 fn the_probe_prints_what_it_prints_as_root_under_runc() {
     compare_seed(Runtime::Runc, Way::Library, "4");
+}
+
+/// A hundred thousand calls by users, a million with SUBUIDLESS_TEST_MANY.
+#[test]
+fn users_may_do_what_they_may_do_where_all_ids_are_mapped() {
+    let operations = match std::env::var_os("SUBUIDLESS_TEST_MANY").is_some() {
+        true => "250000",
+        false => "25000",
+    };
+    for (way, seed) in WAYS.into_iter().zip(["11", "12", "13", "14"]) {
+        let options = ["--seed", seed, "--ops", operations, "--only", ACCESS];
+        compare(Runtime::Crun, way, &options);
+    }
 }
 
 /// A path with `self` in it may lead through procfs: it is walked here, component by component.

@@ -29,11 +29,12 @@ pub const LIBRARY_NAME: &str = "subuidless-fast-";
 
 /// The words of the page that the library reads: the facts; the uid that the container's user
 /// namespace maps, plus 1, if it is the only one; the number of the first supplementary groups, plus
-/// 1. A word that is 0 was not written.
+/// 1; how often a process has changed its credentials. A word that is 0 was not written.
 pub const FACTS: usize = 0;
 pub const MAPPED: usize = 1;
 pub const GROUPS: usize = 2;
-pub const READ: usize = 3;
+pub const CHANGES: usize = 3;
+pub const READ: usize = 4;
 
 /// Marks the library's state in a process: behind it is the address of the page. The worker writes
 /// [`OFF`] there before the process loads a filter.
@@ -42,7 +43,7 @@ pub const STATE: [u64; 2] = [0x0c4a_93d1_7be5_20f6, 0x51c7_0e8d_a46b_9f32];
 pub const OFF: usize = 8;
 
 /// The version of the page's format. A worker that knows another one sets it to 0.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 pub const VERSION_BITS: u64 = 0xff;
 
 /// A process may be in a user namespace of its own: all calls are left to the worker.
@@ -57,6 +58,11 @@ pub const CHANGED: u64 = 1 << 11;
 pub const TRACED: u64 = 1 << 12;
 /// There may be an overlay among the mounts, in which a change copies the file up.
 pub const OVERLAYS: u64 = 1 << 13;
+/// A process may lack some of the capabilities over files with which a container's root starts.
+pub const LIMITED: u64 = 1 << 14;
+/// Permissions are checked: of a process without those capabilities, all calls that look up a path
+/// are left to the worker.
+pub const PERMISSIONS: u64 = 1 << 15;
 /// The unit of the number of seccomp filters that processes of the container have loaded: such a
 /// filter may kill a program for a call that only the library makes.
 pub const FILTER: u64 = 1 << 32;

@@ -22,7 +22,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     super::warn_plainly();
-    let (is_whole, fast) = bundle::install(&arguments.directory, arguments.weaving.options())?;
+    let (is_whole, fast) = bundle::install(
+        &arguments.directory,
+        arguments.weaving.options(),
+        arguments.weaving.permissions,
+    )?;
     if !matches!(fast, FastPath::On | FastPath::TurnedOff) {
         warn!("fast path {}", fast.sentence());
     }

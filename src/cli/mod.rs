@@ -253,6 +253,11 @@ struct Weaving {
     #[arg(long, value_enum, default_value_t = crate::syscalls::profile::Runtime::Crun)]
     runtime: crate::syscalls::profile::Runtime,
 
+    /// Which permissions users other than root are held to [default: full, or what the annotation
+    /// io.subuidless.permissions of config.json says]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    permissions: Option<crate::wire::permissions::Permissions>,
+
     /// The daemon's socket, as an absolute path, for runtimes that do not read
     /// RUN_OCI_SECCOMP_RECEIVER
     #[arg(long, value_name = "SOCKET", value_parser = crate::run::absolute)]
@@ -266,7 +271,10 @@ impl Weaving {
             runtime: self.runtime,
             listener_path: self.listener_path.as_deref(),
             is_denied: false,
-            is_fast: !crate::front::library::is_turned_off(),
+            scope: crate::syscalls::Scope {
+                is_fast: !crate::front::library::is_turned_off(),
+                permissions: self.permissions.unwrap_or_default(),
+            },
         }
     }
 }

@@ -80,8 +80,17 @@ mod tests {
     #[test]
     fn options_for_containers_are_errors_without_one_and_no_other_option_is_left_out() {
         /// Options that also apply without a container.
-        const OF_ALL: [&str; 9] = [
-            "user", "keep_id", "env", "cwd", "store", "no_fast", "file", "level", "help",
+        const OF_ALL: [&str; 10] = [
+            "user",
+            "keep_id",
+            "env",
+            "cwd",
+            "store",
+            "no_fast",
+            "permissions",
+            "file",
+            "level",
+            "help",
         ];
         let mut line = CommandLine::command();
         line.build();

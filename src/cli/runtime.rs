@@ -36,6 +36,7 @@ pub(super) fn run(arguments: Arguments) -> Error {
         socket: arguments.socket.map(PathBuf::from),
         arguments: arguments.arguments,
         no_fast: false,
+        permissions: None,
     })
 }
 
@@ -50,6 +51,7 @@ pub(super) fn called_by_name() -> Option<Options> {
         socket: None,
         arguments: arguments.collect(),
         no_fast: false,
+        permissions: None,
     })
 }
 

@@ -71,6 +71,11 @@ impl Access {
         Self(self.0 | other.0)
     }
 
+    /// Whether `bits`, as those of one class of a mode, allow all of it.
+    pub(crate) fn is_in(self, bits: u32) -> bool {
+        self.0 & !bits == 0
+    }
+
     /// Keeps only the three low bits of `bits`.
     pub(crate) fn from_bits(bits: u32) -> Self {
         Self(bits & 7)
@@ -143,6 +148,12 @@ impl Subject {
         self.is_in_group(gid) || self.has(capability::FSETID)
     }
 
+    /// Whether an access control list of the file, if it has one, decides: acl_permission_check.
+    pub(crate) fn may_depend_on_list(&self, file: FileMode) -> bool {
+        // The list's entry for the owner is in the mode, and so is its mask.
+        self.uid != file.uid && file.mode & libc::S_IRWXG != 0
+    }
+
     /// Whether `access` to the file is allowed: generic_permission, without access control lists.
     pub(crate) fn may(&self, access: Access, file: FileMode) -> bool {
         let shift = if self.uid == file.uid {
@@ -154,9 +165,11 @@ impl Subject {
         };
         // acl_permission_check: the first class that matches decides, even if a later one allows
         // more.
-        if access.0 & !(file.mode >> shift) == 0 {
-            return true;
-        }
+        access.is_in(file.mode >> shift) || self.overrides(access, file)
+    }
+
+    /// Whether capabilities allow `access` whatever the mode says: generic_permission.
+    pub(crate) fn overrides(&self, access: Access, file: FileMode) -> bool {
         let is_directory = file.is_directory();
         let executes = access.0 & Access::EXECUTE.0 != 0;
         let writes = access.0 & Access::WRITE.0 != 0;
@@ -165,5 +178,11 @@ impl Subject {
         }
         // Even CAP_DAC_OVERRIDE executes only files with an execute bit.
         self.has(capability::DAC_OVERRIDE) && (is_directory || !executes || file.mode & 0o111 != 0)
+    }
+
+    /// Whether the sticky bit of `directory` keeps the subject from removing `file` in it:
+    /// check_sticky.
+    pub(crate) fn is_kept_by_sticky(&self, directory: FileMode, file: FileMode) -> bool {
+        directory.mode & libc::S_ISVTX != 0 && self.uid != directory.uid && !self.owns(file)
     }
 }

@@ -125,6 +125,8 @@ pub(crate) mod capability {
     pub(crate) const MKNOD: u64 = 1 << 27;
     pub(crate) const SETFCAP: u64 = 1 << 31;
     pub(crate) const MAC_OVERRIDE: u64 = 1 << 32;
+    /// Those with which owners and modes of files do not restrict a process.
+    pub(crate) const OVER_FILES: u64 = DAC_OVERRIDE | FOWNER | FSETID;
 }
 
 /// The bits of PR_SET_SECUREBITS (prctl(2), capabilities(7)).

@@ -63,7 +63,8 @@ fn listener(container: &Supervised) -> Listener {
         worker: container.worker.get(),
         deaths: container.deaths.get(),
         namespaces: board.namespaces(),
-        fast: Some(container.handover.fast),
+        fast: Some(container.handover.service.fast),
+        permissions: Some(container.handover.service.permissions),
         all,
         syscalls: syscalls(container),
     }

@@ -1,5 +1,5 @@
 //! What the bundle's config.json says of a container that no front has announced: the supplementary
-//! groups of its user, and whether it has the fast path.
+//! groups of its user, whether it has the fast path, and which permissions are checked.
 //!
 //! In a user namespace with one mapped id the kernel denies setgroups(2), and runtimes skip it
 //! silently: only config.json has the requested groups.
@@ -14,7 +14,9 @@ use tracing::warn;
 
 use crate::credentials::{EmulatedGid, Id};
 use crate::wire::config;
-use crate::wire::fast::{self, FastPath};
+use crate::wire::fast;
+use crate::wire::handover::Service;
+use crate::wire::permissions::Permissions;
 
 /// The time limit for reading: the bundle may be on a file system that does not respond, and the
 /// container waits.
@@ -26,7 +28,7 @@ const MAX_CONFIG: u64 = 16 * 1024 * 1024;
 pub(super) struct Noted {
     /// process.user.additionalGids
     pub(super) groups: Vec<EmulatedGid>,
-    pub(super) fast: FastPath,
+    pub(super) service: Service,
 }
 
 /// Reads the config.json of a container that is being created. For an exec no file says anything.
@@ -53,7 +55,8 @@ pub(super) async fn read(status: &str, bundle: &str) -> Noted {
     warn!(
         config = %config.display(),
         problem,
-        "cannot read the container's additionalGids: it starts without supplementary groups"
+        "cannot read what config.json says of the container: it has no supplementary groups and no \
+         fast path, and all permissions are checked"
     );
     Noted::default()
 }
@@ -94,6 +97,11 @@ fn noted(path: &Path) -> std::io::Result<Noted> {
     let gids = user.additional_gids.into_iter();
     Ok(Noted {
         groups: gids.filter_map(EmulatedGid::new).collect(),
-        fast: fast::of_config(&config),
+        service: Service {
+            fast: fast::of_config(&config),
+            permissions: Permissions::of_config(&config)
+                .map_err(std::io::Error::other)?
+                .unwrap_or_default(),
+        },
     })
 }

@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use super::receive::{self, Received};
 use crate::wire::ask::{Filter, What};
 use crate::wire::fast::FastPath;
+use crate::wire::handover::Service;
 use crate::wire::handover::{Announcement, Handover, NextUser, ProcessUser};
 use crate::wire::message::Message;
 use crate::wire::oci;
@@ -43,7 +44,10 @@ fn earnest() -> Vec<Vec<u8>> {
         status: "running".into(),
         bundle: "/b".into(),
         user: Some(user.clone()),
-        fast: FastPath::On,
+        service: Service {
+            fast: FastPath::On,
+            ..Service::default()
+        },
     };
     vec![
         br#"{ "ociVersion": "0.2.0", "fds": [ "seccompFd" ], "pid": 0, "metadata": "",

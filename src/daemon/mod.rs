@@ -43,10 +43,11 @@ use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
 use crate::log;
 use crate::store::Places;
-use crate::wire::fast::FastPath;
 use crate::wire::handover::HEARD;
+use crate::wire::handover::Service;
 use crate::wire::mode::{self, Setup};
 use crate::wire::oci::ContainerProcessState;
+use crate::wire::permissions::Permissions;
 use announcements::{Announcements, ClaimedAnnouncement, Refusal};
 pub(crate) use child::FirstWorker;
 use keeper::Keeper;
@@ -99,24 +100,28 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
 /// Serves the one listener that standard input brings, until its last target has ended.
 pub(crate) fn serve_command(
     options: Options,
-    fast: FastPath,
+    service: Service,
     first: Option<FirstWorker>,
 ) -> Result<(), Error> {
-    block_on(serve_one(options, Targets::Command { fast }, first))
+    block_on(serve_one(options, Targets::Command { service }, first))
 }
 
 /// The same, but only in the user namespaces that the targets create (`--keep-id`).
-pub(crate) fn serve_namespaces(options: Options) -> Result<(), Error> {
-    block_on(serve_one(options, Targets::Namespaces, None))
+pub(crate) fn serve_namespaces(options: Options, permissions: Permissions) -> Result<(), Error> {
+    block_on(serve_one(
+        options,
+        Targets::Namespaces { permissions },
+        None,
+    ))
 }
 
 /// The processes whose calls [`serve_one`] answers.
 #[derive(Debug, Clone, Copy)]
 enum Targets {
     /// All below the filter.
-    Command { fast: FastPath },
+    Command { service: Service },
     /// Those in user namespaces that the others create.
-    Namespaces,
+    Namespaces { permissions: Permissions },
 }
 
 /// The age of a command at which its guard is started: starting one takes as long as a short
@@ -264,16 +269,18 @@ async fn serve_one(
         Err(error) => debug!(%error, "status and trace cannot reach this supervisor"),
     }
     match targets {
-        Targets::Command { fast } => {
+        Targets::Command { service } => {
             let guarded = Rc::clone(&workers);
             tokio::task::spawn_local(async move {
                 // Most commands have exited by then.
                 tokio::time::sleep(UNGUARDED).await;
                 guarded.keep_guard().await;
             });
-            workers.serve(state, listener, None, Some(fast)).await;
+            workers.serve(state, listener, None, Some(service)).await;
         }
-        Targets::Namespaces => route(&workers, &state.id, listener).await?,
+        Targets::Namespaces { permissions } => {
+            route(&workers, &state.id, listener, permissions).await?;
+        }
     }
     keeper.stop().await;
     Ok(())
@@ -337,7 +344,12 @@ async fn listener_from_stdin() -> Result<Option<(ContainerProcessState, Listener
 }
 
 /// Runs a worker for each user namespace with targets, until the last target has exited.
-async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<(), Error> {
+async fn route(
+    workers: &Rc<Workers>,
+    id: &str,
+    listener: ListenerFd,
+    permissions: Permissions,
+) -> Result<(), Error> {
     const WHAT: &str = "serving several user namespaces";
     let listener = Arc::new(listener);
     let mut newcomers = router::start(&listener).doing(WHAT)?;
@@ -356,7 +368,7 @@ async fn route(workers: &Rc<Workers>, id: &str, listener: ListenerFd) -> Result<
                 let id = format!("{id}.{}", served.len());
                 let workers = Rc::clone(workers);
                 served.spawn_local(async move {
-                    workers.serve_namespace(id, fd, newcomer.feed).await;
+                    workers.serve_namespace(id, fd, newcomer.feed, permissions).await;
                 });
             }
         }

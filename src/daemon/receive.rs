@@ -127,7 +127,7 @@ pub(super) async fn receive(
         // For workers only.
         FirstMessage::Ours(Ours::Trace(_)) => return Err(MessageError::OtherVersion),
     };
-    let facts = match handover.fast.is_on() {
+    let facts = match handover.service.fast.is_on() {
         true => Some(message.fds.pop().ok_or(MessageError::NoFd)?),
         false => None,
     };

@@ -29,9 +29,10 @@ use crate::linux::seccomp::ListenerFd;
 use crate::syscalls::fingerprint;
 use crate::wire::board::{Board, Role};
 use crate::wire::fast::FastPath;
-use crate::wire::handover::{Announcement, Handover, NextUser};
+use crate::wire::handover::{Announcement, Handover, NextUser, Service};
 use crate::wire::mode::{Mode, Setup};
 use crate::wire::oci::{ContainerProcessState, UNKNOWN};
+use crate::wire::permissions::Permissions;
 
 /// The time between two attempts to start a worker for one container, except before the second one.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -175,13 +176,13 @@ impl Workers {
         memory
     }
 
-    /// Runs a worker for `listener` until its last target has exited. `fast`: for a command.
+    /// Runs a worker for `listener` until its last target has exited. `service`: for a command.
     pub(super) async fn serve(
         &self,
         state: ContainerProcessState,
         listener: ListenerFd,
         said: Option<Announcement>,
-        fast: Option<FastPath>,
+        service: Option<Service>,
     ) {
         let ContainerProcessState {
             id,
@@ -189,7 +190,7 @@ impl Workers {
             mut bundle,
             ..
         } = state;
-        let fast = fast.or(said.as_ref().map(|said| said.fast));
+        let service = service.or(said.as_ref().map(|said| said.service));
         let (next, where_it_is) = said.map(|said| (said.next, said.bundle)).unzip();
         if let Some(known) = where_it_is.flatten().filter(|_| status == EXEC) {
             bundle = known;
@@ -212,29 +213,39 @@ impl Workers {
             status,
             bundle,
             user,
-            fast: fast.unwrap_or(noted.fast),
+            service: service.unwrap_or(noted.service),
         };
-        if fast.is_none() && handover.status == EXEC {
-            handover.fast = self.fast_path_of(&handover);
+        if handover.status == EXEC {
+            let of_container = self.service_of(&handover);
+            handover.service.permissions = of_container.permissions;
+            if service.is_none() {
+                handover.service = of_container;
+            }
         }
         self.start(handover, listener, noted.groups, None).await;
     }
 
-    /// The fast path of the container that an exec belongs to.
-    fn fast_path_of(&self, exec: &Handover) -> FastPath {
+    /// How the container is served that an exec belongs to.
+    fn service_of(&self, exec: &Handover) -> Service {
         let containers = self.containers.borrow();
         let mut of_id = containers
             .iter()
             .map(|other| &other.handover)
             .filter(|other| other.id == exec.id);
-        let any_on = of_id.clone().find(|other| other.fast.is_on());
+        let any_on = of_id.clone().find(|other| other.service.fast.is_on());
         any_on
             .or(of_id.next())
-            .map_or_else(FastPath::default, |it| it.fast)
+            .map_or_else(Service::default, |it| it.service)
     }
 
     /// As [`Workers::serve`], for a worker whose notifications come from `feed`.
-    pub(super) async fn serve_namespace(&self, id: String, listener: ListenerFd, feed: OwnedFd) {
+    pub(super) async fn serve_namespace(
+        &self,
+        id: String,
+        listener: ListenerFd,
+        feed: OwnedFd,
+        permissions: Permissions,
+    ) {
         info!(container = %id, "user namespace");
         let handover = Handover {
             id,
@@ -242,7 +253,10 @@ impl Workers {
             status: EXEC.to_owned(),
             bundle: String::new(),
             user: None,
-            fast: FastPath::KeepId,
+            service: Service {
+                fast: FastPath::KeepId,
+                permissions,
+            },
         };
         self.start(handover, listener, Vec::new(), Some(feed)).await;
     }
@@ -258,7 +272,7 @@ impl Workers {
             if !listener.has_targets() {
                 return Err(Errno::ESRCH.into());
             }
-            let board = Board::create(handover.fast.is_on())?;
+            let board = Board::create(handover.service.fast.is_on())?;
             Ok((board, self.shared(&handover, &groups)?))
         });
         match memory.await {

@@ -15,8 +15,10 @@ use tempfile::NamedTempFile;
 use super::{library, preload};
 use crate::error::{Context, Error};
 use crate::linux::sys;
+use crate::syscalls::Scope;
 use crate::syscalls::profile::{self, Format, Request, Runtime, USUAL_CAPABILITIES};
 use crate::wire::fast::FastPath;
+use crate::wire::permissions::Permissions;
 
 /// The usual container profile, from Debian's golang-github-containers-common and its counterparts
 /// in other distributions.
@@ -67,8 +69,7 @@ pub(crate) struct ProfileOptions<'a> {
     pub(crate) listener_path: Option<&'a str>,
     /// Calls unknown to libseccomp are denied already, by [`profile::denial`].
     pub(crate) is_denied: bool,
-    /// Allows the calls that the preloaded library makes itself.
-    pub(crate) is_fast: bool,
+    pub(crate) scope: Scope,
 }
 
 impl<'a> ProfileOptions<'a> {
@@ -80,7 +81,7 @@ impl<'a> ProfileOptions<'a> {
             capabilities,
             wait_killable: sys::seccomp_knows_wait_killable(),
             is_denied: self.is_denied,
-            is_fast: self.is_fast,
+            scope: self.scope,
         }
     }
 }
@@ -102,11 +103,21 @@ pub(crate) fn standalone(
 /// Adds the rules to `bundle`/config.json. Unless a base is given, the profile in it is extended.
 /// Returns `false` if the profile allows calls that cannot be handled because libseccomp does not
 /// know their names; and whether the container has the fast path.
-pub(crate) fn install(bundle: &Path, options: ProfileOptions) -> Result<(bool, FastPath), Error> {
+///
+/// `asked`: the permissions to check, which config.json then says.
+pub(crate) fn install(
+    bundle: &Path,
+    mut options: ProfileOptions,
+    asked: Option<Permissions>,
+) -> Result<(bool, FastPath), Error> {
     // If it is a symbolic link, the link stays and its target is replaced.
     let path = bundle.join("config.json");
     let path = fs::canonicalize(&path).map_err(|source| Error::at(path, source))?;
     let mut config = read_object(&path)?;
+    options.scope.permissions = permissions(&path, &config, asked)?;
+    if let Some(asked) = asked {
+        asked.annotate(&mut config);
+    }
     weave_into(&mut config, &path, options)?;
     let rootfs = bundle.join(rootfs(&config));
     // The runtime directory may be empty when the container starts; the bundle is there.
@@ -117,8 +128,22 @@ pub(crate) fn install(bundle: &Path, options: ProfileOptions) -> Result<(bool, F
         .get("linux")
         .and_then(|linux| linux.get("seccomp")?.as_object());
     let is_open = profile.is_some_and(profile::is_open);
-    let is_whole = !is_open || profile::denial(options.is_fast).is_none();
+    let is_whole = !is_open || profile::denial(options.scope.is_fast).is_none();
     Ok((is_whole, fast))
+}
+
+/// The permissions to check: those that were asked for, or those of the annotation in the
+/// config.json that was read from `path`.
+pub(super) fn permissions(
+    path: &Path,
+    config: &Map<String, Value>,
+    asked: Option<Permissions>,
+) -> Result<Permissions, Error> {
+    let said = Permissions::of_config(config).map_err(|reason| Error::Json {
+        path: path.to_owned(),
+        reason,
+    })?;
+    Ok(asked.or(said).unwrap_or_default())
 }
 
 /// Adds the rules to a config.json that was read from `path`.

@@ -35,9 +35,11 @@ use crate::linux::limits::{self, Loss};
 use crate::linux::memfd;
 use crate::linux::sys;
 use crate::linux::userns::IdMaps;
+use crate::syscalls::Scope;
 use crate::syscalls::profile::{self, Runtime};
 use crate::wire::fast::FastPath;
 use crate::wire::handover::{Announcement, NextUser};
+use crate::wire::permissions::Permissions;
 use arguments::{CommandLine, Task};
 use state::State;
 
@@ -58,12 +60,15 @@ pub(crate) struct Options {
     pub(crate) arguments: Vec<OsString>,
     /// Without the preloaded library, whatever the environments say.
     pub(crate) no_fast: bool,
+    /// Which permissions are checked, whatever config.json says.
+    pub(crate) permissions: Option<Permissions>,
 }
 
 /// What the caller has chosen for a new container.
 struct Choices {
     socket: Option<PathBuf>,
     no_fast: bool,
+    permissions: Option<Permissions>,
 }
 
 /// Whether a program of this name is the runtime front.
@@ -82,6 +87,7 @@ pub(crate) fn run(options: Options) -> Error {
     let choices = Choices {
         socket: options.socket,
         no_fast: options.no_fast,
+        permissions: options.permissions,
     };
     let prepared = prepare(line, &options.name, options.runtime, choices);
     let error = match prepared {
@@ -157,21 +163,25 @@ fn create(
         user::add_home(process, &rootfs, &next, kind);
     }
     let mut announcement = announcement(id, next);
-    announcement.fast = match choices.no_fast {
+    announcement.service.permissions = bundle::permissions(&path, &config, choices.permissions)?;
+    announcement.service.fast = match choices.no_fast {
         true => {
             preload::remove_from(&mut config);
             FastPath::TurnedOff
         }
         false => preload::add_to(&mut config, &rootfs, || library::place_beside(&bundle)),
     };
-    let is_fast = announcement.fast.is_on();
+    let scope = Scope {
+        is_fast: announcement.service.fast.is_on(),
+        permissions: announcement.service.permissions,
+    };
     let socket = daemon::announce(choices.socket, &announcement)?;
     let options = bundle::ProfileOptions {
         base: None,
         runtime: kind,
         listener_path: Some(utf8(&socket)?),
-        is_denied: deny_unnamed(is_fast),
-        is_fast,
+        is_denied: deny_unnamed(scope.is_fast),
+        scope,
     };
     bundle::weave_into(&mut config, &path, options)?;
     hand_over(line, kind, path, &config)
@@ -241,7 +251,7 @@ fn announcement_to(state: State, id: &OsStr, next: NextUser) -> (PathBuf, Announ
     let mut announcement = announcement(id, next);
     announcement.bundle = state.bundle;
     if state.library.is_some() {
-        announcement.fast = FastPath::On;
+        announcement.service.fast = FastPath::On;
     }
     (state.listener, announcement)
 }

@@ -12,7 +12,7 @@ mod cookie;
 mod record;
 mod table;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -36,6 +36,7 @@ pub(crate) struct Identities {
     /// The credentials of a process that has never changed them.
     pub(crate) initial: Credentials,
     lock: Mutex<()>,
+    changes: AtomicU64,
     tag_failure_reported: AtomicBool,
 }
 
@@ -54,6 +55,7 @@ impl Identities {
             table,
             initial,
             lock: Mutex::new(()),
+            changes: AtomicU64::new(0),
             tag_failure_reported: AtomicBool::new(false),
         }
     }
@@ -61,6 +63,11 @@ impl Identities {
     /// Whether any process may have other credentials than the initial ones.
     pub(crate) fn anyone_changed(&self) -> bool {
         self.table.anyone_changed()
+    }
+
+    /// How often credentials may have changed, in the life of this worker.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
     }
 
     /// Whether any process may live in a user namespace below the container's, where emulated
@@ -122,7 +129,10 @@ impl Identities {
     /// cookie, and may call at the same time.
     pub(crate) fn lock(&self) -> ChangeLock<'_> {
         // A panic leaves nothing inconsistent here: the protected data is in the processes.
-        ChangeLock(self.lock.lock().unwrap_or_else(PoisonError::into_inner))
+        ChangeLock {
+            _held: self.lock.lock().unwrap_or_else(PoisonError::into_inner),
+            changes: &self.changes,
+        }
     }
 
     /// The record of the thread `tid`. If it is the only thread of its process, or the pending
@@ -277,11 +287,18 @@ impl Identities {
     }
 }
 
-/// The lock on the cookies of a container's processes.
+/// The lock on the cookies of a container's processes. Its end counts as a change of credentials.
 #[derive(Debug)]
-pub(crate) struct ChangeLock<'a>(
-    #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>,
-);
+pub(crate) struct ChangeLock<'a> {
+    _held: MutexGuard<'a, ()>,
+    changes: &'a AtomicU64,
+}
+
+impl Drop for ChangeLock<'_> {
+    fn drop(&mut self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+}
 
 /// The record of one thread, regardless of a pending execve(2), and whether its tag names it.
 fn own_record(tid: u32, cookie: Cookie) -> (Index, bool) {

@@ -6,6 +6,8 @@
 
 use std::ffi::CStr;
 
+use crate::credentials::{Access, EmulatedGid, FileMode, Id, Subject};
+
 /// The attributes for the list of a file, and for the default list, which new files of a directory
 /// get.
 pub(crate) const ACCESS: &CStr = c"system.posix_acl_access";
@@ -125,6 +127,35 @@ impl Acl {
                 .0
                 .iter()
                 .any(|entry| entry.is_named() && entry.id == NOBODY)
+    }
+
+    /// Whether the list allows `access` to `subject`, apart from its capabilities:
+    /// fs/posix_acl.c, posix_acl_permission.
+    pub(crate) fn permits(&self, subject: &Subject, access: Access, file: FileMode) -> bool {
+        let mask = self.0.iter().find(|entry| entry.tag == MASK);
+        let allows = |entry: &Entry| access.is_in(entry.permissions.into());
+        let allows_masked = |entry: &Entry| allows(entry) && mask.is_none_or(allows);
+        let is_in = |gid| EmulatedGid::new(gid).is_some_and(|gid| subject.is_in_group(gid));
+        let mut is_in_a_group = false;
+        for entry in &self.0 {
+            match entry.tag {
+                USER_OBJ if subject.uid == file.uid => return allows(entry),
+                USER if subject.uid.as_raw() == entry.id => return allows_masked(entry),
+                GROUP_OBJ | GROUP => {
+                    let is_member = match entry.tag {
+                        GROUP => is_in(entry.id),
+                        _ => subject.is_in_group(file.gid),
+                    };
+                    if is_member && allows(entry) {
+                        return mask.is_none_or(allows);
+                    }
+                    is_in_a_group |= is_member;
+                }
+                OTHER => return !is_in_a_group && allows(entry),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Removes entries with unmapped ids, which read as −1. Returns `None` if these were the only

@@ -20,8 +20,9 @@ use crate::front::library;
 use crate::linux::programs;
 use crate::linux::sys;
 use crate::linux::userns;
-use crate::syscalls::profile;
+use crate::syscalls::{Scope, profile};
 use crate::wire::fast::FastPath;
+use crate::wire::handover::Service;
 use crate::wire::mode::SupervisorOf;
 
 /// Becomes the command. Returns only on failure.
@@ -34,10 +35,16 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
         .transpose()?;
     let mut command = command(options)?;
     let fast = fast_path(options, &mut command);
-    let filter = profile::program(fast.is_on());
+    let permissions = options.permissions.unwrap_or_default();
+    let filter = profile::program(Scope {
+        is_fast: fast.is_on(),
+        permissions,
+    });
     let of = match options.keep_id {
-        true => SupervisorOf::Namespaces,
-        false => SupervisorOf::Command { fast },
+        true => SupervisorOf::Namespaces { permissions },
+        false => SupervisorOf::Command {
+            service: Service { fast, permissions },
+        },
     };
     // Started outside the new user namespace: only a process of the parent namespace can join it
     // and inspect every process in it.

@@ -76,6 +76,7 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
         socket: Some(place.socket()),
         arguments,
         no_fast: options.no_fast,
+        permissions: options.permissions,
     }))
 }
 

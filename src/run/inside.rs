@@ -62,6 +62,7 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
         socket: Some(place.socket()),
         arguments,
         no_fast: false,
+        permissions: None,
     }))
 }
 

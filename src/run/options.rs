@@ -10,6 +10,7 @@ use tracing::level_filters::LevelFilter;
 use super::network::Network;
 use super::spec::Bind;
 use crate::credentials::CAPABILITY_NAMES;
+use crate::wire::permissions::Permissions;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -41,6 +42,11 @@ pub(crate) struct Options {
     /// SUBUIDLESS_FAST=0]
     #[arg(long)]
     pub(super) no_fast: bool,
+
+    /// Which permissions users other than root are held to [default: full, or what the annotation
+    /// io.subuidless.permissions of a bundle says]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub(super) permissions: Option<Permissions>,
 
     #[command(flatten)]
     pub(super) log: Log,

@@ -134,8 +134,8 @@ fn serve(setup: SupervisorSetup, first: Option<FirstWorker>) -> Result<(), Error
         ..daemon::Options::default()
     };
     match setup.of {
-        SupervisorOf::Command { fast } => daemon::serve_command(options, fast, first),
-        SupervisorOf::Namespaces => daemon::serve_namespaces(options),
+        SupervisorOf::Command { service } => daemon::serve_command(options, service, first),
+        SupervisorOf::Namespaces { permissions } => daemon::serve_namespaces(options, permissions),
         SupervisorOf::Container { directory } => Holder::new(setup.creator, &directory)
             .and_then(|holder| serve_container(options, Rc::new(holder)))
             .inspect_err(|error| mode::say_not_ready(&error.to_string())),

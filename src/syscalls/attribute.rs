@@ -8,13 +8,15 @@ use nix::sys::stat::{
     FchmodatFlags, Mode, SFlag, fchmod as change_mode_of, fchmodat as change_mode_at,
 };
 
+use super::lookup::search;
 use super::permission::{FileArgument, allow, check_as, check_change};
 use super::stat::resolve_in_side_store;
-use crate::credentials::Access;
+use crate::credentials::{Access, Subject, capability};
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::owner::file_type;
 use crate::target::{Abi, Call, PROCFS};
+use crate::wire::permissions::Permissions;
 
 // ---- chmod(2)
 
@@ -117,9 +119,9 @@ fn change_times(call: &mut Call, named: FileArgument, times: Times) -> Result<Re
         return Ok(Reply::Continue);
     }
     bring_up(call, named);
-    check_change(call, named, |_, subject, file, _| match times {
+    check_change(call, named, |call, subject, file, location| match times {
         Times::Now => allow(
-            subject.owns(file) || subject.may(Access::WRITE, file),
+            subject.owns(file) || call.may_at(subject, Access::WRITE, location, file)?,
             Errno::EACCES,
         ),
         _ => allow(subject.owns(file), Errno::EPERM),
@@ -212,6 +214,18 @@ fn path_or_fd(call: &Call, flags: AtFlags) -> FileArgument {
 
 // ---- access(2)
 
+/// Checks search permission on the way to the file, by ids that may be the real ones.
+fn look_up(call: &Call, subject: &Subject, named: FileArgument) -> Result<(), Errno> {
+    if call.container.permissions == Permissions::Full
+        && !subject.has(capability::OVER_FILES)
+        && !call.is_nested()
+        && let Some(path) = named.read(call)
+    {
+        search(call, subject, &named.location(&path))?;
+    }
+    Ok(())
+}
+
 pub(super) fn access(call: &mut Call) -> Result<Reply, Errno> {
     may_access(call, FileArgument::path(0), 1)
 }
@@ -234,8 +248,8 @@ fn may_access(call: &mut Call, named: FileArgument, mode: usize) -> Result<Reply
     let mode = call.unsigned(mode);
     let by_effective_ids = named.flags.contains(AtFlags::AT_EACCESS);
     let known = AtFlags::AT_EACCESS | AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
-    if mode == 0 || mode & !7 != 0 || !known.contains(named.flags) {
-        // CONTINUE: F_OK only asks whether the file exists; or EINVAL.
+    if mode & !7 != 0 || !known.contains(named.flags) {
+        // CONTINUE: EINVAL.
         return Ok(Reply::Continue);
     }
     let subject = if by_effective_ids {
@@ -243,7 +257,13 @@ fn may_access(call: &mut Call, named: FileArgument, mode: usize) -> Result<Reply
     } else {
         call.subject_by_real_ids()?
     };
-    check_as(call, &subject, named, |_, subject, file, _| {
-        allow(subject.may(Access::from_bits(mode), file), Errno::EACCES)
+    look_up(call, &subject, named)?;
+    if mode == 0 {
+        // CONTINUE: F_OK only asks whether the file exists.
+        return Ok(Reply::Continue);
+    }
+    check_as(call, &subject, named, |call, subject, file, location| {
+        let may = call.may_at(subject, Access::from_bits(mode), location, file)?;
+        allow(may, Errno::EACCES)
     })
 }

@@ -77,6 +77,7 @@ pub(super) fn capget(call: &mut Call) -> Result<Reply, Errno> {
 
 pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {
     if call.is_nested() || call.credentials()?.capabilities.is_none() {
+        call.container.expect_limited();
         // CONTINUE: the kernel's own sets are in force.
         return Ok(Reply::Continue);
     }

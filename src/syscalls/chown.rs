@@ -78,6 +78,18 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     if !subject.may_change_owner((shown.uid, shown.gid), change) {
         return Err(Errno::EPERM);
     }
+    // fs/attr.c, setattr_should_drop_sgid: without group execute permission, the kernel clears
+    // S_ISGID only for callers without CAP_FSETID outside of the group.
+    let both = libc::S_ISGID | libc::S_IXGRP;
+    let is_file = file_type(stat.st_mode) != SFlag::S_IFDIR;
+    let is_group_id = is_file && stat.st_mode & both == libc::S_ISGID;
+    let clears_group_id = is_group_id && !subject.may_set_group_id(shown.gid);
+    let clears = clears_group_id
+        || is_file && (stat.st_mode & libc::S_ISUID != 0 || stat.st_mode & both == both);
+    if clears && !subject.owns(shown) {
+        // setattr_prepare: that is a change of the mode.
+        return Err(Errno::EPERM);
+    }
     // A record holds more than the owner: these parts stay as they are.
     let owner = Owner {
         device: known.and_then(|owner| owner.device),
@@ -90,12 +102,9 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     };
     call.ensure_waiting()?;
     owners.store(file, &stat, (known, owner), Some(call.pid()))?;
-    // fs/attr.c, setattr_should_drop_sgid: without group execute permission, the kernel clears
-    // S_ISGID only for callers without CAP_FSETID outside of the group. A worker has CAP_FSETID, so
-    // this decides for the target. S_ISUID has been cleared by `store`, but is still in `stat`.
-    let is_group_id = stat.st_mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID
-        && file_type(stat.st_mode) != SFlag::S_IFDIR;
-    if is_group_id && !subject.may_set_group_id(shown.gid) {
+    // A worker has CAP_FSETID, so this decides for the target. S_ISUID has been cleared by `store`,
+    // but is still in `stat`.
+    if clears_group_id {
         let mode = Mode::from_bits_truncate(stat.st_mode & !(libc::S_ISGID | libc::S_ISUID));
         let name = procfs::own_fd(file);
         fchmodat(PROCFS, &name, mode, FchmodatFlags::FollowSymlink)?;

@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(i386(195), Some(("stat64", Abi::I386)));
         assert_eq!(i386(106), Some(("stat", Abi::I386)));
         assert_eq!(i386(23), Some(("setuid", Abi::I386ShortIds)));
-        assert_eq!(i386(92), None);
+        assert_eq!(i386(90), None);
         let x32 = |number| name(&dispatch, AUDIT_ARCH_X86_64, X32_SYSCALL_BIT | number);
         assert_eq!(x32(92), Some(("chown", Abi::Native)));
         // The number of execve on x86-64 is unused on x32.

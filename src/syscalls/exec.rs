@@ -70,7 +70,8 @@ fn execute(
         // CONTINUE: EACCES, even for root.
         return Ok(Reply::Continue);
     }
-    if !call.subject()?.may(Access::EXECUTE, mode) {
+    let subject = call.subject()?;
+    if !call.may(&subject, Access::EXECUTE, file.as_fd(), &stat)? {
         return Err(Errno::EACCES);
     }
     let Ok(executable) = call.to_be_run(file) else {

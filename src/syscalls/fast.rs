@@ -8,9 +8,11 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use subuidless_fast::facts::{HELLO, MAGIC, MAGIC_ABOVE_INT, STATUS};
 
+use crate::credentials::capability;
 use crate::linux::memfd;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
+use crate::linux::sys;
 use crate::target::{Abi, Call, PROCFS};
 use crate::wire::facts::Facts;
 
@@ -55,6 +57,20 @@ pub(super) const GETRESUID: &[&str] = &["getresuid"];
 pub(super) const GETRESGID: &[&str] = &["getresgid"];
 /// Never made by the library: it knows the answer, or leaves the call to the worker.
 pub(super) const GETGROUPS: &[&str] = &["getgroups"];
+pub(super) const UNLINK: &[&str] = &["unlink", "remove"];
+pub(super) const UNLINKAT: &[&str] = &["unlinkat"];
+pub(super) const RMDIR: &[&str] = &["rmdir"];
+pub(super) const RENAME: &[&str] = &["rename"];
+pub(super) const RENAMEAT: &[&str] = &["renameat"];
+pub(super) const RENAMEAT2: &[&str] = &["renameat2"];
+pub(super) const LINK: &[&str] = &["link"];
+pub(super) const LINKAT: &[&str] = &["linkat"];
+pub(super) const CHDIR: &[&str] = &["chdir"];
+pub(super) const FCHDIR: &[&str] = &["fchdir"];
+pub(super) const TRUNCATE: &[&str] = &["truncate", "truncate64"];
+pub(super) const READLINK: &[&str] = &["readlink"];
+pub(super) const READLINKAT: &[&str] = &["readlinkat"];
+pub(super) const CONNECT: &[&str] = &["connect"];
 pub(super) const OPENAT: &[&str] = &["open", "open64", "openat", "openat64", "creat", "creat64"];
 pub(super) const MKDIRAT: &[&str] = &["mkdir", "mkdirat"];
 pub(super) const MKNODAT: &[&str] = &["mkfifo", "mkfifoat"];
@@ -105,6 +121,12 @@ fn introduce(call: &Call, facts: &Facts) -> Result<Reply, Errno> {
     let filters = facts.filters();
     if facts.is_filtered(call.pid())? {
         return Err(Errno::ENOSYS);
+    }
+    // Any later loss of capabilities without execve(2) is seen, too: capset(2).
+    let has_all = capability::CHOWN | capability::OVER_FILES;
+    if sys::capabilities(call.pid())?.effective & has_all != has_all {
+        container.expect_limited();
+        container.publish();
     }
     let mut words = [0; 16];
     call.read(1, &mut words)?;

@@ -9,6 +9,7 @@ use nix::sys::socket::{UnixAddr, getsockname};
 use nix::sys::stat::{Mode, SFlag, mkdirat as make_directory_at, mknodat as make_node_at};
 use nix::unistd::symlinkat as make_link_at;
 
+use super::lookup;
 use super::new_file::{NewFile, is_out_of_reach};
 use crate::credentials::capability;
 use crate::linux::name::Name;
@@ -150,6 +151,9 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: not an address with a path, or a bad pointer.
         return Ok(Reply::Continue);
     };
+    if let Some(subject) = call.restricted()? {
+        lookup::search_parent(call, &subject, Dirfd::Cwd, path.as_c_str())?;
+    }
     let found = NewFile::find(
         call,
         Dirfd::Cwd,
@@ -188,7 +192,7 @@ pub(super) fn bind(call: &mut Call) -> Result<Reply, Errno> {
 
 /// Reads an address with a path: its bytes, and the path. Returns `None` for all other addresses
 /// (abstract, unnamed, other families).
-fn unix_address(call: &Call) -> Option<(Vec<u8>, Name)> {
+pub(super) fn unix_address(call: &Call) -> Option<(Vec<u8>, Name)> {
     /// struct sockaddr_un: the family, then 108 bytes.
     const LONGEST: usize = 110;
     const AF_UNIX: libc::sa_family_t = 1;

@@ -44,7 +44,7 @@ pub(super) struct NewFile {
 
 /// Splits a path into the part before its last component, this component, and whether a slash
 /// follows. Returns `None` if no file can be created there (`.`, `..`, `/`, an empty path).
-fn split(path: &CStr) -> Option<(Name, Name, bool)> {
+pub(super) fn split(path: &CStr) -> Option<(Name, Name, bool)> {
     let bytes = path.to_bytes();
     let end = bytes.iter().rposition(|byte| *byte != b'/')? + 1;
     let start = bytes[..end]
@@ -168,10 +168,12 @@ impl NewFile {
     /// Checks that the target may create the file, and that it still waits; then gives this thread
     /// the target's umask, and notes the creation in the journal.
     pub(super) fn prepare(&self, call: &Call) -> Result<(), Errno> {
-        if !self.subject.may(Access::EXECUTE, self.shown) {
+        let stat = fstat(&self.directory)?;
+        let may = |access| call.may(&self.subject, access, self.directory.as_fd(), &stat);
+        if !may(Access::EXECUTE)? {
             return Err(Errno::EACCES);
         }
-        if !self.subject.may(Access::ENTER_TO_CREATE, self.shown) {
+        if !may(Access::ENTER_TO_CREATE)? {
             // fs/namei.c, filename_create and open_last_lookups: mnt_want_write (EROFS) comes
             // before may_create (EACCES), but after the search of the directory.
             let read_only = is_read_only(self.directory.as_fd());
@@ -346,7 +348,7 @@ pub(super) fn is_out_of_reach(call: &Call) -> Result<bool, Errno> {
 }
 
 /// The location of the directory, given the part of the path before its last component.
-fn directory_of(dirfd: Dirfd, prefix: &Name) -> Location<'_> {
+pub(super) fn directory_of(dirfd: Dirfd, prefix: &Name) -> Location<'_> {
     let path = match prefix.as_c_str() {
         path if path.is_empty() => c".",
         path => path,

@@ -1,20 +1,19 @@
-//! open(2), openat2(2) and creat(2), as far as they create files.
-//!
-//! The filter sees the flags of open(2) and openat(2), so only calls with O_CREAT or O_TMPFILE
-//! trap. Those of openat2(2) are in memory, so all of its calls trap.
+//! open(2), openat2(2) and creat(2): new files, and permission to open existing ones.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat as open_at};
-use nix::sys::stat::{Mode, SFlag};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::lookup::search_parent;
 use super::new_file::{NewFile, is_out_of_reach, may_inherit};
-use crate::credentials::Access;
+use crate::credentials::{Access, Subject};
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
-use crate::target::{Call, Dirfd, Location, PROCFS, is_nameless};
+use crate::owner::file_type;
+use crate::target::{Call, Dirfd, Location, PROCFS, Walked, is_nameless, protection};
 
 /// The arguments of open(2), in the form of openat2(2).
 struct Open {
@@ -121,6 +120,11 @@ fn open_path(
 
 fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
     let flags = wanted.flags;
+    if let Some(subject) = call.restricted()?
+        && !wanted.resolve.intersects(CACHED)
+    {
+        may_open(call, &subject, &wanted)?;
+    }
     if flags.contains(OFlag::O_PATH) || wanted.resolve.intersects(CACHED) {
         // CONTINUE: the call creates nothing.
         return Ok(Reply::Continue);
@@ -128,11 +132,11 @@ fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
     if flags.contains(OFlag::O_TMPFILE) {
         return open_unnamed(call, &wanted);
     }
-    if !flags.contains(OFlag::O_CREAT) || flags.contains(OFlag::O_DIRECTORY) {
+    if !wanted.creates() {
         // CONTINUE: the call creates nothing, or EINVAL.
         return Ok(Reply::Continue);
     }
-    let follows = !flags.intersects(OFlag::O_EXCL | OFlag::O_NOFOLLOW);
+    let follows = wanted.follows();
     let path = wanted.path.as_c_str();
     let Some(new_file) = NewFile::find(call, wanted.dirfd, path, follows, wanted.resolve)? else {
         // CONTINUE: the kernel creates the file, or fails with the right errno.
@@ -140,6 +144,70 @@ fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
     };
     create(call, new_file, &wanted, follows)
 }
+
+impl Open {
+    /// Whether the call creates a file with a name if there is none.
+    fn creates(&self) -> bool {
+        let no = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        self.flags.contains(OFlag::O_CREAT) && !self.flags.intersects(no)
+    }
+
+    /// Whether a link in the last component is followed.
+    fn follows(&self) -> bool {
+        let is_exclusive = self.creates() && self.flags.contains(OFlag::O_EXCL);
+        !is_exclusive && !self.flags.contains(OFlag::O_NOFOLLOW)
+    }
+
+    /// The permission for the file: fs/open.c, build_open_flags.
+    fn access(&self) -> Access {
+        let access = match self.flags & OFlag::O_ACCMODE {
+            OFlag::O_RDONLY => Access::READ,
+            OFlag::O_WRONLY => Access::WRITE,
+            _ => Access::READ_WRITE,
+        };
+        match self.flags.contains(OFlag::O_TRUNC) {
+            true => access.and(Access::WRITE),
+            false => access,
+        }
+    }
+}
+
+/// Checks the way to the file, and the file itself unless the call may create it.
+fn may_open(call: &Call, subject: &Subject, wanted: &Open) -> Result<(), Errno> {
+    let follow = match wanted.follows() {
+        true => AtFlags::empty(),
+        false => AtFlags::AT_SYMLINK_NOFOLLOW,
+    };
+    let location = Location::new(wanted.dirfd, wanted.path.as_c_str(), follow);
+    let is_library = wanted.access() == Access::READ && call.is_library(location.path);
+    if location.is_empty() || is_library {
+        // ENOENT, or everyone's.
+        return Ok(());
+    }
+    if wanted.creates() && location.path.to_bytes().ends_with(b"/") {
+        // EISDIR, before the last component is looked up.
+        search_parent(call, subject, wanted.dirfd, location.path)?;
+        return Ok(());
+    }
+    // With flags such as RESOLVE_IN_ROOT, the way is another one: only the file is checked.
+    let found = match wanted.resolve.is_empty() {
+        true => call.search(subject, &location),
+        false => call.resolve_with(&location, wanted.resolve).map(Walked::To),
+    };
+    let file = match found {
+        Ok(Walked::To(file)) => file,
+        Ok(Walked::Refused(errno)) => return Err(errno),
+        // The kernel fails with the right errno, or creates the file.
+        Err(_) => return Ok(()),
+    };
+    if wanted.creates() || wanted.flags.intersects(OFlag::O_PATH | UNNAMED) {
+        return Ok(());
+    }
+    check_present(call, subject, &file, wanted)
+}
+
+/// O_TMPFILE without O_DIRECTORY, which it includes.
+const UNNAMED: OFlag = OFlag::O_TMPFILE.difference(OFlag::O_DIRECTORY);
 
 /// MAXSYMLINKS (linux/namei.h).
 const MAX_LINKS: usize = 40;
@@ -186,10 +254,36 @@ fn create(
 /// Checks the existing file in place of the new one.
 fn open_present(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply, Errno> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match open_at(&new_file.directory, &new_file.name, flags, Mode::empty()) {
-        Ok(file) => check_present(call, new_file, &file, wanted),
-        // CONTINUE: the file has been removed since.
-        Err(_) => Ok(Reply::Continue),
+    if let Ok(file) = open_at(&new_file.directory, &new_file.name, flags, Mode::empty()) {
+        check_sticky(call, new_file, &file)?;
+        check_present(call, &new_file.subject, &file, wanted)?;
+    }
+    // CONTINUE: the target may open the file, or it has been removed since.
+    Ok(Reply::Continue)
+}
+
+/// Protects files of others in a directory like /tmp: fs/namei.c, may_create_in_sticky.
+fn check_sticky(call: &Call, new_file: &NewFile, file: &OwnedFd) -> Result<(), Errno> {
+    let stat = fstat(file)?;
+    let directory = new_file.shown;
+    let degree = match file_type(stat.st_mode) {
+        SFlag::S_IFDIR => return Ok(()),
+        _ if directory.mode & libc::S_ISVTX == 0 => return Ok(()),
+        SFlag::S_IFREG => protection("regular")?,
+        SFlag::S_IFIFO => protection("fifos")?,
+        // All others are protected in directories for all, whatever the sysctls say.
+        _ => 1,
+    };
+    let least = match directory.mode & (libc::S_IWOTH | libc::S_IWGRP) {
+        0 => return Ok(()),
+        libc::S_IWGRP => 2,
+        _ => 1,
+    };
+    let owner = call.shown_mode(file.as_fd(), &stat)?.uid;
+    let is_own = owner == new_file.subject.uid || owner == directory.uid;
+    match is_own || degree < least {
+        true => Ok(()),
+        false => Err(Errno::EACCES),
     }
 }
 
@@ -197,47 +291,50 @@ fn open_present(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply,
 /// existing file, or nowhere.
 fn open_behind_link(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply, Errno> {
     let location = Location::new(wanted.dirfd, wanted.path.as_c_str(), AtFlags::empty());
-    match call.resolve(&location) {
-        Ok(file) => check_present(call, new_file, &file, wanted),
-        // CONTINUE: the kernel fails with the right errno.
-        Err(_) => Ok(Reply::Continue),
+    if let Ok(file) = call.resolve(&location) {
+        check_present(call, &new_file.subject, &file, wanted)?;
     }
+    // CONTINUE: the target may open the file, or the kernel fails with the right errno.
+    Ok(Reply::Continue)
 }
 
-/// Checks whether the target may open an existing file. The kernel then opens it, because that may
-/// block (a fifo waits for its other end), and must not block a worker.
+/// Checks whether the target may open an existing file: fs/namei.c, do_open and may_open. The
+/// kernel then opens it, because that may block (a fifo waits for its other end), and must not
+/// block a worker.
 fn check_present(
     call: &Call,
-    new_file: &NewFile,
+    subject: &Subject,
     file: &OwnedFd,
     wanted: &Open,
-) -> Result<Reply, Errno> {
-    let shown = call.file_mode(file.as_fd())?;
-    let mut access = match wanted.flags & OFlag::O_ACCMODE {
-        OFlag::O_WRONLY => Access::WRITE,
-        OFlag::O_RDWR => Access::READ_WRITE,
-        _ => Access::READ,
+) -> Result<(), Errno> {
+    let stat = fstat(file)?;
+    let access = wanted.access();
+    let is_fault = match file_type(stat.st_mode) {
+        // ELOOP
+        SFlag::S_IFLNK => true,
+        // EISDIR
+        SFlag::S_IFDIR => wanted.creates() || access != Access::READ,
+        // ENOTDIR
+        _ => wanted.flags.contains(OFlag::O_DIRECTORY),
     };
-    if wanted.flags.contains(OFlag::O_TRUNC) {
-        access = access.and(Access::WRITE);
+    if is_fault {
+        return Ok(());
     }
-    if shown.is_directory() {
-        // CONTINUE: EISDIR.
-        return Ok(Reply::Continue);
+    if !call.may(subject, access, file.as_fd(), &stat)? {
+        // Under /dev/stderr of a container: the runtime would have given this pipe to the user, but
+        // was told that the user is root.
+        let is_from_runtime =
+            call.container.starts_as_user() && is_nameless(file.as_fd()) == Ok(true);
+        return match is_from_runtime {
+            true => Ok(()),
+            false => Err(Errno::EACCES),
+        };
     }
-    if !new_file.subject.may(access, shown) {
-        if call.container.starts_as_user() && is_nameless(file.as_fd()) == Ok(true) {
-            // CONTINUE: /dev/stderr of a container: the runtime would have given this pipe to the
-            // user, but was told that the user is root.
-            return Ok(Reply::Continue);
-        }
-        return Err(Errno::EACCES);
-    }
-    if wanted.flags.contains(OFlag::O_NOATIME) && !new_file.subject.owns(shown) {
+    let keeps_times = wanted.flags.contains(OFlag::O_NOATIME);
+    if keeps_times && !subject.owns(call.shown_mode(file.as_fd(), &stat)?) {
         return Err(Errno::EPERM);
     }
-    // CONTINUE: the target may open the file.
-    Ok(Reply::Continue)
+    Ok(())
 }
 
 /// Creates the file and sends its descriptor together with the reply.

@@ -64,9 +64,6 @@ impl FileArgument {
     }
 }
 
-/// The capabilities with which owners and modes do not restrict a process.
-const OVER_FILES: u64 = capability::DAC_OVERRIDE | capability::FOWNER | capability::FSETID;
-
 /// Leaves the call to the kernel if `decide` allows it to the target.
 ///
 /// The file is checked by its name. By the time the kernel resolves the name, it may be that of
@@ -87,7 +84,7 @@ pub(super) fn check_as(
     named: FileArgument,
     decide: impl FnOnce(&Call, &Subject, FileMode, &Location) -> Result<Reply, Errno>,
 ) -> Result<Reply, Errno> {
-    if subject.has(OVER_FILES) || call.is_nested() {
+    if subject.has(capability::OVER_FILES) || call.is_nested() {
         // CONTINUE: neither emulated owners nor the kernel restrict the target.
         return Ok(Reply::Continue);
     }

@@ -3,13 +3,15 @@
 use libseccomp::ScmpSyscall;
 use nix::errno::Errno;
 
+use super::lookup::Lookup;
 use super::{
-    attribute, capability, chown, exec, fast, getid, limit, make, mount, open, setid, socket, stat,
-    view, xattr,
+    attribute, capability, chown, entry, exec, fast, getid, limit, lookup, make, mount, open, path,
+    setid, socket, stat, view, xattr,
 };
 use crate::linux::hash;
 use crate::linux::seccomp::Reply;
 use crate::target::Call;
+use crate::wire::permissions::Permissions;
 use Argument::*;
 use Trap::{Always, Never};
 
@@ -64,6 +66,22 @@ pub(crate) enum Purpose {
     Observe,
 }
 
+/// What a filter is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// Processes may have the preloaded library.
+    pub(crate) is_fast: bool,
+    pub(crate) permissions: Permissions,
+}
+
+impl Scope {
+    /// With the fast path, and as few permissions as possible.
+    pub(crate) const LEAST: Self = Self {
+        is_fast: true,
+        permissions: Permissions::Owner,
+    };
+}
+
 /// One syscall.
 #[derive(Debug)]
 pub(crate) struct Row {
@@ -72,11 +90,16 @@ pub(crate) struct Row {
     pub(crate) purpose: Purpose,
     pub(crate) handle: Handler,
     pub(super) arguments: &'static [Argument],
+    /// The arguments that are paths which the caller must be allowed to look up. Handlers check
+    /// paths that are in memory, and those of access(2).
+    pub(crate) lookups: &'static [Lookup],
     /// The functions of libc for which the preloaded library makes this call itself: with the fast
     /// path, the filter allows such a call. `None`: the library never makes it.
     pub(crate) fast: Option<&'static [&'static str]>,
     /// What traps with the fast path; `None`: the same as without.
     trap_if_fast: Option<Trap>,
+    /// What traps if all permissions are checked; `None`: the same as if not.
+    trap_if_full: Option<Trap>,
     /// The syscall's number, for libseccomp releases without its name: syscalls that are newer than
     /// Linux 5.1 have the same number on all architectures.
     pub(super) number: Option<u32>,
@@ -89,15 +112,32 @@ impl Row {
             .filter(|_| ScmpSyscall::from_name(self.name).is_err())
     }
 
-    /// The condition under which calls are notified, with the fast path or without.
-    pub(crate) fn trap(&self, is_fast: bool) -> Trap {
-        self.trap_if_fast.filter(|_| is_fast).unwrap_or(self.trap)
+    /// The condition under which a filter notifies calls.
+    pub(crate) fn trap(&self, scope: Scope) -> Trap {
+        let is_full = scope.permissions == Permissions::Full;
+        self.trap_if_full
+            .filter(|_| is_full)
+            .or(self.trap_if_fast.filter(|_| scope.is_fast))
+            .unwrap_or(self.trap)
+    }
+
+    /// The caller needs search permission on the way to these paths.
+    const fn looks_up(self, lookups: &'static [Lookup]) -> Self {
+        Self { lookups, ..self }
     }
 
     /// The preloaded library makes it in place of these functions.
     const fn fast(self, symbols: &'static [&'static str]) -> Self {
         Self {
             fast: Some(symbols),
+            ..self
+        }
+    }
+
+    /// All calls are notified if all permissions are checked.
+    const fn if_full(self) -> Self {
+        Self {
+            trap_if_full: Some(Always),
             ..self
         }
     }
@@ -125,10 +165,18 @@ const fn emulated(
         purpose,
         handle,
         arguments,
+        lookups: &[],
         fast: None,
         trap_if_fast: None,
+        trap_if_full: None,
         number: None,
     }
+}
+
+/// As [`emulated`], for calls from which only permissions keep a caller: they are left alone unless
+/// all permissions are checked.
+const fn restricted(name: &'static str, handle: Handler, arguments: &'static [Argument]) -> Row {
+    emulated(name, Never, handle, arguments).if_full()
 }
 
 /// As [`emulated`], for syscalls whose name libseccomp may not know.
@@ -251,19 +299,20 @@ const MAKES_FILE_SYSTEM: Trap = Trap::Masked {
 #[rustfmt::skip]
 pub(crate) static TABLE: &[Row] = &[
     // chown(2)
-    emulated("chown",    changes_owner(1), chown::chown,    &[Path, Id, Id]),
-    emulated("lchown",   changes_owner(1), chown::lchown,   &[Path, Id, Id]),
+    emulated("chown",    changes_owner(1), chown::chown,    &[Path, Id, Id]).looks_up(lookup::PATH),
+    emulated("lchown",   changes_owner(1), chown::lchown,   &[Path, Id, Id]).looks_up(lookup::LINK),
     emulated("fchown",   changes_owner(1), chown::fchown,   &[Fd, Id, Id]).fast(fast::FCHOWN),
     emulated("fchownat", changes_owner(2), chown::fchownat, &[Dirfd, Path, Id, Id, AtFlags])
-        .fast(fast::FCHOWNAT),
+        .looks_up(lookup::UNLESS_FLAG_4).fast(fast::FCHOWNAT),
     // stat(2), statx(2)
-    emulated("stat",       Always, stat::stat,       &[Path, Stat]),
-    emulated("lstat",      Always, stat::lstat,      &[Path, Stat]),
+    emulated("stat",       Always, stat::stat,       &[Path, Stat]).looks_up(lookup::PATH),
+    emulated("lstat",      Always, stat::lstat,      &[Path, Stat]).looks_up(lookup::LINK),
     emulated("fstat",      Always, stat::fstat,      &[Fd, Stat]).fast(fast::FSTAT),
     emulated("newfstatat", Always, stat::newfstatat, &[Dirfd, Path, Stat, AtFlags])
-        .fast(fast::NEWFSTATAT),
+        .looks_up(lookup::UNLESS_FLAG_3).fast(fast::NEWFSTATAT),
     // Whatever the mask: the kernel fills in ids, type and mode even if they are not requested.
-    emulated("statx", Always, stat::statx, &[Dirfd, Path, AtFlags, Hex, Statx]).fast(fast::STATX),
+    emulated("statx", Always, stat::statx, &[Dirfd, Path, AtFlags, Hex, Statx])
+        .looks_up(lookup::UNLESS_FLAG_2).fast(fast::STATX),
     // setuid(2) and its relatives
     emulated_ids("setuid",    Always, setid::setuid,    &[Id]),
     emulated_ids("setgid",    Always, setid::setgid,    &[Id]),
@@ -290,78 +339,121 @@ pub(crate) static TABLE: &[Row] = &[
     emulated_ids("prctl",  ABOUT_CREDENTIALS, capability::prctl,  &[Prctl, Hex, Hex, Hex, Hex])
         .if_fast(ABOUT_CREDENTIALS_OR_SECCOMP),
     // execve(2), execveat(2)
-    emulated_early("execve",   Always, exec::execve,   &[Path, Ptr, Ptr]),
-    emulated_early("execveat", Always, exec::execveat, &[Dirfd, Path, Ptr, Ptr, AtFlags]),
+    emulated_early("execve",   Always, exec::execve,   &[Path, Ptr, Ptr]).looks_up(lookup::PATH),
+    emulated_early("execveat", Always, exec::execveat, &[Dirfd, Path, Ptr, Ptr, AtFlags])
+        .looks_up(lookup::UNLESS_FLAG_4),
     // getrlimit(2)
     emulated_ids("getrlimit", of_locks(0), limit::getrlimit, &[Resource, Ptr]).fast(fast::HELPER),
     emulated_ids("setrlimit", of_locks(0), limit::setrlimit, &[Resource, Ptr]),
     emulated_ids("prlimit64", of_locks(1), limit::prlimit64, &[Int, Resource, Ptr, Ptr]),
     // open(2), openat2(2)
-    emulated("open",    creates(1), open::open,    &[Path, OpenFlags, Mode]),
+    emulated("open",    creates(1), open::open,    &[Path, OpenFlags, Mode]).if_full(),
     emulated("creat",   Always,     open::creat,   &[Path, Mode]),
     emulated("openat",  creates(2), open::openat,  &[Dirfd, Path, OpenFlags, Mode])
-        .fast(fast::OPENAT),
+        .if_full().fast(fast::OPENAT),
     emulated("openat2", Always,     open::openat2, &[Dirfd, Path, Ptr, Size]),
     // mkdir(2), mknod(2), symlink(2), bind(2)
-    emulated("mkdir",     Always, make::mkdir,     &[Path, Mode]),
-    emulated("mkdirat",   Always, make::mkdirat,   &[Dirfd, Path, Mode]).fast(fast::MKDIRAT),
-    emulated("mknod",     Always, make::mknod,     &[Path, Mode, Device]),
+    emulated("mkdir",     Always, make::mkdir,     &[Path, Mode]).looks_up(lookup::NAME),
+    emulated("mkdirat",   Always, make::mkdirat,   &[Dirfd, Path, Mode])
+        .looks_up(lookup::NAME_AT).fast(fast::MKDIRAT),
+    emulated("mknod",     Always, make::mknod,     &[Path, Mode, Device]).looks_up(lookup::NAME),
     emulated("mknodat",   Always, make::mknodat,   &[Dirfd, Path, Mode, Device])
-        .fast(fast::MKNODAT),
-    emulated("symlink",   Always, make::symlink,   &[Path, Path]),
-    emulated("symlinkat", Always, make::symlinkat, &[Path, Dirfd, Path]).fast(fast::SYMLINKAT),
+        .looks_up(lookup::NAME_AT).fast(fast::MKNODAT),
+    emulated("symlink",   Always, make::symlink,   &[Path, Path]).looks_up(lookup::SECOND_NAME),
+    emulated("symlinkat", Always, make::symlinkat, &[Path, Dirfd, Path])
+        .looks_up(lookup::SECOND_NAME_AT).fast(fast::SYMLINKAT),
     emulated("bind",      Always, make::bind,      &[Fd, Ptr, Int]),
     // chmod(2), utime(2), utimensat(2)
-    emulated("chmod",     Always, attribute::chmod,     &[Path, Mode]),
+    emulated("chmod",     Always, attribute::chmod,     &[Path, Mode]).looks_up(lookup::PATH),
     emulated("fchmod",    Always, attribute::fchmod,    &[Fd, Mode]).fast(fast::FCHMOD),
-    emulated("fchmodat",  Always, attribute::fchmodat,  &[Dirfd, Path, Mode]).fast(fast::FCHMODAT),
-    numbered("fchmodat2", 452,    attribute::fchmodat2, &[Dirfd, Path, Mode, AtFlags]),
-    emulated("utime",     Always, attribute::utime,     &[Path, Ptr]),
-    emulated("utimes",    Always, attribute::utimes,    &[Path, Ptr]),
-    emulated("futimesat", Always, attribute::futimesat, &[Dirfd, Path, Ptr]),
+    emulated("fchmodat",  Always, attribute::fchmodat,  &[Dirfd, Path, Mode])
+        .looks_up(lookup::AT).fast(fast::FCHMODAT),
+    numbered("fchmodat2", 452,    attribute::fchmodat2, &[Dirfd, Path, Mode, AtFlags])
+        .looks_up(lookup::UNLESS_FLAG_3),
+    emulated("utime",     Always, attribute::utime,     &[Path, Ptr]).looks_up(lookup::PATH),
+    emulated("utimes",    Always, attribute::utimes,    &[Path, Ptr]).looks_up(lookup::PATH),
+    emulated("futimesat", Always, attribute::futimesat, &[Dirfd, Path, Ptr]).looks_up(lookup::AT),
     emulated("utimensat", Always, attribute::utimensat, &[Dirfd, Path, Ptr, AtFlags])
-        .fast(fast::UTIMENSAT),
+        .looks_up(lookup::UNLESS_FLAG_3).fast(fast::UTIMENSAT),
     // getxattr(2), listxattr(2), setxattr(2), removexattr(2)
     emulated("getxattr",   Always, xattr::getxattr,   &[Path, Path, Ptr, Size])
-        .fast(fast::GETXATTR),
+        .looks_up(lookup::PATH).fast(fast::GETXATTR),
     emulated("lgetxattr",  Always, xattr::lgetxattr,  &[Path, Path, Ptr, Size])
-        .fast(fast::LGETXATTR),
+        .looks_up(lookup::LINK).fast(fast::LGETXATTR),
     emulated("fgetxattr",  Always, xattr::fgetxattr,  &[Fd, Path, Ptr, Size]).fast(fast::FGETXATTR),
-    emulated("listxattr",  Always, xattr::listxattr,  &[Path, Ptr, Size]).fast(fast::LISTXATTR),
-    emulated("llistxattr", Always, xattr::llistxattr, &[Path, Ptr, Size]).fast(fast::LLISTXATTR),
+    emulated("listxattr",  Always, xattr::listxattr,  &[Path, Ptr, Size])
+        .looks_up(lookup::PATH).fast(fast::LISTXATTR),
+    emulated("llistxattr", Always, xattr::llistxattr, &[Path, Ptr, Size])
+        .looks_up(lookup::LINK).fast(fast::LLISTXATTR),
     emulated("flistxattr", Always, xattr::flistxattr, &[Fd, Ptr, Size]).fast(fast::FLISTXATTR),
     emulated("setxattr",     Always, xattr::setxattr,     &[Path, Path, Ptr, Size, XattrFlags])
-        .fast(fast::SETXATTR),
+        .looks_up(lookup::PATH).fast(fast::SETXATTR),
     emulated("lsetxattr",    Always, xattr::lsetxattr,    &[Path, Path, Ptr, Size, XattrFlags])
-        .fast(fast::LSETXATTR),
+        .looks_up(lookup::LINK).fast(fast::LSETXATTR),
     emulated("fsetxattr",    Always, xattr::fsetxattr,    &[Fd, Path, Ptr, Size, XattrFlags])
         .fast(fast::FSETXATTR),
-    emulated("removexattr",  Always, xattr::removexattr,  &[Path, Path]).fast(fast::REMOVEXATTR),
-    emulated("lremovexattr", Always, xattr::lremovexattr, &[Path, Path]).fast(fast::LREMOVEXATTR),
+    emulated("removexattr",  Always, xattr::removexattr,  &[Path, Path])
+        .looks_up(lookup::PATH).fast(fast::REMOVEXATTR),
+    emulated("lremovexattr", Always, xattr::lremovexattr, &[Path, Path])
+        .looks_up(lookup::LINK).fast(fast::LREMOVEXATTR),
     emulated("fremovexattr", Always, xattr::fremovexattr, &[Fd, Path]).fast(fast::FREMOVEXATTR),
-    numbered("setxattrat",    463, xattr::setxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size]),
+    numbered("setxattrat",    463, xattr::setxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size])
+        .looks_up(lookup::UNLESS_FLAG_2),
     numbered("getxattrat",    464, xattr::getxattrat,    &[Dirfd, Path, AtFlags, Path, Ptr, Size])
-        .fast(fast::HELPER),
-    numbered("listxattrat",   465, xattr::listxattrat,   &[Dirfd, Path, AtFlags, Ptr, Size]),
-    numbered("removexattrat", 466, xattr::removexattrat, &[Dirfd, Path, AtFlags, Path]),
+        .looks_up(lookup::UNLESS_FLAG_2).fast(fast::HELPER),
+    numbered("listxattrat",   465, xattr::listxattrat,   &[Dirfd, Path, AtFlags, Ptr, Size])
+        .looks_up(lookup::UNLESS_FLAG_2),
+    numbered("removexattrat", 466, xattr::removexattrat, &[Dirfd, Path, AtFlags, Path])
+        .looks_up(lookup::UNLESS_FLAG_2),
     // access(2)
     emulated("access",     Always, attribute::access,     &[Path, AccessMode]),
     emulated("faccessat",  Always, attribute::faccessat,  &[Dirfd, Path, AccessMode])
         .fast(fast::FACCESSAT),
     emulated("faccessat2", Always, attribute::faccessat2, &[Dirfd, Path, AccessMode, AtFlags])
         .fast(fast::FACCESSAT2),
+    // unlink(2), rmdir(2), rename(2), link(2)
+    restricted("unlink",    entry::unlink,    &[Path]).looks_up(lookup::NAME).fast(fast::UNLINK),
+    restricted("unlinkat",  entry::unlinkat,  &[Dirfd, Path, Hex])
+        .looks_up(lookup::NAME_AT).fast(fast::UNLINKAT),
+    restricted("rmdir",     entry::rmdir,     &[Path]).looks_up(lookup::NAME).fast(fast::RMDIR),
+    restricted("rename",    entry::rename,    &[Path, Path])
+        .looks_up(lookup::TWO_NAMES).fast(fast::RENAME),
+    restricted("renameat",  entry::renameat,  &[Dirfd, Path, Dirfd, Path])
+        .looks_up(lookup::TWO_NAMES_AT).fast(fast::RENAMEAT),
+    restricted("renameat2", entry::renameat2, &[Dirfd, Path, Dirfd, Path, Hex])
+        .looks_up(lookup::TWO_NAMES_AT).fast(fast::RENAMEAT2),
+    restricted("link",      entry::link,      &[Path, Path])
+        .looks_up(lookup::LINK_AND_NAME).fast(fast::LINK),
+    restricted("linkat",    entry::linkat,    &[Dirfd, Path, Dirfd, Path, AtFlags])
+        .looks_up(lookup::FILE_AND_NAME_AT).fast(fast::LINKAT),
+    // chdir(2), truncate(2), connect(2) and others, which take permission
+    restricted("chdir",      path::chdir,    &[Path]).looks_up(lookup::PATH).fast(fast::CHDIR),
+    restricted("fchdir",     path::fchdir,   &[Fd]).fast(fast::FCHDIR),
+    restricted("truncate",   path::truncate, &[Path, Size])
+        .looks_up(lookup::PATH).fast(fast::TRUNCATE),
+    restricted("readlink",   path::look_up,  &[Path, Ptr, Size])
+        .looks_up(lookup::LINK).fast(fast::READLINK),
+    restricted("readlinkat", path::look_up,  &[Dirfd, Path, Ptr, Size])
+        .looks_up(lookup::LINK_AT).fast(fast::READLINKAT),
+    restricted("statfs",     path::look_up,  &[Path, Ptr]).looks_up(lookup::PATH),
+    restricted("connect",    path::connect,  &[Fd, Ptr, Int]).fast(fast::CONNECT),
+    restricted("inotify_add_watch", path::inotify_add_watch, &[Fd, Path, Hex])
+        .looks_up(lookup::WATCHED),
+    restricted("name_to_handle_at", path::look_up, &[Dirfd, Path, Ptr, Ptr, AtFlags])
+        .looks_up(lookup::IF_FLAG_4),
     // mount(2)
     emulated("mount", MAKES_FILE_SYSTEM, mount::mount, &[Path, Path, Path, Hex, Path]),
     // getsockopt(2)
     emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt, &[Fd, Int, Int, Ptr, Ptr]),
     // The same calls of i386: with 32-bit ids, or with structures of i386's own.
-    emulated("chown32",  changes_owner(1), chown::chown,  &[Path, Id, Id]),
-    emulated("lchown32", changes_owner(1), chown::lchown, &[Path, Id, Id]),
+    emulated("chown32",  changes_owner(1), chown::chown,  &[Path, Id, Id]).looks_up(lookup::PATH),
+    emulated("lchown32", changes_owner(1), chown::lchown, &[Path, Id, Id]).looks_up(lookup::LINK),
     emulated("fchown32", changes_owner(1), chown::fchown, &[Fd, Id, Id]),
-    emulated("stat64",    Always, stat::stat64,    &[Path, Stat]),
-    emulated("lstat64",   Always, stat::lstat64,   &[Path, Stat]),
+    emulated("stat64",    Always, stat::stat64,    &[Path, Stat]).looks_up(lookup::PATH),
+    emulated("lstat64",   Always, stat::lstat64,   &[Path, Stat]).looks_up(lookup::LINK),
     emulated("fstat64",   Always, stat::fstat64,   &[Fd, Stat]),
-    emulated("fstatat64", Always, stat::fstatat64, &[Dirfd, Path, Stat, AtFlags]),
+    emulated("fstatat64", Always, stat::fstatat64, &[Dirfd, Path, Stat, AtFlags])
+        .looks_up(lookup::UNLESS_FLAG_3),
     emulated_ids("setuid32",    Always, setid::setuid,    &[Id]),
     emulated_ids("setgid32",    Always, setid::setgid,    &[Id]),
     emulated_ids("setreuid32",  Always, setid::setreuid,  &[Id, Id]),
@@ -379,11 +471,14 @@ pub(crate) static TABLE: &[Row] = &[
     emulated_ids("getresgid32", Always, getid::getresgid, &[IdOut, IdOut, IdOut]),
     emulated_ids("getgroups32", Always, getid::getgroups, &[Int, Ptr]),
     emulated_ids("ugetrlimit", of_locks(0), limit::ugetrlimit, &[Resource, Ptr]),
-    emulated("utimensat_time64", Always, attribute::utimensat_time64, &[Dirfd, Path, Ptr, AtFlags]),
+    emulated("utimensat_time64", Always, attribute::utimensat_time64, &[Dirfd, Path, Ptr, AtFlags])
+        .looks_up(lookup::UNLESS_FLAG_3),
+    restricted("truncate64", path::truncate, &[Path, Size]).looks_up(lookup::PATH),
+    restricted("statfs64",   path::look_up,  &[Path, Size, Ptr]).looks_up(lookup::PATH),
     // Calls after which a target may see another root directory, live in another user namespace, or
     // be restricted: left to the kernel, but noticed.
-    observed("chroot",     Always, view::chroot,     &[Path]),
-    observed("pivot_root", Always, view::pivot_root, &[Path, Path]),
+    observed("chroot",     Always, view::chroot,     &[Path]).looks_up(lookup::PATH),
+    observed("pivot_root", Always, view::pivot_root, &[Path, Path]).looks_up(lookup::BOTH),
     observed("fsopen",     Always, view::fsopen,     &[Path, Hex]),
     observed("setns",      Always, view::setns,      &[Fd, CloneFlags]),
     observed("unshare", new_namespace(0), view::unshare, &[CloneFlags]),

@@ -13,6 +13,7 @@ use crate::linux::name::Name;
 use crate::linux::userns::IdMap;
 use crate::owner::FileOwners;
 use crate::wire::facts::Facts;
+use crate::wire::permissions::Permissions;
 
 /// Bits of `user_steps`: the runtime's process has the ids of its user, and so has its terminal.
 const IDENTITY: u64 = 1;
@@ -43,6 +44,8 @@ pub(crate) struct Container {
     /// The targets have the mounts with which this process started: they are a command of the
     /// host under `subuidless run`.
     pub(crate) shares_mounts: bool,
+    /// Which permissions of its users are checked.
+    pub(crate) permissions: Permissions,
     /// The ids that the container's user namespace maps.
     pub(crate) mapped_uids: IdMap,
     /// The user that the runtime's process becomes at its first execve(2). Its capabilities are
@@ -54,6 +57,8 @@ pub(crate) struct Container {
     views_differ: AtomicBool,
     /// There may be an overlay among the targets' mounts.
     has_overlays: AtomicBool,
+    /// A target may lack capabilities over files that the container's root has.
+    is_limited: AtomicBool,
 }
 
 impl Container {
@@ -76,11 +81,13 @@ impl Container {
             root: None,
             procfs_shows_worker: false,
             shares_mounts: false,
+            permissions: Permissions::default(),
             mapped_uids: IdMap::default(),
             user: None,
             user_steps: AtomicU64::new(0),
             views_differ: AtomicBool::new(false),
             has_overlays: AtomicBool::new(false),
+            is_limited: AtomicBool::new(false),
         }
     }
 
@@ -140,7 +147,10 @@ impl Container {
             (self.owners.side_store_is_used(), facts::SIDE_STORE),
             (self.owners.has_full_ones(), facts::FULL_ONES),
             (self.has_overlays(), facts::OVERLAYS),
+            (self.is_limited.load(Ordering::Relaxed), facts::LIMITED),
+            (self.permissions == Permissions::Full, facts::PERMISSIONS),
         ];
+        page.count_changes(self.identities.changes());
         let true_ones = facts.iter().filter(|(is_true, _)| *is_true);
         page.say(true_ones.fold(0, |all, (_, fact)| all | fact));
     }
@@ -168,6 +178,11 @@ impl Container {
     /// Whether a target may see an overlay, whose files the kernel copies up when they change.
     pub(crate) fn has_overlays(&self) -> bool {
         self.has_overlays.load(Ordering::Relaxed) || self.views_differ()
+    }
+
+    /// Notes that a target with the first credentials may have fewer capabilities over files.
+    pub(crate) fn expect_limited(&self) {
+        self.is_limited.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn expect_overlays(&self) {

@@ -13,7 +13,7 @@ use super::walk::is_procfs_root;
 use super::{Call, Location, PROCFS};
 use crate::credentials::{
     Capabilities, Change, Circumstances, Credentials, EmulatedGid, EmulatedUid, FileMode, Ids,
-    Subject,
+    Subject, capability,
 };
 use crate::identity::{ChangeLock, Identities, Index, Lookup};
 use crate::linux::name::Name;
@@ -21,6 +21,7 @@ use crate::linux::procfs::{self, Status};
 use crate::linux::sys;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::wire::board::Step;
+use crate::wire::permissions::Permissions;
 
 impl Call<'_> {
     /// Whether emulated credentials do not apply because the target lives in a user namespace below
@@ -170,6 +171,18 @@ impl Call<'_> {
     /// The target as the subject of a permission check of a file.
     pub(crate) fn subject(&self) -> Result<Subject, Errno> {
         self.subject_of(self.who_among_files()?)
+    }
+
+    /// The target as the subject of permission checks, unless neither owners nor modes restrict it:
+    /// it is the container's root, or lives in another user namespace. `None`, too, if only some
+    /// permissions are checked ([`Permissions::Owner`]), of which this is none.
+    pub(crate) fn restricted(&self) -> Result<Option<Subject>, Errno> {
+        if self.container.permissions != Permissions::Full {
+            return Ok(None);
+        }
+        let subject = self.subject()?;
+        let is_free = subject.has(capability::OVER_FILES) || self.is_nested();
+        Ok((!is_free).then_some(subject))
     }
 
     /// As [`Call::subject`], if the target's record is already known to be `who`.

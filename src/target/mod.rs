@@ -9,6 +9,7 @@ mod container;
 mod identity;
 mod memory;
 mod path;
+mod permission;
 mod preload;
 mod program;
 mod rights;
@@ -17,6 +18,7 @@ mod view;
 mod walk;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -26,8 +28,9 @@ use nix::sys::statfs::{FsType, fstatfs};
 
 pub(crate) use container::Container;
 pub(crate) use memory::read_path;
-pub(crate) use path::{Dirfd, Location, Reached};
+pub(crate) use path::{Dirfd, Location, Reached, Walked};
 pub(crate) use view::View;
+pub(crate) use walk::protection;
 
 use crate::credentials::{EmulatedGid, EmulatedUid, Id, OwnerChange};
 use crate::linux::name::Name;
@@ -46,6 +49,8 @@ pub(crate) struct ThreadState {
     away: bool,
     /// FileOwners that were read recently.
     pub(crate) owners: OwnerCache,
+    /// What permission checks have found out about directories and files.
+    rights: Mutex<Cache<permission::Rights, { permission::KNOWN }>>,
     /// Plain programs that were executed recently (see `program`).
     plain_programs: Cache<(), 128>,
     /// The last file had an emulated owner, so the next one probably has one, too.

@@ -20,6 +20,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 
 use super::{Call, PROCFS};
+use crate::credentials::Subject;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 
@@ -85,6 +86,14 @@ impl Reached<'_> {
         let rest = bytes[slash..].strip_prefix(b"/fd/")?;
         CStr::from_bytes_with_nul(rest).ok()
     }
+}
+
+/// Where a walk ends.
+#[derive(Debug)]
+pub(crate) enum Walked {
+    To(OwnedFd),
+    /// The target's emulated credentials do not allow it to go on. The kernel would.
+    Refused(Errno),
 }
 
 /// PATH_MAX without the NUL.
@@ -206,7 +215,26 @@ impl Call<'_> {
                 result => return result,
             }
         }
-        self.walk(base, path, follow)
+        match self.walk(base, path, follow, None)? {
+            Walked::To(file) => Ok(file),
+            Walked::Refused(errno) => Err(errno),
+        }
+    }
+
+    /// Opens the file that `location` names, as [`Call::resolve`] does, and checks on the way that
+    /// `subject` may search the directories.
+    pub(crate) fn search(&self, subject: &Subject, location: &Location) -> Result<Walked, Errno> {
+        self.patiently(|| {
+            let base = match location.is_absolute() {
+                true => None,
+                false => Some(self.open_base(location.dirfd)?),
+            };
+            if location.is_empty() {
+                // A descriptor, for which nothing is looked up.
+                return base.map(Walked::To).ok_or(Errno::ENOENT);
+            }
+            self.walk(base, location.path, location.follow, Some(subject))
+        })
     }
 
     /// Resolves as openat2(2) with these flags in `resolve` does, except that it never follows

@@ -9,7 +9,7 @@
 //! library. So the list is only cut in front of it, by a NUL, and put together again when the next
 //! program is executed from this memory.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -29,6 +29,15 @@ const VARIABLE: &[u8] = b"LD_PRELOAD=";
 const MOST_VARIABLES: usize = 6 * 1024 * 1024 / (size_of::<u64>() + 1);
 
 impl Call<'_> {
+    /// Whether `path` is that of the library, which every program may load: the directory for it
+    /// may be closed to emulated users.
+    pub(crate) fn is_library(&self, path: &CStr) -> bool {
+        let known = self.container.library.get();
+        self.container.facts.is_some()
+            && is_ours(path.to_bytes())
+            && known.is_none_or(|known| known.as_c_str() == path)
+    }
+
     /// To be called for each execve(2) whose environment is argument `environment`. Memory that
     /// cannot be read or written stays as it is: the kernel fails with EFAULT, if need be.
     pub(crate) fn look_after_preload(&self, environment: usize, is_foreign: bool) {

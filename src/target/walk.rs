@@ -4,6 +4,8 @@
 //! walk follows up to forty links, including magic links: those of other processes with the
 //! target's own rights (`rights`). It never looks up bytes that a target chose in the worker's
 //! working directory, which is the host's procfs.
+//!
+//! It is also the way to check search permission by emulated ids: path_resolution(7).
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,12 +13,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Uid;
 
-use super::path::O_PATH;
+use super::path::{O_PATH, Walked};
 use super::{Call, PROCFS};
+use crate::credentials::{Access, Subject, capability};
 use crate::linux::name::Name;
 use crate::linux::procfs::{self, Status};
 use crate::linux::sys;
@@ -30,14 +33,14 @@ const PROCFS_ROOT_INODE: u64 = 1;
 /// The file that a walk has reached.
 struct Here {
     file: OwnedFd,
-    device: libc::dev_t,
+    stat: FileStat,
     is_procfs: bool,
 }
 
 impl Here {
     fn new(file: OwnedFd) -> Result<Self, Errno> {
         Ok(Self {
-            device: fstat(&file)?.st_dev,
+            stat: fstat(&file)?,
             is_procfs: is_procfs(&file)?,
             file,
         })
@@ -45,27 +48,34 @@ impl Here {
 
     /// Moves to `file`, which was found in this directory. The file system's type can be another
     /// one only on another device.
-    fn enter(&mut self, file: OwnedFd, device: libc::dev_t) -> Result<(), Errno> {
-        if device != self.device {
+    fn enter(&mut self, file: OwnedFd, stat: FileStat) -> Result<(), Errno> {
+        if stat.st_dev != self.stat.st_dev {
             self.is_procfs = is_procfs(&file)?;
-            self.device = device;
         }
+        self.stat = stat;
         self.file = file;
         Ok(())
     }
 }
 
 impl Call<'_> {
-    /// Opens the file that `path` names, starting at `base` or at this thread's root.
+    /// Opens the file that `path` names, starting at `base` or at this thread's root. With a
+    /// `subject`, its permission to search each directory and to follow each link is checked.
     pub(super) fn walk(
         &self,
         base: Option<OwnedFd>,
         path: &CStr,
         follow: bool,
-    ) -> Result<OwnedFd, Errno> {
+        subject: Option<&Subject>,
+    ) -> Result<Walked, Errno> {
         let mut walk = Walk::new(path, follow);
         let mut here = Here::new(base.map_or_else(root, Ok)?)?;
         while let Some(component) = walk.pending.pop() {
+            if let Some(subject) = subject
+                && !self.may_search(subject, &here)?
+            {
+                return Ok(Walked::Refused(Errno::EACCES));
+            }
             // At this thread's root `..` stays there: it is the target's root, too.
             let open_component = || {
                 openat(
@@ -82,19 +92,60 @@ impl Call<'_> {
             };
             let stat = fstat(&step)?;
             if file_type(stat.st_mode) != SFlag::S_IFLNK || walk.stops_at_link() {
-                here.enter(step, stat.st_dev)?;
+                here.enter(step, stat)?;
                 continue;
             }
             walk.count_link()?;
+            if let Some(subject) = subject
+                && !self.may_follow_as(subject, &here, &step, &stat)?
+            {
+                return Ok(Walked::Refused(Errno::EACCES));
+            }
             if let Some(elsewhere) = self.follow(&here, &component, &step, &mut walk)? {
                 here = Here::new(elsewhere)?;
             }
         }
         // path_resolution(7): a slash at the end requires a directory.
-        if walk.must_be_directory && file_type(fstat(&here.file)?.st_mode) != SFlag::S_IFDIR {
+        if walk.must_be_directory && file_type(here.stat.st_mode) != SFlag::S_IFDIR {
             return Err(Errno::ENOTDIR);
         }
-        Ok(here.file)
+        Ok(Walked::To(here.file))
+    }
+
+    /// Whether `subject` may look up names in `here`: fs/namei.c, may_lookup.
+    fn may_search(&self, subject: &Subject, here: &Here) -> Result<bool, Errno> {
+        match file_type(here.stat.st_mode) {
+            SFlag::S_IFDIR => {
+                let may = self.may(subject, Access::EXECUTE, here.file.as_fd(), &here.stat)?;
+                // fs/proc/fd.c, proc_fd_permission: whoever owns it, /proc/self/fd is open to the
+                // process.
+                Ok(may || here.is_procfs && self.is_in_own_process(&here.file) == Ok(true))
+            }
+            // ENOTDIR, at the next lookup.
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether `subject` may follow `link`, which it has found in `here`: of procfs, a link of a
+    /// process that it may trace; of other file systems, fs/namei.c, may_follow_link.
+    fn may_follow_as(
+        &self,
+        subject: &Subject,
+        here: &Here,
+        link: &OwnedFd,
+        stat: &FileStat,
+    ) -> Result<bool, Errno> {
+        if is_procfs(link)? {
+            let is_general = is_procfs_root(&here.file)? || subject.has(capability::SYS_PTRACE);
+            return Ok(is_general
+                || self.file_mode(link.as_fd())?.uid == subject.uid
+                || self.is_in_own_process(&here.file) == Ok(true));
+        }
+        if here.stat.st_mode & STICKY_FOR_ALL != STICKY_FOR_ALL || protection("symlinks")? == 0 {
+            return Ok(true);
+        }
+        let owner = self.shown_mode(link.as_fd(), stat)?.uid;
+        Ok(owner == subject.uid || owner == self.shown_mode(here.file.as_fd(), &here.stat)?.uid)
     }
 
     /// Follows the link `component` of `here`. Returns the file where the walk goes on, or `None`
@@ -265,7 +316,6 @@ fn open_unmounted<P: NixPath + ?Sized>(directory: &OwnedFd, name: &P) -> Result<
 /// Checks whether the kernel would follow a text link: fs/namei.c, pick_link (nosymfollow: ELOOP)
 /// and may_follow_link (fs.protected_symlinks: EACCES).
 fn may_follow(directory: &OwnedFd, link: &OwnedFd) -> Result<(), Errno> {
-    const STICKY_FOR_ALL: u32 = libc::S_ISVTX | libc::S_IWOTH;
     if sys::mount_flags(link.as_fd())? & sys::ST_NOSYMFOLLOW != 0 {
         return Err(Errno::ELOOP);
     }
@@ -277,11 +327,19 @@ fn may_follow(directory: &OwnedFd, link: &OwnedFd) -> Result<(), Errno> {
     if owner == Uid::effective().as_raw() || owner == above.st_uid {
         return Ok(());
     }
-    let name = Name::format(format_args!("sys/fs/protected_symlinks"));
-    match procfs::read(&name)?.trim() {
-        "0" => Ok(()),
+    match protection("symlinks")? {
+        0 => Ok(()),
         _ => Err(Errno::EACCES),
     }
+}
+
+/// The mode bits of a directory like /tmp.
+const STICKY_FOR_ALL: u32 = libc::S_ISVTX | libc::S_IWOTH;
+
+/// The sysctl fs.protected_`what`; 0: off.
+pub(crate) fn protection(what: &str) -> Result<u8, Errno> {
+    let name = Name::format(format_args!("sys/fs/protected_{what}"));
+    Ok(procfs::read(&name)?.trim().parse().unwrap_or(1))
 }
 
 fn is_procfs(file: &OwnedFd) -> Result<bool, Errno> {
@@ -361,11 +419,11 @@ fn ends_in_directory(path: &[u8]) -> bool {
     !path.is_empty() && matches!(last, Some(b"" | b"."))
 }
 
-/// The components of a path except `.`, the last one first.
+/// The components of a path, the last one first. `.` is one, which takes search permission.
 fn components(path: &[u8]) -> impl Iterator<Item = CString> {
     path.split(|byte| *byte == b'/')
         .rev()
-        .filter(|part| !part.is_empty() && *part != b".")
+        .filter(|part| !part.is_empty())
         .filter_map(|part| CString::new(part).ok())
 }
 

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::wire::fast::FastPath;
+use crate::wire::permissions::Permissions;
 use crate::wire::tally::Count;
 
 /// One question.
@@ -68,6 +69,8 @@ pub(crate) struct Listener {
     /// `None`: the daemon is older.
     #[serde(default)]
     pub(crate) fast: Option<FastPath>,
+    #[serde(default)]
+    pub(crate) permissions: Option<Permissions>,
     pub(crate) all: Count,
     /// Only the syscalls that were called.
     pub(crate) syscalls: Vec<(String, Count)>,

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod};
-use subuidless_fast::facts::{self, FACTS, FILTER, GROUPS, MAPPED, TRACED, VERSION, VERSION_BITS};
+use subuidless_fast::facts::{
+    self, CHANGES, FACTS, FILTER, GROUPS, MAPPED, TRACED, VERSION, VERSION_BITS,
+};
 
 use crate::linux::memfd;
 use crate::linux::procfs::{self, Status};
@@ -30,6 +32,8 @@ pub(crate) struct Facts {
     read_only: OwnedFd,
     /// The lasting facts that this worker has set.
     said: AtomicU64,
+    /// The number of changes of credentials before this worker.
+    changes_before: u64,
 }
 
 impl Facts {
@@ -50,6 +54,12 @@ impl Facts {
             memory: SharedWords::map(memfd, WORDS)?,
             read_only: memfd::read_only(memfd)?,
             said: AtomicU64::new(0),
+            changes_before: 0,
+        };
+        let changes_before = facts.memory.words()[CHANGES].load(Ordering::Relaxed);
+        let facts = Self {
+            changes_before,
+            ..facts
         };
         if facts.word().load(Ordering::Relaxed) & VERSION_BITS != VERSION {
             // From another version of this program: the library must not use it.
@@ -69,6 +79,15 @@ impl Facts {
         if self.said.load(Ordering::Relaxed) & facts != facts {
             self.word().fetch_or(facts, Ordering::SeqCst);
             self.said.fetch_or(facts, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets how often targets have changed their credentials while this worker has served them.
+    pub(crate) fn count_changes(&self, changes: u64) {
+        let word = &self.memory.words()[CHANGES];
+        let all = self.changes_before + changes;
+        if word.load(Ordering::Relaxed) < all {
+            word.fetch_max(all, Ordering::SeqCst);
         }
     }
 

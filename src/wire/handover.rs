@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fast::FastPath;
+use super::permissions::Permissions;
 
 /// The number of file descriptors with a handover, in this order: the listener, the board, the
 /// table. A fourth one is the page of facts of a container with the fast path, or the feed of a
@@ -22,6 +23,15 @@ pub(super) const MAX_GROUPS: usize = 65_536;
 /// The maximum length of a handover, in bytes. One within the limits above is shorter.
 pub(crate) const LONGEST: usize = 1 << 20;
 
+/// How a container is served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Service {
+    #[serde(default)]
+    pub(crate) fast: FastPath,
+    #[serde(default)]
+    pub(crate) permissions: Permissions,
+}
+
 /// A container as its runtime described it, and the user of its process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Handover {
@@ -32,8 +42,8 @@ pub(crate) struct Handover {
     /// runtime.
     #[serde(default)]
     pub(crate) user: Option<ProcessUser>,
-    #[serde(default)]
-    pub(crate) fast: FastPath,
+    #[serde(flatten)]
+    pub(crate) service: Service,
 }
 
 impl Handover {
@@ -84,8 +94,8 @@ pub(crate) struct Announcement {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bundle: Option<String>,
     /// Of the container.
-    #[serde(default)]
-    pub(crate) fast: FastPath,
+    #[serde(flatten)]
+    pub(crate) service: Service,
 }
 
 /// The answer to an [`Announcement`].
@@ -97,7 +107,7 @@ impl Announcement {
             id,
             next,
             bundle: None,
-            fast: FastPath::default(),
+            service: Service::default(),
         }
     }
 

@@ -89,7 +89,9 @@ impl Handover {
 #[cfg(test)]
 mod tests {
     use super::super::fast::FastPath;
+    use super::super::handover::Service;
     use super::super::handover::{MAX_CHARS, MAX_GROUPS, NextUser, ProcessUser};
+    use super::super::permissions::Permissions;
     use super::*;
 
     fn handover(text: &str, user: Option<ProcessUser>) -> Message {
@@ -99,7 +101,10 @@ mod tests {
             status,
             bundle,
             user,
-            fast: FastPath::On,
+            service: Service {
+                fast: FastPath::On,
+                permissions: Permissions::Owner,
+            },
         })
     }
 

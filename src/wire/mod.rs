@@ -4,7 +4,7 @@
 //! processes: `handover` those of the front, daemon, guard and workers, `ask` those of `status` and
 //! `trace`; `mode` has their command lines, `forked` starts them without one. `board` and `tally`
 //! are the memory that a worker shares with its daemon, `facts` that which it shares with targets;
-//! `fast` says whether a container has the fast path. `rundir` is the runtime directory.
+//! `fast` and `permissions` say how a container is served. `rundir` is the runtime directory.
 
 pub(crate) mod ask;
 pub(crate) mod board;
@@ -16,5 +16,6 @@ pub(crate) mod handover;
 pub(crate) mod message;
 pub(crate) mod mode;
 pub(crate) mod oci;
+pub(crate) mod permissions;
 pub(crate) mod rundir;
 pub(crate) mod tally;

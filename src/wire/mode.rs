@@ -14,6 +14,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::fast::FastPath;
+use super::handover::Service;
+use super::permissions::Permissions;
 use crate::linux::sys;
 use crate::log::Settings;
 
@@ -85,9 +87,9 @@ pub(crate) struct SupervisorSetup {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SupervisorOf {
     /// The command that sends its listener on standard input.
-    Command { fast: FastPath },
+    Command { service: Service },
     /// The user namespaces that this command creates (`--keep-id`).
-    Namespaces,
+    Namespaces { permissions: Permissions },
     /// The container with this directory.
     Container { directory: PathBuf },
 }
@@ -138,8 +140,12 @@ impl Mode {
                     .number_or_none(Some(setup.creator))
                     .text(if setup.borrows_stderr { YES } else { "" });
                 match &setup.of {
-                    SupervisorOf::Command { fast } => words.text(fast.word()),
-                    SupervisorOf::Namespaces => words.text(NAMESPACES),
+                    SupervisorOf::Command { service } => words
+                        .text(service.fast.word())
+                        .text(service.permissions.word()),
+                    SupervisorOf::Namespaces { permissions } => {
+                        words.text(NAMESPACES).text(permissions.word())
+                    }
                     SupervisorOf::Container { directory } => words.text(CONTAINER).path(directory),
                 }
             }
@@ -189,12 +195,17 @@ impl Mode {
                     creator: number(creator)??,
                     borrows_stderr: borrows_stderr == YES,
                     of: match of {
-                        [word] if word == NAMESPACES => SupervisorOf::Namespaces,
-                        [word] => SupervisorOf::Command {
-                            fast: FastPath::from_word(word.to_str()?)?,
-                        },
                         [word, directory] if word == CONTAINER => SupervisorOf::Container {
                             directory: directory.into(),
+                        },
+                        [word, level] if word == NAMESPACES => SupervisorOf::Namespaces {
+                            permissions: Permissions::from_word(level.to_str()?)?,
+                        },
+                        [word, level] => SupervisorOf::Command {
+                            service: Service {
+                                fast: FastPath::from_word(word.to_str()?)?,
+                                permissions: Permissions::from_word(level.to_str()?)?,
+                            },
                         },
                         _ => return None,
                     },
@@ -393,6 +404,11 @@ mod tests {
                 of,
             })
         };
+        let permissions = Permissions::Owner;
+        let service = Service {
+            fast: FastPath::On,
+            permissions,
+        };
         let container = SupervisorOf::Container {
             directory: "/c".into(),
         };
@@ -406,8 +422,8 @@ mod tests {
                 idle: Some(60),
                 for_one: true,
             }),
-            supervise(SupervisorOf::Command { fast: FastPath::On }, false),
-            supervise(SupervisorOf::Namespaces, true),
+            supervise(SupervisorOf::Command { service }, false),
+            supervise(SupervisorOf::Namespaces { permissions }, true),
             supervise(container, true),
             Mode::NetworkKeeper {
                 program: "/usr/bin/pasta".into(),

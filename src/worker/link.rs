@@ -34,6 +34,7 @@ use crate::wire::ask::Filter;
 use crate::wire::board::Board;
 use crate::wire::handover::{FDS, Handover, LONGEST, ProcessUser};
 use crate::wire::message::Message;
+use crate::wire::permissions::Permissions;
 
 /// The time between two searches for a new daemon: at first, and later.
 const FIRST_PERIOD: Duration = Duration::from_millis(50);
@@ -52,6 +53,7 @@ pub(super) struct TakenOver {
     pub(super) identities: Table,
     /// The intended user of the process that the runtime starts.
     pub(super) user: Option<ProcessUser>,
+    pub(super) permissions: Permissions,
 }
 
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl Link {
             return Err(cut_short());
         };
         let mut listener = ListenerFd::new(listener).doing(WHAT)?;
-        let facts = match handover.fast.is_on() {
+        let facts = match handover.service.fast.is_on() {
             true => Some(received.next().ok_or_else(cut_short)?),
             false => None,
         };
@@ -105,6 +107,7 @@ impl Link {
             locks: Locks::new(memfd::reopened(&shared).doing(WHAT)?),
             identities: Table::open(shared.as_fd()).doing(WHAT)?,
             user: handover.user,
+            permissions: handover.service.permissions,
         };
         let link = Self {
             daemon: Some(daemon),

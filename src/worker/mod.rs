@@ -63,6 +63,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
         mut locks,
         identities,
         user,
+        permissions,
     } = taken_over;
     let Some(charge) = take_charge(&board, &link)? else {
         return Ok(());
@@ -80,6 +81,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let facts = facts.doing("mapping the page of facts")?;
     let mut container =
         Container::new(host_procfs, FileOwners::new(side), identities, facts, locks);
+    container.permissions = permissions;
     if let Some(user) = user {
         let user = credentials(&user).ok_or_else(|| Error::Io {
             what: "setting the user of the container's process",

@@ -10,7 +10,7 @@ use super::PAUSE;
 use super::link::Link;
 use super::trace::{Traced, Tracers};
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply};
-use crate::syscalls::{Dispatch, Dispatched, Purpose, fast};
+use crate::syscalls::{Dispatch, Dispatched, Purpose, check_lookups, fast};
 use crate::target::{Call, Container, ThreadState};
 use crate::wire::board::Board;
 use crate::wire::tally::Outcome;
@@ -204,7 +204,12 @@ impl Server {
         };
         shared?;
         let of_library = found.row.fast.and_then(|_| fast::answer(&call));
-        let reply = of_library.unwrap_or_else(|| (found.row.handle)(&mut call));
+        let reply = of_library.unwrap_or_else(|| {
+            if self.container.is_joined() {
+                check_lookups(&call, found.row.lookups)?;
+            }
+            (found.row.handle)(&mut call)
+        });
         call.leave_view();
         reply
     }

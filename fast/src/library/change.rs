@@ -19,7 +19,7 @@ fn by_kernel(
     is_plain: impl FnOnce(u64) -> bool,
 ) -> Option<Raw> {
     let facts = page::facts(number)?;
-    let is_free = who::has(facts, who::OVER_FILES) && is_plain(facts);
+    let is_free = who::is_free(facts) && is_plain(facts);
     is_free
         .then(|| to_kernel(number, arguments))
         .and_then(allowed)

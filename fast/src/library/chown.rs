@@ -38,7 +38,7 @@ impl Change {
             true => number::FCHOWN,
             false => number::FCHOWNAT,
         })?;
-        if facts & FULL_ONES != 0 || !who::has(facts, who::CHOWN | who::OVER_FILES) {
+        if facts & FULL_ONES != 0 || !who::is_free(facts) {
             return None;
         }
         let [mode, uid, gid] = mode_of(self.file)?;

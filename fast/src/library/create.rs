@@ -8,7 +8,7 @@ use core::ffi::{c_char, c_int, c_uint};
 
 use super::change::allowed;
 use super::file::{AT_FDCWD, LongPath, Named, Record};
-use super::raw::{int, number, to_kernel, to_worker};
+use super::raw::{MARK, clear_mark, int, number, to_kernel, to_worker};
 use super::stat::{S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, look};
 use super::{EINTR, ENOENT, Path, Raw, errno, next, page, result};
 use super::{status, who};
@@ -110,11 +110,16 @@ fn create(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> Opti
 
 /// Opens by libc's function, where pthread_cancel(3) may end the thread. It is begun anew where a
 /// signal has interrupted the wait for the worker.
-fn open_by(open: impl Fn() -> c_int, dirfd: c_int, path: Path, flags: c_int) -> c_int {
+fn open_by(open: impl Fn(usize) -> c_int, dirfd: c_int, path: Path, flags: c_int) -> c_int {
+    // A mark, as in `directory`: the call creates nothing.
+    let mark = match page::facts(number::OPENAT) {
+        Some(facts) if flags & (O_CREAT | UNNAMED) == 0 && who::is_free(facts) => MARK,
+        _ => 0,
+    };
     loop {
-        let fd = open();
-        let is_notified = flags & (O_CREAT | UNNAMED) != 0;
-        if fd >= 0 || !is_notified || errno() != EINTR || may_wait(dirfd, path) {
+        let fd = open(mark);
+        clear_mark();
+        if fd >= 0 || mark != 0 || errno() != EINTR || may_wait(dirfd, path) {
             return status::shown(fd, path, flags);
         }
     }
@@ -132,13 +137,13 @@ with_64! {
     open, open64 => (path: *const c_char, flags: c_int, mode: c_uint) {
         match create(AT_FDCWD, path, flags, mode) {
             Some(answer) => result(answer),
-            None => open_by(|| next::open(path, flags, mode), AT_FDCWD, Path(path), flags),
+            None => open_by(|mark| next::open(path, flags, mode, mark), AT_FDCWD, Path(path), flags),
         }
     }
     openat, openat64 => (dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) {
         match create(dirfd, path, flags, mode) {
             Some(answer) => result(answer),
-            None => open_by(|| next::openat(dirfd, path, flags, mode), dirfd, Path(path), flags),
+            None => open_by(|mark| next::openat(dirfd, path, flags, mode, mark), dirfd, Path(path), flags),
         }
     }
     creat, creat64 => (path: *const c_char, mode: c_uint) {
@@ -146,7 +151,7 @@ with_64! {
         let flags = O_WRONLY_TRUNC | O_CREAT;
         match create(AT_FDCWD, path, flags, mode) {
             Some(answer) => result(answer),
-            None => open_by(|| next::creat(path, mode), AT_FDCWD, Path(path), flags),
+            None => open_by(|_| next::creat(path, mode), AT_FDCWD, Path(path), flags),
         }
     }
 }

@@ -3,13 +3,13 @@
 use core::ffi::{c_char, c_int, c_void};
 
 use super::raw::{MARK, clear_mark, number};
-use super::{next, page};
+use super::{next, page, who};
 
 /// What stands in the register of the sixth argument.
 fn mark() -> usize {
     match page::facts(number::FSTAT) {
-        Some(_) => MARK,
-        None => 0,
+        Some(facts) if who::may_look_up(facts) => MARK,
+        _ => 0,
     }
 }
 

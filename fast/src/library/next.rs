@@ -110,9 +110,10 @@ static STAT: Function = Function::new(b"stat", super::stat::stat as *const ());
 static LSTAT: Function = Function::new(b"lstat", super::stat::lstat as *const ());
 static FSTAT: Function = Function::new(b"fstat", super::stat::fstat as *const ());
 static FSTATAT: Function = Function::new(b"fstatat", super::stat::fstatat as *const ());
-static ALL: [&Function; 13] = [
+static CONNECT: Function = Function::new(b"connect", super::path::connect as *const ());
+static ALL: [&Function; 14] = [
     &OPEN, &OPENAT, &FCHMODAT, &FACCESSAT, &OPENDIR, &FDOPENDIR, &CREAT, &MKFIFO, &MKFIFOAT, &STAT,
-    &LSTAT, &FSTAT, &FSTATAT,
+    &LSTAT, &FSTAT, &FSTATAT, &CONNECT,
 ];
 /// All that there are have been found.
 static IS_DONE: AtomicBool = AtomicBool::new(false);
@@ -278,10 +279,12 @@ type Make = unsafe extern "C" fn(*const c_char, c_uint) -> c_int;
 type MakeAt = unsafe extern "C" fn(c_int, *const c_char, c_uint) -> c_int;
 type At = unsafe extern "C" fn(c_int, *const c_char, c_uint, c_int) -> c_int;
 
-pub(super) fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+/// `mark` stands in the register of the sixth argument, which the C library leaves alone on the way
+/// to its call, unless the program has several threads: then the worker sees the call.
+pub(super) fn open(path: *const c_char, flags: c_int, mode: c_uint, mark: usize) -> c_int {
     match next!(OPEN, Open) {
-        // SAFETY: as the program calls it.
-        Some(open) => unsafe { open(path, flags, mode) },
+        // SAFETY: as the program calls it; further arguments are ignored.
+        Some(open) => unsafe { open(path, flags, mode, 0usize, 0usize, mark) },
         None => {
             let at = int(super::file::AT_FDCWD);
             let path = path.expose_provenance();
@@ -291,15 +294,32 @@ pub(super) fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
     }
 }
 
-pub(super) fn openat(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+/// As [`open`].
+pub(super) fn openat(
+    dirfd: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: c_uint,
+    mark: usize,
+) -> c_int {
     match next!(OPENAT, OpenAt) {
-        // SAFETY: as the program calls it.
-        Some(openat) => unsafe { openat(dirfd, path, flags, mode) },
+        // SAFETY: as the program calls it; further arguments are ignored.
+        Some(openat) => unsafe { openat(dirfd, path, flags, mode, 0usize, mark) },
         None => {
             let path = path.expose_provenance();
             let arguments = [int(dirfd), path, int(flags), mode as usize, 0];
             result(to_worker(number::OPENAT, arguments))
         }
+    }
+}
+
+/// As [`open`].
+pub(super) fn connect(socket: c_int, address: *const c_void, length: c_uint, mark: usize) -> c_int {
+    type Connect = unsafe extern "C" fn(c_int, *const c_void, c_uint, usize, usize, usize) -> c_int;
+    match next!(CONNECT, Connect) {
+        // SAFETY: as the program calls it; further arguments are ignored.
+        Some(connect) => unsafe { connect(socket, address, length, 0, 0, mark) },
+        None => result(ENOSYS),
     }
 }
 

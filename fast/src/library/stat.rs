@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use super::cache::Version;
 use super::file::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Named, Record};
 use super::raw::{int, number, to_kernel, to_worker};
-use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, next, page, result};
+use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, next, page, result, who};
 use crate::facts::{CHANGED, FULL_ONES, SIDE_STORE};
 use crate::owner::Shown;
 
@@ -173,7 +173,7 @@ impl Asked {
         };
         let (number, _) = self.call(self.buffer);
         let answered = match page::facts(number) {
-            Some(facts) if self.flags & !known == 0 => {
+            Some(facts) if self.flags & !known == 0 && self.may_look_up(facts) => {
                 // SAFETY: the caller's promise.
                 unsafe { self.answer_here::<S>(facts) }
             }
@@ -183,6 +183,11 @@ impl Asked {
             Some(answer) => result(answer),
             None => self.by_libc(),
         }
+    }
+
+    /// Whether the way to the file is open; to that of a descriptor there is none.
+    fn may_look_up(self, facts: u64) -> bool {
+        matches!(self.form, Form::Fstat) || who::may_look_up(facts)
     }
 
     fn by_libc(self) -> c_int {

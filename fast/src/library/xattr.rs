@@ -33,8 +33,9 @@ fn get(whose: Whose, name: *const c_char, value: *mut c_void, size: usize) -> is
     let address = name.register();
     let arguments = [file, address, value.expose_provenance(), size, 0];
     let number = whose.number(GET);
-    let answered =
-        page::facts(number).and_then(|facts| get_here(whose, name, (value, size), facts));
+    let answered = page::facts(number)
+        .filter(|facts| who::may_look_up(*facts))
+        .and_then(|facts| get_here(whose, name, (value, size), facts));
     long_result(answered.unwrap_or_else(|| to_worker(number, arguments)))
 }
 
@@ -94,7 +95,9 @@ fn is_kept(whose: Whose, name: &[u8], facts: u64) -> Option<bool> {
 fn list(whose: Whose, names: *mut c_char, size: usize) -> isize {
     let number = whose.number(LIST);
     let arguments = [whose.register(), names.expose_provenance(), size, 0, 0];
-    let answered = page::facts(number).and_then(|facts| list_here(whose, (names, size), facts));
+    let answered = page::facts(number)
+        .filter(|facts| who::may_look_up(*facts))
+        .and_then(|facts| list_here(whose, (names, size), facts));
     long_result(answered.unwrap_or_else(|| to_worker(number, arguments)))
 }
 
@@ -137,7 +140,7 @@ fn change(whose: Whose, name: *const c_char, number: usize, arguments: [usize; 5
 /// `None`: the worker knows better.
 fn change_here(whose: Whose, name: Path, number: usize, arguments: [usize; 5]) -> Option<Raw> {
     let facts = page::facts(number)?;
-    if !who::has(facts, who::OVER_FILES) || !stays(whose.named())(facts) {
+    if !who::is_free(facts) || !stays(whose.named())(facts) {
         return None;
     }
     let [file, address, ..] = arguments;

@@ -22,7 +22,7 @@ use crate::linux::memfd;
 use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot};
 use crate::linux::{sys, userns};
 use crate::syscalls::Dispatch;
-use crate::syscalls::profile;
+use crate::syscalls::{Scope, profile};
 use crate::target::read_path;
 
 /// A file that does not exist: only the supervisor can make a call with it succeed.
@@ -78,7 +78,7 @@ fn try_as_target(seen: &mut Target) {
     let Ok(link) = io::stdin().as_fd().try_clone_to_owned() else {
         return;
     };
-    let filter = profile::program(false);
+    let filter = profile::program(Scope::default());
     let loaded = sys::seccomp_load(&filter, sys::seccomp_knows_wait_killable());
     seen.filter = tried(loaded.as_ref().map_err(|errno| *errno));
     let Ok(listener) = loaded else {

@@ -12,6 +12,7 @@ use super::{daemons, shown};
 use crate::error::Error;
 use crate::wire::ask::{Listener, Report};
 use crate::wire::fast::FastPath;
+use crate::wire::permissions::Permissions;
 use crate::wire::tally::Count;
 
 /// The output of --json; docs/look.md documents its fields.
@@ -40,6 +41,7 @@ struct Container {
     worker_deaths: u32,
     processes: BTreeSet<u32>,
     fast_path: Option<FastPath>,
+    permissions: Option<Permissions>,
     calls: Calls,
     syscalls: Vec<Syscall>,
 }
@@ -134,6 +136,7 @@ impl Status {
                     .flat_map(|one| processes.of(one.namespaces, &workers))
                     .collect(),
                 fast_path: first.fast,
+                permissions: first.permissions,
                 calls: Calls::from(&sum(listeners.iter().map(|one| &one.all))),
                 syscalls: syscalls(&listeners),
             });
@@ -167,6 +170,9 @@ impl Status {
             text += &format!("\n{}\n", shown(&container.id));
             if let Some(fast) = container.fast_path {
                 text += &format!("fast path {}\n", fast.sentence());
+            }
+            if container.permissions == Some(Permissions::Owner) {
+                text += "permissions: only those of calls that change files\n";
             }
             let rows: Vec<_> = container
                 .syscalls

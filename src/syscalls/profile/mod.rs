@@ -14,7 +14,8 @@ pub(crate) use filter::{denial, program};
 use serde_json::{Map, Value, json};
 use subuidless_fast::facts::MAGIC;
 
-use crate::syscalls::{Row, TABLE, Trap};
+use crate::syscalls::{Row, Scope, TABLE, Trap};
+use crate::wire::permissions::Permissions;
 
 const NOTIFY: &str = "SCMP_ACT_NOTIFY";
 const ALLOW: &str = "SCMP_ACT_ALLOW";
@@ -54,8 +55,8 @@ pub(crate) struct Request<'a> {
     pub(crate) wait_killable: bool,
     /// The filter of [`denial`] already denies the table's calls that libseccomp has no names for.
     pub(crate) is_denied: bool,
-    /// Allows the calls that the preloaded library makes itself.
-    pub(crate) is_fast: bool,
+    /// With the fast path, the calls that the preloaded library makes itself are allowed.
+    pub(crate) scope: Scope,
 }
 
 /// The capabilities that podman gives a container by default.
@@ -123,7 +124,10 @@ pub(crate) fn forbids_library(profile: &Map<String, Value>) -> bool {
         capabilities: &[],
         wait_killable: false,
         is_denied: true,
-        is_fast: true,
+        scope: Scope {
+            is_fast: true,
+            ..Scope::default()
+        },
     };
     weave(profile, &request).is_ok_and(|woven| !lets_library_call(&woven))
 }
@@ -176,8 +180,8 @@ pub(crate) fn weave(
         None => (base, &rules),
     };
     let default_action = text(base, "defaultAction").unwrap_or_default();
-    let was_fast = rules.iter().any(|rule| is_about_mark(&rule["args"]));
-    let is_fast = request.is_fast;
+    let was = scope_of(rules);
+    let scope = request.scope;
     let mut woven: Vec<Value> = Vec::new();
     let mut kept: Vec<Value> = Vec::new();
     let mut named: Vec<&str> = Vec::new();
@@ -185,23 +189,23 @@ pub(crate) fn weave(
         let rule = rule
             .as_object()
             .ok_or("a rule of its \"syscalls\" is not an object")?;
-        let Some(rule) = unwoven(rule, default_action, was_fast)? else {
+        let Some(rule) = unwoven(rule, default_action, was)? else {
             continue;
         };
         let Some(rule) = for_format(&rule, request) else {
             continue;
         };
         let names = rule_names(&rule)?;
-        let (ours, others) = split(&rule, &names, is_fast);
+        let (ours, others) = split(&rule, &names, scope);
         named.extend(
             names
                 .iter()
-                .filter_map(|name| row(name, is_fast))
+                .filter_map(|name| row(name, scope))
                 .map(|row| row.name),
         );
         for rule in ours
             .into_iter()
-            .flat_map(|row| rules_for(row, &rule, is_fast))
+            .flat_map(|row| rules_for(row, &rule, scope))
         {
             // In a base that was woven before, each condition of a notification is a rule: they all
             // become the same rules again.
@@ -218,8 +222,8 @@ pub(crate) fn weave(
     if lets_pass(default_action) {
         // Runtimes would only warn about a name that the libseccomp of this machine does not know.
         let unnamed =
-            rows(is_fast).filter(|row| !named.contains(&row.name) && row.bare_number().is_none());
-        woven.extend(unnamed.flat_map(|row| notifications(row, &Map::new(), is_fast)));
+            rows(scope).filter(|row| !named.contains(&row.name) && row.bare_number().is_none());
+        woven.extend(unnamed.flat_map(|row| notifications(row, &Map::new(), scope)));
     }
     woven.push(json!({"names": IO_URING, "action": ERRNO, "errnoRet": libc::ENOSYS}));
     // Behind the notifications, because the first rule that matches wins.
@@ -322,26 +326,42 @@ fn rule_names(rule: &Map<String, Value>) -> Result<Vec<String>, String> {
     .ok_or_else(|| "a rule of its \"syscalls\" has no \"names\"".to_owned())
 }
 
-fn row(name: &str, is_fast: bool) -> Option<&'static Row> {
-    rows(is_fast).find(|row| row.name == name)
+/// What a profile was woven for before.
+fn scope_of(rules: &[Value]) -> Scope {
+    let is_full = |rule: &Value| {
+        let names = rule["names"].as_array().into_iter().flatten();
+        let mut names = names.filter_map(Value::as_str);
+        rule["action"] == NOTIFY && names.any(|name| row(name, Scope::LEAST).is_none())
+    };
+    Scope {
+        is_fast: rules.iter().any(|rule| is_about_mark(&rule["args"])),
+        permissions: match rules.iter().any(is_full) {
+            true => Permissions::Full,
+            false => Permissions::Owner,
+        },
+    }
+}
+
+fn row(name: &str, scope: Scope) -> Option<&'static Row> {
+    rows(scope).find(|row| row.name == name)
 }
 
 /// The rows that have calls to notify, with the fast path or without.
-fn rows(is_fast: bool) -> impl Iterator<Item = &'static Row> {
+fn rows(scope: Scope) -> impl Iterator<Item = &'static Row> {
     TABLE
         .iter()
-        .filter(move |row| row.trap(is_fast) != Trap::Never)
+        .filter(move |row| row.trap(scope) != Trap::Never)
 }
 
 /// Restores a rule of a base that was woven before, so that weaving twice has the same result as
-/// weaving once. `None`: the base had no such rule. `was_fast`: it was woven for the fast path.
+/// weaving once. `None`: the base had no such rule. `was`: it was woven for the fast path.
 fn unwoven(
     rule: &Map<String, Value>,
     default_action: &str,
-    was_fast: bool,
+    was: Scope,
 ) -> Result<Option<Map<String, Value>>, String> {
     let names = rule_names(rule)?;
-    let rows: Option<Vec<&Row>> = names.iter().map(|name| row(name, was_fast)).collect();
+    let rows: Option<Vec<&Row>> = names.iter().map(|name| row(name, was)).collect();
     let action = text(rule, "action");
     match (action, rows) {
         (Some(NOTIFY), None) => Err(ALREADY.to_owned()),
@@ -350,7 +370,7 @@ fn unwoven(
         (Some(NOTIFY), Some(rows)) => {
             let mut rule = rule.clone();
             rule.insert("action".into(), ALLOW.into());
-            if rows.iter().any(|row| row.trap(was_fast) != Trap::Always) {
+            if rows.iter().any(|row| row.trap(was) != Trap::Always) {
                 rule.remove("args");
             }
             if rule.get("args").is_some_and(is_about_mark) {
@@ -358,7 +378,7 @@ fn unwoven(
             }
             Ok(Some(rule))
         }
-        (Some(action), Some(rows)) if lets_pass(action) && is_complement(&rows, rule, was_fast) => {
+        (Some(action), Some(rows)) if lets_pass(action) && is_complement(&rows, rule, was) => {
             Ok(None)
         }
         _ => Ok(Some(rule.clone())),
@@ -374,12 +394,12 @@ fn drop_last_comparison(rule: &mut Map<String, Value>) {
 }
 
 /// Whether the rule allows the calls of one row that do not trap.
-fn is_complement(rows: &[&Row], rule: &Map<String, Value>, was_fast: bool) -> bool {
+fn is_complement(rows: &[&Row], rule: &Map<String, Value>, was: Scope) -> bool {
     let Some(args) = rule.get("args") else {
         return false;
     };
     is_about_mark(args)
-        || matches!(rows, [row] if complement(row.trap(was_fast)).iter().any(|ours| args == ours))
+        || matches!(rows, [row] if complement(row.trap(was)).iter().any(|ours| args == ours))
 }
 
 /// Whether the kernel executes calls with this action, logged or not.
@@ -391,7 +411,7 @@ fn lets_pass(action: &str) -> bool {
 fn split(
     rule: &Map<String, Value>,
     names: &[String],
-    is_fast: bool,
+    scope: Scope,
 ) -> (Vec<&'static Row>, Vec<String>) {
     let allowed = text(rule, "action").is_some_and(lets_pass);
     let mut ours = Vec::new();
@@ -400,8 +420,8 @@ fn split(
         if IO_URING.contains(&name.as_str()) {
             continue;
         }
-        match row(name, is_fast) {
-            Some(row) if allowed && !conflicts(row.trap(is_fast), rule) => ours.push(row),
+        match row(name, scope) {
+            Some(row) if allowed && !conflicts(row.trap(scope), rule) => ours.push(row),
             _ => others.push(name.clone()),
         }
     }
@@ -417,14 +437,14 @@ fn conflicts(trap: Trap, rule: &Map<String, Value>) -> bool {
 }
 
 /// The rules that replace `rule` for one row: they notify the calls that trap, and allow the rest.
-fn rules_for(row: &Row, rule: &Map<String, Value>, is_fast: bool) -> Vec<Value> {
-    let mut rules = notifications(row, rule, is_fast);
-    rules.extend(complement(row.trap(is_fast)).into_iter().map(|args| {
+fn rules_for(row: &Row, rule: &Map<String, Value>, scope: Scope) -> Vec<Value> {
+    let mut rules = notifications(row, rule, scope);
+    rules.extend(complement(row.trap(scope)).into_iter().map(|args| {
         let mut rule = with_names(row, rule);
         rule.insert("args".into(), args);
         Value::Object(rule)
     }));
-    if is_fast && row.fast.is_some() {
+    if scope.is_fast && row.fast.is_some() {
         let mut rule = with_names(row, rule);
         add_comparisons(&mut rule, vec![is_marked()]);
         if rule.get("args").is_some_and(is_about_mark) {
@@ -451,7 +471,7 @@ fn with_names(row: &Row, rule: &Map<String, Value>) -> Map<String, Value> {
     rule
 }
 
-fn notifications(row: &Row, rule: &Map<String, Value>, is_fast: bool) -> Vec<Value> {
+fn notifications(row: &Row, rule: &Map<String, Value>, scope: Scope) -> Vec<Value> {
     let mut rule = with_names(row, rule);
     rule.insert("action".into(), NOTIFY.into());
     let narrowed = |comparisons: Vec<Comparison>| {
@@ -460,7 +480,7 @@ fn notifications(row: &Row, rule: &Map<String, Value>, is_fast: bool) -> Vec<Val
         add_comparisons(&mut rule, comparisons);
         Value::Object(rule)
     };
-    notified(row, is_fast).into_iter().map(narrowed).collect()
+    notified(row, scope).into_iter().map(narrowed).collect()
 }
 
 /// Adds comparisons to a rule, except of arguments that it compares already: one rule of a filter
@@ -508,10 +528,10 @@ impl Comparison {
 }
 
 /// The conditions of a row: a call is notified if all comparisons of one of them hold.
-fn notified(row: &Row, is_fast: bool) -> Vec<Vec<Comparison>> {
-    let mark = row.fast.filter(|_| is_fast);
+fn notified(row: &Row, scope: Scope) -> Vec<Vec<Comparison>> {
+    let mark = row.fast.filter(|_| scope.is_fast);
     let mark = mark.map(|_| Comparison::IsNotMarked);
-    match comparisons(row.trap(is_fast)) {
+    match comparisons(row.trap(scope)) {
         all if all.is_empty() => vec![mark.into_iter().collect()],
         some => some
             .into_iter()

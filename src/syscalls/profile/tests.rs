@@ -9,7 +9,7 @@ fn request(format: Format, runtime: Runtime) -> Request<'static> {
         capabilities: &USUAL_CAPABILITIES,
         wait_killable: true,
         is_denied: true,
-        is_fast: false,
+        scope: Scope::default(),
     }
 }
 
@@ -40,7 +40,7 @@ fn rules<'a>(profile: &'a Map<String, Value>, name: &str) -> Vec<(&'a str, &'a V
 fn every_row_of_the_table_is_notified_and_io_uring_does_not_exist() {
     let profile = weave(&allow_all(), &request(Format::Oci, Runtime::Crun)).unwrap();
     assert!(rules(&profile, "seccomp").is_empty());
-    for row in rows(false) {
+    for row in rows(Scope::default()) {
         let rules = rules(&profile, row.name);
         if row.bare_number().is_some() {
             assert!(rules.is_empty());
@@ -72,7 +72,7 @@ fn unless_that_is_denied_already_what_has_no_name_does_not_exist() {
     let profile = weave(&Value::Object(allow_all()));
     assert_eq!(profile["defaultAction"], ERRNO);
     assert_eq!(profile["defaultErrnoRet"], libc::ENOSYS);
-    for row in rows(false).filter(|row| row.bare_number().is_none()) {
+    for row in rows(Scope::default()).filter(|row| row.bare_number().is_none()) {
         let rules = rules(&profile, row.name);
         assert_eq!(rules[0].0, NOTIFY, "{}", row.name);
     }
@@ -228,7 +228,10 @@ fn a_profile_has_no_trace_of_the_fast_path_that_is_off() {
     });
     let with = |base: &Map<String, Value>, is_fast, is_denied| {
         let request = Request {
-            is_fast,
+            scope: Scope {
+                is_fast,
+                ..Scope::default()
+            },
             is_denied,
             ..request(Format::Oci, Runtime::Crun)
         };
@@ -266,6 +269,48 @@ fn a_profile_has_no_trace_of_the_fast_path_that_is_off() {
                     [&on, &off, &again, &back].map(|profile| rules(profile, row.name));
                 assert_eq!(again, on, "{}", row.name);
                 assert_eq!(back, off, "{}", row.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_profile_of_one_level_of_permissions_becomes_that_of_the_other() {
+    let base = json!({
+        "defaultAction": ERRNO,
+        "syscalls": [
+            {"names": ["open", "openat", "unlink", "chdir", "connect", "stat"], "action": ALLOW},
+            {"names": ["rename"], "action": ERRNO, "errnoRet": 1},
+        ],
+    });
+    for is_fast in [false, true] {
+        for base in [base.as_object().unwrap(), &allow_all()] {
+            let with = |base: &Map<String, Value>, permissions| {
+                let request = Request {
+                    scope: Scope {
+                        is_fast,
+                        permissions,
+                    },
+                    ..request(Format::Oci, Runtime::Crun)
+                };
+                weave(base, &request).unwrap()
+            };
+            let [full, owner] = [Permissions::Full, Permissions::Owner].map(|it| with(base, it));
+            let is_notified = |profile, name| {
+                let all = rules(profile, name);
+                all.iter().any(|(action, _)| *action == NOTIFY)
+            };
+            assert!(is_notified(&full, "chdir") && !is_notified(&owner, "chdir"));
+            assert!(is_notified(&full, "openat") && is_notified(&owner, "openat"));
+            let again = [
+                with(&owner, Permissions::Full),
+                with(&full, Permissions::Owner),
+            ];
+            for row in TABLE {
+                let [full, owner] = [&full, &owner].map(|profile| rules(profile, row.name));
+                let [to_full, to_owner] = again.each_ref().map(|profile| rules(profile, row.name));
+                assert_eq!(to_full, full, "{}", row.name);
+                assert_eq!(to_owner, owner, "{}", row.name);
             }
         }
     }

@@ -96,7 +96,7 @@ pub(super) fn change(call: &mut Call, asked: &Asked, change: Change) -> Result<R
 
 /// Checks permission as fs/xattr.c, xattr_permission; fs/posix_acl.c; security/commoncap.c do.
 fn check_change(call: &mut Call, named: FileArgument, name: &CStr) -> Result<Reply, Errno> {
-    permission::check_change(call, named, |_, subject, file, _| {
+    permission::check_change(call, named, |call, subject, file, location| {
         let name = name.to_bytes();
         if name.starts_with(b"user.") {
             const STICKY: u32 = 0o1000;
@@ -104,7 +104,8 @@ fn check_change(call: &mut Call, named: FileArgument, name: &CStr) -> Result<Rep
             if is_closed || !carries_xattrs(file_type(file.mode)) {
                 return Err(Errno::EPERM);
             }
-            return allow(subject.may(Access::WRITE, file), Errno::EACCES);
+            let may = call.may_at(subject, Access::WRITE, location, file)?;
+            return allow(may, Errno::EACCES);
         }
         let allowed = if name == b"security.capability" {
             subject.has(capability::SETFCAP)
@@ -114,7 +115,8 @@ fn check_change(call: &mut Call, named: FileArgument, name: &CStr) -> Result<Rep
             subject.has(capability::SYS_ADMIN)
         } else {
             // No file system has attributes with such a prefix.
-            return allow(subject.may(Access::WRITE, file), Errno::EACCES);
+            let may = call.may_at(subject, Access::WRITE, location, file)?;
+            return allow(may, Errno::EACCES);
         };
         allow(allowed, Errno::EPERM)
     })

@@ -6,13 +6,14 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 
 use super::{Asked, at, may_administer, nameless, posix_acl, without_trusted};
+use crate::credentials::Access;
 use crate::linux::attribute;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
-use crate::owner::{Attribute, shown, stored_name};
-use crate::syscalls::permission::FileArgument;
+use crate::owner::{Attribute, carries_xattrs, file_type, shown, stored_name};
+use crate::syscalls::permission::{FileArgument, allow, check};
 use crate::syscalls::stat::resolve_in_side_store;
 use crate::target::{Call, Location};
 
@@ -35,8 +36,7 @@ pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
         return Ok(Reply::Continue);
     };
     match Attribute::of(name.as_c_str()) {
-        // CONTINUE: not an emulated attribute.
-        Attribute::Plain => Ok(Reply::Continue),
+        Attribute::Plain => may_read(call, named, name.as_c_str()),
         Attribute::Hidden => at(call, named, hidden),
         Attribute::Nameless => at(call, named, nameless),
         Attribute::Emulated(name) => at(call, named, |call, location| {
@@ -63,6 +63,21 @@ pub(super) fn get(call: &mut Call, asked: &Asked) -> Result<Reply, Errno> {
             }
         }),
     }
+}
+
+/// Leaves the call to the kernel if the target may read the attribute: fs/xattr.c,
+/// xattr_permission.
+fn may_read(call: &mut Call, named: FileArgument, name: &CStr) -> Result<Reply, Errno> {
+    if !name.to_bytes().starts_with(b"user.") {
+        // CONTINUE: everyone may read it, or the kernel fails with the right errno.
+        return Ok(Reply::Continue);
+    }
+    check(call, named, |call, subject, file, location| {
+        // Files of other types have no such attributes: ENODATA.
+        let may = !carries_xattrs(file_type(file.mode))
+            || call.may_at(subject, Access::READ, location, file)?;
+        allow(may, Errno::EACCES)
+    })
 }
 
 /// Answers for one of the attributes that hold emulated owners, as the kernel does for a user

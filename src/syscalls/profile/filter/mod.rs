@@ -12,13 +12,13 @@ use subuidless_fast::facts::{MAGIC, MAGIC_ABOVE_INT};
 use super::MARKED;
 use super::assembler::{Assembler, Place, Test};
 use crate::syscalls::dispatch::X32_SYSCALL_BIT;
-use crate::syscalls::{Dispatch, Row, TABLE, Trap};
+use crate::syscalls::{Dispatch, Row, Scope, TABLE, Trap};
 
 const DENIED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
 
 /// The filter that notifies the table's calls and allows everything else, as an array of `struct
-/// sock_filter` for seccomp(2). With `is_fast` it allows the calls of the preloaded library.
-pub(crate) fn program(is_fast: bool) -> Vec<u8> {
+/// sock_filter` for seccomp(2). With the fast path it allows the calls of the preloaded library.
+pub(crate) fn program(scope: Scope) -> Vec<u8> {
     let mut machines: BTreeMap<u32, Vec<(u32, &Row)>> = BTreeMap::new();
     for (audit, number, row) in Dispatch::get().rows() {
         machines.entry(audit).or_default().push((number, row));
@@ -26,7 +26,7 @@ pub(crate) fn program(is_fast: bool) -> Vec<u8> {
     let mut program = Assembler::default();
     let mut start = program.answer(libc::SECCOMP_RET_ALLOW);
     for (audit, calls) in machines {
-        let tree = of_machine(&mut program, &calls, is_fast);
+        let tree = of_machine(&mut program, &calls, scope);
         start = program.test(Test::Equals, audit, tree, start);
     }
     program.load(ARCHITECTURE, start);
@@ -111,7 +111,7 @@ impl Mark {
 }
 
 /// Decides about the calls of one architecture.
-fn of_machine(program: &mut Assembler, calls: &[(u32, &Row)], is_fast: bool) -> Place {
+fn of_machine(program: &mut Assembler, calls: &[(u32, &Row)], scope: Scope) -> Place {
     let allow = program.answer(libc::SECCOMP_RET_ALLOW);
     let deny = program.answer(DENIED);
     let notify = program.answer(libc::SECCOMP_RET_USER_NOTIF);
@@ -119,7 +119,7 @@ fn of_machine(program: &mut Assembler, calls: &[(u32, &Row)], is_fast: bool) -> 
     let mut known: Vec<((Trap, Mark), Place)> = Vec::new();
     let mut places = BTreeMap::new();
     for (number, row) in calls {
-        let (trap, mark) = (row.trap(is_fast), Mark::of(row, is_fast));
+        let (trap, mark) = (row.trap(scope), Mark::of(row, scope.is_fast));
         let found = known.iter().find(|(wanted, _)| *wanted == (trap, mark));
         let place = match found {
             Some((_, place)) => *place,

@@ -30,6 +30,9 @@ fn talk(p: &mut Probe, address: &[u8]) {
     p.call(calls::LISTEN, &[Arg::Fd(201), Arg::Number(5)]);
     p.socket(libc::SOCK_STREAM, 202);
     p.connect(202, address);
+    // Without a connection, accept4(2) says so.
+    let flags = [201, libc::F_SETFL, libc::O_NONBLOCK].map(|number| Arg::Number(number.into()));
+    p.quiet(calls::FCNTL, &flags);
     let null = || Arg::Path(Vec::new(), Place::Null);
     let accepted = p.quiet(
         calls::ACCEPT4,

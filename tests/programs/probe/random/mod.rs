@@ -1,6 +1,7 @@
 //! The long seeded series of calls. It has no model of the files: each call meets the tree as the
 //! calls before have left it, and errors are compared like successes.
 
+mod access;
 mod creation;
 mod credentials;
 mod draw;
@@ -59,6 +60,7 @@ pub(crate) fn run(p: &mut Probe, seed: u64, operations: u64) {
     });
     credentials::run(p, seed, operations);
     creation::run(p, seed, operations);
+    access::run(p, seed, operations);
 }
 
 impl Series<'_> {

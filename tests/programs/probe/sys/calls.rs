@@ -32,6 +32,7 @@ x86_only! {
     ACCESS access SYS_access;
     UTIME utime SYS_utime;
     UTIMES utimes SYS_utimes;
+    READLINK readlink SYS_readlink;
 }
 
 every_architecture! {
@@ -45,6 +46,8 @@ every_architecture! {
     LINKAT linkat SYS_linkat;
     RENAMEAT2 renameat2 SYS_renameat2;
     UNLINKAT unlinkat SYS_unlinkat;
+    READLINKAT readlinkat SYS_readlinkat;
+    STATFS statfs SYS_statfs;
     MKDIRAT mkdirat SYS_mkdirat;
     SYMLINKAT symlinkat SYS_symlinkat;
     MKNODAT mknodat SYS_mknodat;

@@ -1,0 +1,131 @@
+//! Whether emulated credentials allow access to a file, by its mode, its emulated owner and its
+//! access control list: fs/namei.c, inode_permission.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, SFlag, fstat};
+use nix::sys::statfs::fstatfs;
+
+use super::{Call, Location};
+use crate::credentials::{Access, EmulatedGid, EmulatedUid, FileMode, Subject};
+use crate::linux::procfs;
+use crate::linux::sys;
+use crate::owner::acl::{ACCESS, Acl};
+use crate::owner::{Attribute, Cache, Version, file_type};
+
+/// The number of files and directories of which a service thread remembers the rights.
+pub(super) const KNOWN: usize = 512;
+
+/// What a permission check needs to know of a file in addition to its mode.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rights {
+    uid: EmulatedUid,
+    gid: EmulatedGid,
+    has_list: bool,
+}
+
+impl Call<'_> {
+    /// Whether `access` to the open file, whose state is `stat`, is allowed to `subject`.
+    pub(crate) fn may(
+        &self,
+        subject: &Subject,
+        access: Access,
+        file: BorrowedFd,
+        stat: &FileStat,
+    ) -> Result<bool, Errno> {
+        let rights = self.rights(file, stat)?;
+        let shown = rights.shown(stat);
+        if !rights.has_list || !subject.may_depend_on_list(shown) {
+            return Ok(subject.may(access, shown));
+        }
+        let by_list = access_list(self, file, stat)?.map_or_else(
+            || subject.may(access, shown),
+            |list| list.permits(subject, access, shown),
+        );
+        Ok(by_list || subject.overrides(access, shown))
+    }
+
+    /// As [`Call::may`], for a file that is only named, and whose mode is known.
+    pub(crate) fn may_at(
+        &self,
+        subject: &Subject,
+        access: Access,
+        location: &Location,
+        shown: FileMode,
+    ) -> Result<bool, Errno> {
+        if !subject.may_depend_on_list(shown) {
+            return Ok(subject.may(access, shown));
+        }
+        let file = self.resolve(location)?;
+        self.may(subject, access, file.as_fd(), &fstat(&file)?)
+    }
+
+    /// The mode and the emulated owner of an open file whose state is `stat`.
+    pub(crate) fn shown_mode(&self, file: BorrowedFd, stat: &FileStat) -> Result<FileMode, Errno> {
+        Ok(self.rights(file, stat)?.shown(stat))
+    }
+
+    /// What is known of exactly this version of the file, or is found out now.
+    fn rights(&self, file: BorrowedFd, stat: &FileStat) -> Result<Rights, Errno> {
+        let version = Version::of(stat);
+        if let Some(rights) = self.known_rights().get(version) {
+            return Ok(rights);
+        }
+        let (shown, _) = self.mode_and_owner(file)?;
+        let rights = Rights {
+            uid: shown.uid,
+            gid: shown.gid,
+            has_list: access_list(self, file, stat)?.is_some(),
+        };
+        let file_system = || Ok(fstatfs(file)?.filesystem_type());
+        self.known_rights().insert(version, rights, file_system);
+        Ok(rights)
+    }
+
+    /// Locked for as long as one access takes; nothing panics while it is.
+    fn known_rights(&self) -> MutexGuard<'_, Cache<Rights, KNOWN>> {
+        let known = self.thread.rights.lock();
+        known.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rights {
+    fn shown(self, stat: &FileStat) -> FileMode {
+        FileMode {
+            uid: self.uid,
+            gid: self.gid,
+            mode: stat.st_mode,
+        }
+    }
+}
+
+/// The access control list of a file: the whole one if it was stored because the kernel does not
+/// map its ids, otherwise the kernel's.
+fn access_list(call: &Call, file: BorrowedFd, stat: &FileStat) -> Result<Option<Acl>, Errno> {
+    /// Larger than any list of ext4, which has a limit of one block.
+    const LONGEST: usize = 4096;
+    if stat.st_mode & libc::S_IRWXG == 0 || file_type(stat.st_mode) == SFlag::S_IFLNK {
+        // Without a mask, entries of the list allow nothing: acl_permission_check.
+        return Ok(None);
+    }
+    if let Attribute::Acl(stored) = Attribute::of(ACCESS) {
+        let emulated = call.container.owners.emulated(file, stat.st_mode);
+        let kept = match emulated.get(&stored) {
+            // An unreadable file of another host user.
+            Err(Errno::EACCES) => None,
+            kept => kept?,
+        };
+        if let Some(list) = kept.and_then(|bytes| Acl::decode(&bytes)) {
+            return Ok(Some(list.with_mode(stat.st_mode)));
+        }
+    }
+    let mut bytes = [0; LONGEST];
+    let path = procfs::own_fd(file);
+    match sys::getxattr(path.as_c_str(), ACCESS, &mut bytes, true) {
+        Ok(length) => Ok(Acl::decode(&bytes[..length])),
+        // None, or none is possible.
+        Err(_) => Ok(None),
+    }
+}
