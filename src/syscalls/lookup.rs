@@ -11,7 +11,7 @@ use nix::fcntl::AtFlags;
 
 use crate::credentials::Subject;
 use crate::linux::name::Name;
-use crate::target::{Call, Dirfd, Location, Walked};
+use crate::target::{Call, Dirfd, Location, Refusal};
 
 /// A path among the arguments of a call.
 #[derive(Debug, Clone, Copy)]
@@ -130,12 +130,12 @@ pub(super) fn search(call: &Call, subject: &Subject, location: &Location) -> Res
     if location.is_empty() {
         return Ok(location.empty_path);
     }
-    match call.search(subject, location) {
-        Ok(Walked::To(_)) => Ok(true),
-        Ok(Walked::Refused(errno)) => Err(errno),
+    match call.look_up(subject, location) {
+        Ok(()) => Ok(true),
+        Err(Refusal::Denied) => Err(Errno::EACCES),
         // Nothing receives this errno.
-        Err(Errno::ESRCH) => Err(Errno::ESRCH),
-        Err(_) => Ok(false),
+        Err(Refusal::ByKernel(Errno::ESRCH)) => Err(Errno::ESRCH),
+        Err(Refusal::ByKernel(_)) => Ok(false),
     }
 }
 

@@ -28,7 +28,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 
 pub(crate) use container::Container;
 pub(crate) use memory::read_path;
-pub(crate) use path::{Dirfd, Location, Reached, Walked};
+pub(crate) use path::{Dirfd, Location, Reached, Refusal, Walked};
 pub(crate) use view::View;
 pub(crate) use walk::protection;
 

@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 
+use super::permission::Way;
 use super::{Call, PROCFS};
 use crate::credentials::Subject;
 use crate::linux::name::Name;
@@ -88,6 +89,15 @@ impl Reached<'_> {
     }
 }
 
+/// Why a target cannot look up a path.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Its emulated credentials do not allow it: EACCES.
+    Denied,
+    /// The kernel fails with this, too.
+    ByKernel(Errno),
+}
+
 /// Where a walk ends.
 #[derive(Debug)]
 pub(crate) enum Walked {
@@ -154,7 +164,7 @@ impl Call<'_> {
     }
 
     /// The link of the host's procfs that leads to `dirfd`; `None` if it is negative (EBADF).
-    fn base_name(&self, dirfd: Dirfd) -> Option<Name> {
+    pub(super) fn base_name(&self, dirfd: Dirfd) -> Option<Name> {
         match dirfd {
             Dirfd::Cwd => Some(procfs::target(self.pid(), "cwd")),
             Dirfd::Fd(fd) if fd < 0 => None,
@@ -224,6 +234,29 @@ impl Call<'_> {
     /// Opens the file that `location` names, as [`Call::resolve`] does, and checks on the way that
     /// `subject` may search the directories.
     pub(crate) fn search(&self, subject: &Subject, location: &Location) -> Result<Walked, Errno> {
+        match self.way_to(subject, location) {
+            Some(Way::Open) => self.resolve(location).map(Walked::To),
+            Some(Way::Closed) => Ok(Walked::Refused(Errno::EACCES)),
+            Some(Way::Missing(errno)) => Err(errno),
+            None => self.search_by_walk(subject, location),
+        }
+    }
+
+    /// As [`Call::search`], without opening the file.
+    pub(crate) fn look_up(&self, subject: &Subject, location: &Location) -> Result<(), Refusal> {
+        match self.way_to(subject, location) {
+            Some(Way::Open) => Ok(()),
+            Some(Way::Closed) => Err(Refusal::Denied),
+            Some(Way::Missing(errno)) => Err(Refusal::ByKernel(errno)),
+            None => match self.search_by_walk(subject, location) {
+                Ok(Walked::To(_)) => Ok(()),
+                Ok(Walked::Refused(_)) => Err(Refusal::Denied),
+                Err(errno) => Err(Refusal::ByKernel(errno)),
+            },
+        }
+    }
+
+    fn search_by_walk(&self, subject: &Subject, location: &Location) -> Result<Walked, Errno> {
         self.patiently(|| {
             let base = match location.is_absolute() {
                 true => None,

@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, SFlag, fstat};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use nix::sys::statfs::fstatfs;
 
-use super::{Call, Location};
+use super::{Call, Location, PROCFS};
 use crate::credentials::{Access, EmulatedGid, EmulatedUid, FileMode, Subject};
+use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
 use crate::owner::acl::{ACCESS, Acl};
@@ -88,6 +90,69 @@ impl Call<'_> {
     fn known_rights(&self) -> MutexGuard<'_, Cache<Rights, KNOWN>> {
         let known = self.thread.rights.lock();
         known.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What stat(2) of the directories on a way has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Open,
+    Closed,
+    /// It is open, and there is no file.
+    Missing(Errno),
+}
+
+impl Call<'_> {
+    /// Whether `subject` may search the directories on the way to `location`, by one stat(2) for
+    /// each of them. Returns `None` if only a walk can tell: there is a link on the way, or the
+    /// rights to a directory are not known yet.
+    pub(super) fn way_to(&self, subject: &Subject, location: &Location) -> Option<Way> {
+        let reached = self.name(location).filter(|_| !location.is_empty())?;
+        let path = reached.as_c_str().to_bytes();
+        let own = location.path.to_bytes();
+        let Some(end) = own.iter().rposition(|byte| *byte != b'/') else {
+            // The root directory.
+            return Some(Way::Open);
+        };
+        let before = path.len() - own.len();
+        let base = match location.is_absolute() {
+            true => &path[..1],
+            // Without the slash behind it: a link of procfs.
+            false => &path[..before - 1],
+        };
+        if !self.may_pass(subject, base, true)? {
+            return Some(Way::Closed);
+        }
+        let is_end = |at: &usize| own[*at] == b'/' && *at > 0 && own[at - 1] != b'/';
+        for at in (0..end).filter(is_end) {
+            if !self.may_pass(subject, &path[..before + at], false)? {
+                return Some(Way::Closed);
+            }
+        }
+        let file = Name::new(path[..=before + end].to_vec());
+        let has_slash = end + 1 < own.len();
+        match fstatat(PROCFS, &file, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => match file_type(stat.st_mode) {
+                SFlag::S_IFDIR => Some(Way::Open),
+                SFlag::S_IFLNK if location.follow => None,
+                _ => (!has_slash).then_some(Way::Open),
+            },
+            Err(Errno::ENOENT) => Some(Way::Missing(Errno::ENOENT)),
+            Err(_) => None,
+        }
+    }
+
+    /// Whether `subject` may search a directory whose rights are known.
+    fn may_pass(&self, subject: &Subject, path: &[u8], follow: bool) -> Option<bool> {
+        let flags = match follow {
+            true => AtFlags::empty(),
+            false => AtFlags::AT_SYMLINK_NOFOLLOW,
+        };
+        let stat = fstatat(PROCFS, &Name::new(path.to_vec()), flags).ok()?;
+        let rights = self.known_rights().get(Version::of(&stat))?;
+        let shown = rights.shown(&stat);
+        let decides = rights.has_list && subject.may_depend_on_list(shown);
+        (shown.is_directory() && !decides).then(|| subject.may(Access::EXECUTE, shown))
     }
 }
 
