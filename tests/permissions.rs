@@ -14,6 +14,8 @@ mkdir closed open; mkdir -m 1777 sticky; chmod 700 closed
 echo secret >secret; chmod 600 secret
 echo text | tee closed/f open/f sticky/f >/dev/null
 printf '#!/bin/sh\necho ran\n' >program; chmod 744 program
+cp program closed/sh; chmod 755 closed/sh; cp /bin/sh own-sh; chmod 700 own-sh
+printf '#!%s/own-sh\necho ran\n' "$PWD" >script; chmod 755 script
 ln -s closed/f link
 cat >user.sh <<'END'
 say() { echo "$*: $?"; }
@@ -31,6 +33,7 @@ mv sticky/f open/g; say mv out
 rmdir closed; say rmdir
 ln secret sticky/hard; say ln
 ./program; say program
+./script; say script
 sh program; say sh program
 stat -c %a closed/f; say stat
 test -e closed/f; say test -e

@@ -14,7 +14,7 @@ use nix::sys::stat::fstat;
 use crate::credentials::{Access, Program};
 use crate::identity::{Identities, Index};
 use crate::linux::seccomp::Reply;
-use crate::target::{Call, Dirfd, Location};
+use crate::target::{Call, Dirfd, Location, Refusal};
 
 pub(super) fn execve(call: &mut Call) -> Result<Reply, Errno> {
     execute(call, Dirfd::Cwd, 0, 2, AtFlags::empty())
@@ -58,7 +58,7 @@ fn execute(
         return Ok(Reply::Continue);
     };
     if is_nested {
-        if let Ok(executable) = call.to_be_run(file) {
+        if let Ok(executable) = call.to_be_run(file, None) {
             call.look_after_preload(environment, executable.is_foreign);
         }
         // CONTINUE: another user namespace, whose ids are the kernel's.
@@ -74,9 +74,12 @@ fn execute(
     if !call.may(&subject, Access::EXECUTE, file.as_fd(), &stat)? {
         return Err(Errno::EACCES);
     }
-    let Ok(executable) = call.to_be_run(file) else {
+    let restricted = call.restricted()?;
+    let executable = match call.to_be_run(file, restricted.as_ref()) {
+        Ok(executable) => executable,
+        Err(Refusal::Denied) => return Err(Errno::EACCES),
         // CONTINUE: the interpreter cannot be resolved; the kernel fails with the right errno.
-        return Ok(Reply::Continue);
+        Err(Refusal::ByKernel(_)) => return Ok(Reply::Continue),
     };
     let reply = match call.program_itself(executable.file.as_fd()) {
         Ok(program) => {

@@ -19,7 +19,6 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 
-use super::permission::Way;
 use super::{Call, PROCFS};
 use crate::credentials::Subject;
 use crate::linux::name::Name;
@@ -87,6 +86,15 @@ impl Reached<'_> {
         let rest = bytes[slash..].strip_prefix(b"/fd/")?;
         CStr::from_bytes_with_nul(rest).ok()
     }
+}
+
+/// What stat(2) of the directories on a way has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Open,
+    Closed,
+    /// It is open, and there is no file.
+    Missing(Errno),
 }
 
 /// Why a target cannot look up a path.

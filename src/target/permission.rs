@@ -9,6 +9,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use nix::sys::statfs::fstatfs;
 
+use super::path::Way;
 use super::{Call, Location, PROCFS};
 use crate::credentials::{Access, EmulatedGid, EmulatedUid, FileMode, Subject};
 use crate::linux::name::Name;
@@ -91,15 +92,6 @@ impl Call<'_> {
         let known = self.thread.rights.lock();
         known.unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What stat(2) of the directories on a way has shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    Open,
-    Closed,
-    /// It is open, and there is no file.
-    Missing(Errno),
 }
 
 impl Call<'_> {

@@ -8,8 +8,8 @@ use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::sys::statfs::fstatfs;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use super::{Call, Dirfd, Location, PROCFS};
-use crate::credentials::{FileCapabilities, Program};
+use super::{Call, Dirfd, Location, PROCFS, Refusal, Walked};
+use crate::credentials::{Access, FileCapabilities, Program, Subject};
 use crate::linux::elf;
 use crate::linux::name::Name;
 use crate::linux::procfs;
@@ -74,15 +74,19 @@ impl Call<'_> {
     }
 
     /// The program that runs when `file` is executed: `file` or, for a script, its interpreter
-    /// (execve(2)).
-    pub(crate) fn to_be_run(&self, file: OwnedFd) -> Result<Executable, Errno> {
+    /// (execve(2)), which `subject`, if it is given, must be allowed to execute.
+    pub(crate) fn to_be_run(
+        &self,
+        file: OwnedFd,
+        subject: Option<&Subject>,
+    ) -> Result<Executable, Refusal> {
         let mut file = file;
         for depth in 0..MAX_INTERPRETERS {
-            let first_bytes = first_bytes(file.as_fd())?;
+            let first_bytes = first_bytes(file.as_fd()).map_err(Refusal::ByKernel)?;
             match elf::interpreter(&first_bytes).map(|path| Name::new(path.to_vec())) {
                 Some(path) => {
                     let location = Location::new(Dirfd::Cwd, path.as_c_str(), AtFlags::empty());
-                    file = self.resolve(&location)?;
+                    file = self.interpreter(&location, subject)?;
                 }
                 None => {
                     return Ok(Executable {
@@ -93,7 +97,26 @@ impl Call<'_> {
                 }
             }
         }
-        Err(Errno::ELOOP)
+        Err(Refusal::ByKernel(Errno::ELOOP))
+    }
+
+    fn interpreter(
+        &self,
+        location: &Location,
+        subject: Option<&Subject>,
+    ) -> Result<OwnedFd, Refusal> {
+        let find = || {
+            let Some(subject) = subject else {
+                return self.resolve(location).map(Some);
+            };
+            let Walked::To(file) = self.search(subject, location)? else {
+                return Ok(None);
+            };
+            let may = self.may(subject, Access::EXECUTE, file.as_fd(), &fstat(&file)?)?;
+            Ok(may.then_some(file))
+        };
+        let found = find().map_err(Refusal::ByKernel)?;
+        found.ok_or(Refusal::Denied)
     }
 
     /// What executing the target's present program has changed.

@@ -74,6 +74,10 @@ unsafe fn by_two(number: c_long, [a, b, c, d, ..]: [i64; 6]) -> Option<i64> {
             libc::SYS_fstat => libc::fstat(int(a), buffer(b)),
             libc::SYS_fchown => libc::fchown(int(a), id(b), id(c)),
             libc::SYS_fchmod => libc::fchmod(int(a), id(b)),
+            libc::SYS_chdir => libc::chdir(text(a)),
+            libc::SYS_fchdir => libc::fchdir(int(a)),
+            libc::SYS_truncate => libc::truncate(text(a), b),
+            libc::SYS_connect => libc::connect(int(a), buffer::<libc::sockaddr>(b), id(c)),
             libc::SYS_getgroups => libc::getgroups(int(a), buffer(b)),
             libc::SYS_getresuid => libc::getresuid(buffer(a), buffer(b), buffer(c)),
             libc::SYS_getresgid => libc::getresgid(buffer(a), buffer(b), buffer(c)),
@@ -129,6 +133,9 @@ unsafe fn by_directory(number: c_long, [a, b, c, d, e, _]: [i64; 6]) -> Option<i
                 libc::mkfifoat(int(a), text(b), id(c) & 0o7777)
             }
             libc::SYS_fchmodat => libc::fchmodat(int(a), text(b), id(c), 0),
+            libc::SYS_unlinkat => libc::unlinkat(int(a), text(b), int(c)),
+            libc::SYS_renameat2 => libc::renameat2(int(a), text(b), int(c), text(d), id(e)),
+            libc::SYS_linkat => libc::linkat(int(a), text(b), int(c), text(d), int(e)),
             libc::SYS_utimensat if b != 0 => {
                 libc::utimensat(int(a), text(b), buffer::<libc::timespec>(c), int(d))
             }
@@ -159,6 +166,10 @@ unsafe fn by_ids(number: c_long, [a, b, c, d, e, _]: [i64; 6]) -> Option<i64> {
                 libc::fsetxattr(int(a), text(b), buffer::<c_void>(c), size, int(e)).into()
             }
             libc::SYS_removexattr => libc::removexattr(text(a), text(b)).into(),
+            libc::SYS_readlinkat => {
+                let size = usize::try_from(d).ok()?;
+                libc::readlinkat(int(a), text(b), buffer(c), size) as i64
+            }
             libc::SYS_getxattr => {
                 let size = usize::try_from(d).ok()?;
                 libc::getxattr(text(a), text(b), buffer::<c_void>(c), size) as i64
