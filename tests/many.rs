@@ -15,13 +15,14 @@ const AT_ONCE: u32 = 4;
 /// what is known of it.
 fn files(directory: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
         let others = ["crun", "runc", "read", "settled"];
         if others.iter().any(|name| path.ends_with(name)) {
             continue;
         }
-        if path.is_dir() {
+        // Not through links, which may lead anywhere.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(files(&path));
         }
         found.insert(path);
