@@ -63,6 +63,8 @@ pub const LIMITED: u64 = 1 << 14;
 /// Permissions are checked: of a process without those capabilities, all calls that look up a path
 /// are left to the worker.
 pub const PERMISSIONS: u64 = 1 << 15;
+/// A terminal may have an emulated owner.
+pub const TERMINALS: u64 = 1 << 16;
 /// The unit of the number of seccomp filters that processes of the container have loaded: such a
 /// filter may kill a program for a call that only the library makes.
 pub const FILTER: u64 = 1 << 32;

@@ -4,6 +4,10 @@
 /// The attribute's name.
 pub const ATTRIBUTE: &core::ffi::CStr = c"user.rootlesscontainers";
 
+/// The major numbers of the devices that are terminals of a devpts: UNIX98_PTY_SLAVE_MAJOR and the
+/// seven after it (linux/major.h).
+pub const TERMINALS: core::ops::RangeInclusive<u64> = 136..=143;
+
 /// The field "not set: show the real id".
 pub const NOT_SET: u32 = u32::MAX;
 

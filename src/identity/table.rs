@@ -16,6 +16,7 @@ use crate::credentials::{Credentials, EmulatedGid, EmulatedUid, Ids};
 use crate::linux::lock::Locks;
 use crate::linux::memfd;
 use crate::linux::sys::SharedWords;
+use crate::wire::objects;
 
 const COUNT: usize = 0;
 const USED: usize = 1;
@@ -27,6 +28,8 @@ const DATA: usize = OFFSETS + MAX_RECORDS;
 /// The size in words: enough for a hundred lists of 65,536 groups, or for as many short ones as
 /// there are numbers. Pages that are never written take no memory.
 const WORDS: usize = DATA + (1 << 22);
+/// Where the records end: the rest is for `wire::objects`.
+const END: usize = WORDS - objects::WORDS;
 
 /// A flag: a process may have credentials other than the initial ones.
 const CHANGED: u64 = 1;
@@ -156,7 +159,7 @@ impl Table {
         let used = self.word(USED).load(Ordering::Relaxed);
         let words = record::encode(credentials);
         let start = DATA + usize::try_from(used).map_err(|_| Errno::EAGAIN)?;
-        let room = self.memory.words().get(start..start + words.len());
+        let room = self.memory.words()[..END].get(start..start + words.len());
         for (to, from) in room.ok_or(Errno::EAGAIN)?.iter().zip(&words) {
             to.store(*from, Ordering::Relaxed);
         }

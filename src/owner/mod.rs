@@ -1,8 +1,9 @@
 //! Emulated owners of files: load, store, remove.
 //!
 //! An owner is in the extended attribute [`XATTR`] if the inode can carry one, otherwise in the
-//! side store. Functions take an open file, usually an O_PATH fd, so that a path is resolved only
-//! once. The caller's working directory must be the host's procfs (see [`crate::linux::procfs`]).
+//! side store; that of a terminal is in the memory of the container. Functions take an open file,
+//! usually an O_PATH fd, so that a path is resolved only once. The caller's working directory must
+//! be the host's procfs (see [`crate::linux::procfs`]).
 
 pub(crate) mod acl;
 mod attribute;
@@ -11,11 +12,13 @@ mod emulated;
 mod exported;
 mod record;
 mod stored;
+mod terminal;
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
@@ -37,6 +40,7 @@ use crate::linux::errno_of;
 use crate::linux::procfs;
 use crate::linux::sys;
 use crate::store::{FULL_ONES, Key, Layers, SideStore, store_failed, tell_once};
+use crate::wire::objects::Objects;
 
 /// The attribute that contains the owner. umoci and other tools use the same one.
 pub(crate) const XATTR: &CStr = subuidless_fast::owner::ATTRIBUTE;
@@ -57,6 +61,8 @@ pub(crate) struct FileOwners {
     /// Without a side store, this is the errno of calls that need it. The log has the reason.
     side: Result<SideStore, Errno>,
     pub(crate) layers: Layers,
+    /// Where owners of terminals are; `None` outside of containers.
+    objects: Option<Arc<Objects>>,
     unreadable_reported: AtomicBool,
 }
 
@@ -65,11 +71,25 @@ impl FileOwners {
         Self {
             side,
             layers: Layers::default(),
+            objects: None,
             unreadable_reported: AtomicBool::new(false),
         }
     }
 
+    /// As [`FileOwners::new`], for the files of a container.
+    pub(crate) fn of_container(side: Result<SideStore, Errno>, objects: Arc<Objects>) -> Self {
+        Self {
+            objects: Some(objects),
+            ..Self::new(side)
+        }
+    }
+
     /// Whether an inode without the attribute may have an emulated owner nevertheless.
+    pub(crate) fn is_any_elsewhere(&self) -> bool {
+        self.side_store_is_used() || self.has_terminals()
+    }
+
+    /// Whether the side store has any owner.
     pub(crate) fn side_store_is_used(&self) -> bool {
         self.side.as_ref().is_ok_and(|side| !side.is_empty())
     }
@@ -80,8 +100,12 @@ impl FileOwners {
     }
 
     /// Whether an inode of this type without the attribute may have an owner in the side store: it
-    /// cannot carry the attribute, or had no room for it.
-    pub(crate) fn may_be_in_side_store(&self, file_type: SFlag) -> bool {
+    /// cannot carry the attribute, or had no room for it. The same for a terminal in the memory of
+    /// the container.
+    pub(crate) fn may_be_elsewhere(&self, file_type: SFlag) -> bool {
+        if file_type == SFlag::S_IFCHR && self.has_terminals() {
+            return true;
+        }
         self.side.as_ref().is_ok_and(|side| {
             !side.is_empty() && (!carries_xattrs(file_type) || side.has_full_ones())
         })
@@ -121,12 +145,15 @@ impl FileOwners {
             };
             let is_elsewhere = match length {
                 Err(Errno::EOPNOTSUPP) => true,
-                Err(Errno::ENODATA) => self.may_be_in_side_store(file_type),
+                Err(Errno::ENODATA) => self.may_be_elsewhere(file_type),
                 _ => false,
             };
             if !is_elsewhere {
                 return self.decode(length.map(|length| &value[..length]));
             }
+        }
+        if let Some(owner) = self.load_terminal(fd, file_type)? {
+            return Ok(Some(owner));
         }
         match &self.side {
             Ok(side) if !side.is_empty() => {
@@ -159,6 +186,9 @@ impl FileOwners {
         // `before` is the key under which the side store has the file so far.
         let before = Key::in_overlay(fd)?;
         touch(fd, stat, true)?;
+        if self.store_terminal(stat, owner)? {
+            return Ok(());
+        }
         let before = before.as_ref().map(|key| (key, seen_by));
         self.store_in_side(fd, owner, (before, carried))
     }
@@ -251,7 +281,7 @@ impl FileOwners {
     /// chown(2): set-ID bits and file capabilities stay.
     pub(crate) fn put(&self, fd: BorrowedFd, stat: &FileStat, owner: Owner) -> Result<(), Errno> {
         let carried = self.carry(fd, file_type(stat.st_mode), owner)?;
-        if carried == Carried::Yes {
+        if carried == Carried::Yes || self.store_terminal(stat, owner)? {
             return Ok(());
         }
         self.store_in_side(fd, owner, (None, carried))?;

@@ -30,6 +30,7 @@ mod setid;
 mod socket;
 mod stat;
 mod table;
+mod terminal;
 mod view;
 mod xattr;
 

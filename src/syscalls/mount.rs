@@ -2,8 +2,8 @@
 //!
 //! For the kernel such options are invalid (EINVAL), and a supervisor cannot change the arguments
 //! of a call. So the worker makes the file system without them, and attaches it in the target's
-//! mount namespace. The root directory of a tmpfs gets the owner as an emulated one; new terminals
-//! of a devpts belong to the container's root. All other mounts are left to the kernel.
+//! mount namespace. The root directory of a tmpfs gets the owner as an emulated one, and so do new
+//! terminals of a devpts. All other mounts are left to the kernel.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use std::thread;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, TMPFS_MAGIC, fstatfs};
 
 use super::new_file::is_out_of_reach;
@@ -179,9 +179,13 @@ fn make(call: &Call, request: &Request) -> Result<OwnedFd, Errno> {
         context,
         attributes.fold(0, |all, (_, attribute)| all | attribute),
     )?;
-    if request.magic == TMPFS_MAGIC {
-        let owners = &call.container.owners;
-        owners.record(made.as_fd(), &fstat(&made)?, request.owner)?;
+    let owners = &call.container.owners;
+    match request.magic {
+        TMPFS_MAGIC => owners.record(made.as_fd(), &fstat(&made)?, request.owner)?,
+        _ => {
+            let ptmx = fstatat(&made, c"ptmx", AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            owners.set_owner_by_mount(&ptmx, request.owner)?;
+        }
     }
     Ok(made)
 }

@@ -369,7 +369,7 @@ pub(super) fn may_inherit(
     };
     let hands_down = match call.read_owner(&reached, true) {
         Ok(Some(owner)) => owner.gid.is_some() || owner.hands_down_list,
-        Ok(None) => call.container.owners.may_be_in_side_store(SFlag::S_IFDIR),
+        Ok(None) => call.container.owners.may_be_elsewhere(SFlag::S_IFDIR),
         // The file system has no user attributes: the owner may be in the side store.
         Err(Errno::EOPNOTSUPP) => call.container.owners.side_store_is_used(),
         Err(_) => false,

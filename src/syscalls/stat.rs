@@ -301,19 +301,19 @@ fn lookup_flags(follow: bool) -> AtFlags {
     }
 }
 
-/// Whether a file on a file system without user attributes may have an owner: in the side store, or
-/// that of a process (procfs).
+/// Whether a file on a file system without user attributes may have an owner: in the side store, a
+/// terminal's, or that of a process (procfs).
 fn may_be_elsewhere(call: &Call) -> bool {
-    call.container.owners.side_store_is_used() || call.container.identities.anyone_changed()
+    call.container.owners.is_any_elsewhere() || call.container.identities.anyone_changed()
 }
 
 /// Whether the file, which lacks the attribute, may have an owner in the side store.
 fn may_be_in_side_store(call: &Call, name: &CStr, follow: bool) -> bool {
-    call.container.owners.side_store_is_used()
+    call.container.owners.is_any_elsewhere()
         && fstatat(PROCFS, name, lookup_flags(follow)).is_ok_and(|stat| {
             call.container
                 .owners
-                .may_be_in_side_store(file_type(stat.st_mode))
+                .may_be_elsewhere(file_type(stat.st_mode))
         })
 }
 

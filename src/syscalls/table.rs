@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use super::lookup::Lookup;
 use super::{
     attribute, capability, chown, entry, exec, fast, getid, limit, lookup, make, mount, open, path,
-    setid, socket, stat, view, xattr,
+    setid, socket, stat, terminal, view, xattr,
 };
 use crate::linux::hash;
 use crate::linux::seccomp::Reply;
@@ -287,6 +287,14 @@ const ASKS_FOR_PEER: Trap = Trap::Masked {
     bits: 0b1_0001,
 };
 
+/// TIOCGPTN (0x8004_5430), with which the name of a terminal is found, and TIOCSPTLCK
+/// (0x4004_5431), without which it cannot be opened.
+const MAKES_TERMINAL: Trap = Trap::Masked {
+    arg: 1,
+    mask: 0x3fff_fffe,
+    bits: 0x0004_5430,
+};
+
 /// Calls of mount(2) that create a file system.
 const MAKES_FILE_SYSTEM: Trap = Trap::Masked {
     arg: 3,
@@ -443,6 +451,8 @@ pub(crate) static TABLE: &[Row] = &[
         .looks_up(lookup::IF_FLAG_4),
     // mount(2)
     emulated("mount", MAKES_FILE_SYSTEM, mount::mount, &[Path, Path, Path, Hex, Path]),
+    // ioctl(2)
+    emulated("ioctl", MAKES_TERMINAL, terminal::ioctl, &[Fd, Hex, Ptr]),
     // getsockopt(2)
     emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt, &[Fd, Int, Int, Ptr, Ptr]),
     // The same calls of i386: with 32-bit ids, or with structures of i386's own.

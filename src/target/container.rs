@@ -1,8 +1,8 @@
 //! What a worker knows about its container; all service threads share it.
 
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use subuidless_fast::facts;
 
@@ -13,6 +13,7 @@ use crate::linux::name::Name;
 use crate::linux::userns::IdMap;
 use crate::owner::FileOwners;
 use crate::wire::facts::Facts;
+use crate::wire::objects::Objects;
 use crate::wire::permissions::Permissions;
 
 /// Bits of `user_steps`: the runtime's process has the ids of its user, and so has its terminal.
@@ -26,6 +27,9 @@ pub(crate) struct Container {
     pub(crate) host_procfs: OwnedFd,
     pub(crate) owners: FileOwners,
     pub(crate) identities: Identities,
+    /// Owners of System V IPC objects, and of terminals (see [`FileOwners`]).
+    #[expect(dead_code, reason = "System V IPC is emulated next")]
+    pub(crate) objects: Arc<Objects>,
     /// The page of facts; `None`: the container has no fast path.
     pub(crate) facts: Option<Facts>,
     /// The path of the preloaded library in the container, once a program had it.
@@ -65,6 +69,7 @@ impl Container {
     pub(crate) fn new(
         host_procfs: OwnedFd,
         owners: FileOwners,
+        objects: Arc<Objects>,
         identities: Identities,
         facts: Option<Facts>,
         locks: Locks,
@@ -72,6 +77,7 @@ impl Container {
         Self {
             host_procfs,
             owners,
+            objects,
             identities,
             facts,
             library: OnceLock::new(),
@@ -107,10 +113,17 @@ impl Container {
         self.user_steps.fetch_or(IDENTITY, Ordering::Relaxed);
     }
 
-    /// The user to whom the terminal of the runtime's process must still be given.
-    pub(super) fn user_of_terminal(&self) -> Option<EmulatedUid> {
-        let user = self.user.as_ref()?;
-        (self.user_steps() == IDENTITY).then_some(user.uid.effective)
+    /// The user to whom the terminal of the runtime's process, `pid`, must still be given.
+    pub(super) fn user_of_terminal(&self, pid: u32) -> Option<EmulatedUid> {
+        match (&self.user, self.user_steps()) {
+            (Some(user), IDENTITY) => Some(user.uid.effective),
+            // The runtime has given it to the user itself, or has tried to.
+            (None, 0) if !self.shares_mounts => {
+                let record = Identities::record_now(pid).ok()?;
+                Some(self.identities.ids(record).0.effective)
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn set_terminal_given(&self) {
@@ -146,6 +159,7 @@ impl Container {
             (self.identities.anyone_changed(), facts::CHANGED),
             (self.owners.side_store_is_used(), facts::SIDE_STORE),
             (self.owners.has_full_ones(), facts::FULL_ONES),
+            (self.owners.has_terminals(), facts::TERMINALS),
             (self.has_overlays(), facts::OVERLAYS),
             (self.is_limited.load(Ordering::Relaxed), facts::LIMITED),
             (self.permissions == Permissions::Full, facts::PERMISSIONS),

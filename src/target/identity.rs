@@ -259,7 +259,7 @@ impl Call<'_> {
             && self
                 .container
                 .owners
-                .may_be_in_side_store(file_type(stat.st_mode))
+                .may_be_elsewhere(file_type(stat.st_mode))
         {
             return None;
         }

@@ -14,6 +14,7 @@ mod preload;
 mod program;
 mod rights;
 mod standard;
+mod terminal;
 mod view;
 mod walk;
 

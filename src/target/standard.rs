@@ -13,16 +13,16 @@ use crate::credentials::{EmulatedUid, Id};
 use crate::linux::procfs;
 use crate::owner::{Owner, file_type};
 
-/// The mount point of the container's own devpts.
-const TERMINALS: &str = "/dev/pts";
+/// In the container's own devpts.
+const PTMX: &str = "/dev/pts/ptmx";
 
 impl Container {
     /// Gives the terminal of the process `pid` to the user that the process has become, once.
     ///
-    /// In a new container, and at each exec, a terminal may have the number, and so the key in the
-    /// side store, of an earlier one: this replaces the owner of that one.
+    /// In a new container, and at each exec, a terminal may have the number of an earlier one: this
+    /// replaces the owner of that one.
     pub(crate) fn give_terminal(&self, pid: u32) {
-        let Some(user) = self.user_of_terminal() else {
+        let Some(user) = self.user_of_terminal(pid) else {
             return;
         };
         for fd in 0..=2 {
@@ -40,15 +40,17 @@ impl Container {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let file: OwnedFd = openat(PROCFS, &procfs::target_fd(pid, fd), flags, Mode::empty())?;
         let found = fstat(&file)?;
-        let is_terminal = file_type(found.st_mode) == SFlag::S_IFCHR
-            && stat(TERMINALS).is_ok_and(|own| own.st_dev == found.st_dev);
-        if !is_terminal {
+        let Ok(ptmx) = stat(PTMX) else {
+            return Ok(false);
+        };
+        if file_type(found.st_mode) != SFlag::S_IFCHR || ptmx.st_dev != found.st_dev {
             return Ok(false);
         }
         let known = self.owners.load(file.as_fd(), SFlag::S_IFCHR)?;
+        let gid = self.identities.initial.gid.fs;
         let owner = Owner {
             uid: Some(user).filter(|user| user.as_raw() != found.st_uid),
-            ..Owner::default()
+            ..self.owner_of_new_terminal(pid, (&ptmx, &found), (user, gid))
         };
         if known.unwrap_or_default() != owner {
             let change = (known, owner);

@@ -3,8 +3,9 @@
 //! `oci` and `config` are the formats of runtimes. `message` has the messages between our
 //! processes: `handover` those of the front, daemon, guard and workers, `ask` those of `status` and
 //! `trace`; `mode` has their command lines, `forked` starts them without one. `board` and `tally`
-//! are the memory that a worker shares with its daemon, `facts` that which it shares with targets;
-//! `fast` and `permissions` say how a container is served. `rundir` is the runtime directory.
+//! are the memory that a worker shares with its daemon, `objects` that which the workers of a
+//! container share, `facts` that which a worker shares with targets; `fast` and `permissions` say
+//! how a container is served. `rundir` is the runtime directory.
 
 pub(crate) mod ask;
 pub(crate) mod board;
@@ -15,6 +16,7 @@ pub(crate) mod forked;
 pub(crate) mod handover;
 pub(crate) mod message;
 pub(crate) mod mode;
+pub(crate) mod objects;
 pub(crate) mod oci;
 pub(crate) mod permissions;
 pub(crate) mod rundir;

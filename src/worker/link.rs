@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -34,6 +35,7 @@ use crate::wire::ask::Filter;
 use crate::wire::board::Board;
 use crate::wire::handover::{FDS, Handover, LONGEST, ProcessUser};
 use crate::wire::message::Message;
+use crate::wire::objects::Objects;
 use crate::wire::permissions::Permissions;
 
 /// The time between two searches for a new daemon: at first, and later.
@@ -51,6 +53,7 @@ pub(super) struct TakenOver {
     pub(super) board: Board,
     pub(super) locks: Locks,
     pub(super) identities: Table,
+    pub(super) objects: Arc<Objects>,
     /// The intended user of the process that the runtime starts.
     pub(super) user: Option<ProcessUser>,
     pub(super) permissions: Permissions,
@@ -106,6 +109,7 @@ impl Link {
             board: Board::open(board, facts).doing(WHAT)?,
             locks: Locks::new(memfd::reopened(&shared).doing(WHAT)?),
             identities: Table::open(shared.as_fd()).doing(WHAT)?,
+            objects: Arc::new(Objects::open(shared.as_fd()).doing(WHAT)?),
             user: handover.user,
             permissions: handover.service.permissions,
         };

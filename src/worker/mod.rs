@@ -62,6 +62,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
         board,
         mut locks,
         identities,
+        objects,
         user,
         permissions,
     } = taken_over;
@@ -79,8 +80,8 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let identities = Identities::new(identities, initial);
     let facts = board.facts().map(Facts::open).transpose();
     let facts = facts.doing("mapping the page of facts")?;
-    let mut container =
-        Container::new(host_procfs, FileOwners::new(side), identities, facts, locks);
+    let owners = FileOwners::of_container(side, Arc::clone(&objects));
+    let mut container = Container::new(host_procfs, owners, objects, identities, facts, locks);
     container.permissions = permissions;
     if let Some(user) = user {
         let user = credentials(&user).ok_or_else(|| Error::Io {

@@ -11,8 +11,8 @@ use super::cache::Version;
 use super::file::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Named, Record};
 use super::raw::{int, number, to_kernel, to_worker};
 use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, next, page, result, who};
-use crate::facts::{CHANGED, FULL_ONES, SIDE_STORE};
-use crate::owner::Shown;
+use crate::facts::{CHANGED, FULL_ONES, SIDE_STORE, TERMINALS};
+use crate::owner::{self, Shown};
 
 const AT_NO_AUTOMOUNT: c_int = 0x800;
 const AT_STATX_SYNC_TYPE: c_int = 0x6000;
@@ -22,6 +22,7 @@ pub(super) const S_IFLNK: u32 = 0o120_000;
 pub(super) const S_IFREG: u32 = 0o100_000;
 pub(super) const S_IFDIR: u32 = 0o040_000;
 pub(super) const S_IFIFO: u32 = 0o010_000;
+const S_IFCHR: u32 = 0o020_000;
 
 /// `struct stat` as the kernel and all C libraries have it on this architecture.
 #[repr(C)]
@@ -78,6 +79,8 @@ trait Structure: Copy {
     /// `None`: the file system does not say enough.
     fn version(&self) -> Option<Version>;
     fn mode(&self) -> u32;
+    /// The major number of the device.
+    fn major(&self) -> u64;
     fn show(&mut self, shown: Shown);
 }
 
@@ -93,6 +96,11 @@ impl Structure for Stat {
 
     fn mode(&self) -> u32 {
         self.mode
+    }
+
+    fn major(&self) -> u64 {
+        // sys/sysmacros.h
+        self.rdev >> 8 & 0xfff | self.rdev >> 32 & 0xffff_f000
     }
 
     fn show(&mut self, shown: Shown) {
@@ -115,6 +123,10 @@ impl Structure for Statx {
 
     fn mode(&self) -> u32 {
         self.mode.into()
+    }
+
+    fn major(&self) -> u64 {
+        self.rdev[0].into()
     }
 
     fn show(&mut self, shown: Shown) {
@@ -227,7 +239,9 @@ impl Asked {
         // SAFETY: the kernel has just written the structure there. It may lie at an odd address.
         let mut filled = unsafe { structure.read_unaligned() };
         if !carries_attributes(filled.mode()) {
-            return (facts & SIDE_STORE == 0).then_some(0);
+            let is_elsewhere =
+                facts & SIDE_STORE != 0 || (facts & TERMINALS != 0 && is_terminal(&filled));
+            return (!is_elsewhere).then_some(0);
         }
         let version = filled.version();
         let known = version.as_ref().and_then(Version::known);
@@ -318,6 +332,10 @@ pub(super) fn look(file: Named) -> Result<[u32; 3], Raw> {
     // SAFETY: the kernel has just filled it in.
     let filled = unsafe { filled.assume_init() };
     Ok([filled.mode, filled.uid, filled.gid])
+}
+
+fn is_terminal<S: Structure>(filled: &S) -> bool {
+    filled.mode() & S_IFMT == S_IFCHR && owner::TERMINALS.contains(&filled.major())
 }
 
 /// xattr(7): user attributes are for regular files and directories.

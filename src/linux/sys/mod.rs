@@ -16,6 +16,7 @@ mod mount;
 mod process;
 mod seccomp;
 mod socket;
+mod terminal;
 
 pub(crate) use child::Child;
 pub(crate) use file::*;
@@ -25,6 +26,7 @@ pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use seccomp::*;
 pub(crate) use socket::*;
+pub(crate) use terminal::*;
 
 /// Takes ownership of the file descriptor that a system call has returned.
 fn owned_fd(result: c_long) -> Result<OwnedFd, Errno> {

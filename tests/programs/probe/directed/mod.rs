@@ -18,6 +18,7 @@ mod permissions;
 mod processes;
 mod programs;
 mod securebits;
+mod terminals;
 mod threads;
 
 pub(crate) use owners::IDS;
@@ -44,4 +45,5 @@ pub(crate) fn run(p: &mut Probe) {
     permissions::run(p);
     peers::run(p);
     limits::run(p);
+    terminals::run(p);
 }

@@ -18,9 +18,9 @@ const SO_PEERCRED: i64 = 17;
 const SO_PEERGROUPS: i64 = 59;
 const SOL_SOCKET: i64 = 1;
 
-type Somebody = (&'static str, fn(&mut Probe));
+pub(super) type Somebody = (&'static str, fn(&mut Probe));
 
-const PEOPLE: [Somebody; 7] = [
+pub(super) const PEOPLE: [Somebody; 7] = [
     ("root", |_| ()),
     ("a user", |p| p.somebody(&[100, 50], [999; 3], [999; 3])),
     ("one without groups", |p| {

@@ -97,6 +97,7 @@ every_architecture! {
     EXECVEAT execveat SYS_execveat;
     OPENAT2 openat2 SYS_openat2;
     FCNTL fcntl SYS_fcntl;
+    IOCTL ioctl SYS_ioctl;
     LSEEK lseek SYS_lseek;
     GETSOCKNAME getsockname SYS_getsockname;
     LISTEN listen SYS_listen;
