@@ -192,6 +192,12 @@ fn nothing_is_done_twice_when_workers_are_killed() {
     kill_at_random("20201122 log attributes", kills, |_| &[Victim::Worker]);
 }
 
+#[test]
+fn ipc_objects_are_their_makers_when_workers_are_killed() {
+    let kills = common::many(100, 500);
+    kill_at_random("20201122 log objects", kills, |_| &[Victim::Worker]);
+}
+
 /// xorshift64*
 struct Random(u64);
 

@@ -65,6 +65,8 @@ pub const LIMITED: u64 = 1 << 14;
 pub const PERMISSIONS: u64 = 1 << 15;
 /// A terminal may have an emulated owner.
 pub const TERMINALS: u64 = 1 << 16;
+/// A set of semaphores (System V) may have an emulated owner.
+pub const SEMAPHORES: u64 = 1 << 17;
 /// The unit of the number of seccomp filters that processes of the container have loaded: such a
 /// filter may kill a program for a call that only the library makes.
 pub const FILTER: u64 = 1 << 32;

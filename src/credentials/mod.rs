@@ -3,16 +3,18 @@
 //! Pure: no system calls. nix's `Uid` and `Gid` are always ids of the host; [`EmulatedUid`] and
 //! [`EmulatedGid`] are those that the container sees. [`Credentials`] are those of credentials(7).
 //! `set` has the calls that change them, `exec` the effect of execve(2), `access` the permission
-//! checks for files.
+//! checks for files, `ipc` those for System V IPC.
 
 mod access;
 mod exec;
+mod ipc;
 mod set;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use access::{Access, FileMode, OwnerChange, Subject};
 pub(crate) use exec::{Circumstances, FileCapabilities, Program};
+pub(crate) use ipc::{IpcMode, IpcSubject};
 pub(crate) use set::{Change, MAX_GROUPS};
 
 /// The names of capabilities(7), indexed by number, without `CAP_`.
@@ -117,6 +119,8 @@ pub(crate) mod capability {
     pub(crate) const SETUID: u64 = 1 << 7;
     pub(crate) const SETPCAP: u64 = 1 << 8;
     pub(crate) const LINUX_IMMUTABLE: u64 = 1 << 9;
+    pub(crate) const IPC_LOCK: u64 = 1 << 14;
+    pub(crate) const IPC_OWNER: u64 = 1 << 15;
     pub(crate) const SYS_CHROOT: u64 = 1 << 18;
     pub(crate) const SYS_PTRACE: u64 = 1 << 19;
     pub(crate) const SYS_ADMIN: u64 = 1 << 21;

@@ -55,7 +55,7 @@ impl FileOwners {
     /// With a time, only if the inode got its owner at that time.
     fn terminal(&self, stat: &FileStat, time: Option<TimeSpec>) -> Option<Owner> {
         let known = self.objects.as_ref()?.get(object(stat)?)?;
-        if time.is_some_and(|time| known.maker != fingerprint(time)) {
+        if time.is_some_and(|time| known.note != fingerprint(time)) {
             return None;
         }
         let owner = Owner {
@@ -82,7 +82,7 @@ impl FileOwners {
             return Ok(());
         };
         let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
-        let is_given = |known: Known| known.maker == fingerprint(modified);
+        let is_given = |known: Known| known.note == fingerprint(modified);
         if objects.get(object).is_some_and(is_given) {
             return Ok(());
         }
@@ -124,11 +124,12 @@ impl FileOwners {
         if !is_terminal(stat) {
             return Ok(false);
         }
-        objects.set(object, known(owner, 0)).map(|()| true)
+        let note = objects.get(object).map_or(0, |known| known.note);
+        objects.set(object, known(owner, note)).map(|()| true)
     }
 }
 
-fn known(owner: Owner, maker: u32) -> Known {
+fn known(owner: Owner, note: u32) -> Known {
     let owner = Pair {
         uid: owner.uid.map_or(u32::MAX, Id::as_raw),
         gid: owner.gid.map_or(u32::MAX, Id::as_raw),
@@ -136,7 +137,7 @@ fn known(owner: Owner, maker: u32) -> Known {
     Known {
         owner,
         creator: owner,
-        maker,
+        note,
     }
 }
 

@@ -86,6 +86,8 @@ pub(super) const FSETXATTR: &[&str] = &["fsetxattr"];
 pub(super) const REMOVEXATTR: &[&str] = &["removexattr"];
 pub(super) const LREMOVEXATTR: &[&str] = &["lremovexattr"];
 pub(super) const FREMOVEXATTR: &[&str] = &["fremovexattr"];
+pub(super) const SEMOP: &[&str] = &["semop"];
+pub(super) const SEMTIMEDOP: &[&str] = &["semtimedop"];
 /// Replaces no function: with these calls the library reads and stores owners, and finds out which
 /// credentials the process has.
 pub(super) const HELPER: &[&str] = &[];

@@ -17,6 +17,7 @@ mod exec;
 pub(crate) mod fast;
 mod getid;
 mod i386;
+mod ipc;
 mod limit;
 mod lookup;
 mod make;

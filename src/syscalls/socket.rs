@@ -91,7 +91,7 @@ fn peer(call: &Call) -> Option<(u32, Credentials)> {
 }
 
 /// The id of the process `pid` in the target's pid namespace; `None` if it has none there.
-fn number_for(call: &Call, pid: u32) -> Option<u32> {
+pub(super) fn number_for(call: &Call, pid: u32) -> Option<u32> {
     let name = procfs::target(call.pid(), "ns/pid");
     let namespace = openat(
         PROCFS,

@@ -5,8 +5,8 @@ use nix::errno::Errno;
 
 use super::lookup::Lookup;
 use super::{
-    attribute, capability, chown, entry, exec, fast, getid, limit, lookup, make, mount, open, path,
-    setid, socket, stat, terminal, view, xattr,
+    attribute, capability, chown, entry, exec, fast, getid, ipc, limit, lookup, make, mount, open,
+    path, setid, socket, stat, terminal, view, xattr,
 };
 use crate::linux::hash;
 use crate::linux::seccomp::Reply;
@@ -451,6 +451,19 @@ pub(crate) static TABLE: &[Row] = &[
         .looks_up(lookup::IF_FLAG_4),
     // mount(2)
     emulated("mount", MAKES_FILE_SYSTEM, mount::mount, &[Path, Path, Path, Hex, Path]),
+    // sysvipc(7)
+    emulated_ids("shmget", Always, ipc::shmget, &[Int, Size, Hex]),
+    emulated_ids("shmat",  Always, ipc::shmat,  &[Int, Ptr, Hex]),
+    emulated_ids("shmctl", Always, ipc::shmctl, &[Int, Int, Ptr]),
+    emulated_ids("semget", Always, ipc::semget, &[Int, Int, Hex]),
+    emulated_ids("semop",  Always, ipc::semop,  &[Int, Ptr, Size]).fast(fast::SEMOP),
+    emulated_ids("semtimedop", Always, ipc::semop, &[Int, Ptr, Size, Ptr])
+        .fast(fast::SEMTIMEDOP),
+    emulated_ids("semctl", Always, ipc::semctl, &[Int, Int, Int, Ptr]),
+    emulated_ids("msgget", Always, ipc::msgget, &[Int, Hex]),
+    emulated_ids("msgsnd", Always, ipc::msgsnd, &[Int, Ptr, Size, Hex]),
+    emulated_ids("msgrcv", Always, ipc::msgrcv, &[Int, Ptr, Size, Int, Hex]),
+    emulated_ids("msgctl", Always, ipc::msgctl, &[Int, Int, Ptr]),
     // ioctl(2)
     emulated("ioctl", MAKES_TERMINAL, terminal::ioctl, &[Fd, Hex, Ptr]),
     // getsockopt(2)
@@ -481,6 +494,8 @@ pub(crate) static TABLE: &[Row] = &[
     emulated_ids("getresgid32", Always, getid::getresgid, &[IdOut, IdOut, IdOut]),
     emulated_ids("getgroups32", Always, getid::getgroups, &[Int, Ptr]),
     emulated_ids("ugetrlimit", of_locks(0), limit::ugetrlimit, &[Resource, Ptr]),
+    emulated_ids("ipc", Always, ipc::ipc, &[Int, Int, Int, Int, Ptr]),
+    emulated_ids("semtimedop_time64", Always, ipc::semop, &[Int, Ptr, Size, Ptr]),
     emulated("utimensat_time64", Always, attribute::utimensat_time64, &[Dirfd, Path, Ptr, AtFlags])
         .looks_up(lookup::UNLESS_FLAG_3),
     restricted("truncate64", path::truncate, &[Path, Size]).looks_up(lookup::PATH),

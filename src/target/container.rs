@@ -13,7 +13,7 @@ use crate::linux::name::Name;
 use crate::linux::userns::IdMap;
 use crate::owner::FileOwners;
 use crate::wire::facts::Facts;
-use crate::wire::objects::Objects;
+use crate::wire::objects::{Kind, Objects};
 use crate::wire::permissions::Permissions;
 
 /// Bits of `user_steps`: the runtime's process has the ids of its user, and so has its terminal.
@@ -28,7 +28,6 @@ pub(crate) struct Container {
     pub(crate) owners: FileOwners,
     pub(crate) identities: Identities,
     /// Owners of System V IPC objects, and of terminals (see [`FileOwners`]).
-    #[expect(dead_code, reason = "System V IPC is emulated next")]
     pub(crate) objects: Arc<Objects>,
     /// The page of facts; `None`: the container has no fast path.
     pub(crate) facts: Option<Facts>,
@@ -40,6 +39,8 @@ pub(crate) struct Container {
     pub(crate) locks: Locks,
     /// Device and inode of the user namespace that was joined.
     pub(crate) user_namespace: Option<(u64, u64)>,
+    /// The inode of the IPC namespace in which this process is.
+    pub(crate) ipc_namespace: Option<u64>,
     /// The root directory that was joined.
     pub(crate) root: Option<OwnedFd>,
     /// The targets' procfs shows this process, so that `/proc/self` exists there and would lead a
@@ -84,6 +85,7 @@ impl Container {
             cuts_preload: AtomicBool::new(false),
             locks,
             user_namespace: None,
+            ipc_namespace: None,
             root: None,
             procfs_shows_worker: false,
             shares_mounts: false,
@@ -160,6 +162,7 @@ impl Container {
             (self.owners.side_store_is_used(), facts::SIDE_STORE),
             (self.owners.has_full_ones(), facts::FULL_ONES),
             (self.owners.has_terminals(), facts::TERMINALS),
+            (self.objects.has(Kind::Semaphores), facts::SEMAPHORES),
             (self.has_overlays(), facts::OVERLAYS),
             (self.is_limited.load(Ordering::Relaxed), facts::LIMITED),
             (self.permissions == Permissions::Full, facts::PERMISSIONS),

@@ -292,7 +292,7 @@ impl Call<'_> {
     }
 
     /// The id of the target's process in the pid namespace of the host's procfs.
-    pub(super) fn host_tgid(&self) -> Result<u32, Errno> {
+    pub(crate) fn host_tgid(&self) -> Result<u32, Errno> {
         Status::of(self.pid())?.tgid().ok_or(Errno::ENOENT)
     }
 }

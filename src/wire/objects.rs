@@ -23,7 +23,7 @@ pub(crate) const WORDS: usize = HEADER + SLOTS * SLOT;
 /// The words of a slot. `STATE`: a kind, a count of the objects that the slot has held, and the
 /// place of the present one.
 const STATE: usize = 0;
-/// The object's number, and above it the process that made it.
+/// The object's number, and above it the note.
 const NUMBER: usize = 1;
 const OWNER: usize = 2;
 const CREATOR: usize = 3;
@@ -39,7 +39,6 @@ const FREE: u64 = 2;
 
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "System V IPC is emulated next"))]
 pub(crate) enum Kind {
     /// The place is a device, the number an inode of devpts.
     Terminal = 3,
@@ -86,8 +85,8 @@ impl Pair {
 pub(crate) struct Known {
     pub(crate) owner: Pair,
     pub(crate) creator: Pair,
-    /// The pid of its maker, in the worker's pid namespace; 0: unknown.
-    pub(crate) maker: u32,
+    /// What else its kind needs.
+    pub(crate) note: u32,
 }
 
 #[derive(Debug)]
@@ -139,12 +138,12 @@ impl Objects {
             }
             let words = [NUMBER, OWNER, CREATOR].map(|word| slot[word].load(Ordering::Relaxed));
             fence(Ordering::Acquire);
-            let [number, maker] = halves(words[0]);
+            let [number, note] = halves(words[0]);
             if number == object.number && slot[STATE].load(Ordering::Relaxed) == state {
                 let known = Known {
                     owner: Pair::decode(words[1]),
                     creator: Pair::decode(words[2]),
-                    maker,
+                    note,
                 };
                 return Some((slot, known));
             }
@@ -161,21 +160,36 @@ impl Objects {
         self.find(object).map(|(_, known)| known)
     }
 
-    /// Stores the owner of the object, and if it is new its creator. ENOSPC: there is no room.
+    /// Stores what is known of the object, and if it is new its creator. ENOSPC: there is no room.
     pub(crate) fn set(&self, object: Object, known: Known) -> Result<(), Errno> {
+        let number = u64::from(known.note) << u32::BITS | u64::from(object.number);
         if let Some((slot, _)) = self.find(object) {
             slot[OWNER].store(known.owner.encode(), Ordering::Relaxed);
+            slot[NUMBER].store(number, Ordering::Relaxed);
             return Ok(());
         }
         let slot = self.claim(object).ok_or(Errno::ENOSPC)?;
         let count = slot[STATE].load(Ordering::Relaxed) & COUNTS;
-        let number = u64::from(known.maker) << u32::BITS | u64::from(object.number);
         slot[NUMBER].store(number, Ordering::Relaxed);
         slot[OWNER].store(known.owner.encode(), Ordering::Relaxed);
         slot[CREATOR].store(known.creator.encode(), Ordering::Relaxed);
         slot[STATE].store(Self::state(object) | count, Ordering::Release);
         self.words()[0].fetch_or(object.kind.bit(), Ordering::SeqCst);
         Ok(())
+    }
+
+    /// The numbers of the objects of a kind in a place.
+    pub(crate) fn numbers(&self, kind: Kind, place: u32) -> Vec<u32> {
+        let state = Self::state(Object {
+            kind,
+            place,
+            number: 0,
+        });
+        let slots = self.words()[HEADER..].chunks_exact(SLOT);
+        let known = slots.filter(|slot| slot[STATE].load(Ordering::Acquire) & !COUNTS == state);
+        known
+            .map(|slot| halves(slot[NUMBER].load(Ordering::Relaxed))[0])
+            .collect()
     }
 
     /// Marks a slot without an object as busy.
@@ -222,7 +236,7 @@ mod tests {
         Known {
             owner: pair(id),
             creator: pair(id + 1),
-            maker: id + 2,
+            note: id + 2,
         }
     }
 
@@ -252,8 +266,8 @@ mod tests {
         let after = first.get(terminal).unwrap();
         // The creator stays who it was.
         assert_eq!(
-            (after.owner, after.creator),
-            (known(5).owner, known(1).creator)
+            (after.owner, after.creator, after.note),
+            (known(5).owner, known(1).creator, 7)
         );
         second.remove(terminal);
         assert_eq!(first.get(terminal), None);

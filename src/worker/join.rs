@@ -106,6 +106,7 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         }
         let namespace = fstat(open_own("ns/user")?)?;
         server.container.user_namespace = Some((namespace.st_dev, namespace.st_ino));
+        server.container.ipc_namespace = Some(fstat(open_own("ns/ipc")?)?.st_ino);
         View::current()
     });
     server.container.root = Some(doors.root);
@@ -130,6 +131,7 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
 struct Doors {
     user: OwnedFd,
     mount: OwnedFd,
+    ipc: OwnedFd,
     root: OwnedFd,
 }
 
@@ -143,6 +145,7 @@ impl Doors {
         Ok(Self {
             user: open("ns/user", OFlag::O_RDONLY)?,
             mount: open("ns/mnt", OFlag::O_RDONLY)?,
+            ipc: open("ns/ipc", OFlag::O_RDONLY)?,
             root: open("root", OFlag::O_PATH)?,
         })
     }
@@ -191,12 +194,16 @@ impl Doors {
     /// Enters the namespaces and the root directory, and drops all effective capabilities but
     /// [`EFFECTIVE`].
     fn enter(&self, host_procfs: BorrowedFd) -> Result<(), Errno> {
-        match self.upper()? {
-            None => enter_user_namespace(self.user.as_fd())?,
-            Some(upper) => {
-                enter_user_namespace(upper.as_fd())?;
-                setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
-            }
+        let upper = self.upper()?;
+        let user = upper.as_ref().unwrap_or(&self.user);
+        enter_user_namespace(user.as_fd())?;
+        // To look at the objects in it. It may belong to another user namespace, as the host's
+        // does: then its objects are reached only if this process is in it.
+        if !is_own_namespace(self.ipc.as_fd(), "ns/ipc")? {
+            let _ = setns(&self.ipc, CloneFlags::CLONE_NEWIPC);
+        }
+        if upper.is_some() {
+            setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
         }
         // setns(CLONE_NEWNS) changes both the root and the working directory.
         nix::unistd::fchdir(host_procfs)?;

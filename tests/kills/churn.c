@@ -1,7 +1,8 @@
 /*
  * A static program that makes, changes and removes inodes of all types at random, and writes down what came of each call.
- * Usage: churn SEED LOG [attributes]     in an empty directory
- * It does a hundred things for each byte that it reads, and answers with a byte; with `attributes` it makes and removes only those.
+ * Usage: churn SEED LOG [attributes|objects]     in an empty directory
+ * It does a hundred things for each byte that it reads, and answers with a byte; with `attributes` it makes and removes only those,
+ * with `objects` only System V IPC objects.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -10,6 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ipc.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -99,6 +104,49 @@ static int change(const char *path, const char *other, const char **what)
     }
 }
 
+/* One thing that somebody does to one of a few objects, and what the object is afterwards. */
+static void change_object(FILE *log)
+{
+    static const unsigned people[] = { 0, 33, 999 };
+    unsigned key = 1 + below(6), uid = people[below(3)], action = below(8), to_uid = id(), to_gid = id(), mode = below(01000);
+    union { struct shmid_ds shm; struct semid_ds sem; struct msqid_ds msg; struct ipc_perm all; } object;
+    int result = 0, object_id;
+
+    seteuid(0);
+    if (key < 3)
+        object_id = shmget(key, 0, 0);
+    else
+        object_id = key < 5 ? semget(key, 0, 0) : msgget(key, 0);
+#define CONTROL(command) (key < 3 ? shmctl(object_id, command, &object.shm) \
+        : key < 5 ? semctl(object_id, 0, command, &object.sem) : msgctl(object_id, command, &object.msg))
+    memset(&object, 0, sizeof object);
+    CONTROL(IPC_STAT);
+    seteuid(uid);
+    if (action < 3) {
+        int flags = IPC_CREAT | (action ? IPC_EXCL : 0) | mode;
+        result = key < 3 ? shmget(key, 100, flags) : key < 5 ? semget(key, 2, flags) : msgget(key, flags);
+        if (result > 0)
+            result = 0;
+    } else if (action < 5) {
+        object.all.uid = to_uid;
+        object.all.gid = to_gid;
+        object.all.mode = mode;
+        result = CONTROL(IPC_SET);
+    } else if (action < 6) {
+        result = CONTROL(IPC_RMID);
+    } else if (key >= 3 && key < 5) {
+        struct sembuf add = { below(2), 1, IPC_NOWAIT };
+        result = semop(object_id, &add, 1);
+    }
+    fprintf(log, "%u %u of %u: %s\n", action, key, uid, result ? strerrorname_np(errno) : "done");
+    seteuid(0);
+    object_id = key < 3 ? shmget(key, 0, 0) : key < 5 ? semget(key, 0, 0) : msgget(key, 0);
+    if (CONTROL(IPC_STAT) == 0)
+        fprintf(log, "    %u:%u %u:%u %o\n", object.all.uid, object.all.gid, object.all.cuid, object.all.cgid, object.all.mode);
+    if (key >= 3 && key < 5)
+        fprintf(log, "    %d %d\n", semctl(object_id, 0, GETVAL), semctl(object_id, 1, GETVAL));
+}
+
 int main(int count, char **words)
 {
     char token, path[32], other[32];
@@ -115,7 +163,8 @@ int main(int count, char **words)
     /* What is made there takes its group: everything, not only devices, is made by who answers the calls. */
     if (chown("d1", 0, 70000) || chmod("d1", 02775))
         return 2;
-    if (count > 3) {
+    int of_objects = count > 3 && !strcmp(words[3], "objects");
+    if (count > 3 && !of_objects) {
         first_kind = 16;
         kinds = 8;
         for (unsigned n = 0; n < DIRECTORIES * NAMES; n++) {
@@ -127,6 +176,10 @@ int main(int count, char **words)
         for (int n = 0; n < AT_ONCE; n++) {
             const char *what = "";
             struct stat file;
+            if (of_objects) {
+                change_object(log);
+                continue;
+            }
             name(path);
             name(other);
             int result = change(path, other, &what);

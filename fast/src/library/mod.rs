@@ -28,6 +28,7 @@ mod next;
 mod page;
 pub mod path;
 mod raw;
+pub mod semaphore;
 pub mod stat;
 mod status;
 mod who;

@@ -11,6 +11,7 @@ pub(in crate::library) mod number {
     pub(in crate::library) const MUNMAP: usize = 11;
     pub(in crate::library) const ACCESS: usize = 21;
     pub(in crate::library) const CONNECT: usize = 42;
+    pub(in crate::library) const SEMOP: usize = 65;
     pub(in crate::library) const TRUNCATE: usize = 76;
     pub(in crate::library) const CHDIR: usize = 80;
     pub(in crate::library) const FCHDIR: usize = 81;
@@ -48,6 +49,7 @@ pub(in crate::library) mod number {
     pub(in crate::library) const REMOVEXATTR: usize = 197;
     pub(in crate::library) const LREMOVEXATTR: usize = 198;
     pub(in crate::library) const FREMOVEXATTR: usize = 199;
+    pub(in crate::library) const SEMTIMEDOP: usize = 220;
     pub(in crate::library) const CLOCK_GETTIME: usize = 228;
     pub(in crate::library) const OPENAT: usize = 257;
     pub(in crate::library) const MKDIRAT: usize = 258;

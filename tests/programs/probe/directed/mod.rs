@@ -7,6 +7,7 @@ mod creation;
 mod credentials;
 mod descriptors;
 mod exec;
+mod ipc;
 mod limits;
 mod making;
 mod mounts;
@@ -46,4 +47,5 @@ pub(crate) fn run(p: &mut Probe) {
     peers::run(p);
     limits::run(p);
     terminals::run(p);
+    ipc::run(p);
 }

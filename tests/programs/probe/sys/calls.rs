@@ -98,6 +98,18 @@ every_architecture! {
     OPENAT2 openat2 SYS_openat2;
     FCNTL fcntl SYS_fcntl;
     IOCTL ioctl SYS_ioctl;
+    SHMGET shmget SYS_shmget;
+    SHMAT shmat SYS_shmat;
+    SHMDT shmdt SYS_shmdt;
+    SHMCTL shmctl SYS_shmctl;
+    SEMGET semget SYS_semget;
+    SEMOP semop SYS_semop;
+    SEMTIMEDOP semtimedop SYS_semtimedop;
+    SEMCTL semctl SYS_semctl;
+    MSGGET msgget SYS_msgget;
+    MSGSND msgsnd SYS_msgsnd;
+    MSGRCV msgrcv SYS_msgrcv;
+    MSGCTL msgctl SYS_msgctl;
     LSEEK lseek SYS_lseek;
     GETSOCKNAME getsockname SYS_getsockname;
     LISTEN listen SYS_listen;

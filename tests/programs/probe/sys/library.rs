@@ -81,6 +81,7 @@ unsafe fn by_two(number: c_long, [a, b, c, d, ..]: [i64; 6]) -> Option<i64> {
             libc::SYS_getgroups => libc::getgroups(int(a), buffer(b)),
             libc::SYS_getresuid => libc::getresuid(buffer(a), buffer(b), buffer(c)),
             libc::SYS_getresgid => libc::getresgid(buffer(a), buffer(b), buffer(c)),
+            libc::SYS_semop => libc::semop(int(a), buffer(b), usize::try_from(c).ok()?),
             libc::SYS_utimensat if b == 0 && d == 0 && int(a) >= 0 => {
                 libc::futimens(int(a), buffer::<libc::timespec>(c))
             }
