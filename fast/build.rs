@@ -30,7 +30,9 @@ fn build(library: &Path, linker_option: Option<&str>) -> io::Result<ExitStatus> 
         "debuginfo=0",
         "strip=symbols",
         "overflow-checks=off",
-        "force-unwind-tables=no",
+        // Threads are cancelled in functions of libc that ours have called: pthread_cancel(3) unwinds
+        // the stack.
+        "force-unwind-tables=yes",
         // A target whose programs are static by default makes no shared libraries otherwise.
         "target-feature=-crt-static",
         "link-arg=-nostartfiles",

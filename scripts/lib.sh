@@ -9,7 +9,8 @@ DEMO_USER=subuidless-demo
 INSTALLED=(nginx openssh-client openssh-server postgresql python3-minimal sudo)
 # With what single tests install.
 # shellcheck disable=SC2034
-PACKAGED=("${INSTALLED[@]}" cpio debootstrap mmdebstrap rpm systemd-standalone-tmpfiles)
+PACKAGED=("${INSTALLED[@]}" apache2 cpio dbus debootstrap expect libglib2.0-bin libpam-elogind mmdebstrap polkitd rpm rsyslog screen
+    systemd-standalone-tmpfiles tmux)
 
 say() { if [[ -t 2 ]]; then printf '\n\033[1m==> %s\033[0m\n' "$*"; else printf '\n==> %s\n' "$*"; fi >&2; }
 die() { printf '%s: error: %s\n' "${0##*/}" "$*" >&2; exit 1; }

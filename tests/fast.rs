@@ -286,6 +286,29 @@ fn valgrind_finds_no_fault_in_a_program_that_has_none() {
     }
 }
 
+/// A user may not say to be root, below a command of the host either; and what waits is interrupted
+/// and cancelled as without the library.
+#[test]
+fn messages_have_their_senders_ids_and_waits_for_them_end_as_without_the_library() {
+    let place = Place::new();
+    let expected = "claim 0:0: sent\nfrom the sender 0:0\nclaim 5:6: sent\nfrom the sender 0:0\n\
+        claim 42:43: sent\nclaim 0:0: Operation not permitted\n\
+        claim 42:43: Operation not permitted\n\
+        from the sender 42:43\nfrom the sender 42:43\n\
+        interrupted: -1 Interrupted system call\ncleaned up\ncancelled\n";
+    let of_glibc = "no message: -1 Bad address\nno address: -1 Bad address\n";
+    for (compiler, rest) in [
+        (&["gcc", "-pthread"][..], of_glibc),
+        (&["gcc", "-pthread", "-fexceptions"], of_glibc),
+        (&["musl-gcc"], ""),
+    ] {
+        let messages = compile(&place, compiler, "messages", "fast/messages.c");
+        let program = messages.to_str().expect("UTF-8");
+        let printed = silent(sh(&place, &[], program));
+        assert_eq!(printed, format!("{expected}{rest}"), "{compiler:?}");
+    }
+}
+
 #[test]
 fn threads_have_their_own_descriptors_and_can_be_cancelled_in_a_blocking_open() {
     let place = Place::new();

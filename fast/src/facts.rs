@@ -21,6 +21,12 @@ pub const HELLO: u64 = MAGIC + 1;
 /// credentials. The worker replies with another descriptor, or with an error.
 pub const STATUS: u64 = MAGIC + 2;
 
+/// In argument 5 of a getresuid(2): the library asks who has sent a message. Argument 0 is the
+/// address of four words of 32 bits, of which the first one is the sender's pid. The worker writes
+/// the uid and the gid to the next two, and 1 to the last one; it leaves them alone if it does not
+/// know the process.
+pub const SENDER: u64 = MAGIC + 3;
+
 /// Above an `int` that is the first argument of a call that uses all six: the kernel cuts it off.
 pub const MAGIC_ABOVE_INT: u64 = 0x5b1d_acce << 32;
 

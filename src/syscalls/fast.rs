@@ -6,9 +6,10 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use subuidless_fast::facts::{HELLO, MAGIC, MAGIC_ABOVE_INT, STATUS};
+use subuidless_fast::facts::{HELLO, MAGIC, MAGIC_ABOVE_INT, SENDER, STATUS};
 
-use crate::credentials::capability;
+use super::socket;
+use crate::credentials::{Id, capability};
 use crate::linux::memfd;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
@@ -53,7 +54,8 @@ pub(super) const GETUID: &[&str] = &["getuid"];
 pub(super) const GETEUID: &[&str] = &["geteuid"];
 pub(super) const GETGID: &[&str] = &["getgid"];
 pub(super) const GETEGID: &[&str] = &["getegid"];
-pub(super) const GETRESUID: &[&str] = &["getresuid"];
+/// Functions of messages check and ask for ids by it.
+pub(super) const GETRESUID: &[&str] = &["getresuid", "sendmsg", "sendmmsg", "recvmsg", "recvmmsg"];
 pub(super) const GETRESGID: &[&str] = &["getresgid"];
 /// Never made by the library: it knows the answer, or leaves the call to the worker.
 pub(super) const GETGROUPS: &[&str] = &["getgroups"];
@@ -101,6 +103,9 @@ pub(crate) fn answer(call: &Call) -> Option<Result<Reply, Errno>> {
     if call.register(5) == STATUS {
         return Some(show_status(call));
     }
+    if call.register(5) == SENDER {
+        return Some(show_sender(call));
+    }
     let is_marked =
         call.register(5) == MAGIC || call.register(0) >> u32::BITS == MAGIC_ABOVE_INT >> u32::BITS;
     // The filter should have allowed the call, so the profile is not ours. The library would take
@@ -140,6 +145,22 @@ fn introduce(call: &Call, facts: &Facts) -> Result<Reply, Errno> {
             .listener
             .reply_with_file(call.notification.id, facts.as_fd(), true),
     }
+}
+
+/// Tells the target the ids of the process that has sent it a message: net/core/scm.c, scm_send.
+fn show_sender(call: &Call) -> Result<Reply, Errno> {
+    let mut words = [0; 16];
+    call.read(0, &mut words)?;
+    let [pid, ..] = *words.as_chunks::<4>().0 else {
+        return Err(Errno::EFAULT);
+    };
+    let pid = u32::from_ne_bytes(pid);
+    if let Some(sender) = socket::sender(call, pid) {
+        let ids = [sender.uid.real.as_raw(), sender.gid.real.as_raw()];
+        let words = [pid, ids[0], ids[1], 1].map(u32::to_ne_bytes);
+        call.write(0, words.as_flattened())?;
+    }
+    Ok(Reply::Value(0))
 }
 
 /// Gives the target the file `/proc/PID/status` that it has opened, with emulated credentials.

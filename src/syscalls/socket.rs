@@ -1,9 +1,9 @@
-//! getsockopt(2): SO_PEERCRED and SO_PEERGROUPS of unix(7).
+//! getsockopt(2): SO_PEERCRED and SO_PEERGROUPS of unix(7); who has sent a message.
 //!
 //! The kernel says which process the peer is. The ids are those that the peer has *now*; in the
 //! kernel they are those at the time of connect(2) or listen(2).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -76,30 +76,48 @@ fn write_length(call: &Call, length: usize) -> Result<Reply, Errno> {
 /// The peer's pid in the target's pid namespace (0 if the target cannot see it), and its
 /// credentials.
 fn peer(call: &Call) -> Option<(u32, Credentials)> {
-    let container = call.container;
     let socket = call.duplicate(call.int(0)).ok()?;
     // The pid is that of this process's pid namespace; 0 if the peer is not in it.
     let peer = get_option(&socket.as_fd(), PeerCredentials).ok()?;
     let pid = u32::try_from(peer.pid()).ok().filter(|pid| *pid != 0)?;
+    let credentials = credentials_of(call, pid)?;
+    let shown = number_for(call, pid).unwrap_or(0);
+    Some((shown, credentials))
+}
+
+/// The credentials of the process that is `pid` in this process's pid namespace, if it is one of
+/// the container.
+fn credentials_of(call: &Call, pid: u32) -> Option<Credentials> {
+    let container = call.container;
     let namespace = fstatat(PROCFS, &procfs::target(pid, "ns/user"), AtFlags::empty()).ok()?;
     if Some((namespace.st_dev, namespace.st_ino)) != container.user_namespace || call.is_nested() {
         return None;
     }
     let index = Identities::record_now(pid).ok()?;
-    let shown = number_for(call, pid).unwrap_or(0);
-    Some((shown, container.identities.get(index)))
+    Some(container.identities.get(index))
+}
+
+/// The present credentials of the process that is `pid` in the target's pid namespace, if it is one
+/// of the container.
+pub(super) fn sender(call: &Call, pid: u32) -> Option<Credentials> {
+    let namespace = pid_namespace(call)?;
+    match sys::process_of_id(namespace.as_fd(), pid) {
+        Ok(pid) => credentials_of(call, pid),
+        // Before Linux 6.11.
+        Err(Errno::ENOTTY) => call.credentials_of(pid),
+        Err(_) => None,
+    }
+}
+
+fn pid_namespace(call: &Call) -> Option<OwnedFd> {
+    let name = procfs::target(call.pid(), "ns/pid");
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    openat(PROCFS, &name, flags, Mode::empty()).ok()
 }
 
 /// The id of the process `pid` in the target's pid namespace; `None` if it has none there.
 pub(super) fn number_for(call: &Call, pid: u32) -> Option<u32> {
-    let name = procfs::target(call.pid(), "ns/pid");
-    let namespace = openat(
-        PROCFS,
-        &name,
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
+    let namespace = pid_namespace(call)?;
     match sys::process_id_in(namespace.as_fd(), pid) {
         Ok(number) => Some(number),
         // Before Linux 6.11: NStgid lists a process's ids from the outer namespaces inwards, so the

@@ -24,6 +24,7 @@ pub mod create;
 pub mod directory;
 mod file;
 pub mod getid;
+pub mod message;
 mod next;
 mod page;
 pub mod path;
@@ -66,12 +67,14 @@ const ENOENT: Raw = -2;
 const EINTR: Raw = -4;
 const EBADF: Raw = -9;
 const EACCES: Raw = -13;
+const EFAULT: Raw = -14;
 const EISDIR: Raw = -21;
 const EINVAL: Raw = -22;
 const ERANGE: Raw = -34;
 const ENOSYS: Raw = -38;
 const ENODATA: Raw = -61;
 const EOPNOTSUPP: Raw = -95;
+const ENOBUFS: Raw = -105;
 
 /// The result as libc gives it, with errno where it is an error.
 fn result(raw: Raw) -> c_int {

@@ -10,8 +10,9 @@ use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use super::raw::{int, number, to_worker};
-use super::{EINTR, ENOSYS, errno, result, set_errno};
+use super::message::{Message, Numbered};
+use super::raw::{call, int, number, to_worker};
+use super::{EINTR, ENOSYS, errno, long_result, result, set_errno};
 
 // Weak, as `__errno_location` is.
 core::arch::global_asm!(".weak dl_iterate_phdr");
@@ -111,9 +112,13 @@ static LSTAT: Function = Function::new(b"lstat", super::stat::lstat as *const ()
 static FSTAT: Function = Function::new(b"fstat", super::stat::fstat as *const ());
 static FSTATAT: Function = Function::new(b"fstatat", super::stat::fstatat as *const ());
 static CONNECT: Function = Function::new(b"connect", super::path::connect as *const ());
-static ALL: [&Function; 14] = [
+static SENDMSG: Function = Function::new(b"sendmsg", super::message::sendmsg as *const ());
+static RECVMSG: Function = Function::new(b"recvmsg", super::message::recvmsg as *const ());
+static SENDMMSG: Function = Function::new(b"sendmmsg", super::message::sendmmsg as *const ());
+static RECVMMSG: Function = Function::new(b"recvmmsg", super::message::recvmmsg as *const ());
+static ALL: [&Function; 18] = [
     &OPEN, &OPENAT, &FCHMODAT, &FACCESSAT, &OPENDIR, &FDOPENDIR, &CREAT, &MKFIFO, &MKFIFOAT, &STAT,
-    &LSTAT, &FSTAT, &FSTATAT, &CONNECT,
+    &LSTAT, &FSTAT, &FSTATAT, &CONNECT, &SENDMSG, &RECVMSG, &SENDMMSG, &RECVMMSG,
 ];
 /// All that there are have been found.
 static IS_DONE: AtomicBool = AtomicBool::new(false);
@@ -145,7 +150,7 @@ extern "C" fn look(loaded: *const Loaded, _: usize, is_behind: *mut c_void) -> c
         return 0;
     }
     let mut is_missing = false;
-    for function in ALL {
+    for function in &ALL {
         if !function.known.load(Ordering::Relaxed).is_null() {
             continue;
         }
@@ -451,6 +456,70 @@ pub(super) fn fdopendir(fd: c_int, mark: usize) -> *mut c_void {
         // SAFETY: as the program calls it; further arguments are ignored.
         Some(fdopendir) => unsafe { fdopendir(fd, 0, 0, 0, 0, mark) },
         None => nothing(),
+    }
+}
+
+// Cancellation points (pthreads(7)), and interrupted by signals as libc has it.
+
+pub(super) fn sendmsg(fd: c_int, message: *const Message, flags: c_int) -> isize {
+    type Send = unsafe extern "C" fn(c_int, *const Message, c_int) -> isize;
+    match next!(SENDMSG, Send) {
+        // SAFETY: as the program calls it.
+        Some(sendmsg) => unsafe { sendmsg(fd, message, flags) },
+        None => {
+            let message = message.expose_provenance();
+            long_result(call(
+                number::SENDMSG,
+                [int(fd), message, int(flags), 0, 0, 0],
+            ))
+        }
+    }
+}
+
+pub(super) fn recvmsg(fd: c_int, message: *mut Message, flags: c_int) -> isize {
+    type Receive = unsafe extern "C" fn(c_int, *mut Message, c_int) -> isize;
+    match next!(RECVMSG, Receive) {
+        // SAFETY: as the program calls it.
+        Some(recvmsg) => unsafe { recvmsg(fd, message, flags) },
+        None => {
+            let message = message.expose_provenance();
+            long_result(call(
+                number::RECVMSG,
+                [int(fd), message, int(flags), 0, 0, 0],
+            ))
+        }
+    }
+}
+
+pub(super) fn sendmmsg(fd: c_int, messages: *mut Numbered, count: c_uint, flags: c_int) -> c_int {
+    type Send = unsafe extern "C" fn(c_int, *mut Numbered, c_uint, c_int) -> c_int;
+    match next!(SENDMMSG, Send) {
+        // SAFETY: as the program calls it.
+        Some(sendmmsg) => unsafe { sendmmsg(fd, messages, count, flags) },
+        None => {
+            let messages = messages.expose_provenance();
+            let arguments = [int(fd), messages, count as usize, int(flags), 0, 0];
+            result(call(number::SENDMMSG, arguments))
+        }
+    }
+}
+
+pub(super) fn recvmmsg(
+    fd: c_int,
+    messages: *mut Numbered,
+    count: c_uint,
+    flags: c_int,
+    limit: *mut c_void,
+) -> c_int {
+    type Receive = unsafe extern "C" fn(c_int, *mut Numbered, c_uint, c_int, *mut c_void) -> c_int;
+    match next!(RECVMMSG, Receive) {
+        // SAFETY: as the program calls it.
+        Some(recvmmsg) => unsafe { recvmmsg(fd, messages, count, flags, limit) },
+        None => {
+            let (messages, limit) = (messages.expose_provenance(), limit.expose_provenance());
+            let arguments = [int(fd), messages, count as usize, int(flags), limit, 0];
+            result(call(number::RECVMMSG, arguments))
+        }
     }
 }
 

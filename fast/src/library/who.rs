@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::page;
-use super::raw::{number, to_kernel};
+use super::raw::{number, to_kernel, to_worker};
+use super::{Raw, page};
 use crate::cookie;
 use crate::facts::{CHANGED, CHANGES, LIMITED, PERMISSIONS};
 
@@ -46,7 +46,7 @@ fn has_first_cookie() -> bool {
 
 /// Whether neither owners nor modes restrict the calling process.
 pub(super) fn is_free(facts: u64) -> bool {
-    is_first(facts) && (facts & LIMITED == 0 || has_capabilities())
+    is_first(facts) && (facts & LIMITED == 0 || has_by(to_kernel, OVER_FILES))
 }
 
 /// Whether it may look up any path.
@@ -54,16 +54,21 @@ pub(super) fn may_look_up(facts: u64) -> bool {
     facts & PERMISSIONS == 0 || is_free(facts)
 }
 
-fn has_capabilities() -> bool {
+/// Whether the calling thread has these capabilities (of the lower 32), as the worker knows.
+pub(super) fn has_emulated(capabilities: u32) -> bool {
+    has_by(to_worker, capabilities)
+}
+
+fn has_by(call: fn(usize, [usize; 5]) -> Raw, capabilities: u32) -> bool {
     const VERSION_3: u32 = 0x2008_0522;
     let header = [VERSION_3, 0];
     let mut sets = MaybeUninit::<[u32; 6]>::uninit();
     let header = header.as_ptr().expose_provenance();
     let place = sets.as_mut_ptr().expose_provenance();
-    if to_kernel(number::CAPGET, [header, place, 0, 0, 0]) != 0 {
+    if call(number::CAPGET, [header, place, 0, 0, 0]) != 0 {
         return false;
     }
     // SAFETY: the kernel has just filled them in.
     let [effective, ..] = unsafe { sets.assume_init() };
-    effective & OVER_FILES == OVER_FILES
+    effective & capabilities == capabilities
 }

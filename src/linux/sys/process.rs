@@ -165,6 +165,15 @@ pub(crate) fn process_id_in(fd: BorrowedFd, pid: u32) -> Result<u32, Errno> {
     u32::try_from(Errno::result(result)?).map_err(|_| Errno::ESRCH)
 }
 
+/// The id in this process's own pid namespace of the process that is `pid` in the pid namespace
+/// `fd`: the reverse of [`process_id_in`] (Linux 6.11).
+pub(crate) fn process_of_id(fd: BorrowedFd, pid: u32) -> Result<u32, Errno> {
+    const NS_GET_TGID_FROM_PIDNS: libc::Ioctl = 0x8004_b707;
+    // SAFETY: the ioctl takes its argument by value.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_TGID_FROM_PIDNS, pid) };
+    u32::try_from(Errno::result(result)?).map_err(|_| Errno::ESRCH)
+}
+
 /// Ignores SIGXFSZ: a write beyond RLIMIT_FSIZE fails with EFBIG instead of killing this process.
 pub(crate) fn ignore_file_size_signal() {
     // SAFETY: ignoring a signal runs no code.

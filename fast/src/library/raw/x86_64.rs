@@ -9,8 +9,12 @@ pub(in crate::library) mod number {
     pub(in crate::library) const LSTAT: usize = 6;
     pub(in crate::library) const MMAP: usize = 9;
     pub(in crate::library) const MUNMAP: usize = 11;
+    pub(in crate::library) const RT_SIGPROCMASK: usize = 14;
     pub(in crate::library) const ACCESS: usize = 21;
+    pub(in crate::library) const GETPID: usize = 39;
     pub(in crate::library) const CONNECT: usize = 42;
+    pub(in crate::library) const SENDMSG: usize = 46;
+    pub(in crate::library) const RECVMSG: usize = 47;
     pub(in crate::library) const SEMOP: usize = 65;
     pub(in crate::library) const TRUNCATE: usize = 76;
     pub(in crate::library) const CHDIR: usize = 80;
@@ -65,6 +69,8 @@ pub(in crate::library) mod number {
     pub(in crate::library) const FACCESSAT: usize = 269;
     pub(in crate::library) const UTIMENSAT: usize = 280;
     pub(in crate::library) const DUP3: usize = 292;
+    pub(in crate::library) const RECVMMSG: usize = 299;
+    pub(in crate::library) const SENDMMSG: usize = 307;
     pub(in crate::library) const RENAMEAT2: usize = 316;
     pub(in crate::library) const STATX: usize = 332;
     pub(in crate::library) const FACCESSAT2: usize = 439;

@@ -10,6 +10,7 @@ mod exec;
 mod ipc;
 mod limits;
 mod making;
+mod messages;
 mod mounts;
 mod opening;
 mod owners;
@@ -48,4 +49,5 @@ pub(crate) fn run(p: &mut Probe) {
     limits::run(p);
     terminals::run(p);
     ipc::run(p);
+    messages::run(p);
 }

@@ -96,7 +96,7 @@ fn both(p: &mut Probe, number: i32, pid: i32) {
 }
 
 /// Creates a pair of connected sockets, whose descriptors are the two numbers.
-fn pair(p: &mut Probe, kind: i32, numbers: [i32; 2]) {
+pub(super) fn pair(p: &mut Probe, kind: i32, numbers: [i32; 2]) {
     let words = Arg::Words(vec![0; 2], Place::Heap);
     let args = [libc::AF_UNIX, kind, 0].map(|word| Arg::Number(word.into()));
     let made = p

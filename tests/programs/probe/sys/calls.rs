@@ -117,6 +117,7 @@ every_architecture! {
     ACCEPT4 accept4 SYS_accept4;
     PIPE2 pipe2 SYS_pipe2;
     SOCKETPAIR socketpair SYS_socketpair;
+    SETSOCKOPT setsockopt SYS_setsockopt;
     GETSOCKOPT getsockopt SYS_getsockopt;
     GETRLIMIT getrlimit SYS_getrlimit;
     SETRLIMIT setrlimit SYS_setrlimit;

@@ -5,6 +5,7 @@
 pub(crate) mod calls;
 mod library;
 mod memory;
+pub(crate) mod messages;
 mod tasks;
 
 use libc::c_long;
