@@ -7,7 +7,7 @@ use std::sync::{MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::path::Way;
 use super::{Call, Location, PROCFS};
@@ -38,6 +38,16 @@ impl Call<'_> {
         file: BorrowedFd,
         stat: &FileStat,
     ) -> Result<bool, Errno> {
+        Ok(self.is_allowed(subject, access, file, stat)? || self.is_own_descriptors(file, stat)?)
+    }
+
+    fn is_allowed(
+        &self,
+        subject: &Subject,
+        access: Access,
+        file: BorrowedFd,
+        stat: &FileStat,
+    ) -> Result<bool, Errno> {
         let rights = self.rights(file, stat)?;
         let shown = rights.shown(stat);
         if !rights.has_list || !subject.may_depend_on_list(shown) {
@@ -48,6 +58,16 @@ impl Call<'_> {
             |list| list.permits(subject, access, shown),
         );
         Ok(by_list || subject.overrides(access, shown))
+    }
+
+    /// Whether the file is the target's /proc/self/fd, which is open to it whoever owns it:
+    /// fs/proc/fd.c, proc_fd_permission. Whether it is that of a runtime that enters the container,
+    /// no worker can tell: the kernel decides.
+    fn is_own_descriptors(&self, file: BorrowedFd, stat: &FileStat) -> Result<bool, Errno> {
+        const FD: u32 = libc::S_IFDIR | 0o500;
+        Ok(stat.st_mode == FD
+            && fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC
+            && self.is_in_own_process(file) != Ok(false))
     }
 
     /// As [`Call::may`], for a file that is only named, and whose mode is known.

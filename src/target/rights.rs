@@ -68,7 +68,7 @@ impl Call<'_> {
     ) -> Result<OwnedFd, Errno> {
         // landlock(7) forbids the target to access processes outside of its domain, but the child
         // is not in that domain.
-        if self.is_confined()? && self.is_in_own_process(directory) != Ok(true) {
+        if self.is_confined()? && self.is_in_own_process(directory.as_fd()) != Ok(true) {
             return Err(Errno::EACCES);
         }
         let root = super::walk::root()?;

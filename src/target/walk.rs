@@ -8,7 +8,7 @@
 //! It is also the way to check search permission by emulated ids: path_resolution(7).
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::NixPath;
 use nix::errno::Errno;
@@ -115,12 +115,7 @@ impl Call<'_> {
     /// Whether `subject` may look up names in `here`: fs/namei.c, may_lookup.
     fn may_search(&self, subject: &Subject, here: &Here) -> Result<bool, Errno> {
         match file_type(here.stat.st_mode) {
-            SFlag::S_IFDIR => {
-                let may = self.may(subject, Access::EXECUTE, here.file.as_fd(), &here.stat)?;
-                // fs/proc/fd.c, proc_fd_permission: whoever owns it, /proc/self/fd is open to the
-                // process.
-                Ok(may || here.is_procfs && self.is_in_own_process(&here.file) == Ok(true))
-            }
+            SFlag::S_IFDIR => self.may(subject, Access::EXECUTE, here.file.as_fd(), &here.stat),
             // ENOTDIR, at the next lookup.
             _ => Ok(true),
         }
@@ -139,7 +134,7 @@ impl Call<'_> {
             let is_general = is_procfs_root(&here.file)? || subject.has(capability::SYS_PTRACE);
             return Ok(is_general
                 || self.file_mode(link.as_fd())?.uid == subject.uid
-                || self.is_in_own_process(&here.file) == Ok(true));
+                || self.is_in_own_process(here.file.as_fd()) == Ok(true));
         }
         if here.stat.st_mode & STICKY_FOR_ALL != STICKY_FOR_ALL || protection("symlinks")? == 0 {
             return Ok(true);
@@ -269,10 +264,10 @@ impl Call<'_> {
     }
 
     /// Whether `directory` is the target's `/proc/PID` or lies below it.
-    pub(super) fn is_in_own_process(&self, directory: &OwnedFd) -> Result<bool, Errno> {
+    pub(super) fn is_in_own_process(&self, directory: BorrowedFd) -> Result<bool, Errno> {
         // PID, PID/fd, PID/task/TID, PID/task/TID/fd
         const DEEPEST: usize = 4;
-        let mut process = directory.try_clone().map_err(|_| Errno::EMFILE)?;
+        let mut process = directory.try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
         for _ in 0..DEEPEST {
             let above = open_unmounted(&process, c"..")?;
             if is_procfs_root(&above)? {
