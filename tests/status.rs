@@ -276,7 +276,7 @@ fn questions_that_are_none_are_refused() {
     let target = Target::start(&place);
     let peer = Peer::connect(&place, &daemon);
     peer.send(
-        br#"{"subuidless":5,"message":{"ask":{"what":"status"}}}"#,
+        br#"{"subuidless":6,"message":{"ask":{"what":"status"}}}"#,
         &[target.listener()],
     );
     peer.finish();

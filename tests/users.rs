@@ -80,6 +80,16 @@ fn a_process_whose_name_is_no_text_is_who_it_became() {
     assert!(seen.starts_with("uid=33(www-data) gid="), "{seen}");
 }
 
+/// Signals, priorities, limits and namespaces, as users try them on root's processes, each other's
+/// and their own.
+#[test]
+fn processes_are_safe_from_other_users() {
+    let seen = with_users(include_str!("users/processes.sh"));
+    for line in ["Operation not permitted", "alice: 143"] {
+        assert!(seen.contains(line), "{seen}");
+    }
+}
+
 #[test]
 fn runuser_sets_ids_and_groups() {
     let seen = with_users(

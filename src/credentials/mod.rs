@@ -3,11 +3,12 @@
 //! Pure: no system calls. nix's `Uid` and `Gid` are always ids of the host; [`EmulatedUid`] and
 //! [`EmulatedGid`] are those that the container sees. [`Credentials`] are those of credentials(7).
 //! `set` has the calls that change them, `exec` the effect of execve(2), `access` the permission
-//! checks for files, `ipc` those for System V IPC.
+//! checks for files, `ipc` those for System V IPC, `process` those for other processes.
 
 mod access;
 mod exec;
 mod ipc;
+mod process;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod tests;
 pub(crate) use access::{Access, FileMode, OwnerChange, Subject};
 pub(crate) use exec::{Circumstances, FileCapabilities, Program};
 pub(crate) use ipc::{IpcMode, IpcSubject};
+pub(crate) use process::Act;
 pub(crate) use set::{Change, MAX_GROUPS};
 
 /// The names of capabilities(7), indexed by number, without `CAP_`.
@@ -115,6 +117,7 @@ pub(crate) mod capability {
     pub(crate) const DAC_READ_SEARCH: u64 = 1 << 2;
     pub(crate) const FOWNER: u64 = 1 << 3;
     pub(crate) const FSETID: u64 = 1 << 4;
+    pub(crate) const KILL: u64 = 1 << 5;
     pub(crate) const SETGID: u64 = 1 << 6;
     pub(crate) const SETUID: u64 = 1 << 7;
     pub(crate) const SETPCAP: u64 = 1 << 8;
@@ -124,6 +127,7 @@ pub(crate) mod capability {
     pub(crate) const SYS_CHROOT: u64 = 1 << 18;
     pub(crate) const SYS_PTRACE: u64 = 1 << 19;
     pub(crate) const SYS_ADMIN: u64 = 1 << 21;
+    pub(crate) const SYS_BOOT: u64 = 1 << 22;
     pub(crate) const SYS_NICE: u64 = 1 << 23;
     pub(crate) const SYS_RESOURCE: u64 = 1 << 24;
     pub(crate) const MKNOD: u64 = 1 << 27;

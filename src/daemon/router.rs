@@ -164,7 +164,7 @@ impl Router {
         // Up to the ancestor directly below the own namespace. EPERM if there is none
         // (ioctl_ns(2)): a worker could not enter such a namespace.
         loop {
-            let parent = sys::parent_user_namespace(namespace.as_fd())?;
+            let parent = sys::parent_namespace(namespace.as_fd())?;
             if identity_from(fstat(&parent)?) == self.own {
                 break;
             }

@@ -120,6 +120,15 @@ impl Stat {
     }
 }
 
+/// The process of a pidfd of this process, from PID/fdinfo. `None`: another file, or the process
+/// has ended.
+pub(crate) fn pid_of(pidfd: BorrowedFd) -> Option<u32> {
+    let name = Name::format(format_args!("self/fdinfo/{}", pidfd.as_raw_fd()));
+    let text = read(&name).ok()?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    pid.trim().parse().ok()
+}
+
 /// Whether the process `pid` is a zombie: either nobody has waited for it, or its main thread has
 /// exited and other threads have not, so that it cannot be waited for yet. A killed worker stays in
 /// the latter state while a thread is in an uninterruptible call (FUSE that has read the request, a
@@ -186,18 +195,22 @@ impl Status {
 
     /// The process's ids in each pid namespace, from the procfs's down to its own.
     pub(crate) fn tgids(&self) -> Vec<u32> {
-        let ids = self.field("NStgid").unwrap_or_default();
-        ids.split_ascii_whitespace()
-            .filter_map(|id| id.parse().ok())
-            .collect()
+        Self::all(self.field("NStgid"))
+    }
+
+    /// The ids of its process group, in the same order.
+    pub(crate) fn groups(&self) -> Vec<u32> {
+        Self::all(self.field("NSpgid"))
     }
 
     /// The thread's ids, in the same order.
     pub(crate) fn tids(&self) -> Vec<u32> {
-        let ids = self.field("NSpid").unwrap_or_default();
-        ids.split_ascii_whitespace()
-            .filter_map(|id| id.parse().ok())
-            .collect()
+        Self::all(self.field("NSpid"))
+    }
+
+    fn all(ids: Option<&str>) -> Vec<u32> {
+        let ids = ids.unwrap_or_default().split_ascii_whitespace();
+        ids.filter_map(|id| id.parse().ok()).collect()
     }
 
     fn last(ids: &str) -> Option<u32> {

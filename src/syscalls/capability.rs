@@ -1,10 +1,12 @@
-//! capget(2), capset(2), and those operations of prctl(2) that concern credentials.
+//! capget(2), capset(2), those operations of prctl(2) that concern credentials, and calls that take
+//! nothing but a capability: sethostname(2), setdomainname(2), reboot(2).
 //!
 //! A capability that a target drops leaves the kernel's own sets, too. Emulated sets are never
 //! larger than the kernel's, so the kernel allows whatever the handlers allow and continue.
 
 use nix::errno::Errno;
 
+use super::permission::allow;
 use super::view;
 use crate::credentials::{Capabilities, Credentials, capability};
 use crate::identity::Identities;
@@ -73,6 +75,18 @@ pub(super) fn capget(call: &mut Call) -> Result<Reply, Errno> {
         .collect();
     call.write(1, &bytes)?;
     Ok(Reply::Value(0))
+}
+
+pub(super) fn sethostname(call: &mut Call) -> Result<Reply, Errno> {
+    allow(!call.lacks(capability::SYS_ADMIN)?, Errno::EPERM)
+}
+
+pub(super) fn setdomainname(call: &mut Call) -> Result<Reply, Errno> {
+    allow(!call.lacks(capability::SYS_ADMIN)?, Errno::EPERM)
+}
+
+pub(super) fn reboot(call: &mut Call) -> Result<Reply, Errno> {
+    allow(!call.lacks(capability::SYS_BOOT)?, Errno::EPERM)
 }
 
 pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {

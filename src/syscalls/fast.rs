@@ -8,7 +8,6 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use subuidless_fast::facts::{HELLO, MAGIC, MAGIC_ABOVE_INT, SENDER, STATUS};
 
-use super::socket;
 use crate::credentials::{Id, capability};
 use crate::linux::memfd;
 use crate::linux::procfs;
@@ -155,7 +154,8 @@ fn show_sender(call: &Call) -> Result<Reply, Errno> {
         return Err(Errno::EFAULT);
     };
     let pid = u32::from_ne_bytes(pid);
-    if let Some(sender) = socket::sender(call, pid) {
+    let sender = call.credentials_of(pid).filter(|_| !call.is_nested());
+    if let Some(sender) = sender {
         let ids = [sender.uid.real.as_raw(), sender.gid.real.as_raw()];
         let words = [pid, ids[0], ids[1], 1].map(u32::to_ne_bytes);
         call.write(0, words.as_flattened())?;

@@ -1,36 +1,60 @@
-//! getrlimit(2), setrlimit(2), prlimit(2) for RLIMIT_LOCKS, which holds the cookie of a process.
+//! getrlimit(2), setrlimit(2), prlimit(2) for RLIMIT_LOCKS, which holds the cookie of a process;
+//! prlimit(2) of another process.
 //!
 //! The limit has had no effect since Linux 2.4.25. For a target, the soft limit equals the hard
 //! one; new values are checked as in the kernel, and change nothing.
 
 use nix::errno::Errno;
 
+use crate::credentials::Act;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
 use crate::target::{Abi, Call};
 
 pub(super) fn getrlimit(call: &mut Call) -> Result<Reply, Errno> {
-    answer(call, 0, None, Some(1))
+    answer(call, call.pid(), 0, None, Some(1))
 }
 
 /// getrlimit(2) of newer i386 programs; the older one had a smaller RLIM_INFINITY.
 pub(super) fn ugetrlimit(call: &mut Call) -> Result<Reply, Errno> {
-    answer(call, 0, None, Some(1))
+    answer(call, call.pid(), 0, None, Some(1))
 }
 
 pub(super) fn setrlimit(call: &mut Call) -> Result<Reply, Errno> {
-    answer(call, 0, Some(1), None)
+    answer(call, call.pid(), 0, Some(1), None)
 }
 
 pub(super) fn prlimit64(call: &mut Call) -> Result<Reply, Errno> {
     let given = |index: usize| Some(index).filter(|index| call.register(*index) != 0);
     let (new, old) = (given(2), given(3));
-    answer(call, 1, new, old)
+    let is_of_locks = call.unsigned(1) == libc::RLIMIT_LOCKS;
+    let actor = call.actor(Act::Limit)?;
+    if actor.is_none() && !is_of_locks {
+        // CONTINUE: the kernel decides.
+        return Ok(Reply::Continue);
+    }
+    if let Some(new) = new {
+        // kernel/sys.c: EFAULT comes before the process is looked for.
+        read_limit(call, new, false)?;
+    }
+    let Some(tid) = call.thread_named(0) else {
+        // CONTINUE: ESRCH.
+        return Ok(Reply::Continue);
+    };
+    if actor.is_some_and(|actor| !call.may_do(&actor, Act::Limit, tid)) {
+        return Err(Errno::EPERM);
+    }
+    if is_of_locks && tid != call.pid() && call.credentials_at(tid).is_none() {
+        // CONTINUE: a process outside of the container, whose limit carries no identity.
+        return Ok(Reply::Continue);
+    }
+    answer(call, tid, 1, new, old)
 }
 
-/// Answers a call; `resource`, `new` and `old` are argument numbers.
+/// Answers a call about the thread `tid`; `resource`, `new` and `old` are argument numbers.
 fn answer(
     call: &Call,
+    tid: u32,
     resource: usize,
     new: Option<usize>,
     old: Option<usize>,
@@ -39,7 +63,7 @@ fn answer(
         // CONTINUE: a limit that is not emulated.
         return Ok(Reply::Continue);
     }
-    let (_, hard) = sys::lock_limit(call.pid())?;
+    let (_, hard) = sys::lock_limit(tid)?;
     // prlimit64 (whose resource is argument 1) has the same structure on all architectures.
     let is_short = call.abi != Abi::Native && resource == 0;
     if let Some(new) = new {

@@ -56,6 +56,8 @@ const fn unless_nofollow(flags: usize) -> Lookup {
 }
 
 pub(super) const PATH: &[Lookup] = &[path(0, Follow::Always)];
+/// mount(2)
+pub(super) const SECOND: &[Lookup] = &[path(1, Follow::Always)];
 pub(super) const LINK: &[Lookup] = &[path(0, Follow::Never)];
 /// mkdir(2), unlink(2)
 pub(super) const NAME: &[Lookup] = &[path(0, Follow::Name)];

@@ -1,4 +1,6 @@
-//! mount(2) of devpts and tmpfs with a `uid=` or `gid=` that the user namespace does not map.
+//! mount(2), umount2(2), open_tree(2) and other calls that change mounts: whether the target's
+//! emulated capabilities allow them; and mount(2) of devpts and tmpfs with a `uid=` or `gid=` that
+//! the user namespace does not map.
 //!
 //! For the kernel such options are invalid (EINVAL), and a supervisor cannot change the arguments
 //! of a call. So the worker makes the file system without them, and attaches it in the target's
@@ -16,6 +18,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, TMPFS_MAGIC, fstatfs};
 
 use super::new_file::is_out_of_reach;
+use super::permission::allow;
 use crate::credentials::{EmulatedGid, EmulatedUid, Id, capability};
 use crate::linux::name::Name;
 use crate::linux::procfs;
@@ -26,7 +29,7 @@ use crate::target::{Call, Dirfd, Location, PROCFS};
 use crate::wire::board::Step;
 
 /// Flags of calls that make no new file system.
-pub(super) const OTHER_BUSINESS: u64 = libc::MS_REMOUNT
+const OTHER_BUSINESS: u64 = libc::MS_REMOUNT
     | libc::MS_BIND
     | libc::MS_MOVE
     | libc::MS_SHARED
@@ -46,13 +49,80 @@ struct Request {
     owner: Owner,
 }
 
-pub(super) fn mount(call: &mut Call) -> Result<Reply, Errno> {
-    let Some(request) = request(call) else {
-        // CONTINUE: all ids are mapped, or another kind of mount.
+pub(super) fn umount2(call: &mut Call) -> Result<Reply, Errno> {
+    let flags = call.int(1);
+    let known = libc::MNT_FORCE | libc::MNT_DETACH | libc::MNT_EXPIRE | libc::UMOUNT_NOFOLLOW;
+    if flags & !known != 0 {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
+    }
+    let lookup = match flags & libc::UMOUNT_NOFOLLOW {
+        0 => AtFlags::empty(),
+        _ => AtFlags::AT_SYMLINK_NOFOLLOW,
+    };
+    check_at(call, 0, lookup)
+}
+
+/// umount(2) of i386, which has no flags.
+pub(super) fn umount(call: &mut Call) -> Result<Reply, Errno> {
+    check_at(call, 0, AtFlags::empty())
+}
+
+pub(super) fn open_tree(call: &mut Call) -> Result<Reply, Errno> {
+    const OPEN_TREE_CLONE: u32 = 1;
+    match call.unsigned(2) & OPEN_TREE_CLONE {
+        // CONTINUE: no more than an open with O_PATH.
+        0 => Ok(Reply::Continue),
+        _ => check(call),
+    }
+}
+
+pub(super) fn move_mount(call: &mut Call) -> Result<Reply, Errno> {
+    check(call)
+}
+
+pub(super) fn fspick(call: &mut Call) -> Result<Reply, Errno> {
+    check(call)
+}
+
+pub(super) fn mount_setattr(call: &mut Call) -> Result<Reply, Errno> {
+    check(call)
+}
+
+/// Lets the kernel execute a call that asks for CAP_SYS_ADMIN first: fs/namespace.c, may_mount.
+fn check(call: &Call) -> Result<Reply, Errno> {
+    allow(!call.lacks(capability::SYS_ADMIN)?, Errno::EPERM)
+}
+
+/// As [`check`], for a call that looks up its path, argument `path`, before.
+fn check_at(call: &Call, path: usize, flags: AtFlags) -> Result<Reply, Errno> {
+    if !call.lacks(capability::SYS_ADMIN)? {
+        // CONTINUE: the kernel decides.
+        return Ok(Reply::Continue);
+    }
+    let Ok(path) = call.path(path) else {
+        // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
+    match call.resolve(&Location::new(Dirfd::Cwd, path.as_c_str(), flags)) {
+        Ok(_) => Err(Errno::EPERM),
+        // CONTINUE: the kernel fails with the right errno.
+        Err(_) => Ok(Reply::Continue),
+    }
+}
+
+pub(super) fn mount(call: &mut Call) -> Result<Reply, Errno> {
+    if call.register(3) & OTHER_BUSINESS != 0 {
+        return check_at(call, 1, AtFlags::empty());
+    }
+    let Some(request) = request(call) else {
+        return check_at(call, 1, AtFlags::empty());
+    };
     let is_allowed = call.is_in_namespace()? && call.subject()?.has(capability::SYS_ADMIN);
-    if !is_allowed || is_out_of_reach(call)? {
+    if !is_allowed {
+        return check_at(call, 1, AtFlags::empty());
+    }
+    if is_out_of_reach(call)? {
         // CONTINUE: EPERM or EINVAL.
         return Ok(Reply::Continue);
     }

@@ -3,19 +3,14 @@
 //! The kernel says which process the peer is. The ids are those that the peer has *now*; in the
 //! kernel they are those at the time of connect(2) or listen(2).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::socket::{getsockopt as get_option, sockopt::PeerCredentials};
-use nix::sys::stat::{Mode, fstatat};
 
 use crate::credentials::{Credentials, Id};
-use crate::identity::Identities;
-use crate::linux::procfs::{self, Status};
 use crate::linux::seccomp::Reply;
-use crate::linux::sys;
-use crate::target::{Call, PROCFS};
+use crate::target::Call;
 
 /// asm-generic/socket.h
 const SO_PEERCRED: i32 = 17;
@@ -80,53 +75,6 @@ fn peer(call: &Call) -> Option<(u32, Credentials)> {
     // The pid is that of this process's pid namespace; 0 if the peer is not in it.
     let peer = get_option(&socket.as_fd(), PeerCredentials).ok()?;
     let pid = u32::try_from(peer.pid()).ok().filter(|pid| *pid != 0)?;
-    let credentials = credentials_of(call, pid)?;
-    let shown = number_for(call, pid).unwrap_or(0);
-    Some((shown, credentials))
-}
-
-/// The credentials of the process that is `pid` in this process's pid namespace, if it is one of
-/// the container.
-fn credentials_of(call: &Call, pid: u32) -> Option<Credentials> {
-    let container = call.container;
-    let namespace = fstatat(PROCFS, &procfs::target(pid, "ns/user"), AtFlags::empty()).ok()?;
-    if Some((namespace.st_dev, namespace.st_ino)) != container.user_namespace || call.is_nested() {
-        return None;
-    }
-    let index = Identities::record_now(pid).ok()?;
-    Some(container.identities.get(index))
-}
-
-/// The present credentials of the process that is `pid` in the target's pid namespace, if it is one
-/// of the container.
-pub(super) fn sender(call: &Call, pid: u32) -> Option<Credentials> {
-    let namespace = pid_namespace(call)?;
-    match sys::process_of_id(namespace.as_fd(), pid) {
-        Ok(pid) => credentials_of(call, pid),
-        // Before Linux 6.11.
-        Err(Errno::ENOTTY) => call.credentials_of(pid),
-        Err(_) => None,
-    }
-}
-
-fn pid_namespace(call: &Call) -> Option<OwnedFd> {
-    let name = procfs::target(call.pid(), "ns/pid");
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    openat(PROCFS, &name, flags, Mode::empty()).ok()
-}
-
-/// The id of the process `pid` in the target's pid namespace; `None` if it has none there.
-pub(super) fn number_for(call: &Call, pid: u32) -> Option<u32> {
-    let namespace = pid_namespace(call)?;
-    match sys::process_id_in(namespace.as_fd(), pid) {
-        Ok(number) => Some(number),
-        // Before Linux 6.11: NStgid lists a process's ids from the outer namespaces inwards, so the
-        // peer's id in the target's namespace is at the position of the target's own last one.
-        Err(Errno::ENOTTY) => {
-            let depth = Status::of(call.pid()).ok()?.tgids().len();
-            let numbers = Status::of(pid).ok()?.tgids();
-            numbers.get(depth.checked_sub(1)?).copied()
-        }
-        Err(_) => None,
-    }
+    let credentials = call.credentials_at(pid).filter(|_| !call.is_nested())?;
+    Some((call.number_of(pid).unwrap_or(0), credentials))
 }

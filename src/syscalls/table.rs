@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use super::lookup::Lookup;
 use super::{
     attribute, capability, chown, entry, exec, fast, getid, ipc, limit, lookup, make, mount, open,
-    path, setid, socket, stat, terminal, view, xattr,
+    path, priority, setid, signal, socket, stat, terminal, trace, view, xattr,
 };
 use crate::linux::hash;
 use crate::linux::seccomp::Reply;
@@ -18,37 +18,24 @@ use Trap::{Always, Never};
 /// Handles one call. `Err` is the errno for the target.
 pub(crate) type Handler = fn(&mut Call) -> Result<Reply, Errno>;
 
-/// Which calls of a syscall trap. A BPF filter sees only registers, so no condition depends on
-/// memory.
+/// Which calls of a syscall trap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trap {
     Always,
-    /// Those where the ids in these two arguments are not both −1.
-    ChangesOwner {
-        uid: u32,
-        gid: u32,
-    },
-    /// Those where this argument has any of these bits.
-    HasAny {
-        arg: u32,
-        bits: u64,
-    },
-    /// Those where this argument has, of the bits in `mask`, exactly `bits`.
-    Masked {
-        arg: u32,
-        mask: u64,
-        bits: u64,
-    },
-    /// Never.
     Never,
-    /// If this argument has `bit`, or if its bits of the mask are `bits`, which do not include
-    /// `bit`.
-    HasOrMasked {
-        arg: u32,
-        bit: u64,
-        mask: u64,
-        bits: u64,
-    },
+    If(Condition),
+    IfEither(Condition, Condition),
+}
+
+/// What a filter tests. It sees only registers, so no condition depends on memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// The argument, an `int` or an id, is not `value`.
+    IsNot { arg: u32, value: u32 },
+    /// The argument has any of these bits.
+    HasAny { arg: u32, bits: u64 },
+    /// The argument has, of the bits in `mask`, exactly `bits`.
+    Masked { arg: u32, mask: u64, bits: u64 },
 }
 
 /// When, and how far, a worker answers the calls of a row.
@@ -61,8 +48,8 @@ pub(crate) enum Purpose {
     /// As `EmulateEarly`. The call does not concern files, so the target's root directory does not
     /// matter.
     EmulateIds,
-    /// Always left to the kernel; the handler takes note of the call, even before the container has
-    /// been joined.
+    /// Left to the kernel, unless the target lacks a capability for it; the handler takes note of
+    /// the call, even before the container has been joined.
     Observe,
 }
 
@@ -218,7 +205,7 @@ const fn emulated_ids(
     }
 }
 
-/// A row of calls that are always left to the kernel.
+/// A row of calls that the kernel executes.
 const fn observed(
     name: &'static str,
     trap: Trap,
@@ -231,76 +218,106 @@ const fn observed(
     }
 }
 
-/// Calls that change an owner; the gid is the argument behind `uid`.
+/// Calls that change an owner; the gid is the argument behind `uid`. An id of −1 stays as it is.
 const fn changes_owner(uid: u32) -> Trap {
-    Trap::ChangesOwner { uid, gid: uid + 1 }
+    Trap::IfEither(is_not(uid, u32::MAX), is_not(uid + 1, u32::MAX))
 }
 
-/// Calls after which the target may see another root directory, or live in another user namespace.
+const fn is_not(arg: u32, value: u32) -> Condition {
+    Condition::IsNot { arg, value }
+}
+
+/// Calls that make or join a namespace, which may take CAP_SYS_ADMIN.
 const fn new_namespace(arg: u32) -> Trap {
-    Trap::HasAny {
+    Trap::If(Condition::HasAny {
         arg,
-        bits: libc::CLONE_NEWNS as u64 | libc::CLONE_NEWUSER as u64,
-    }
+        bits: view::NAMESPACES,
+    })
 }
 
 /// Calls that may create a file; `flags` is the argument with the flags of open(2).
 const fn creates(flags: u32) -> Trap {
     // O_TMPFILE includes O_DIRECTORY, which alone creates nothing.
     const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
-    Trap::HasAny {
+    Trap::If(Condition::HasAny {
         arg: flags,
         bits: (libc::O_CREAT | UNNAMED) as u64,
-    }
+    })
 }
 
-/// Calls that concern RLIMIT_LOCKS (10). The mask is enough because there are 16 limits.
-const fn of_locks(resource: u32) -> Trap {
-    Trap::Masked {
+/// RLIMIT_LOCKS (10). The mask is enough because there are 16 limits.
+const fn is_of_locks(resource: u32) -> Condition {
+    Condition::Masked {
         arg: resource,
         mask: 0b1111,
         bits: libc::RLIMIT_LOCKS as u64,
     }
 }
 
+/// Calls that concern RLIMIT_LOCKS.
+const fn of_locks(resource: u32) -> Trap {
+    Trap::If(is_of_locks(resource))
+}
+
+/// A pid of 0 stands for the caller.
+const OF_ANOTHER: Condition = is_not(0, 0);
+
+/// `which` and `who` of setpriority(2): not (PRIO_PROCESS, 0), which is the caller.
+const PRIORITY_OF_ANOTHER: Trap = Trap::IfEither(is_not(0, 0), is_not(1, 0));
+/// The same of ioprio_set(2): not (IOPRIO_WHO_PROCESS, 0).
+const IO_PRIORITY_OF_ANOTHER: Trap = Trap::IfEither(is_not(0, 1), is_not(1, 0));
+
+/// PTRACE_ATTACH (0x10) and PTRACE_SEIZE (0x4206). The masks match neither the operations that a
+/// debugger repeats (PTRACE_CONT, PTRACE_SYSCALL, PTRACE_GETREGS, PTRACE_GETREGSET and the like),
+/// nor PTRACE_TRACEME.
+const ATTACHES: Trap = Trap::IfEither(
+    Condition::Masked {
+        arg: 0,
+        mask: 0b1_1001,
+        bits: 0b1_0000,
+    },
+    Condition::Masked {
+        arg: 0,
+        mask: 0x400f,
+        bits: 0x4006,
+    },
+);
+
+/// Calls of open_tree(2) with OPEN_TREE_CLONE.
+const CLONES_MOUNT: Trap = Trap::If(Condition::HasAny { arg: 2, bits: 1 });
+
 /// PR_SET_KEEPCAPS (8), PR_CAPBSET_DROP (24), PR_SET_SECUREBITS (28), PR_SET_TIMERSLACK (29) and
 /// PR_CAP_AMBIENT (47) all have bit 3. Of the other frequent operations, only PR_SET_NAME (15) has
 /// it.
-const ABOUT_CREDENTIALS: Trap = Trap::Masked {
+const IS_ABOUT_CREDENTIALS: Condition = Condition::HasAny {
     arg: 0,
-    mask: 0b1000,
     bits: 0b1000,
 };
 
 /// The same and PR_SET_SECCOMP (22), which does not have bit 3.
-const ABOUT_CREDENTIALS_OR_SECCOMP: Trap = Trap::HasOrMasked {
-    arg: 0,
-    bit: 0b1000,
-    mask: 0b11_1111,
-    bits: libc::PR_SET_SECCOMP as u64,
-};
+const ABOUT_CREDENTIALS_OR_SECCOMP: Trap = Trap::IfEither(
+    IS_ABOUT_CREDENTIALS,
+    Condition::Masked {
+        arg: 0,
+        mask: 0b11_1111,
+        bits: libc::PR_SET_SECCOMP as u64,
+    },
+);
 
 /// The bits that SO_PEERCRED (17) and SO_PEERGROUPS (59) have in common.
-const ASKS_FOR_PEER: Trap = Trap::Masked {
+const ASKS_FOR_PEER: Trap = Trap::If(Condition::Masked {
     arg: 2,
     mask: 0b1_0101,
     bits: 0b1_0001,
-};
+});
 
 /// TIOCGPTN (0x8004_5430), with which the name of a terminal is found, and TIOCSPTLCK
 /// (0x4004_5431), without which it cannot be opened.
-const MAKES_TERMINAL: Trap = Trap::Masked {
+const MAKES_TERMINAL: Trap = Trap::If(Condition::Masked {
     arg: 1,
     mask: 0x3fff_fffe,
     bits: 0x0004_5430,
-};
-
-/// Calls of mount(2) that create a file system.
-const MAKES_FILE_SYSTEM: Trap = Trap::Masked {
-    arg: 3,
-    mask: mount::OTHER_BUSINESS,
-    bits: 0,
-};
+});
 
 /// Each row: name, which calls trap (or the number), handler, and the arguments as `subuidless
 /// trace` shows them.
@@ -344,7 +361,8 @@ pub(crate) static TABLE: &[Row] = &[
     // capget(2), capset(2), prctl(2)
     emulated_ids("capget", Always,            capability::capget, &[Ptr, Ptr]).fast(fast::HELPER),
     emulated_ids("capset", Always,            capability::capset, &[Ptr, Ptr]),
-    emulated_ids("prctl",  ABOUT_CREDENTIALS, capability::prctl,  &[Prctl, Hex, Hex, Hex, Hex])
+    emulated_ids("prctl", Trap::If(IS_ABOUT_CREDENTIALS), capability::prctl,
+        &[Prctl, Hex, Hex, Hex, Hex])
         .if_fast(ABOUT_CREDENTIALS_OR_SECCOMP),
     // execve(2), execveat(2)
     emulated_early("execve",   Always, exec::execve,   &[Path, Ptr, Ptr]).looks_up(lookup::PATH),
@@ -353,7 +371,30 @@ pub(crate) static TABLE: &[Row] = &[
     // getrlimit(2)
     emulated_ids("getrlimit", of_locks(0), limit::getrlimit, &[Resource, Ptr]).fast(fast::HELPER),
     emulated_ids("setrlimit", of_locks(0), limit::setrlimit, &[Resource, Ptr]),
-    emulated_ids("prlimit64", of_locks(1), limit::prlimit64, &[Int, Resource, Ptr, Ptr]),
+    emulated_ids("prlimit64", Trap::IfEither(OF_ANOTHER, is_of_locks(1)), limit::prlimit64,
+        &[Int, Resource, Ptr, Ptr]),
+    // kill(2), sigqueue(3), pidfd_send_signal(2)
+    emulated_ids("kill",              Always, signal::kill,              &[Int, Int]),
+    emulated_ids("rt_sigqueueinfo",   Always, signal::rt_sigqueueinfo,   &[Int, Int, Ptr]),
+    emulated_ids("rt_tgsigqueueinfo", Always, signal::rt_tgsigqueueinfo, &[Int, Int, Int, Ptr]),
+    emulated_ids("pidfd_send_signal", Always, signal::pidfd_send_signal, &[Fd, Int, Ptr, Hex]),
+    // setpriority(2), ioprio_set(2), sched(7)
+    emulated_ids("setpriority", PRIORITY_OF_ANOTHER,    priority::setpriority, &[Int, Int, Int]),
+    emulated_ids("ioprio_set",  IO_PRIORITY_OF_ANOTHER, priority::ioprio_set,  &[Int, Int, Hex]),
+    emulated_ids("sched_setaffinity", Trap::If(OF_ANOTHER), priority::sched_setaffinity,
+        &[Int, Size, Ptr]),
+    emulated_ids("sched_setscheduler", Trap::If(OF_ANOTHER), priority::sched_setscheduler,
+        &[Int, Int, Ptr]),
+    emulated_ids("sched_setparam", Trap::If(OF_ANOTHER), priority::sched_setparam, &[Int, Ptr]),
+    emulated_ids("sched_setattr",  Trap::If(OF_ANOTHER), priority::sched_setattr,
+        &[Int, Ptr, Hex]),
+    // ptrace(2), process_vm_readv(2), pidfd_getfd(2)
+    emulated_ids("ptrace", ATTACHES, trace::ptrace, &[Hex, Int, Ptr, Hex]),
+    emulated_ids("process_vm_readv",  Always, trace::process_vm_readv,
+        &[Int, Ptr, Size, Ptr, Size, Hex]),
+    emulated_ids("process_vm_writev", Always, trace::process_vm_writev,
+        &[Int, Ptr, Size, Ptr, Size, Hex]),
+    emulated_ids("pidfd_getfd", Always, trace::pidfd_getfd, &[Fd, Int, Hex]),
     // open(2), openat2(2)
     emulated("open",    creates(1), open::open,    &[Path, OpenFlags, Mode]).if_full(),
     emulated("creat",   Always,     open::creat,   &[Path, Mode]),
@@ -449,8 +490,6 @@ pub(crate) static TABLE: &[Row] = &[
         .looks_up(lookup::WATCHED),
     restricted("name_to_handle_at", path::look_up, &[Dirfd, Path, Ptr, Ptr, AtFlags])
         .looks_up(lookup::IF_FLAG_4),
-    // mount(2)
-    emulated("mount", MAKES_FILE_SYSTEM, mount::mount, &[Path, Path, Path, Hex, Path]),
     // sysvipc(7)
     emulated_ids("shmget", Always, ipc::shmget, &[Int, Size, Hex]),
     emulated_ids("shmat",  Always, ipc::shmat,  &[Int, Ptr, Hex]),
@@ -466,6 +505,18 @@ pub(crate) static TABLE: &[Row] = &[
     emulated_ids("msgctl", Always, ipc::msgctl, &[Int, Int, Ptr]),
     // ioctl(2)
     emulated("ioctl", MAKES_TERMINAL, terminal::ioctl, &[Fd, Hex, Ptr]),
+    // mount(2), umount2(2), and the calls of fsopen(2)'s family that take no file of it
+    emulated("mount",         Always, mount::mount,          &[Path, Path, Path, Hex, Path])
+        .looks_up(lookup::SECOND),
+    emulated("umount2",       Always, mount::umount2,        &[Path, Hex]).looks_up(lookup::PATH),
+    emulated("open_tree",     CLONES_MOUNT, mount::open_tree, &[Dirfd, Path, Hex]),
+    emulated("move_mount",    Always, mount::move_mount,     &[Dirfd, Path, Dirfd, Path, Hex]),
+    emulated("fspick",        Always, mount::fspick,         &[Dirfd, Path, Hex]),
+    emulated("mount_setattr", Always, mount::mount_setattr,  &[Dirfd, Path, AtFlags, Ptr, Size]),
+    // sethostname(2), setdomainname(2), reboot(2)
+    emulated_ids("sethostname",   Always, capability::sethostname,   &[Ptr, Size]),
+    emulated_ids("setdomainname", Always, capability::setdomainname, &[Ptr, Size]),
+    emulated_ids("reboot",        Always, capability::reboot,        &[Hex, Hex, Hex, Ptr]),
     // getsockopt(2)
     emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt, &[Fd, Int, Int, Ptr, Ptr]),
     // The same calls of i386: with 32-bit ids, or with structures of i386's own.
@@ -500,8 +551,9 @@ pub(crate) static TABLE: &[Row] = &[
         .looks_up(lookup::UNLESS_FLAG_3),
     restricted("truncate64", path::truncate, &[Path, Size]).looks_up(lookup::PATH),
     restricted("statfs64",   path::look_up,  &[Path, Size, Ptr]).looks_up(lookup::PATH),
+    emulated("umount", Always, mount::umount, &[Path]).looks_up(lookup::PATH),
     // Calls after which a target may see another root directory, live in another user namespace, or
-    // be restricted: left to the kernel, but noticed.
+    // be restricted: noticed, and left to the kernel if the target has the capability.
     observed("chroot",     Always, view::chroot,     &[Path]).looks_up(lookup::PATH),
     observed("pivot_root", Always, view::pivot_root, &[Path, Path]).looks_up(lookup::BOTH),
     observed("fsopen",     Always, view::fsopen,     &[Path, Hex]),

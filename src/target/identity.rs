@@ -275,12 +275,6 @@ impl Call<'_> {
         Status::of(self.pid())?.umask().ok_or(Errno::ESRCH)
     }
 
-    /// The credentials of another process, given its pid in the container's procfs.
-    pub(crate) fn credentials_of(&self, pid: u32) -> Option<Credentials> {
-        let directory = format!("/proc/{pid}");
-        record_in(directory.as_bytes()).map(|index| self.container.identities.get(index))
-    }
-
     /// The owner of a file in `/proc/PID`: the effective ids of that process (proc_pid(5)). Returns
     /// `None` for all other files, and if the kernel already shows these ids.
     pub(crate) fn process_owner(&self, file: BorrowedFd) -> Result<Option<Owner>, Errno> {

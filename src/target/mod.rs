@@ -11,6 +11,7 @@ mod memory;
 mod path;
 mod permission;
 mod preload;
+mod process;
 mod program;
 mod rights;
 mod standard;
@@ -30,6 +31,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 pub(crate) use container::Container;
 pub(crate) use memory::read_path;
 pub(crate) use path::{Dirfd, Location, Reached, Refusal, Walked};
+pub(crate) use process::{Actor, Member, threads};
 pub(crate) use view::View;
 pub(crate) use walk::protection;
 

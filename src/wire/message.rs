@@ -8,7 +8,7 @@ use super::ask::{Filter, What};
 use super::handover::{Announcement, Handover};
 
 /// Incremented when messages of older processes can no longer be understood.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// A message of this program. It cannot be mistaken for one of a runtime.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,7 +171,7 @@ mod tests {
                 NotUnderstood::OtherVersion,
             ),
             (
-                br#"{"subuidless":5,"message":{"ask":{"what":"secrets"}}}"#,
+                br#"{"subuidless":6,"message":{"ask":{"what":"secrets"}}}"#,
                 NotUnderstood::OtherVersion,
             ),
             (

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// The number of rows. The last one is shared by all rows of the syscall table from there on, and
 /// by calls in no row.
-pub(crate) const ROWS: usize = 128;
+pub(crate) const ROWS: usize = 256;
 /// The words of a row: counters of the outcomes, then the histogram.
 const ROW_WORDS: usize = OUTCOMES + BUCKETS;
 pub(crate) const WORDS: usize = ROWS * ROW_WORDS;

@@ -6,7 +6,7 @@ pub(crate) const RECORD: &str = include_str!("../quick/root.txt");
 /// The groups of the probe that print the same on every machine and in every directory.
 pub(crate) const GROUPS: &str = "owner-ids,kinds,setid,links,successors,times,capability,\
     setgid-create,sticky,names,flags,pointers,statx,descriptors,deleted,ids-odd,ids-groups,\
-    ids-pointers,ids-caps,ids-keepcaps,create-modes";
+    ids-pointers,ids-caps,ids-keepcaps,create-modes,signals,priorities,limits-others,tracing";
 
 /// What the probe has printed, without what the kernel's version and the file system decide:
 /// numbers of lines, what statx(2) offers, links of directories.

@@ -40,12 +40,17 @@ pub(crate) fn pidfd_send_signal(
     process: BorrowedFd,
     signal: nix::sys::signal::Signal,
 ) -> Result<(), Errno> {
+    pidfd_send(process, signal as libc::c_int)
+}
+
+/// As [`pidfd_send_signal`], for any number: 0 and realtime signals, too.
+pub(crate) fn pidfd_send(process: BorrowedFd, signal: libc::c_int) -> Result<(), Errno> {
     // SAFETY: a null siginfo is allowed: the kernel fills one in as for kill(2).
     let result = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
             process.as_raw_fd(),
-            signal as libc::c_int,
+            signal,
             std::ptr::null::<libc::siginfo_t>(),
             0,
         )
@@ -148,12 +153,20 @@ pub(crate) fn owning_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
     owned_fd(c_long::from(result))
 }
 
-/// The parent of the user namespace `fd`, which must be below this process's own (ioctl_ns(2)).
-pub(crate) fn parent_user_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
+/// The parent of the user or pid namespace `fd`, which must be below this process's own
+/// (ioctl_ns(2)).
+pub(crate) fn parent_namespace(fd: BorrowedFd) -> Result<OwnedFd, Errno> {
     const NS_GET_PARENT: libc::Ioctl = 0xb702;
     // SAFETY: the ioctl takes no argument.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_PARENT) };
     owned_fd(c_long::from(result))
+}
+
+/// The kind of the namespace `fd`, as a CLONE_NEW* flag (ioctl_ns(2)). ENOTTY for another file.
+pub(crate) fn namespace_kind(fd: BorrowedFd) -> Result<libc::c_int, Errno> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the ioctl takes no argument.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) })
 }
 
 /// The id in the pid namespace `fd` of the process that is `pid` in this process's own pid
@@ -165,13 +178,31 @@ pub(crate) fn process_id_in(fd: BorrowedFd, pid: u32) -> Result<u32, Errno> {
     u32::try_from(Errno::result(result)?).map_err(|_| Errno::ESRCH)
 }
 
-/// The id in this process's own pid namespace of the process that is `pid` in the pid namespace
-/// `fd`: the reverse of [`process_id_in`] (Linux 6.11).
-pub(crate) fn process_of_id(fd: BorrowedFd, pid: u32) -> Result<u32, Errno> {
-    const NS_GET_TGID_FROM_PIDNS: libc::Ioctl = 0x8004_b707;
+/// The id in this process's own pid namespace of the thread that is `number` in the pid namespace
+/// `fd` (ioctl_ns(2), Linux 6.11).
+pub(crate) fn process_id_from(fd: BorrowedFd, number: u32) -> Result<u32, Errno> {
+    const NS_GET_PID_FROM_PIDNS: libc::Ioctl = 0x8004_b706;
     // SAFETY: the ioctl takes its argument by value.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_TGID_FROM_PIDNS, pid) };
-    u32::try_from(Errno::result(result)?).map_err(|_| Errno::ESRCH)
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_PID_FROM_PIDNS, number) };
+    u32::try_from(Errno::result(result)?)
+        .ok()
+        .filter(|pid| *pid != 0)
+        .ok_or(Errno::ESRCH)
+}
+
+/// Sets the nice value of the thread `tid`: setpriority(2).
+pub(crate) fn set_nice(tid: u32, nice: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, tid, nice) };
+    Errno::result(result).map(drop)
+}
+
+/// Sets the I/O priority of the thread `tid`: ioprio_set(2).
+pub(crate) fn set_io_priority(tid: u32, priority: libc::c_int) -> Result<(), Errno> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, priority) };
+    Errno::result(result).map(drop)
 }
 
 /// Ignores SIGXFSZ: a write beyond RLIMIT_FSIZE fails with EFBIG instead of killing this process.

@@ -8,7 +8,6 @@ use super::{READ, WRITE};
 use crate::credentials::{EmulatedGid, EmulatedUid, Id};
 use crate::linux::seccomp::Reply;
 use crate::linux::sys::{self, Ipc};
-use crate::syscalls::socket::number_for;
 use crate::target::{Abi, Call};
 use crate::wire::board::Step;
 use crate::wire::objects::{Known, Pair};
@@ -128,10 +127,10 @@ fn show(
     state.show_processes(kind, |index, pid| {
         match (kind, index) {
             // The worker has made it.
-            (Ipc::SharedMemory, 0) => maker(known).or_else(|| number_for(call, pid)),
+            (Ipc::SharedMemory, 0) => maker(known).or_else(|| call.number_of(pid)),
             _ => Some(pid)
                 .filter(|pid| *pid != 0)
-                .and_then(|pid| number_for(call, pid)),
+                .and_then(|pid| call.number_of(pid)),
         }
         .unwrap_or(0)
     });

@@ -14,7 +14,7 @@ pub(crate) use filter::{denial, program};
 use serde_json::{Map, Value, json};
 use subuidless_fast::facts::MAGIC;
 
-use crate::syscalls::{Row, Scope, TABLE, Trap};
+use crate::syscalls::{Condition, Row, Scope, TABLE, Trap};
 use crate::wire::permissions::Permissions;
 
 const NOTIFY: &str = "SCMP_ACT_NOTIFY";
@@ -498,10 +498,11 @@ fn add_comparisons(rule: &mut Map<String, Value>, mut more: Vec<Value>) {
 /// One comparison of an argument in a filter.
 #[derive(Debug, Clone, Copy)]
 enum Comparison {
-    /// libseccomp compares 64 bits, so a −1 that is sign-extended to 64 bits traps, too. The
-    /// handler reads the lower half.
-    IsNotMinusOne {
+    /// libseccomp compares 64 bits, so a value with other bits in the upper half traps, too: a −1
+    /// that is sign-extended to 64 bits. The handler reads the lower half.
+    IsNot {
         arg: u32,
+        value: u32,
     },
     Masked {
         arg: u32,
@@ -518,8 +519,8 @@ const MARKED: u32 = 5;
 impl Comparison {
     fn to_json(self) -> Value {
         match self {
-            Self::IsNotMinusOne { arg } => {
-                json!({"index": arg, "value": u32::MAX, "op": "SCMP_CMP_NE"})
+            Self::IsNot { arg, value } => {
+                json!({"index": arg, "value": value, "op": "SCMP_CMP_NE"})
             }
             Self::Masked { arg, mask, bits } => masked(arg, mask, bits),
             Self::IsNotMarked => json!({"index": MARKED, "value": MAGIC, "op": "SCMP_CMP_NE"}),
@@ -545,20 +546,17 @@ fn comparisons(trap: Trap) -> Vec<Comparison> {
     match trap {
         // Rows that never trap are not asked (`rows`).
         Trap::Always | Trap::Never => Vec::new(),
-        Trap::ChangesOwner { uid, gid } => [uid, gid]
-            .map(|arg| Comparison::IsNotMinusOne { arg })
-            .into(),
-        Trap::Masked { arg, mask, bits } => vec![Comparison::Masked { arg, mask, bits }],
-        Trap::HasOrMasked {
-            arg,
-            bit,
-            mask,
-            bits,
-        } => [(bit, bit), (mask, bits)]
-            .map(|(mask, bits)| Comparison::Masked { arg, mask, bits })
-            .into(),
+        Trap::If(condition) => comparisons_for(condition),
+        Trap::IfEither(one, other) => [one, other].map(comparisons_for).concat(),
+    }
+}
+
+fn comparisons_for(condition: Condition) -> Vec<Comparison> {
+    match condition {
+        Condition::IsNot { arg, value } => vec![Comparison::IsNot { arg, value }],
+        Condition::Masked { arg, mask, bits } => vec![Comparison::Masked { arg, mask, bits }],
         // Each comparison also excludes the bits of those before it, so no call matches two rules.
-        Trap::HasAny { arg, bits } => each_bit(bits)
+        Condition::HasAny { arg, bits } => each_bit(bits)
             .map(|bit| Comparison::Masked {
                 arg,
                 mask: bits & (bit | (bit - 1)),
@@ -570,22 +568,84 @@ fn comparisons(trap: Trap) -> Vec<Comparison> {
 
 /// The comparisons of the rules that match the calls that do not trap: one list for each rule.
 fn complement(trap: Trap) -> Vec<Value> {
-    match trap {
+    let rules = match trap {
         Trap::Always | Trap::Never => Vec::new(),
-        Trap::ChangesOwner { uid, gid } => vec![json!([is_minus_one(uid), is_minus_one(gid)])],
-        Trap::HasAny { arg, bits } => vec![json!([masked(arg, bits, 0)])],
-        // One rule for each bit in which the argument may differ.
-        Trap::Masked { arg, mask, bits } => each_bit(mask)
-            .map(|bit| json!([masked(arg, bit, !bits & bit)]))
+        Trap::If(condition) => opposites(condition)
+            .into_iter()
+            .map(|one| vec![one])
             .collect(),
-        Trap::HasOrMasked {
+        Trap::IfEither(one, other) => opposites(one)
+            .into_iter()
+            .flat_map(|one| {
+                let others = opposites(other).into_iter();
+                others.filter_map(move |other| both(one, other))
+            })
+            .collect(),
+    };
+    rules
+        .into_iter()
+        .map(|rule| rule.into_iter().map(Opposite::to_json).collect())
+        .collect()
+}
+
+/// The argument has, of the bits in `mask`, exactly `bits`; all 64 bits are compared if there is no
+/// mask.
+#[derive(Debug, Clone, Copy)]
+struct Opposite {
+    arg: u32,
+    mask: Option<u64>,
+    bits: u64,
+}
+
+impl Opposite {
+    fn to_json(self) -> Value {
+        match self.mask {
+            Some(mask) => masked(self.arg, mask, self.bits),
+            None => json!({"index": self.arg, "value": self.bits, "op": "SCMP_CMP_EQ"}),
+        }
+    }
+}
+
+/// The condition does not hold if one of these does.
+fn opposites(condition: Condition) -> Vec<Opposite> {
+    match condition {
+        Condition::IsNot { arg, value } => vec![Opposite {
             arg,
-            bit: without,
-            mask,
-            bits,
-        } => each_bit(mask & !without)
-            .map(|bit| json!([masked(arg, without | bit, !bits & bit)]))
+            mask: None,
+            bits: value.into(),
+        }],
+        Condition::HasAny { arg, bits } => vec![Opposite {
+            arg,
+            mask: Some(bits),
+            bits: 0,
+        }],
+        // One for each bit in which the argument may differ.
+        Condition::Masked { arg, mask, bits } => each_bit(mask)
+            .map(|bit| Opposite {
+                arg,
+                mask: Some(bit),
+                bits: !bits & bit,
+            })
             .collect(),
+    }
+}
+
+/// The comparisons for both: one, if they are of one argument, which a rule cannot compare twice.
+/// `None`: they contradict each other.
+fn both(one: Opposite, other: Opposite) -> Option<Vec<Opposite>> {
+    match (one.mask, other.mask) {
+        (Some(mask), Some(more)) if one.arg == other.arg => {
+            let common = mask & more;
+            let agrees = one.bits & common == other.bits & common;
+            agrees.then(|| {
+                vec![Opposite {
+                    arg: one.arg,
+                    mask: Some(mask | more),
+                    bits: one.bits | other.bits,
+                }]
+            })
+        }
+        _ => Some(vec![one, other]),
     }
 }
 
@@ -593,10 +653,6 @@ fn each_bit(bits: u64) -> impl Iterator<Item = u64> {
     (0..u64::BITS)
         .map(|shift| 1 << shift)
         .filter(move |bit| bits & bit != 0)
-}
-
-fn is_minus_one(index: u32) -> Value {
-    json!({"index": index, "value": u32::MAX, "op": "SCMP_CMP_EQ"})
 }
 
 fn masked(index: u32, mask: u64, value: u64) -> Value {

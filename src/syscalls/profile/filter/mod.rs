@@ -12,7 +12,7 @@ use subuidless_fast::facts::{MAGIC, MAGIC_ABOVE_INT};
 use super::MARKED;
 use super::assembler::{Assembler, Place, Test};
 use crate::syscalls::dispatch::X32_SYSCALL_BIT;
-use crate::syscalls::{Dispatch, Row, Scope, TABLE, Trap};
+use crate::syscalls::{Condition, Dispatch, Row, Scope, TABLE, Trap};
 
 const DENIED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
 
@@ -76,7 +76,7 @@ fn halves(arg: u32) -> [u32; 2] {
 /// The lower and the upper half of a value.
 fn split(value: u64) -> [u32; 2] {
     let half = |half: u64| u32::try_from(half).unwrap_or_default();
-    [half(value & NO_ID), half(value >> u32::BITS)]
+    [half(value & LOWER), half(value >> u32::BITS)]
 }
 
 /// How the filter recognises a call that the preloaded library makes itself.
@@ -167,26 +167,25 @@ fn trapping(program: &mut Assembler, trap: Trap, yes: Place, no: Place) -> Place
     match trap {
         Trap::Always => yes,
         Trap::Never => no,
-        Trap::ChangesOwner { uid, gid } => {
-            // The kernel reads the lower half.
-            let place = masked(program, gid, NO_ID, NO_ID, no, yes);
-            masked(program, uid, NO_ID, NO_ID, place, yes)
-        }
-        Trap::HasAny { arg, bits } => has_any(program, arg, bits, yes, no),
-        Trap::Masked { arg, mask, bits } => masked(program, arg, mask, bits, yes, no),
-        Trap::HasOrMasked {
-            arg,
-            bit,
-            mask,
-            bits,
-        } => {
-            let no = masked(program, arg, mask, bits, yes, no);
-            has_any(program, arg, bit, yes, no)
+        Trap::If(condition) => test(program, condition, yes, no),
+        Trap::IfEither(one, other) => {
+            let no = test(program, other, yes, no);
+            test(program, one, yes, no)
         }
     }
 }
 
-const NO_ID: u64 = u32::MAX as u64;
+/// Goes to `yes` if the condition holds, and to `no` if not.
+fn test(program: &mut Assembler, condition: Condition, yes: Place, no: Place) -> Place {
+    match condition {
+        // The kernel reads the lower half.
+        Condition::IsNot { arg, value } => masked(program, arg, LOWER, value.into(), no, yes),
+        Condition::HasAny { arg, bits } => has_any(program, arg, bits, yes, no),
+        Condition::Masked { arg, mask, bits } => masked(program, arg, mask, bits, yes, no),
+    }
+}
+
+const LOWER: u64 = u32::MAX as u64;
 
 /// Whether the argument has any of these bits.
 fn has_any(program: &mut Assembler, arg: u32, bits: u64, yes: Place, no: Place) -> Place {

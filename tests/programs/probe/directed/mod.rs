@@ -13,6 +13,7 @@ mod making;
 mod messages;
 mod mounts;
 mod opening;
+mod others;
 mod owners;
 mod paths;
 mod peers;
@@ -50,4 +51,5 @@ pub(crate) fn run(p: &mut Probe) {
     terminals::run(p);
     ipc::run(p);
     messages::run(p);
+    others::run(p);
 }

@@ -127,4 +127,28 @@ every_architecture! {
     UTIMENSAT utimensat SYS_utimensat;
     FSETXATTR fsetxattr SYS_fsetxattr;
     REMOVEXATTR removexattr SYS_removexattr;
+    KILL kill SYS_kill;
+    RT_SIGQUEUEINFO rt_sigqueueinfo SYS_rt_sigqueueinfo;
+    RT_TGSIGQUEUEINFO rt_tgsigqueueinfo SYS_rt_tgsigqueueinfo;
+    PIDFD_OPEN pidfd_open SYS_pidfd_open;
+    PIDFD_SEND_SIGNAL pidfd_send_signal SYS_pidfd_send_signal;
+    PIDFD_GETFD pidfd_getfd SYS_pidfd_getfd;
+    SETSID setsid SYS_setsid;
+    SETPGID setpgid SYS_setpgid;
+    GETPRIORITY getpriority SYS_getpriority;
+    SETPRIORITY setpriority SYS_setpriority;
+    IOPRIO_SET ioprio_set SYS_ioprio_set;
+    SCHED_SETAFFINITY sched_setaffinity SYS_sched_setaffinity;
+    SCHED_SETSCHEDULER sched_setscheduler SYS_sched_setscheduler;
+    SCHED_SETPARAM sched_setparam SYS_sched_setparam;
+    SCHED_SETATTR sched_setattr SYS_sched_setattr;
+    PTRACE ptrace SYS_ptrace;
+    PROCESS_VM_READV process_vm_readv SYS_process_vm_readv;
+    PROCESS_VM_WRITEV process_vm_writev SYS_process_vm_writev;
+    SETNS setns SYS_setns;
+    OPEN_TREE open_tree SYS_open_tree;
+    MOVE_MOUNT move_mount SYS_move_mount;
+    SETHOSTNAME sethostname SYS_sethostname;
+    SETDOMAINNAME setdomainname SYS_setdomainname;
+    REBOOT reboot SYS_reboot;
 }

@@ -13,8 +13,8 @@ use libc::c_long;
 pub(crate) use library::make_by_functions;
 pub(crate) use memory::Memory;
 pub(crate) use tasks::{
-    Birth, Everywhere, everywhere, exit, exit_thread, in_child, parent_id, process_id, spawn,
-    thread_id, wait,
+    Birth, Everywhere, clone, clone3, everywhere, exit, exit_thread, ignore, in_child, parent_id,
+    process_id, spawn, thread_id, wait,
 };
 
 /// A system call that [`invoke`] may make. Only this module can construct one: `invoke` is sound

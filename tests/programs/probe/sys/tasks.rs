@@ -89,6 +89,44 @@ pub(crate) fn spawn(birth: Birth, mut work: impl FnMut()) -> c_int {
     pid
 }
 
+/// Makes a child with these flags of clone(2), which ends at once.
+pub(crate) fn clone(flags: c_int) -> Result<(), i32> {
+    // SAFETY: as in `spawn`: without CLONE_VM the child has a copy of this stack, and it makes one
+    // system call; with flags that share more, the kernel makes no child at all (EINVAL).
+    ended(unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) })
+}
+
+/// The same, by clone3(2).
+pub(crate) fn clone3(flags: c_int) -> Result<(), i32> {
+    let signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    let arguments = [flags.unsigned_abs().into(), 0, 0, 0, signal, 0, 0, 0];
+    // SAFETY: as above; `arguments` lives for the time of the call and is as long as said.
+    ended(unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            arguments.as_ptr(),
+            size_of_val(&arguments),
+        )
+    })
+}
+
+fn ended(pid: c_long) -> Result<(), i32> {
+    match pid {
+        0 => exit(0),
+        -1 => Err(errno()),
+        pid => {
+            wait(narrow(pid));
+            Ok(())
+        }
+    }
+}
+
+/// Ignores a signal.
+pub(crate) fn ignore(signal: c_int) {
+    // SAFETY: ignoring a signal runs no code.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
 /// Waits for a child, and returns its raw wait status.
 pub(crate) fn wait(pid: c_int) -> c_int {
     let mut status = 0;
