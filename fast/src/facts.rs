@@ -27,6 +27,13 @@ pub const STATUS: u64 = MAGIC + 2;
 /// know the process.
 pub const SENDER: u64 = MAGIC + 3;
 
+/// In argument 5 of a stat(2) or statx(2): the kernel shows that another host user owns the file.
+/// The library asks for the owner that it shows, which is another one if it is of procfs or sysfs.
+pub const FOREIGN: u64 = MAGIC + 4;
+/// The worker's reply to that for a file of another file system: the library need not ask again
+/// about this device.
+pub const ORDINARY: i64 = 1;
+
 /// Above an `int` that is the first argument of a call that uses all six: the kernel cuts it off.
 pub const MAGIC_ABOVE_INT: u64 = 0x5b1d_acce << 32;
 

@@ -1,17 +1,18 @@
 //! chmod(2), utime(2), utimensat(2), access(2), and their variants.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, fchmod as change_mode_of, fchmodat as change_mode_at,
+    FchmodatFlags, Mode, SFlag, fchmod as change_mode_of, fchmodat as change_mode_at, fstat,
+    fstatat,
 };
 
 use super::lookup::search;
-use super::permission::{FileArgument, allow, check_as, check_change};
+use super::permission::{FileArgument, allow, check_as, check_change, is_read_only};
 use super::stat::resolve_in_side_store;
-use crate::credentials::{Access, Subject, capability};
+use crate::credentials::{Access, FileMode, Subject, capability};
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::owner::file_type;
@@ -48,6 +49,9 @@ pub(super) fn fchmodat2(call: &mut Call) -> Result<Reply, Errno> {
 /// Handles a chmod(2); `mode` is an argument number.
 fn change_mode(call: &mut Call, named: FileArgument, mode: usize) -> Result<Reply, Errno> {
     let mode = call.unsigned(mode);
+    if let Some(kept) = keep_mode(call, named, mode) {
+        return kept;
+    }
     bring_up(call, named);
     check_change(call, named, |call, subject, file, location| {
         if file_type(file.mode) == SFlag::S_IFLNK {
@@ -84,6 +88,61 @@ fn change_mode(call: &mut Call, named: FileArgument, mode: usize) -> Result<Repl
     })
 }
 
+/// Answers for a file of procfs or sysfs that shows root: its mode can be set to what it is. `None`
+/// for all other files.
+fn keep_mode(call: &Call, named: FileArgument, mode: u32) -> Option<Result<Reply, Errno>> {
+    let (file, shown) = of_kernel(call, named)?;
+    let is_settable = call.is_settable_of_kernel(file.as_fd(), fstat(&file).ok()?.st_uid);
+    if is_settable != Ok(true) || shown.mode & 0o7777 != mode & 0o7777 {
+        return None;
+    }
+    Some(keep(call, file.as_fd(), |subject| {
+        match subject.owns(shown) {
+            true => Ok(()),
+            false => Err(Errno::EPERM),
+        }
+    }))
+}
+
+/// The file of a call and what it shows, if it is one of procfs or sysfs that shows root. To the
+/// kernel it belongs to another user, who alone may change it.
+fn of_kernel(call: &Call, named: FileArgument) -> Option<(OwnedFd, FileMode)> {
+    let path = named.read(call)?;
+    let location = named.location(&path);
+    if location.is_empty() && !location.empty_path {
+        return None;
+    }
+    let reached = call.name(&location)?;
+    let flags = match location.follow {
+        true => AtFlags::empty(),
+        false => AtFlags::AT_SYMLINK_NOFOLLOW,
+    };
+    let stat = fstatat(PROCFS, reached.as_c_str(), flags).ok()?;
+    if call.container.is_mapped(stat.st_uid) {
+        // Nearly always.
+        return None;
+    }
+    let file = match named.path {
+        // fchmod(2) refuses a descriptor that was opened with O_PATH.
+        None if call.is_beyond_us(named.dirfd) => return None,
+        _ => call.resolve(&location).ok()?,
+    };
+    let shown = call.file_mode(file.as_fd()).ok()?;
+    (call.is_of_kernel(file.as_fd(), stat.st_uid) == Ok(true)).then_some((file, shown))
+}
+
+/// Changes nothing, if the target `may` change it.
+fn keep(
+    call: &Call,
+    file: BorrowedFd,
+    may: impl FnOnce(&Subject) -> Result<(), Errno>,
+) -> Result<Reply, Errno> {
+    if is_read_only(file) {
+        return Err(Errno::EROFS);
+    }
+    may(&call.subject()?).map(|()| Reply::Value(0))
+}
+
 /// Copies a special file of an overlay's lower layer up before the kernel does, so that its entry
 /// in the side store is copied along. If that fails, the kernel reports the reason when it handles
 /// the call.
@@ -117,6 +176,15 @@ fn change_times(call: &mut Call, named: FileArgument, times: Times) -> Result<Re
     if times == Times::Kept {
         // CONTINUE: nothing to check.
         return Ok(Reply::Continue);
+    }
+    if let Some((file, shown)) = of_kernel(call, named) {
+        // The kernel does not keep these times for long, either.
+        return keep(call, file.as_fd(), |subject| match times {
+            _ if subject.owns(shown) => Ok(()),
+            Times::Now if subject.may(Access::WRITE, shown) => Ok(()),
+            Times::Now => Err(Errno::EACCES),
+            _ => Err(Errno::EPERM),
+        });
     }
     bring_up(call, named);
     check_change(call, named, |call, subject, file, location| match times {

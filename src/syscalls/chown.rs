@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{getegid, geteuid};
 
-use crate::credentials::{FileMode, Id, OwnerChange};
+use super::permission::is_read_only;
+use crate::credentials::{EmulatedGid, EmulatedUid, FileMode, OwnerChange};
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::owner::{Owner, file_type};
@@ -61,7 +62,10 @@ fn change_at(
 fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Errno> {
     let stat = fstat(file)?;
     if !call.container.is_mapped(stat.st_uid) {
-        return natively(file, change);
+        return match call.is_settable_of_kernel(file, stat.st_uid)? {
+            true => keep(call, file, change),
+            false => refused(file, change),
+        };
     }
     let owners = &call.container.owners;
     // With −1 for one id, the new owner depends on the old one: no other thread or worker may
@@ -76,7 +80,11 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     .ok_or(Errno::EOVERFLOW)?;
     let subject = call.subject()?;
     if !subject.may_change_owner((shown.uid, shown.gid), change) {
-        return Err(Errno::EPERM);
+        // fs/open.c, chown_common: the mount is asked first (mnt_want_write).
+        return Err(match is_read_only(file) {
+            true => Errno::EROFS,
+            false => Errno::EPERM,
+        });
     }
     // fs/attr.c, setattr_should_drop_sgid: without group execute permission, the kernel clears
     // S_ISGID only for callers without CAP_FSETID outside of the group.
@@ -112,11 +120,26 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     Ok(Reply::Value(0))
 }
 
+/// A file of procfs or sysfs, which shows root: it keeps this owner.
+fn keep(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Errno> {
+    const ROOT: (EmulatedUid, EmulatedGid) = (EmulatedUid::ROOT, EmulatedGid::ROOT);
+    if is_read_only(file) {
+        return Err(Errno::EROFS);
+    }
+    let keeps =
+        change.uid.is_none_or(|uid| uid == ROOT.0) && change.gid.is_none_or(|gid| gid == ROOT.1);
+    match keeps && call.subject()?.may_change_owner(ROOT, change) {
+        true => Ok(Reply::Value(0)),
+        false => Err(Errno::EPERM),
+    }
+}
+
 /// Lets the kernel refuse the change for a file of another host user, which not even the
-/// container's root may change. The errno is the kernel's.
-fn natively(file: BorrowedFd, change: OwnerChange) -> Result<Reply, Errno> {
-    let uid = change.uid.map(|uid| Uid::from_raw(uid.as_raw()));
-    let gid = change.gid.map(|gid| Gid::from_raw(gid.as_raw()));
+/// container's root may change. The errno is the kernel's: for ids that it maps, whatever the new
+/// ones are (EINVAL otherwise).
+fn refused(file: BorrowedFd, change: OwnerChange) -> Result<Reply, Errno> {
+    let uid = change.uid.map(|_| geteuid());
+    let gid = change.gid.map(|_| getegid());
     nix::unistd::fchownat(file, c"", uid, gid, AtFlags::AT_EMPTY_PATH)?;
     Ok(Reply::Value(0))
 }

@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlink};
 use nix::sys::stat::{FileStat, SFlag, fstatat};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{AccessFlags, access};
+use subuidless_fast::facts::{FOREIGN, ORDINARY};
 
 use super::i386;
 use crate::credentials::Id;
@@ -19,7 +20,7 @@ use crate::linux::name::Name;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
-use crate::target::{Abi, Call, Dirfd, Location, PROCFS};
+use crate::target::{Abi, Call, Dirfd, Location, PROCFS, SYSFS_MAGIC};
 
 pub(super) fn stat(call: &mut Call) -> Result<Reply, Errno> {
     answer_path(
@@ -188,6 +189,13 @@ impl Filled {
         }
     }
 
+    fn uid(&self) -> u32 {
+        match self {
+            Self::Stat(stat) => stat.st_uid,
+            Self::Statx(statx) => statx.stx_uid,
+        }
+    }
+
     fn version(&self) -> Option<Version> {
         match self {
             Self::Stat(stat) => Some(Version::of(stat)),
@@ -241,7 +249,7 @@ fn may_succeed(dirfd: Dirfd, is_fd: bool, flags: AtFlags) -> bool {
 /// Answers a call. The result for the last file decides which way is tried first: in a tree with
 /// emulated owners, the next file probably has one, too.
 fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Errno> {
-    let Some(reached) = call.name(location) else {
+    let Some(reached) = call.name(location).filter(|_| call.register(5) != FOREIGN) else {
         return answer_resolved(call, location, form);
     };
     let name = reached.as_c_str();
@@ -263,7 +271,15 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
         Err(Errno::ENOENT) if may_exist_for_target(name, location) => {
             answer_resolved(call, location, form)
         }
-        Err(Errno::EOPNOTSUPP) if may_be_elsewhere(call) => answer_resolved(call, location, form),
+        Err(Errno::EOPNOTSUPP)
+            if may_be_elsewhere(call) || is_foreign(call, name, location.follow) =>
+        {
+            answer_resolved(call, location, form)
+        }
+        // sysfs, and links of procfs. Among other files this would be a system call for nothing.
+        Ok(None) if may_be_of_kernel(location) && is_foreign(call, name, location.follow) => {
+            answer_resolved(call, location, form)
+        }
         // The magic link in front of a relative path counts as one of the forty links that the
         // kernel follows.
         Err(Errno::ELOOP) => answer_resolved(call, location, form),
@@ -305,6 +321,18 @@ fn lookup_flags(follow: bool) -> AtFlags {
 /// terminal's, or that of a process (procfs).
 fn may_be_elsewhere(call: &Call) -> bool {
     call.container.owners.is_any_elsewhere() || call.container.identities.anyone_changed()
+}
+
+/// Whether the file belongs to another host user: it may be one that the kernel has made.
+fn is_foreign(call: &Call, name: &CStr, follow: bool) -> bool {
+    fstatat(PROCFS, name, lookup_flags(follow))
+        .is_ok_and(|stat| !call.container.is_mapped(stat.st_uid))
+}
+
+/// Whether this may be a file in procfs or sysfs, by its path.
+fn may_be_of_kernel(location: &Location) -> bool {
+    let path = location.path.to_bytes();
+    path.starts_with(b"/proc/") || path.starts_with(b"/sys")
 }
 
 /// Whether the file, which lacks the attribute, may have an owner in the side store.
@@ -365,16 +393,25 @@ fn answer_resolved(call: &mut Call, location: &Location, form: &Form) -> Result<
     }
 }
 
+/// Whether the file system is neither procfs nor sysfs.
+fn is_ordinary(file: BorrowedFd) -> Result<bool, Errno> {
+    Ok(![PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&fstatfs(file)?.filesystem_type()))
+}
+
 /// Answers with the state of an open file.
 fn answer_file(call: &mut Call, file: BorrowedFd, form: &Form) -> Result<Reply, Errno> {
     let mut filled = form.fill(file, c"", AtFlags::AT_EMPTY_PATH)?;
     // The owner is read after the version. In the other order, a change in between would put the
     // old owner into the cache for the new version.
     let owner = match call.container.owners.load(file, filled.file_type())? {
-        None => call.process_owner(file)?,
+        None => call.kernel_owner(file, filled.uid())?,
         owner => owner,
     };
     let Some(owner) = owner else {
+        if call.register(5) == FOREIGN && is_ordinary(file)? {
+            form.write(call, &mut filled, Owner::default())?;
+            return Ok(Reply::Value(ORDINARY));
+        }
         // CONTINUE: no emulated owner.
         call.thread.expects_owner = false;
         return Ok(Reply::Continue);

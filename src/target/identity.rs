@@ -2,12 +2,12 @@
 //! which follow from them.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlink};
 use nix::sys::stat::{Mode, fstat, fstatat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, fstatfs};
 
 use super::walk::is_procfs_root;
 use super::{Call, Location, PROCFS};
@@ -22,6 +22,8 @@ use crate::linux::sys;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::wire::board::Step;
 use crate::wire::permissions::Permissions;
+
+pub(crate) const SYSFS_MAGIC: FsType = FsType(0x6265_6572);
 
 impl Call<'_> {
     /// Whether emulated credentials do not apply because the target lives in a user namespace below
@@ -224,7 +226,7 @@ impl Call<'_> {
     pub(crate) fn mode_and_owner(&self, file: BorrowedFd) -> Result<(FileMode, Owner), Errno> {
         let stat = fstat(file)?;
         let owner = match self.container.owners.load(file, file_type(stat.st_mode))? {
-            None => self.process_owner(file)?,
+            None => self.kernel_owner(file, stat.st_uid)?,
             owner => owner,
         };
         let owner = owner.unwrap_or_default();
@@ -275,16 +277,51 @@ impl Call<'_> {
         Status::of(self.pid())?.umask().ok_or(Errno::ESRCH)
     }
 
-    /// The owner of a file in `/proc/PID`: the effective ids of that process (proc_pid(5)). Returns
-    /// `None` for all other files, and if the kernel already shows these ids.
-    pub(crate) fn process_owner(&self, file: BorrowedFd) -> Result<Option<Owner>, Errno> {
-        let Some((index, _)) = self.process_behind(file)? else {
-            return Ok(None);
-        };
-        let (uid, gid) = self.container.identities.ids(index);
-        let stat = fstat(file)?;
-        Ok(Some(Owner::shown_as(uid.effective, gid.effective, &stat))
-            .filter(|owner| !owner.is_unset()))
+    /// The owner of a file that the kernel has made: in `/proc/PID` the effective ids of that
+    /// process (proc_pid(5)), elsewhere in procfs and in sysfs root. Returns `None` for all other
+    /// files, and if the kernel already shows these ids: `uid`.
+    pub(crate) fn kernel_owner(&self, file: BorrowedFd, uid: u32) -> Result<Option<Owner>, Errno> {
+        if let Some((index, _)) = self.process_behind(file)? {
+            let (uid, gid) = self.container.identities.ids(index);
+            let stat = fstat(file)?;
+            return Ok(Some(Owner::shown_as(uid.effective, gid.effective, &stat))
+                .filter(|owner| !owner.is_unset()));
+        }
+        Ok(self.is_of_kernel(file, uid)?.then_some(Owner {
+            uid: Some(EmulatedUid::ROOT),
+            gid: Some(EmulatedGid::ROOT),
+            ..Owner::default()
+        }))
+    }
+
+    /// As [`Call::is_of_kernel`], of a file whose owner and mode the root of the host may set:
+    /// nobody may set those of /proc/sys (fs/proc/proc_sysctl.c, proc_sys_setattr).
+    pub(crate) fn is_settable_of_kernel(&self, file: BorrowedFd, uid: u32) -> Result<bool, Errno> {
+        if !self.is_of_kernel(file, uid)? {
+            return Ok(false);
+        }
+        let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
+        let is_sysctl = fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC
+            && prefixes(&path, |name| name == b"sys").any(|path| open_process(path).is_some());
+        Ok(!is_sysctl)
+    }
+
+    /// Whether a file whose st_uid is `uid` is one of procfs or sysfs that belongs to the root of
+    /// the host, which the user namespace does not map, but for those of processes: they may be
+    /// other host users'.
+    pub(crate) fn is_of_kernel(&self, file: BorrowedFd, uid: u32) -> Result<bool, Errno> {
+        if self.container.is_mapped(uid) {
+            return Ok(false);
+        }
+        match fstatfs(file)?.filesystem_type() {
+            SYSFS_MAGIC => Ok(true),
+            PROC_SUPER_MAGIC => {
+                let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
+                let process = process_directory(&path);
+                Ok(process.and_then(open_process).is_none())
+            }
+            _ => Ok(false),
+        }
     }
 
     /// The text of the file `/proc/PID/status`, with the emulated credentials of that process.
@@ -321,24 +358,10 @@ impl Call<'_> {
 fn record_in(directory: &[u8]) -> Option<Index> {
     /// In bytes; the text has about 1,500.
     const LARGEST: usize = 8192;
-    let open_in = |from: BorrowedFd, name: &CStr, flags: OFlag| {
-        openat(
-            from,
-            name,
-            flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .ok()
-    };
     let is_procfs = |file: BorrowedFd| {
         fstatfs(file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
     };
-    let directory = Name::new(directory.to_vec());
-    let path = OFlag::O_PATH | OFlag::O_DIRECTORY;
-    let directory = open_in(PROCFS, directory.as_c_str(), path)?;
-    if !is_procfs_root(&open_in(directory.as_fd(), c"..", path)?).ok()? {
-        return None;
-    }
+    let directory = open_process(directory)?;
     let file = open_in(directory.as_fd(), c"limits", OFlag::O_PATH)?;
     if !is_procfs(file.as_fd()) {
         return None;
@@ -355,17 +378,35 @@ fn record_in(directory: &[u8]) -> Option<Index> {
     lock_limit(std::str::from_utf8(&bytes[..length]).ok()?).map(Identities::of_limit)
 }
 
+/// Opens a directory that is directly in a procfs; one of its other directories may have a number
+/// for a name, too.
+fn open_process(directory: &[u8]) -> Option<OwnedFd> {
+    let path = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let directory = open_in(PROCFS, Name::new(directory.to_vec()).as_c_str(), path)?;
+    let above = open_in(directory.as_fd(), c"..", path)?;
+    is_procfs_root(&above).ok()?.then_some(directory)
+}
+
+fn open_in(from: BorrowedFd, name: &CStr, flags: OFlag) -> Option<OwnedFd> {
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(from, name, flags, Mode::empty()).ok()
+}
+
 /// The part of a path in procfs that ends with the first number: `/proc/PID`.
 fn process_directory(path: &[u8]) -> Option<&[u8]> {
+    let is_number = |name: &[u8]| !name.is_empty() && name.iter().all(u8::is_ascii_digit);
+    prefixes(path, is_number).next()
+}
+
+/// The parts of a path that end with a component that `is_meant`.
+fn prefixes(path: &[u8], is_meant: impl Fn(&[u8]) -> bool) -> impl Iterator<Item = &[u8]> {
     let mut end = 0;
-    for component in path.split(|byte| *byte == b'/') {
-        end += component.len();
-        if !component.is_empty() && component.iter().all(u8::is_ascii_digit) {
-            return Some(&path[..end]);
-        }
-        end += 1;
-    }
-    None
+    path.split(|byte| *byte == b'/')
+        .filter_map(move |component| {
+            let part = &path[..end + component.len()];
+            end = part.len() + 1;
+            is_meant(component).then_some(part)
+        })
 }
 
 /// The soft RLIMIT_LOCKS in the text of /proc/PID/limits.

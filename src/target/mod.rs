@@ -29,6 +29,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{FsType, fstatfs};
 
 pub(crate) use container::Container;
+pub(crate) use identity::SYSFS_MAGIC;
 pub(crate) use memory::read_path;
 pub(crate) use path::{Dirfd, Location, Reached, Refusal, Walked};
 pub(crate) use process::{Actor, Member, threads};

@@ -6,6 +6,7 @@ rm log
 rpm=/tmp/build/RPMS/noarch/odd-1-1.noarch.rpm
 rpm -qplv $rpm
 rpm -qp --qf '[%{FILENAMES} %{FILEUSERNAME} %{FILEGROUPNAME} %{FILEMODES:perms} %{FILECAPS}\n]' $rpm
+stat -c '%n %A %u:%g' /proc /sys
 quietly rpm -i --nodeps $rpm; list /opt /var/lib/odd; rpm -V odd && echo verified
 chown 5:5 /opt/odd/large; chmod 600 /opt/odd/root; chown -h 9:9 /opt/odd/link
 setcap -r /opt/odd/caps; try rpm -V odd

@@ -65,6 +65,24 @@ impl Version {
     }
 }
 
+/// Devices of file systems that are neither procfs nor sysfs.
+static ORDINARY: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+/// Whether [`note_ordinary`] was called for this device.
+pub(super) fn is_ordinary(device: u64) -> bool {
+    place_of(device).load(Ordering::Relaxed) == device
+}
+
+/// Keeps that the file system of this device is an ordinary one.
+pub(super) fn note_ordinary(device: u64) {
+    place_of(device).store(device, Ordering::Relaxed);
+}
+
+fn place_of(device: u64) -> &'static AtomicU64 {
+    let [low, ..] = device.to_le_bytes();
+    &ORDINARY[usize::from(low) % ORDINARY.len()]
+}
+
 fn limit() -> u64 {
     const CLOCK_REALTIME_COARSE: usize = 5;
     let known = LIMIT.load(Ordering::Relaxed);

@@ -9,9 +9,9 @@ use core::mem::MaybeUninit;
 
 use super::cache::Version;
 use super::file::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Named, Record};
-use super::raw::{int, number, to_kernel, to_worker};
-use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, next, page, result, who};
-use crate::facts::{CHANGED, FULL_ONES, SIDE_STORE, TERMINALS};
+use super::raw::{int, number, to_kernel, to_worker, to_worker_with};
+use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, cache, next, page, result, who};
+use crate::facts::{CHANGED, FOREIGN, FULL_ONES, MAPPED, ORDINARY, SIDE_STORE, TERMINALS};
 use crate::owner::{self, Shown};
 
 const AT_NO_AUTOMOUNT: c_int = 0x800;
@@ -81,6 +81,9 @@ trait Structure: Copy {
     fn mode(&self) -> u32;
     /// The major number of the device.
     fn major(&self) -> u64;
+    fn uid(&self) -> u32;
+    /// The device, if it is not one of disks, whose numbers have a major part.
+    fn anonymous_device(&self) -> Option<u64>;
     fn show(&mut self, shown: Shown);
 }
 
@@ -101,6 +104,16 @@ impl Structure for Stat {
     fn major(&self) -> u64 {
         // sys/sysmacros.h
         self.rdev >> 8 & 0xfff | self.rdev >> 32 & 0xffff_f000
+    }
+
+    fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    fn anonymous_device(&self) -> Option<u64> {
+        // sys/sysmacros.h: the bits of the major number.
+        const MAJOR: u64 = 0xffff_f000_000f_ff00;
+        (self.dev & MAJOR == 0).then_some(self.dev)
     }
 
     fn show(&mut self, shown: Shown) {
@@ -127,6 +140,15 @@ impl Structure for Statx {
 
     fn major(&self) -> u64 {
         self.rdev[0].into()
+    }
+
+    fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    fn anonymous_device(&self) -> Option<u64> {
+        let [major, minor] = self.dev;
+        (major == 0).then_some(minor.into())
     }
 
     fn show(&mut self, shown: Shown) {
@@ -238,6 +260,12 @@ impl Asked {
         let structure = self.buffer.cast::<S>();
         // SAFETY: the kernel has just written the structure there. It may lie at an odd address.
         let mut filled = unsafe { structure.read_unaligned() };
+        if let Some(device) = filled.anonymous_device()
+            && is_foreign(filled.uid())
+            && !cache::is_ordinary(device)
+        {
+            return Some(self.ask_about_foreign(device));
+        }
         if !carries_attributes(filled.mode()) {
             let is_elsewhere =
                 facts & SIDE_STORE != 0 || (facts & TERMINALS != 0 && is_terminal(&filled));
@@ -274,6 +302,20 @@ impl Asked {
         // SAFETY: the kernel has just written there.
         unsafe { structure.write_unaligned(filled) };
         Some(0)
+    }
+
+    /// Asks the worker about a file of another host user, which may be one of procfs or sysfs.
+    fn ask_about_foreign(self, device: u64) -> Raw {
+        #[expect(clippy::cast_possible_truncation, reason = "registers have 64 bits")]
+        const MARK: usize = FOREIGN as usize;
+        let (number, arguments) = self.call(self.buffer);
+        match to_worker_with(MARK, number, arguments) {
+            answer if answer as i64 == ORDINARY => {
+                cache::note_ordinary(device);
+                0
+            }
+            answer => answer,
+        }
     }
 
     fn look_again<S: Structure>(self) -> Option<Version> {
@@ -336,6 +378,15 @@ pub(super) fn look(file: Named) -> Result<[u32; 3], Raw> {
 
 fn is_terminal<S: Structure>(filled: &S) -> bool {
     filled.mode() & S_IFMT == S_IFCHR && owner::TERMINALS.contains(&filled.major())
+}
+
+/// Whether a file whose st_uid is `uid` belongs to another host user.
+fn is_foreign(uid: u32) -> bool {
+    const OVERFLOW: u32 = 65534;
+    match page::word(MAPPED) {
+        0 => uid == OVERFLOW,
+        only => u64::from(uid) + 1 != only,
+    }
 }
 
 /// xattr(7): user attributes are for regular files and directories.

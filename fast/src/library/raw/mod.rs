@@ -25,9 +25,14 @@ pub(super) fn to_kernel(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
 
 /// The same call for the worker. It is begun anew where a signal has interrupted the wait for the
 /// worker: natively these calls are not interrupted.
-pub(super) fn to_worker(number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
+pub(super) fn to_worker(number: usize, arguments: [usize; 5]) -> Raw {
+    to_worker_with(0, number, arguments)
+}
+
+/// The same, with a mark that tells the worker more.
+pub(super) fn to_worker_with(mark: usize, number: usize, [a, b, c, d, e]: [usize; 5]) -> Raw {
     loop {
-        let result = call(number, [a, b, c, d, e, 0]);
+        let result = call(number, [a, b, c, d, e, mark]);
         if result != super::EINTR {
             return result;
         }

@@ -19,6 +19,7 @@ mod paths;
 mod peers;
 mod permissions;
 mod processes;
+mod procfs;
 mod programs;
 mod securebits;
 mod terminals;
@@ -52,4 +53,5 @@ pub(crate) fn run(p: &mut Probe) {
     ipc::run(p);
     messages::run(p);
     others::run(p);
+    procfs::run(p);
 }

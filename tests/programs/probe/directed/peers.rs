@@ -328,7 +328,7 @@ fn later(p: &mut Probe) {
     );
 }
 
-fn owner_of(p: &mut Probe, shown: &str, file: &str) {
+pub(super) fn owner_of(p: &mut Probe, shown: &str, file: &str) {
     let buffer = Arg::Stat(Place::Heap);
     let args = [Arg::Path(file.into(), Place::Heap), buffer];
     let owner = |answer: &sys::Answer| match answer.result {
