@@ -1,5 +1,7 @@
 //! Whether a thread may do something to a file, by its fs ids: fs/namei.c, fs/attr.c.
 
+use nix::fcntl::OFlag;
+
 use super::{Capabilities, Credentials, EmulatedGid, EmulatedUid, Id, capability, securebits};
 
 /// The owner that a chown(2) sets; `None` is the syscall's −1.
@@ -66,6 +68,19 @@ impl Access {
     pub(crate) const READ_WRITE: Self = Self(6);
     /// Write and search permission for a directory, to create a file in it.
     pub(crate) const ENTER_TO_CREATE: Self = Self(3);
+
+    /// What open(2) with these flags takes: fs/open.c, build_open_flags.
+    pub(crate) fn of_open(flags: OFlag) -> Self {
+        let access = match flags & OFlag::O_ACCMODE {
+            OFlag::O_RDONLY => Self::READ,
+            OFlag::O_WRONLY => Self::WRITE,
+            _ => Self::READ_WRITE,
+        };
+        match flags.contains(OFlag::O_TRUNC) {
+            true => access.and(Self::WRITE),
+            false => access,
+        }
+    }
 
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)

@@ -11,6 +11,7 @@ mod attribute;
 mod capability;
 mod chown;
 mod describe;
+mod device;
 mod dispatch;
 mod entry;
 mod exec;

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat as open_at};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use subuidless_fast::facts::DEVICE;
 
+use super::device;
 use super::lookup::search_parent;
 use super::new_file::{NewFile, is_out_of_reach, may_inherit};
 use crate::credentials::{Access, Subject};
@@ -36,6 +38,9 @@ pub(super) fn creat(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(super) fn openat(call: &mut Call) -> Result<Reply, Errno> {
+    if call.register(5) == DEVICE {
+        return open_device(call, call.dirfd(0));
+    }
     let (flags, mode) = (call.int(2), call.unsigned(3));
     open_path(call, call.dirfd(0), 1, flags, mode)
 }
@@ -119,18 +124,43 @@ fn open_path(
 }
 
 fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
+    let is_exclusive = wanted.creates() && wanted.flags.contains(OFlag::O_EXCL);
+    match decide(call, &wanted)? {
+        // CONTINUE: the kernel opens or creates the file, or fails with the right errno.
+        Reply::Continue if !is_exclusive && wanted.resolve.is_empty() => {
+            Ok(device::open(call, &wanted.location(), wanted.flags)?.unwrap_or(Reply::Continue))
+        }
+        reply => Ok(reply),
+    }
+}
+
+/// openat(2) of the preloaded library, to which the kernel has said ENXIO. O_CREAT is there only
+/// for the filter.
+fn open_device(call: &Call, dirfd: Dirfd) -> Result<Reply, Errno> {
+    let wanted = Open {
+        dirfd,
+        path: call.path(1)?,
+        flags: OFlag::from_bits_retain(call.int(2)).difference(OFlag::O_CREAT),
+        mode: 0,
+        resolve: ResolveFlag::empty(),
+    };
+    device::open(call, &wanted.location(), wanted.flags)?.ok_or(Errno::ENXIO)
+}
+
+/// Everything but devices.
+fn decide(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
     let flags = wanted.flags;
     if let Some(subject) = call.restricted()?
         && !wanted.resolve.intersects(CACHED)
     {
-        may_open(call, &subject, &wanted)?;
+        may_open(call, &subject, wanted)?;
     }
     if flags.contains(OFlag::O_PATH) || wanted.resolve.intersects(CACHED) {
         // CONTINUE: the call creates nothing.
         return Ok(Reply::Continue);
     }
     if flags.contains(OFlag::O_TMPFILE) {
-        return open_unnamed(call, &wanted);
+        return open_unnamed(call, wanted);
     }
     if !wanted.creates() {
         // CONTINUE: the call creates nothing, or EINVAL.
@@ -142,7 +172,7 @@ fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
         // CONTINUE: the kernel creates the file, or fails with the right errno.
         return Ok(Reply::Continue);
     };
-    create(call, new_file, &wanted, follows)
+    create(call, new_file, wanted, follows)
 }
 
 impl Open {
@@ -158,27 +188,23 @@ impl Open {
         !is_exclusive && !self.flags.contains(OFlag::O_NOFOLLOW)
     }
 
-    /// The permission for the file: fs/open.c, build_open_flags.
-    fn access(&self) -> Access {
-        let access = match self.flags & OFlag::O_ACCMODE {
-            OFlag::O_RDONLY => Access::READ,
-            OFlag::O_WRONLY => Access::WRITE,
-            _ => Access::READ_WRITE,
+    fn location(&self) -> Location<'_> {
+        let flags = match self.follows() {
+            true => AtFlags::empty(),
+            false => AtFlags::AT_SYMLINK_NOFOLLOW,
         };
-        match self.flags.contains(OFlag::O_TRUNC) {
-            true => access.and(Access::WRITE),
-            false => access,
-        }
+        Location::new(self.dirfd, self.path.as_c_str(), flags)
+    }
+
+    /// The permission for the file.
+    fn access(&self) -> Access {
+        Access::of_open(self.flags)
     }
 }
 
 /// Checks the way to the file, and the file itself unless the call may create it.
 fn may_open(call: &Call, subject: &Subject, wanted: &Open) -> Result<(), Errno> {
-    let follow = match wanted.follows() {
-        true => AtFlags::empty(),
-        false => AtFlags::AT_SYMLINK_NOFOLLOW,
-    };
-    let location = Location::new(wanted.dirfd, wanted.path.as_c_str(), follow);
+    let location = wanted.location();
     let is_library = wanted.access() == Access::READ && call.is_library(location.path);
     if location.is_empty() || is_library {
         // ENOENT, or everyone's.

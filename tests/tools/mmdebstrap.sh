@@ -6,5 +6,5 @@ mmdebstrap --mode=root --variant=minbase --format=directory --hook-dir=/usr/shar
     --aptopt='Acquire::http::Proxy::127.0.0.1 "DIRECT"' --keyring=/packages.gpg \
     "$suite" /srv/debian "deb [signed-by=/packages.gpg] $url $suite main" >/tmp/log 2>&1 ||
     { tail -n 30 /tmp/log >&2; exit 1; }
-# The first tells of times. The second has devices only where one that has just been made can be written to.
-rm -r /srv/debian/var/log /srv/debian/dev /tmp/log
+# It tells of times.
+rm -r /srv/debian/var/log /tmp/log

@@ -8,11 +8,11 @@ use core::ffi::{c_char, c_int, c_uint};
 
 use super::change::allowed;
 use super::file::{AT_FDCWD, LongPath, Named, Record};
-use super::raw::{MARK, clear_mark, int, number, to_kernel, to_worker};
+use super::raw::{MARK, clear_mark, int, number, to_kernel, to_worker, to_worker_with};
 use super::stat::{S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, look};
-use super::{EINTR, ENOENT, Path, Raw, errno, next, page, result};
+use super::{EINTR, ENOENT, ENXIO, Path, Raw, errno, next, page, result};
 use super::{status, who};
-use crate::facts::{FULL_ONES, SIDE_STORE};
+use crate::facts::{DEVICE, FULL_ONES, SIDE_STORE};
 use crate::owner::NOT_SET;
 
 /// A file to create.
@@ -85,7 +85,7 @@ fn prefix(path: &[u8], is_directory: bool) -> Option<&[u8]> {
 
 // ---- open(2)
 
-const O_CREAT: c_int = 0o100;
+pub(super) const O_CREAT: c_int = 0o100;
 const O_EXCL: c_int = 0o200;
 const O_DIRECTORY: c_int = 0o200_000;
 const O_NOFOLLOW: c_int = 0o400_000;
@@ -119,10 +119,28 @@ fn open_by(open: impl Fn(usize) -> c_int, dirfd: c_int, path: Path, flags: c_int
     loop {
         let fd = open(mark);
         clear_mark();
+        if fd < 0 && errno() == ENXIO {
+            return open_device(dirfd, path, flags);
+        }
         if fd >= 0 || mark != 0 || errno() != EINTR || may_wait(dirfd, path) {
             return status::shown(fd, path, flags);
         }
     }
+}
+
+/// Asks the worker for the device of which the file may be a placeholder.
+fn open_device(dirfd: c_int, path: Path, flags: c_int) -> c_int {
+    #[expect(clippy::cast_possible_truncation, reason = "registers have 64 bits")]
+    const MARK: usize = DEVICE as usize;
+    let facts = page::facts(number::OPENAT);
+    let answer = match facts.is_some_and(|facts| facts & SIDE_STORE != 0) {
+        true => {
+            let arguments = [int(dirfd), path.register(), int(flags | O_CREAT), 0, 0];
+            to_worker_with(MARK, number::OPENAT, arguments)
+        }
+        false => ENXIO,
+    };
+    result(answer)
 }
 
 /// Whether a call waits for the other end of a fifo: such a wait may be interrupted.

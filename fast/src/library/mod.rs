@@ -65,6 +65,7 @@ type Raw = isize;
 const EPERM: Raw = -1;
 const ENOENT: Raw = -2;
 const EINTR: Raw = -4;
+const ENXIO: Raw = -6;
 const EBADF: Raw = -9;
 const EACCES: Raw = -13;
 const EFAULT: Raw = -14;

@@ -91,7 +91,12 @@ fn introduce(number: usize, page: *mut Words) -> Option<*mut Words> {
     const MARK: usize = HELLO as usize;
     let no_fd = usize::MAX;
     let address = words.as_ptr().expose_provenance();
-    let reply = call(number, [no_fd, address, 0, 0, 0, MARK]);
+    // An openat(2) is notified if it may create a file.
+    let flags = match number {
+        number::OPENAT => super::create::O_CREAT as usize,
+        _ => 0,
+    };
+    let reply = call(number, [no_fd, address, flags, 0, 0, MARK]);
     if reply == EINTR {
         // Next time.
         return None;

@@ -375,7 +375,7 @@ fn devices(p: &mut Probe) {
             p.make_node(&name("null"), S_IFCHR | 0o666, 0x103);
             p.make_node_at(CWD, &name("loop"), S_IFBLK | 0o660, 0x700);
             p.make_node(&name("block"), S_IFBLK | 0o600, 0);
-            p.creat(&name("null"), 0o600);
+            p.creat(&name("loop"), 0o600);
         }
         p.make_node("f", S_IFCHR | 0o600, 0x103);
         p.make_node_at(-1, "f", S_IFCHR | 0o600, 0x103);
