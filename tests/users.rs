@@ -248,6 +248,24 @@ fn static_program(compiler: &[&str], name: &str, source: &str) -> String {
 }
 
 #[test]
+fn variables_of_the_loader_do_not_reach_programs_that_gain_something() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let program = common::compile(&place, &["gcc"], "secure", "users/secure.c");
+    let pair = Pair::debian(&place, &daemon)
+        .with(|bundle| bundle.with_mount(&program, "/secure", &["bind", "ro"]));
+    let script = include_str!("users/secure.sh");
+    let seen = pair.bash(&format!("{COMMON}make_users\n{script}"));
+    for line in [
+        "it: uid 2000 euid 0: OTHER=5\n",
+        "parent: uid 2000 euid 2000: LD_PRELOAD=/lib/x86_64-linux-gnu/libm.so.6 ",
+    ] {
+        assert!(seen.contains(line), "{seen}");
+    }
+    assert_eq!(complaints(&daemon), [""; 0]);
+}
+
+#[test]
 fn a_static_program_and_its_threads_see_the_ids_that_they_set() {
     let compiler = ["gcc", "-static", "-pthread"];
     let seen = static_program(&compiler, "ids-c", "ids.c");

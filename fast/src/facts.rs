@@ -36,7 +36,7 @@ pub const ORDINARY: i64 = 1;
 
 /// In argument 5 of an openat(2) with O_CREAT, which is not meant: the kernel has said ENXIO to the
 /// same call. The worker opens the device, if the file is the placeholder of one that it can open.
-pub const DEVICE: u64 = MAGIC + 4;
+pub const DEVICE: u64 = MAGIC + 5;
 
 /// Above an `int` that is the first argument of a call that uses all six: the kernel cuts it off.
 pub const MAGIC_ABOVE_INT: u64 = 0x5b1d_acce << 32;

@@ -84,6 +84,20 @@ impl Credentials {
         self.uid.real == root || self.uid.effective == root
     }
 
+    /// Whether the kernel tells a program whose execution leads to `after` that it has gained
+    /// something (AT_SECURE): security/commoncap.c, cap_bprm_creds_from_file.
+    pub(crate) fn gains(&self, after: &Self, program: &Program) -> bool {
+        let changes_ids =
+            after.uid.effective != self.uid.effective || !self.is_in_group(after.gid.effective);
+        let by_file = program.capabilities.is_some_and(|file| file.effective);
+        let sets = after.capabilities.unwrap_or_default();
+        changes_ids
+            || after.uid.effective != self.uid.real
+            || after.gid.effective != self.gid.real
+            || after.uid.real != EmulatedUid::ROOT
+                && (by_file || sets.permitted & !sets.ambient != 0)
+    }
+
     /// The credentials after a successful execve(2) of `program`.
     pub(crate) fn after_exec(&self, program: &Program, now: &Circumstances) -> Self {
         let old = self.capabilities.unwrap_or(now.kernel);

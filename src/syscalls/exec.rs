@@ -41,7 +41,9 @@ fn execute(
     // A runtime's process, before or at its first execve(2): its files may be out of reach. Whether
     // the program has set-ID bits is determined later, through /proc/PID/exe.
     if !is_nested && (call.become_user()? || !call.container.is_joined()) {
-        return note(call, &Program::default(), true);
+        note(call, &Program::default(), true)?;
+        // CONTINUE: the kernel executes the program.
+        return Ok(Reply::Continue);
     }
     let Ok(path) = call.path(path) else {
         // CONTINUE: the kernel finds the same fault.
@@ -49,9 +51,11 @@ fn execute(
     };
     let location = Location::new(dirfd, path.as_c_str(), flags);
     if !is_nested && call.is_known_plain(&location) {
-        let reply = note(call, &Program::default(), false)?;
+        let gains = note(call, &Program::default(), false)?;
+        call.look_after_unsafe_variables(environment, gains);
         call.look_after_preload(environment, false);
-        return Ok(reply);
+        // CONTINUE: the kernel executes the program.
+        return Ok(Reply::Continue);
     }
     let Ok(file) = call.resolve(&location) else {
         // CONTINUE: the kernel fails with the right errno.
@@ -81,28 +85,26 @@ fn execute(
         // CONTINUE: the interpreter cannot be resolved; the kernel fails with the right errno.
         Err(Refusal::ByKernel(_)) => return Ok(Reply::Continue),
     };
-    let reply = match call.program_itself(executable.file.as_fd()) {
-        Ok(program) => {
-            call.remember_plain(&stat, &executable, &program);
-            note(call, &program, false)?
-        }
-        // CONTINUE: the kernel fails with the right errno.
-        Err(_) => Reply::Continue,
-    };
+    if let Ok(program) = call.program_itself(executable.file.as_fd()) {
+        call.remember_plain(&stat, &executable, &program);
+        let gains = note(call, &program, false)?;
+        call.look_after_unsafe_variables(environment, gains);
+    }
     call.look_after_preload(environment, executable.is_foreign);
-    Ok(reply)
+    // CONTINUE: the kernel executes the program, or fails with the right errno.
+    Ok(Reply::Continue)
 }
 
 /// Notes the credentials that count if executing `program` succeeds. With `unchecked`, the program
-/// could not be inspected yet.
-fn note(call: &Call, program: &Program, unchecked: bool) -> Result<Reply, Errno> {
+/// could not be inspected yet. Returns whether the program gains something.
+fn note(call: &Call, program: &Program, unchecked: bool) -> Result<bool, Errno> {
     let container = call.container;
     let identities = &container.identities;
     if *program == Program::default()
         && Identities::settled_record(call.pid())? == Some(Index::INITIAL)
     {
-        // CONTINUE: the program has its caller's credentials, which are the initial ones.
-        return Ok(Reply::Continue);
+        // The program has its caller's credentials, which are the initial ones.
+        return Ok(false);
     }
     let lock = identities.lock();
     let before = identities.get(call.who_in(&lock)?);
@@ -130,6 +132,5 @@ fn note(call: &Call, program: &Program, unchecked: bool) -> Result<Reply, Errno>
         call.ensure_waiting()?;
         identities.expect_exec(&lock, call.pid(), then, unchecked)?;
     }
-    // CONTINUE: the kernel executes the program.
-    Ok(Reply::Continue)
+    Ok(before.gains(&after, &program))
 }

@@ -1,8 +1,9 @@
 //! What a worker knows about its container; all service threads share it.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use subuidless_fast::facts;
 
@@ -35,6 +36,8 @@ pub(crate) struct Container {
     pub(super) library: OnceLock<Name>,
     /// The library was removed from an environment, by this worker.
     pub(super) cuts_preload: AtomicBool,
+    /// The variables that this worker has hidden in an environment: a memory, and an address in it.
+    pub(super) hidden_variables: Mutex<HashSet<(u64, u64)>>,
     /// Locks to hold from reading a state until it is changed.
     pub(crate) locks: Locks,
     /// Device and inode of the user namespace that was joined.
@@ -83,6 +86,7 @@ impl Container {
             facts,
             library: OnceLock::new(),
             cuts_preload: AtomicBool::new(false),
+            hidden_variables: Mutex::default(),
             locks,
             user_namespace: None,
             ipc_namespace: None,

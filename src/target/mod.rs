@@ -16,6 +16,7 @@ mod program;
 mod rights;
 mod standard;
 mod terminal;
+mod unsafe_variables;
 mod view;
 mod walk;
 

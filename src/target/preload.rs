@@ -53,8 +53,11 @@ impl Call<'_> {
             return;
         }
         // Best effort: see above.
-        let _ = self.for_each_variable(environment, |variable| {
-            let _ = self.change_preload(variable, is_unwanted);
+        // The last one counts.
+        let _ = self.for_each_variable(environment, |variable, start: &[u8; VARIABLE.len()]| {
+            if start == VARIABLE {
+                let _ = self.change_preload(variable, is_unwanted);
+            }
         });
     }
 
@@ -116,20 +119,30 @@ impl Call<'_> {
         }
     }
 
-    /// Does `work` with the address of each LD_PRELOAD in the environment: the last one counts.
-    fn for_each_variable(
+    /// Whether the variable at `address` is an LD_PRELOAD with nothing but our library.
+    pub(super) fn is_only_library(&self, address: u64) -> bool {
+        let Ok(text) = memory::read_variable(self.pid(), address) else {
+            return false;
+        };
+        let list = text.as_c_str().to_bytes().strip_prefix(VARIABLE);
+        list.is_some_and(|list| {
+            let mut words = list.split(|byte| is_separator(*byte));
+            words.all(|word| word.is_empty() || is_ours(word))
+        })
+    }
+
+    /// Does `work` with the address and the first `N` bytes of each variable in the environment.
+    pub(super) fn for_each_variable<const N: usize>(
         &self,
         environment: usize,
-        mut work: impl FnMut(u64),
+        mut work: impl FnMut(u64, &[u8; N]),
     ) -> Result<(), Errno> {
         let mut place = self.register(environment);
         for _ in 0..=MOST_VARIABLES / memory::MOST_AT_ONCE {
             let variables = memory::read_addresses(self.pid(), place)?;
-            let prefixes = memory::read_prefixes::<{ VARIABLE.len() }>(self.pid(), &variables)?;
-            for (variable, prefix) in variables.iter().zip(prefixes) {
-                if prefix == VARIABLE {
-                    work(*variable);
-                }
+            let prefixes = memory::read_prefixes::<N>(self.pid(), &variables)?;
+            for (variable, prefix) in variables.iter().zip(&prefixes) {
+                work(*variable, prefix);
             }
             if variables.len() < memory::MOST_AT_ONCE {
                 break;
