@@ -248,6 +248,27 @@ fn static_program(compiler: &[&str], name: &str, source: &str) -> String {
 }
 
 #[test]
+fn files_of_a_user_who_has_restricted_itself_belong_to_it() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let program = common::compile(&place, &["gcc"], "landlock", "users/landlock.c");
+    let pair = Pair::debian(&place, &daemon)
+        .with(|bundle| bundle.with_mount(&program, "/landlock", &["bind", "ro"]));
+    let prepare =
+        "mkdir -p /work/roots /work/groups; chown alice:alice /work; chgrp crew /work/groups
+        chmod 2777 /work/groups; stat -c '%n %A' /work/*\n";
+    let run = "exec setpriv --reuid alice --regid alice --init-groups /landlock /work\n";
+    pair.bash(&format!("{COMMON}make_users\n{prepare}"));
+    let seen = pair.bash(run);
+    let left = pair.bash("cd /work; find . -printf '%p %M %U:%G\n' | sort; ls /tmp");
+    for line in ["fchown: done\n", "in root's: Permission denied\n"] {
+        assert!(seen.contains(line), "{seen}");
+    }
+    assert!(left.contains("./last -rw------- 2000:2000\n"), "{left}");
+    assert_eq!(complaints(&daemon), [""; 0]);
+}
+
+#[test]
 fn variables_of_the_loader_do_not_reach_programs_that_gain_something() {
     let place = Place::new();
     let daemon = Daemon::start(&place);

@@ -24,7 +24,7 @@ use crate::linux::name::Name;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
 use crate::owner::{Device, Owner, file_type};
-use crate::target::{Call, Dirfd, Location};
+use crate::target::{Call, Dirfd, Expected, Location};
 use crate::wire::board::{Creation, Step};
 
 /// A file that is about to be created.
@@ -76,10 +76,37 @@ impl NewFile {
         let who = call.who_among_files()?;
         let as_kernel = call.container.identities.creates_as_kernel(who);
         // The cheap checks first: in most containers this is the only work for a new file.
-        if (as_kernel && !may_inherit(call, &location, path, follows)) || is_out_of_reach(call)? {
+        if (as_kernel && !may_inherit(call, &location, path, follows)) || call.is_nested() {
             return Ok(None);
         }
-        Self::at(call, who, dirfd, path, resolve)
+        let new_file = Self::at(call, who, dirfd, path, resolve)?;
+        if call.is_confined()? {
+            if let Some(new_file) = new_file {
+                new_file.expect(call)?;
+            }
+            return Ok(None);
+        }
+        Ok(new_file)
+    }
+
+    /// Lets the kernel create the file for a process that has restricted itself by landlock(7),
+    /// which does not apply to a worker. It gets its owner afterwards.
+    fn expect(self, call: &Call) -> Result<(), Errno> {
+        if self.present() != Ok(None) {
+            // The kernel opens it, or fails with the right errno.
+            return Ok(());
+        }
+        self.check(call)?;
+        let expected = Expected {
+            tid: call.pid(),
+            since: self.creation()?.since,
+            uid: self.subject.uid,
+            gid: self.group(),
+            directory: self.directory,
+            name: self.name,
+        };
+        call.container.expected.add(expected);
+        Ok(())
     }
 
     /// The new file for `path`, which only a worker can create. Returns `None` if that cannot
@@ -168,6 +195,18 @@ impl NewFile {
     /// Checks that the target may create the file, and that it still waits; then gives this thread
     /// the target's umask, and notes the creation in the journal.
     pub(super) fn prepare(&self, call: &Call) -> Result<(), Errno> {
+        self.check(call)?;
+        // Every service thread has a umask of its own (unshare(2), CLONE_FS).
+        umask(Mode::from_bits_truncate(call.umask()?));
+        let creation = self.creation()?;
+        call.ensure_waiting()?;
+        // Before the file exists, so that the next worker recognizes it (`left_over`).
+        call.journal.note(Step::Creating(creation));
+        Ok(())
+    }
+
+    /// Checks that the target may create the file.
+    fn check(&self, call: &Call) -> Result<(), Errno> {
         let stat = fstat(&self.directory)?;
         let may = |access| call.may(&self.subject, access, self.directory.as_fd(), &stat);
         if !may(Access::EXECUTE)? {
@@ -183,12 +222,6 @@ impl NewFile {
                 Errno::EACCES
             });
         }
-        // Every service thread has a umask of its own (unshare(2), CLONE_FS).
-        umask(Mode::from_bits_truncate(call.umask()?));
-        let creation = self.creation()?;
-        call.ensure_waiting()?;
-        // Before the file exists, so that the next worker recognizes it (`left_over`).
-        call.journal.note(Step::Creating(creation));
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use subuidless_fast::facts;
 
+use super::expected::ExpectedFiles;
 use crate::credentials::{Credentials, EmulatedUid};
 use crate::identity::Identities;
 use crate::linux::lock::Locks;
@@ -38,6 +39,8 @@ pub(crate) struct Container {
     pub(super) cuts_preload: AtomicBool,
     /// The variables that this worker has hidden in an environment: a memory, and an address in it.
     pub(super) hidden_variables: Mutex<HashSet<(u64, u64)>>,
+    /// Files that confined processes create.
+    pub(crate) expected: ExpectedFiles,
     /// Locks to hold from reading a state until it is changed.
     pub(crate) locks: Locks,
     /// Device and inode of the user namespace that was joined.
@@ -87,6 +90,7 @@ impl Container {
             library: OnceLock::new(),
             cuts_preload: AtomicBool::new(false),
             hidden_variables: Mutex::default(),
+            expected: ExpectedFiles::default(),
             locks,
             user_namespace: None,
             ipc_namespace: None,

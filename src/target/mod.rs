@@ -6,6 +6,7 @@
 //! that it looked up by the target's pid.
 
 mod container;
+mod expected;
 mod identity;
 mod memory;
 mod path;
@@ -30,6 +31,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{FsType, fstatfs};
 
 pub(crate) use container::Container;
+pub(crate) use expected::Expected;
 pub(crate) use identity::SYSFS_MAGIC;
 pub(crate) use memory::read_path;
 pub(crate) use path::{Dirfd, Location, Reached, Refusal, Walked};

@@ -96,7 +96,12 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
         return Ok(());
     };
     charge.take_later();
-    pool::run(Arc::new(server), start, link)
+    let server = Arc::new(server);
+    let done = pool::run(Arc::clone(&server), start, link);
+    // Those of processes that have made no call since.
+    let container = &server.container;
+    container.expected.own(&container.owners, 0);
+    done
 }
 
 /// The exclusive right to serve the container.

@@ -193,6 +193,10 @@ impl Server {
         found: Dispatched,
         thread: &mut ThreadState,
     ) -> Result<Reply, Errno> {
+        let Container {
+            expected, owners, ..
+        } = &self.container;
+        expected.own(owners, taken.call.pid);
         let mut call = self.call(taken, found, thread);
         let shared = match found.row.purpose {
             Purpose::EmulateIds => Ok(()),

@@ -2,6 +2,7 @@
 //! directory.
 
 use super::descriptors::by_descriptor;
+use super::peers::PEOPLE;
 use super::processes::enter_root;
 use crate::probe::{CWD, EMPTY, KEEP, NOFOLLOW, Probe};
 use crate::sys::{Arg, Birth, Place, calls};
@@ -14,6 +15,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("moved-proc", moved_proc);
     p.group("pivot", pivot);
     p.group("thread-mounts", thread_mounts);
+    p.group("errnos", read_only);
 }
 
 pub(super) fn mount(
@@ -311,4 +313,34 @@ fn thread_mounts(p: &mut Probe) {
         p.stat("/proc/self/fd/200");
     });
     p.list(b".");
+}
+
+/// Where the mount is read-only, that comes before most permissions.
+fn read_only(p: &mut Probe) {
+    p.mkdir("d", 0o777);
+    for (name, uid) in [("users", 999), ("roots", 0), ("others", 12)] {
+        let file = format!("d/{name}");
+        p.create(file.as_bytes(), 0o644, 1);
+        p.chown(&file, uid, uid);
+    }
+    p.symlink(b"users", "d/link");
+    p.child("a read-only mount", Birth::Fork, |p| {
+        own_mounts(p);
+        mount(p, "d", "d", "", libc::MS_BIND, "");
+        let flags = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY;
+        mount(p, "d", "d", "", flags, "");
+        for (who, prepare) in &PEOPLE[..4] {
+            p.child(who, Birth::Fork, |p| {
+                prepare(p);
+                for file in ["d/users", "d/roots", "d/others", "d/link", "d"] {
+                    change_all(p, &[file], 7);
+                    p.chown(file, 999, 999);
+                    p.chmod(file, 0o600);
+                    let now = Arg::Path(Vec::new(), Place::Null);
+                    let path = Arg::Path(file.into(), Place::Heap);
+                    p.call(calls::UTIMENSAT, &[Arg::Fd(CWD), path, now, Arg::Number(0)]);
+                }
+            });
+        }
+    });
 }
