@@ -25,11 +25,17 @@ fn profile(place: &Place, arguments: &[&str]) -> Value {
 }
 
 /// The names that are notified.
+/// The calls that are notified in a container without CAP_SYS_ADMIN.
 fn notified(profile: &Value) -> BTreeSet<&str> {
     let rules = profile["syscalls"].as_array().unwrap();
+    let is_for_others = |rule: &&Value| {
+        rule["includes"]["caps"]
+            .to_string()
+            .contains("CAP_SYS_ADMIN")
+    };
     rules
         .iter()
-        .filter(|rule| rule["action"] == "SCMP_ACT_NOTIFY")
+        .filter(|rule| rule["action"] == "SCMP_ACT_NOTIFY" && !is_for_others(rule))
         .flat_map(|rule| rule["names"].as_array().unwrap())
         .map(|name| name.as_str().unwrap())
         .collect()
