@@ -90,6 +90,33 @@ fn processes_are_safe_from_other_users() {
     }
 }
 
+/// Each has a table of its own, of which the limits of its processes give a number.
+#[test]
+fn a_process_of_another_run_is_nobody_of_this_one() {
+    let place = Place::new();
+    let sleeps = [
+        "run",
+        "--",
+        "setpriv",
+        "--reuid",
+        "4242",
+        "--clear-groups",
+        "sleep",
+        "1000",
+    ];
+    let mut other = place.subuidless(sleeps).spawn().expect("subuidless run");
+    let pid = other.id();
+    let script = format!(
+        "until grep -q sleep /proc/{pid}/comm; do sleep 0.01; done
+        setpriv --reuid 5 --clear-groups true; stat -c %u /proc/{pid}
+        setpriv --reuid 5 --clear-groups sh -c 'kill -0 {pid} || echo no'"
+    );
+    let seen = common::run(&mut place.subuidless(["run", "--", "sh", "-c", &script])).ok();
+    other.kill().expect("a process");
+    other.wait().expect("a child");
+    assert_eq!(seen, "0\nno\n");
+}
+
 #[test]
 fn runuser_sets_ids_and_groups() {
     let seen = with_users(

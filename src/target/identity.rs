@@ -9,6 +9,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlink};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, fstatfs};
 
+use super::process::is_within;
 use super::walk::is_procfs_root;
 use super::{Call, Location, PROCFS};
 use crate::credentials::{
@@ -345,7 +346,10 @@ impl Call<'_> {
             return Ok(None);
         }
         let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
-        let index = process_directory(&path).and_then(record_in);
+        let namespace = self.container.user_namespace;
+        let index = process_directory(&path)
+            .zip(namespace)
+            .and_then(|(process, namespace)| record_in(process, namespace));
         Ok(index.map(|index| (index, path)))
     }
 }
@@ -355,13 +359,22 @@ impl Call<'_> {
 /// The procfs may be the container's, and its pids are not those of the host's procfs. So the limit
 /// is read from this directory, and not by pid. The path is only a guess, and anything may be
 /// mounted on it: every file is checked to be one of procfs.
-fn record_in(directory: &[u8]) -> Option<Index> {
+///
+/// A process outside of the user namespace has a record in the table of another container, if any.
+fn record_in(directory: &[u8], namespace: (u64, u64)) -> Option<Index> {
     /// In bytes; the text has about 1,500.
     const LARGEST: usize = 8192;
     let is_procfs = |file: BorrowedFd| {
         fstatfs(file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
     };
     let directory = open_process(directory)?;
+    if !is_within(
+        directory.as_fd(),
+        &Name::format(format_args!("ns/user")),
+        namespace,
+    ) {
+        return None;
+    }
     let file = open_in(directory.as_fd(), c"limits", OFlag::O_PATH)?;
     if !is_procfs(file.as_fd()) {
         return None;

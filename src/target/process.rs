@@ -3,7 +3,7 @@
 //!
 //! To the kernel all processes of a container are its root, and may do everything to each other.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -13,6 +13,7 @@ use nix::unistd::{AccessFlags, access};
 use super::{Call, PROCFS};
 use crate::credentials::{Act, Credentials};
 use crate::identity::Identities;
+use crate::linux::name::Name;
 use crate::linux::procfs::{self, Stat, Status};
 use crate::linux::sys;
 
@@ -88,7 +89,11 @@ impl Call<'_> {
     /// The emulated credentials of the thread `pid`; `None` if it is not in this container.
     pub(crate) fn credentials_at(&self, pid: u32) -> Option<Credentials> {
         let container = self.container;
-        if !is_within(pid, "ns/user", container.user_namespace?) {
+        if !is_within(
+            PROCFS,
+            &procfs::target(pid, "ns/user"),
+            container.user_namespace?,
+        ) {
             return None;
         }
         let index = Identities::record_now(pid).ok()?;
@@ -137,12 +142,12 @@ impl Call<'_> {
         };
         processes()
             .into_iter()
-            .filter(|pid| is_within(*pid, "ns/pid", namespace))
+            .filter(|pid| is_in_pid_namespace(*pid, namespace))
             .find_map(|pid| threads(pid).into_iter().find(is_named))
     }
 
     fn pid_namespace(&self) -> Result<OwnedFd, Errno> {
-        open(self.pid(), "ns/pid")
+        open(PROCFS, &procfs::target(self.pid(), "ns/pid"))
     }
 
     /// The id of the process `pid` in the target's pid namespace; `None` if it has none there.
@@ -165,7 +170,7 @@ impl Call<'_> {
         let depth = Status::of(self.pid())?.tids().len();
         let namespace = identity(&self.pid_namespace()?).ok_or(Errno::ESRCH)?;
         let member = |pid: u32| {
-            if depth > 1 && !is_within(pid, "ns/pid", namespace) {
+            if depth > 1 && !is_in_pid_namespace(pid, namespace) {
                 return None;
             }
             let status = Status::of(pid).ok()?;
@@ -228,14 +233,9 @@ fn numbers_in(directory: &std::ffi::CStr) -> Vec<u32> {
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
-fn open(pid: u32, namespace: &str) -> Result<OwnedFd, Errno> {
+fn open(directory: BorrowedFd, namespace: &Name) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    openat(
-        PROCFS,
-        &procfs::target(pid, namespace),
-        flags,
-        Mode::empty(),
-    )
+    openat(directory, namespace, flags, Mode::empty())
 }
 
 fn identity(namespace: &OwnedFd) -> Option<(u64, u64)> {
@@ -243,13 +243,17 @@ fn identity(namespace: &OwnedFd) -> Option<(u64, u64)> {
     Some((stat.st_dev, stat.st_ino))
 }
 
-/// Whether a namespace of the process `pid`, of the kind `kind`, is `namespace` or below it.
-fn is_within(pid: u32, kind: &str, namespace: (u64, u64)) -> bool {
-    let stat = fstatat(PROCFS, &procfs::target(pid, kind), AtFlags::empty());
+fn is_in_pid_namespace(pid: u32, namespace: (u64, u64)) -> bool {
+    is_within(PROCFS, &procfs::target(pid, "ns/pid"), namespace)
+}
+
+/// Whether the namespace `name` in a directory of procfs is `namespace` or below it.
+pub(super) fn is_within(directory: BorrowedFd, name: &Name, namespace: (u64, u64)) -> bool {
+    let stat = fstatat(directory, name, AtFlags::empty());
     if stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == namespace) {
         return true;
     }
-    let mut here = open(pid, kind).ok();
+    let mut here = open(directory, name).ok();
     for _ in 0..MAX_DEPTH {
         let Some(file) = here else {
             return false;
