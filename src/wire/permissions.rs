@@ -13,8 +13,8 @@ pub(crate) enum Permissions {
     /// Those that the kernel checks
     #[default]
     Full,
-    /// Those of calls that change or create a file, or execute one: opening, reading and removing
-    /// take none
+    /// Those to change owners, modes and times, to create and execute files, and to signal
+    /// processes: looking up, opening, renaming and removing files takes none
     Owner,
 }
 

@@ -172,7 +172,7 @@ impl Status {
                 text += &format!("fast path {}\n", fast.sentence());
             }
             if container.permissions == Some(Permissions::Owner) {
-                text += "permissions: only those of calls that change files\n";
+                text += "permissions: owner (opening and removing files takes none)\n";
             }
             let rows: Vec<_> = container
                 .syscalls
