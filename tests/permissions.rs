@@ -132,3 +132,14 @@ fn the_annotation_of_a_container_says_which_permissions_count() {
     let failed = run(command.arg(place.path("home")));
     assert!(failed.stderr.contains(ANNOTATION), "{}", failed.stderr);
 }
+
+/// A program whose first call is one that is not notified then has the library all the same.
+#[test]
+fn with_owner_permissions_the_library_is_there_whatever_a_program_calls_first() {
+    let place = Place::new();
+    let script = "echo x >f; strace -qq -e trace=getxattr,lgetxattr -o trace \
+        perl -e 'unlink \"g\"; opendir my $d, \".\"; my @s = lstat \"f\"; print $#s' ; \
+        grep -c rootlesscontainers trace";
+    let printed = sh(&place, &["--permissions", "owner"], script).ok();
+    assert!(printed.starts_with("12"), "{printed}");
+}

@@ -7,10 +7,14 @@ use super::change::allowed;
 use super::raw::{MARK, clear_mark, int, number, to_kernel, to_worker};
 use super::{EISDIR, Raw, long_result, next, page, result, who};
 
+/// The call with which the worker is asked for the page: unless all permissions are checked, it is
+/// not notified of those in here.
+const ASKED_BY: usize = number::GETUID;
+
 /// The kernel's answer to a process that may do what it likes, and the worker's to others.
 fn ask(number: usize, arguments: [usize; 5]) -> Raw {
     let is_free = |facts: &u64| who::is_free(*facts);
-    page::facts(number)
+    page::facts(ASKED_BY)
         .filter(is_free)
         .and_then(|_| allowed(to_kernel(number, arguments)))
         .unwrap_or_else(|| to_worker(number, arguments))
@@ -154,7 +158,7 @@ pub extern "C" fn readlinkat(
 /// `directory`.
 #[cfg_attr(fast_library, unsafe(no_mangle))]
 pub extern "C" fn connect(socket: c_int, address: *const c_void, length: c_uint) -> c_int {
-    let mark = match page::facts(number::CONNECT) {
+    let mark = match page::facts(ASKED_BY) {
         Some(facts) if who::is_free(facts) => MARK,
         _ => 0,
     };
