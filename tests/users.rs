@@ -118,6 +118,30 @@ fn a_process_of_another_run_is_nobody_of_this_one() {
 }
 
 #[test]
+fn users_open_their_own_pipes_by_name() {
+    let seen = with_users(
+        "cat >/tmp/pipes <<'end'
+        cat <(echo a)
+        echo b | cat /dev/stdin
+        echo c | tee /dev/stdout | cat
+        echo d | tee >(cat >/tmp/copy.$UID) >&2
+        patiently test -s /tmp/copy.$UID
+        for access in -r -w -x; do echo | env test $access /dev/stdin; echo e $access $?; done
+end
+        export -f patiently
+        for prefix in '' 'env -u LD_PRELOAD'; do
+            setpriv --reuid alice --regid crew --init-groups $prefix bash /tmp/pipes 2>&1
+            rm /tmp/copy.*
+        done",
+    );
+    assert_eq!(
+        seen.matches("e -r 0\ne -w 0\ne -x 1\n").count(),
+        2,
+        "{seen}"
+    );
+}
+
+#[test]
 fn runuser_sets_ids_and_groups() {
     let seen = with_users(
         "runuser -u alice me; runuser alice -c 'me -c'

@@ -15,7 +15,7 @@ use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::owner::file_type;
-use crate::target::{Call, Dirfd, Location, PROCFS, Walked, is_nameless, protection};
+use crate::target::{Call, Dirfd, Location, PROCFS, Walked, protection};
 
 /// The arguments of open(2), in the form of openat2(2).
 struct Open {
@@ -347,14 +347,7 @@ fn check_present(
         return Ok(());
     }
     if !call.may(subject, access, file.as_fd(), &stat)? {
-        // Under /dev/stderr of a container: the runtime would have given this pipe to the user, but
-        // was told that the user is root.
-        let is_from_runtime =
-            call.container.starts_as_user() && is_nameless(file.as_fd()) == Ok(true);
-        return match is_from_runtime {
-            true => Ok(()),
-            false => Err(Errno::EACCES),
-        };
+        return Err(Errno::EACCES);
     }
     let keeps_times = wanted.flags.contains(OFlag::O_NOATIME);
     if keeps_times && !subject.owns(call.shown_mode(file.as_fd(), &stat)?) {

@@ -145,13 +145,6 @@ impl Container {
         self.user_steps.load(Ordering::Relaxed)
     }
 
-    /// Whether pipes and sockets that a process got from its runtime count as those of a user other
-    /// than root.
-    pub(crate) fn starts_as_user(&self) -> bool {
-        let user = self.user.as_ref();
-        user.is_some_and(|user| user.uid.effective != EmulatedUid::ROOT)
-    }
-
     /// Whether this worker has joined the container and sees its files. Until then, its targets are
     /// the runtime.
     pub(crate) fn is_joined(&self) -> bool {

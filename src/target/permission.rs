@@ -10,7 +10,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::path::Way;
-use super::{Call, Location, PROCFS};
+use super::{Call, Location, PROCFS, is_nameless};
 use crate::credentials::{Access, EmulatedGid, EmulatedUid, FileMode, Subject};
 use crate::linux::name::Name;
 use crate::linux::procfs;
@@ -38,7 +38,9 @@ impl Call<'_> {
         file: BorrowedFd,
         stat: &FileStat,
     ) -> Result<bool, Errno> {
-        Ok(self.is_allowed(subject, access, file, stat)? || self.is_own_descriptors(file, stat)?)
+        Ok(self.is_allowed(subject, access, file, stat)?
+            || self.is_own_descriptors(file, stat)?
+            || self.is_own_pipe(subject, access, file, stat)?)
     }
 
     fn is_allowed(
@@ -70,6 +72,26 @@ impl Call<'_> {
             && self.is_in_own_process(file) != Ok(false))
     }
 
+    /// Whether the file is a pipe that its owner may open so. Nothing tells who has made it, so
+    /// each user whose process has it counts as its owner, unless somebody else was given it.
+    fn is_own_pipe(
+        &self,
+        subject: &Subject,
+        access: Access,
+        file: BorrowedFd,
+        stat: &FileStat,
+    ) -> Result<bool, Errno> {
+        if !is_stream(stat.st_mode) || !is_nameless(file)? {
+            return Ok(false);
+        }
+        let shown = self.shown_mode(file, stat)?;
+        let as_own = FileMode {
+            uid: subject.uid,
+            ..shown
+        };
+        Ok(shown.uid == EmulatedUid::ROOT && subject.may(access, as_own))
+    }
+
     /// As [`Call::may`], for a file that is only named, and whose mode is known.
     pub(crate) fn may_at(
         &self,
@@ -79,7 +101,10 @@ impl Call<'_> {
         shown: FileMode,
     ) -> Result<bool, Errno> {
         if !subject.may_depend_on_list(shown) {
-            return Ok(subject.may(access, shown));
+            let may = subject.may(access, shown);
+            if may || !is_stream(shown.mode) {
+                return Ok(may);
+            }
         }
         let file = self.resolve(location)?;
         self.may(subject, access, file.as_fd(), &fstat(&file)?)
@@ -176,6 +201,11 @@ impl Rights {
             mode: stat.st_mode,
         }
     }
+}
+
+/// Whether a file with this mode may be a pipe or socket without a name.
+fn is_stream(mode: u32) -> bool {
+    matches!(file_type(mode), SFlag::S_IFIFO | SFlag::S_IFSOCK)
 }
 
 /// The access control list of a file: the whole one if it was stored because the kernel does not
