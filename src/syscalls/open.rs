@@ -150,9 +150,7 @@ fn open_device(call: &Call, dirfd: Dirfd) -> Result<Reply, Errno> {
 /// Everything but devices.
 fn decide(call: &mut Call, wanted: &Open) -> Result<Reply, Errno> {
     let flags = wanted.flags;
-    if let Some(subject) = call.restricted()?
-        && !wanted.resolve.intersects(CACHED)
-    {
+    if let Some(subject) = call.restricted()? {
         may_open(call, &subject, wanted)?;
     }
     if flags.contains(OFlag::O_PATH) || wanted.resolve.intersects(CACHED) {
@@ -216,9 +214,10 @@ fn may_open(call: &Call, subject: &Subject, wanted: &Open) -> Result<(), Errno> 
         return Ok(());
     }
     // With flags such as RESOLVE_IN_ROOT, the way is another one: only the file is checked.
-    let found = match wanted.resolve.is_empty() {
+    let resolve = wanted.resolve.difference(CACHED);
+    let found = match resolve.is_empty() {
         true => call.search(subject, &location),
-        false => call.resolve_with(&location, wanted.resolve).map(Walked::To),
+        false => call.resolve_with(&location, resolve).map(Walked::To),
     };
     let file = match found {
         Ok(Walked::To(file)) => file,

@@ -12,7 +12,6 @@ pub(in crate::library) mod number {
     pub(in crate::library) const RT_SIGPROCMASK: usize = 14;
     pub(in crate::library) const ACCESS: usize = 21;
     pub(in crate::library) const GETPID: usize = 39;
-    pub(in crate::library) const CONNECT: usize = 42;
     pub(in crate::library) const SENDMSG: usize = 46;
     pub(in crate::library) const RECVMSG: usize = 47;
     pub(in crate::library) const SEMOP: usize = 65;
