@@ -72,7 +72,18 @@ pub(super) const TRUNCATE: &[&str] = &["truncate", "truncate64"];
 pub(super) const READLINK: &[&str] = &["readlink"];
 pub(super) const READLINKAT: &[&str] = &["readlinkat"];
 pub(super) const CONNECT: &[&str] = &["connect"];
-pub(super) const OPENAT: &[&str] = &["open", "open64", "openat", "openat64", "creat", "creat64"];
+pub(super) const OPENAT: &[&str] = &[
+    "open",
+    "open64",
+    "openat",
+    "openat64",
+    "creat",
+    "creat64",
+    "__open_2",
+    "__open64_2",
+    "__openat_2",
+    "__openat64_2",
+];
 pub(super) const MKDIRAT: &[&str] = &["mkdir", "mkdirat"];
 pub(super) const MKNODAT: &[&str] = &["mkfifo", "mkfifoat"];
 pub(super) const SYMLINKAT: &[&str] = &["symlink", "symlinkat"];

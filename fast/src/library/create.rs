@@ -174,6 +174,34 @@ with_64! {
     }
 }
 
+/// open(2) without a mode, as programs call it that were compiled with _FORTIFY_SOURCE. The C
+/// library ends a program that should have given a mode.
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn __open_2(path: *const c_char, flags: c_int) -> c_int {
+    open_by(
+        |mark| next::open_2(path, flags, mark),
+        AT_FDCWD,
+        Path(path),
+        flags,
+    )
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
+    __open_2(path, flags)
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn __openat_2(dirfd: c_int, path: *const c_char, flags: c_int) -> c_int {
+    let open = |mark| next::openat_2(dirfd, path, flags, mark);
+    open_by(open, dirfd, Path(path), flags)
+}
+
+#[cfg_attr(fast_library, unsafe(no_mangle))]
+pub extern "C" fn __openat64_2(dirfd: c_int, path: *const c_char, flags: c_int) -> c_int {
+    __openat_2(dirfd, path, flags)
+}
+
 // ---- mkdir(2), symlink(2), mkfifo(3)
 
 fn named(dirfd: c_int, path: *const c_char) -> New {

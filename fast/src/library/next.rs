@@ -116,9 +116,13 @@ static SENDMSG: Function = Function::new(b"sendmsg", super::message::sendmsg as 
 static RECVMSG: Function = Function::new(b"recvmsg", super::message::recvmsg as *const ());
 static SENDMMSG: Function = Function::new(b"sendmmsg", super::message::sendmmsg as *const ());
 static RECVMMSG: Function = Function::new(b"recvmmsg", super::message::recvmmsg as *const ());
-static ALL: [&Function; 18] = [
+static OPEN_2: Function = Function::new(b"__open64_2", super::create::__open64_2 as *const ());
+static OPENAT_2: Function =
+    Function::new(b"__openat64_2", super::create::__openat64_2 as *const ());
+static ALL: [&Function; 20] = [
     &OPEN, &OPENAT, &FCHMODAT, &FACCESSAT, &OPENDIR, &FDOPENDIR, &CREAT, &MKFIFO, &MKFIFOAT, &STAT,
-    &LSTAT, &FSTAT, &FSTATAT, &CONNECT, &SENDMSG, &RECVMSG, &SENDMMSG, &RECVMMSG,
+    &LSTAT, &FSTAT, &FSTATAT, &CONNECT, &SENDMSG, &RECVMSG, &SENDMMSG, &RECVMMSG, &OPEN_2,
+    &OPENAT_2,
 ];
 /// All that there are have been found.
 static IS_DONE: AtomicBool = AtomicBool::new(false);
@@ -325,6 +329,26 @@ pub(super) fn connect(socket: c_int, address: *const c_void, length: c_uint, mar
         // SAFETY: as the program calls it; further arguments are ignored.
         Some(connect) => unsafe { connect(socket, address, length, 0, 0, mark) },
         None => result(ENOSYS),
+    }
+}
+
+/// open(2) of programs that were compiled with _FORTIFY_SOURCE. musl has no such function.
+pub(super) fn open_2(path: *const c_char, flags: c_int, mark: usize) -> c_int {
+    type Open2 = unsafe extern "C" fn(*const c_char, c_int, usize, usize, usize, usize) -> c_int;
+    match next!(OPEN_2, Open2) {
+        // SAFETY: as the program calls it; further arguments are ignored.
+        Some(open) => unsafe { open(path, flags, 0, 0, 0, mark) },
+        None => open(path, flags, 0, mark),
+    }
+}
+
+/// As [`open_2`].
+pub(super) fn openat_2(dirfd: c_int, path: *const c_char, flags: c_int, mark: usize) -> c_int {
+    type OpenAt2 = unsafe extern "C" fn(c_int, *const c_char, c_int, usize, usize, usize) -> c_int;
+    match next!(OPENAT_2, OpenAt2) {
+        // SAFETY: as the program calls it; further arguments are ignored.
+        Some(openat) => unsafe { openat(dirfd, path, flags, 0, 0, mark) },
+        None => openat(dirfd, path, flags, 0, mark),
     }
 }
 
