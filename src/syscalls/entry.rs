@@ -20,33 +20,82 @@ use crate::linux::sys;
 use crate::owner::file_type;
 use crate::target::{Call, Dirfd, Location, protection};
 
-/// A name in an open directory.
-struct Entry {
-    directory: OwnedFd,
-    stat: FileStat,
-    name: Name,
-    /// The path ends with a slash.
-    slash: bool,
-}
-
-/// The file that an entry names, a link itself.
-struct Present {
+/// An open file or directory.
+struct Opened {
     file: OwnedFd,
     stat: FileStat,
 }
 
-impl Present {
+impl Opened {
+    fn new(file: OwnedFd) -> Result<Self, Errno> {
+        Ok(Self {
+            stat: fstat(&file)?,
+            file,
+        })
+    }
+
     fn is_directory(&self) -> bool {
         file_type(self.stat.st_mode) == SFlag::S_IFDIR
     }
 
     fn is(&self, other: &Self) -> bool {
-        identity(&self.stat) == identity(&other.stat)
+        (self.stat.st_dev, self.stat.st_ino) == (other.stat.st_dev, other.stat.st_ino)
+    }
+
+    fn shown(&self, call: &Call) -> Result<FileMode, Errno> {
+        call.shown_mode(self.file.as_fd(), &self.stat)
+    }
+
+    fn may(&self, call: &Call, subject: &Subject, access: Access) -> Result<bool, Errno> {
+        call.may(subject, access, self.file.as_fd(), &self.stat)
+    }
+
+    /// The mount; `None` if it is unknown.
+    fn mount(&self) -> Option<u64> {
+        const STATX_MNT_ID: u32 = 0x1000;
+        let found = sys::statx(self.file.as_fd(), c"", libc::AT_EMPTY_PATH, STATX_MNT_ID);
+        found.ok().map(|found| found.stx_mnt_id)
+    }
+
+    fn is_read_only(&self) -> bool {
+        is_read_only(self.file.as_fd())
+    }
+
+    /// Whether this directory lies below `above`, or is it.
+    fn is_below(&self, above: &Self) -> bool {
+        /// PATH_MAX / 2.
+        const DEEPEST: usize = 2048;
+        let up = |from: &OwnedFd| {
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            Self::new(openat(from, c"..", flags, Mode::empty())?)
+        };
+        if self.is(above) {
+            return true;
+        }
+        let mut here = up(&self.file);
+        for _ in 0..DEEPEST {
+            let Ok(directory) = here else {
+                return false;
+            };
+            if directory.is(above) {
+                return true;
+            }
+            match up(&directory.file) {
+                // The root directory.
+                Ok(next) if next.is(&directory) => return false,
+                next => here = next,
+            }
+        }
+        false
     }
 }
 
-fn identity(stat: &FileStat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
+/// A name in an open directory.
+struct Entry {
+    directory: Opened,
+    name: Name,
+    /// The path ends with a slash.
+    slash: bool,
 }
 
 impl Entry {
@@ -56,30 +105,24 @@ impl Entry {
         let (prefix, name, slash) = split(path.as_c_str())?;
         let directory = call.resolve(&directory_of(dirfd, &prefix)).ok()?;
         Some(Self {
-            stat: fstat(&directory).ok()?,
-            directory,
+            directory: Opened::new(directory).ok()?,
             name,
             slash,
         })
     }
 
-    fn present(&self) -> Option<Present> {
+    /// The file of this name, a link itself.
+    fn present(&self) -> Option<Opened> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.directory, &self.name, flags, Mode::empty()).ok()?;
-        let stat = fstat(&file).ok()?;
-        Some(Present { file, stat })
-    }
-
-    fn shown(&self, call: &Call) -> Result<FileMode, Errno> {
-        call.shown_mode(self.directory.as_fd(), &self.stat)
+        let file = openat(&self.directory.file, &self.name, flags, Mode::empty()).ok()?;
+        Opened::new(file).ok()
     }
 
     /// fs/namei.c, may_create: EACCES.
     fn may_create(&self, call: &Call, subject: &Subject) -> Result<(), Errno> {
-        let directory = self.directory.as_fd();
-        if call.may(subject, Access::ENTER_TO_CREATE, directory, &self.stat)?
+        if self.directory.may(call, subject, Access::ENTER_TO_CREATE)?
             // There the kernel refuses it to everyone, for other reasons.
-            || fstatfs(directory)?.filesystem_type() == PROC_SUPER_MAGIC
+            || fstatfs(&self.directory.file)?.filesystem_type() == PROC_SUPER_MAGIC
         {
             Ok(())
         } else {
@@ -88,46 +131,13 @@ impl Entry {
     }
 
     /// fs/namei.c, may_delete: EACCES, or EPERM because of the sticky bit.
-    fn may_delete(&self, call: &Call, subject: &Subject, victim: &Present) -> Result<(), Errno> {
+    fn may_delete(&self, call: &Call, subject: &Subject, victim: &Opened) -> Result<(), Errno> {
         self.may_create(call, subject)?;
-        let file = call.shown_mode(victim.file.as_fd(), &victim.stat)?;
-        match subject.is_kept_by_sticky(self.shown(call)?, file) {
+        let (directory, file) = (self.directory.shown(call)?, victim.shown(call)?);
+        match subject.is_kept_by_sticky(directory, file) {
             true => Err(Errno::EPERM),
             false => Ok(()),
         }
-    }
-
-    /// Whether this directory lies below `above`, or is it.
-    fn is_below(&self, above: &Present) -> bool {
-        /// PATH_MAX / 2.
-        const DEEPEST: usize = 2048;
-        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let mut here = self.stat;
-        let mut directory = self.directory.try_clone().ok();
-        for _ in 0..DEEPEST {
-            if identity(&here) == identity(&above.stat) {
-                return true;
-            }
-            let up = directory.and_then(|it| openat(&it, c"..", flags, Mode::empty()).ok());
-            match up.as_ref().map(fstat) {
-                Some(Ok(stat)) if identity(&stat) != identity(&here) => here = stat,
-                _ => return false,
-            }
-            directory = up;
-        }
-        false
-    }
-
-    /// The mount; `None` if it is unknown.
-    fn mount(&self) -> Option<u64> {
-        const STATX_MNT_ID: u32 = 0x1000;
-        let found = sys::statx(
-            self.directory.as_fd(),
-            c"",
-            libc::AT_EMPTY_PATH,
-            STATX_MNT_ID,
-        );
-        found.ok().map(|found| found.stx_mnt_id)
     }
 }
 
@@ -155,7 +165,7 @@ fn remove(call: &Call, dirfd: Dirfd, path: usize, of_directory: bool) -> Result<
         && let Some(victim) = entry.present()
         // Only rmdir(2) accepts a slash at the end.
         && (of_directory || !entry.slash)
-        && !is_read_only(entry.directory.as_fd())
+        && !entry.directory.is_read_only()
     {
         entry.may_delete(call, &subject, &victim)?;
     }
@@ -190,79 +200,102 @@ fn move_entry(
         return Ok(Reply::Continue);
     };
     let known = libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE | libc::RENAME_WHITEOUT;
-    let both = Entry::find(call, from.0, from.1).zip(Entry::find(call, to.0, to.1));
-    if let Some((from, to)) = both
-        && flags & !known == 0
+    if flags & !known == 0
+        && let Some(from) = Entry::find(call, from.0, from.1)
+        && let Some(to) = Entry::find(call, to.0, to.1)
         && let Some(source) = from.present()
-        && reaches_permissions(&from, &to, &source, flags)
     {
-        may_move(call, &subject, (&from, &source), &to, flags)?;
+        let target = to.present();
+        let moved = Move {
+            from,
+            source,
+            to,
+            target,
+            flags,
+        };
+        if moved.reaches_permissions() {
+            moved.check(call, &subject)?;
+        }
     }
     // CONTINUE: the target may, or the kernel fails with the right errno.
     Ok(Reply::Continue)
 }
 
-/// Whether do_renameat2 finds no fault before it checks permissions.
-fn reaches_permissions(from: &Entry, to: &Entry, source: &Present, flags: u32) -> bool {
-    let exchanges = flags & libc::RENAME_EXCHANGE != 0;
-    let target = to.present();
-    let is_fault_of_flags = match &target {
-        Some(_) => flags & libc::RENAME_NOREPLACE != 0,
-        None => exchanges,
-    };
-    // Only directories may have a slash behind them.
-    let is_fault_of_slash = |slash: bool| slash && !source.is_directory();
-    let target_is_file = target.as_ref().is_some_and(|target| !target.is_directory());
-    let slashes = match exchanges {
-        true => is_fault_of_slash(from.slash) || to.slash && target_is_file,
-        false => is_fault_of_slash(from.slash || to.slash),
-    };
-    let is_same = target.as_ref().is_some_and(|target| target.is(source));
-    // EINVAL, ENOTEMPTY
-    let is_below = source.is_directory() && to.is_below(source)
-        || target.is_some_and(|target| target.is_directory() && from.is_below(&target));
-    let is_elsewhere = from.mount() != to.mount() || is_read_only(from.directory.as_fd());
-    !is_elsewhere && !is_fault_of_flags && !slashes && !is_same && !is_below
+/// A rename(2) of a file that exists.
+struct Move {
+    from: Entry,
+    source: Opened,
+    to: Entry,
+    /// The file that has the new name already.
+    target: Option<Opened>,
+    flags: u32,
 }
 
-fn may_move(
-    call: &Call,
-    subject: &Subject,
-    (from, source): (&Entry, &Present),
-    to: &Entry,
-    flags: u32,
-) -> Result<(), Errno> {
-    let may_write = |directory: &Present| {
+impl Move {
+    fn exchanges(&self) -> bool {
+        self.flags & libc::RENAME_EXCHANGE != 0
+    }
+
+    /// Whether do_renameat2 finds no fault before it checks permissions.
+    fn reaches_permissions(&self) -> bool {
+        let Self {
+            from,
+            source,
+            to,
+            target,
+            flags,
+        } = self;
+        let is_fault_of_flags = match target {
+            Some(_) => flags & libc::RENAME_NOREPLACE != 0,
+            None => self.exchanges(),
+        };
+        // Only directories may have a slash behind them.
+        let is_fault_of_slash = |slash: bool| slash && !source.is_directory();
+        let target_is_file = target.as_ref().is_some_and(|target| !target.is_directory());
+        let slashes = match self.exchanges() {
+            true => is_fault_of_slash(from.slash) || to.slash && target_is_file,
+            false => is_fault_of_slash(from.slash || to.slash),
+        };
+        let is_same = target.as_ref().is_some_and(|target| target.is(source));
+        // EINVAL, ENOTEMPTY
+        let is_below = source.is_directory() && to.directory.is_below(source)
+            || target
+                .as_ref()
+                .is_some_and(|target| target.is_directory() && from.directory.is_below(target));
+        let is_elsewhere =
+            from.directory.mount() != to.directory.mount() || from.directory.is_read_only();
+        !is_elsewhere && !is_fault_of_flags && !slashes && !is_same && !is_below
+    }
+
+    /// The permissions, in the order of vfs_rename.
+    fn check(&self, call: &Call, subject: &Subject) -> Result<(), Errno> {
         // A directory that moves gets another `..`.
-        let file = directory.file.as_fd();
-        match call.may(subject, Access::WRITE, file, &directory.stat)? {
+        let may_write = |directory: &Opened| match directory.may(call, subject, Access::WRITE)? {
             true => Ok(()),
             false => Err(Errno::EACCES),
+        };
+        self.from.may_delete(call, subject, &self.source)?;
+        match &self.target {
+            None => self.to.may_create(call, subject)?,
+            Some(target) => self.to.may_delete(call, subject, target)?,
         }
-    };
-    let target = to.present();
-    from.may_delete(call, subject, source)?;
-    match &target {
-        None => to.may_create(call, subject)?,
-        Some(target) => to.may_delete(call, subject, target)?,
-    }
-    if identity(&from.stat) == identity(&to.stat) {
-        return Ok(());
-    }
-    let exchanges = flags & libc::RENAME_EXCHANGE != 0;
-    if let Some(target) = &target
-        && !exchanges
-        && target.is_directory() != source.is_directory()
-    {
-        // ENOTDIR, EISDIR
-        return Ok(());
-    }
-    if source.is_directory() {
-        may_write(source)?;
-    }
-    match target {
-        Some(target) if exchanges && target.is_directory() => may_write(&target),
-        _ => Ok(()),
+        if self.from.directory.is(&self.to.directory) {
+            return Ok(());
+        }
+        if let Some(target) = &self.target
+            && !self.exchanges()
+            && target.is_directory() != self.source.is_directory()
+        {
+            // ENOTDIR, EISDIR
+            return Ok(());
+        }
+        if self.source.is_directory() {
+            may_write(&self.source)?;
+        }
+        match &self.target {
+            Some(target) if self.exchanges() && target.is_directory() => may_write(target),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -298,16 +331,10 @@ fn add_link(
         && let Some(entry) = Entry::find(call, new.0, new.1)
         && entry.present().is_none()
         && !entry.slash
-        && !is_read_only(entry.directory.as_fd())
+        && !entry.directory.is_read_only()
     {
-        let stat = fstat(&file)?;
-        let old = Entry {
-            directory: file,
-            stat,
-            name: Name::default(),
-            slash: false,
-        };
-        if old.mount() == entry.mount() {
+        let old = Opened::new(file)?;
+        if old.mount() == entry.directory.mount() {
             may_link(call, &subject, &old)?;
             entry.may_create(call, &subject)?;
         }
@@ -317,14 +344,14 @@ fn add_link(
 }
 
 /// fs/namei.c, may_linkat: EPERM.
-fn may_link(call: &Call, subject: &Subject, old: &Entry) -> Result<(), Errno> {
-    let (file, mode) = (old.directory.as_fd(), old.stat.st_mode);
+fn may_link(call: &Call, subject: &Subject, old: &Opened) -> Result<(), Errno> {
+    let mode = old.stat.st_mode;
     let set_group_id = libc::S_ISGID | libc::S_IXGRP;
     let is_safe = || {
         Ok(file_type(mode) == SFlag::S_IFREG
             && mode & libc::S_ISUID == 0
             && mode & set_group_id != set_group_id
-            && call.may(subject, Access::READ_WRITE, file, &old.stat)?)
+            && old.may(call, subject, Access::READ_WRITE)?)
     };
     if subject.owns(old.shown(call)?) || is_safe()? || protection("hardlinks")? == 0 {
         Ok(())

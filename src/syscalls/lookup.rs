@@ -149,7 +149,7 @@ pub(super) fn search_parent(
     dirfd: Dirfd,
     path: &CStr,
 ) -> Result<bool, Errno> {
-    let Some(prefix) = parent(path.to_bytes()) else {
+    let Some((prefix, _)) = last_component(path.to_bytes()) else {
         // The root directory, or ENOENT.
         return Ok(!path.is_empty());
     };
@@ -162,9 +162,9 @@ pub(super) fn search_parent(
     )
 }
 
-/// The part of a path in front of its last component. Returns `None` if there is no component.
-fn parent(path: &[u8]) -> Option<&[u8]> {
+/// The part of a path in front of its last component, and this component; `None` if there is none.
+pub(super) fn last_component(path: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = path.iter().rposition(|byte| *byte != b'/')? + 1;
     let start = path[..end].iter().rposition(|byte| *byte == b'/');
-    Some(&path[..start.map_or(0, |slash| slash + 1)])
+    Some(path[..end].split_at(start.map_or(0, |slash| slash + 1)))
 }

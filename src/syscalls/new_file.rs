@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, fstatat, umask};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::lookup::last_component;
 use super::permission::is_read_only;
 use super::xattr::posix_acl;
 use crate::credentials::{Access, EmulatedGid, FileMode, Subject};
@@ -46,17 +47,12 @@ pub(super) struct NewFile {
 /// follows. Returns `None` if no file can be created there (`.`, `..`, `/`, an empty path).
 pub(super) fn split(path: &CStr) -> Option<(Name, Name, bool)> {
     let bytes = path.to_bytes();
-    let end = bytes.iter().rposition(|byte| *byte != b'/')? + 1;
-    let start = bytes[..end]
-        .iter()
-        .rposition(|byte| *byte == b'/')
-        .map_or(0, |slash| slash + 1);
-    let last = &bytes[start..end];
+    let (prefix, last) = last_component(bytes)?;
     if matches!(last, b"." | b"..") {
         return None;
     }
     let name = |bytes: &[u8]| Name::new(bytes.to_vec());
-    Some((name(&bytes[..start]), name(last), end < bytes.len()))
+    Some((name(prefix), name(last), bytes.ends_with(b"/")))
 }
 
 impl NewFile {

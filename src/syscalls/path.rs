@@ -7,13 +7,12 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{SFlag, fstat};
 
-use super::lookup;
 use super::make::unix_address;
 use super::permission::{FileArgument, allow, check, check_change};
 use crate::credentials::Access;
 use crate::linux::seccomp::Reply;
 use crate::owner::file_type;
-use crate::target::{Call, Dirfd, Location};
+use crate::target::{Call, Dirfd, Location, Walked};
 
 /// readlink(2), statfs(2), name_to_handle_at(2): search permission is enough, and was checked.
 pub(super) fn look_up(_: &mut Call) -> Result<Reply, Errno> {
@@ -88,10 +87,11 @@ pub(super) fn connect(call: &mut Call) -> Result<Reply, Errno> {
         return Ok(Reply::Continue);
     };
     let location = Location::new(Dirfd::Cwd, path.as_c_str(), AtFlags::empty());
-    lookup::search(call, &subject, &location)?;
-    let Ok(file) = call.resolve(&location) else {
+    let file = match call.search(&subject, &location) {
+        Ok(Walked::To(file)) => file,
+        Ok(Walked::Refused(errno)) => return Err(errno),
         // CONTINUE: the kernel fails with the right errno.
-        return Ok(Reply::Continue);
+        Err(_) => return Ok(Reply::Continue),
     };
     let stat = fstat(&file)?;
     allow(

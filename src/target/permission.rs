@@ -137,9 +137,7 @@ impl Call<'_> {
         let known = self.thread.rights.lock();
         known.unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Call<'_> {
     /// Whether `subject` may search the directories on the way to `location`, by one stat(2) for
     /// each of them. Returns `None` if only a walk can tell: there is a link on the way, or the
     /// rights to a directory are not known yet.

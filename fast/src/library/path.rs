@@ -61,35 +61,12 @@ impl<T> Register for *mut T {
     }
 }
 
-/// The registers of a call with fewer than five arguments.
+/// The registers of a call with up to five arguments.
 macro_rules! registers {
-    ($a:ident) => {
-        [$a.register(), 0, 0, 0, 0]
-    };
-    ($a:ident $b:ident) => {
-        [$a.register(), $b.register(), 0, 0, 0]
-    };
-    ($a:ident $b:ident $c:ident) => {
-        [$a.register(), $b.register(), $c.register(), 0, 0]
-    };
-    ($a:ident $b:ident $c:ident $d:ident) => {
-        [
-            $a.register(),
-            $b.register(),
-            $c.register(),
-            $d.register(),
-            0,
-        ]
-    };
-    ($a:ident $b:ident $c:ident $d:ident $e:ident) => {
-        [
-            $a.register(),
-            $b.register(),
-            $c.register(),
-            $d.register(),
-            $e.register(),
-        ]
-    };
+    ($($argument:ident)*) => {{
+        let [a, b, c, d, e, ..] = [$($argument.register(),)* 0, 0, 0, 0, 0];
+        [a, b, c, d, e]
+    }};
 }
 
 /// Defines functions with the arguments of their calls.
