@@ -31,13 +31,16 @@ impl Probe {
         std::thread::scope(|scope| {
             // Waits until the spawning thread has started it completely: a fork before that would
             // copy locks that this thread holds.
-            scope.spawn(move || {
+            let thread = scope.spawn(move || {
                 while !through.load(Ordering::Acquire) {
                     std::thread::yield_now();
                 }
                 work(self);
             });
             through.store(true, Ordering::Release);
+            // The scope alone would end before libc has tidied up after the thread: a fork then
+            // would copy the locks that the thread still holds.
+            thread.join().expect("a thread that ends well");
         });
     }
 
