@@ -13,10 +13,11 @@ use common::{
 };
 
 /// Those that draw from the seed.
-const RANDOM: &str = "random,ids-random,create-random,access-random";
+const RANDOM: &str = "random,ids-random,create-random,access-random,access-mounts,access-chroot,\
+                      access-threads";
 
 /// Users in a tree of directories that root changes all the time.
-const ACCESS: &str = "access-random";
+const ACCESS: &str = "access-random,access-mounts,access-chroot,access-threads";
 
 /// Only the preloaded library sees what is in messages.
 const OF_LIBRARY: &str = "messages";

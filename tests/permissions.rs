@@ -143,3 +143,52 @@ fn with_owner_permissions_the_library_is_there_whatever_a_program_calls_first() 
     let printed = sh(&place, &["--permissions", "owner"], script).ok();
     assert!(printed.starts_with("12"), "{printed}");
 }
+
+/// What a root without capabilities over files may create and open, in directories of others.
+const CREATE: &str = r#"umask 022; mkdir /t; cd /t
+say() { echo "$*: $?"; }
+mkdir sticky open; ln -s nowhere sticky/l; chmod 1777 sticky
+echo x | tee open/f open/g >/dev/null
+chown -h 33:33 sticky/l; chown 44 open/f open
+dd if=/dev/null of=sticky/l oflag=nofollow 2>&1 | head -n 1
+mkdir open/d; say mkdir
+ln -s a open/l; say symlink
+mkfifo open/p; say mkfifo
+(: >>open/f); say append
+(: >open/new); say create
+(: >>open/g); say own
+touch open/f; say touch
+cp open/g open/f; say cp
+cp open/g open/h; say cp new
+touch sticky/mine; stat -c %u:%g sticky/mine
+ls open
+"#;
+
+/// To the kernel, root is the owner of all files, and CAP_DAC_OVERRIDE is not what lets it in.
+#[test]
+fn a_root_with_fewer_capabilities_creates_files_where_it_may() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    for dropped in [
+        &["CAP_FOWNER"][..],
+        &["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"],
+        &["CAP_DAC_OVERRIDE", "CAP_FSETID"],
+    ] {
+        let printed = |bundle: Bundle| {
+            let bundle = bundle.with_config(|config| {
+                for set in ["bounding", "effective", "permitted"] {
+                    let names = config["process"]["capabilities"][set].as_array_mut();
+                    let names = names.expect("a list of capabilities");
+                    names.retain(|it| !dropped.iter().any(|name| it == name));
+                }
+            });
+            bundle
+                .run(&["sh", "-c", &format!("exec 2>&1; {CREATE}")])
+                .bytes()
+        };
+        let expected = printed(Bundle::debian_oracle(&place));
+        assert_same_lines(&expected, &printed(Bundle::debian(&place, &daemon)));
+        let slow = Bundle::debian(&place, &daemon).slow();
+        assert_same_lines(&expected, &printed(slow));
+    }
+}

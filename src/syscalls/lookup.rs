@@ -99,8 +99,8 @@ pub(crate) fn check(call: &Call, lookups: &[Lookup]) -> Result<(), Errno> {
     };
     for lookup in lookups {
         let Ok(path) = call.path(lookup.path) else {
-            // The kernel finds the same fault.
-            continue;
+            // The kernel finds the same fault, and looks up no further path either.
+            break;
         };
         let follows = match lookup.follow {
             Follow::Always => true,

@@ -70,7 +70,9 @@ impl NewFile {
         };
         let location = directory_of(dirfd, &prefix);
         let who = call.who_among_files()?;
-        let as_kernel = call.container.identities.creates_as_kernel(who);
+        // A root that lacks capabilities is checked here: to the kernel, it owns all files.
+        let as_kernel =
+            call.container.identities.creates_as_kernel(who) && call.restricted()?.is_none();
         // The cheap checks first: in most containers this is the only work for a new file.
         if (as_kernel && !may_inherit(call, &location, path, follows)) || call.is_nested() {
             return Ok(None);

@@ -10,6 +10,7 @@ use subuidless_fast::facts::DEVICE;
 use super::device;
 use super::lookup::search_parent;
 use super::new_file::{NewFile, is_out_of_reach, may_inherit};
+use super::permission::is_read_only;
 use crate::credentials::{Access, Subject};
 use crate::linux::name::Name;
 use crate::linux::procfs;
@@ -344,6 +345,11 @@ fn check_present(
     };
     if is_fault {
         return Ok(());
+    }
+    // fs/namei.c, do_open: mnt_want_write comes before may_open.
+    let truncates = wanted.flags.contains(OFlag::O_TRUNC);
+    if truncates && file_type(stat.st_mode) == SFlag::S_IFREG && is_read_only(file.as_fd()) {
+        return Err(Errno::EROFS);
     }
     if !call.may(subject, access, file.as_fd(), &stat)? {
         return Err(Errno::EACCES);

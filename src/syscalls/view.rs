@@ -28,10 +28,11 @@ pub(super) fn chroot(call: &mut Call) -> Result<Reply, Errno> {
     };
     let location = Location::new(Dirfd::Cwd, path.as_c_str(), AtFlags::empty());
     match call.mode_of(&location) {
-        Ok(mode) if mode.is_directory() => match call.subject()?.may(Access::EXECUTE, mode) {
-            true => allow(!call.lacks(capability::SYS_CHROOT)?, Errno::EPERM),
-            false => Err(Errno::EACCES),
-        },
+        Ok(mode) if mode.is_directory() => {
+            let may = call.may_at(&call.subject()?, Access::EXECUTE, &location, mode)?;
+            allow(may, Errno::EACCES)?;
+            allow(!call.lacks(capability::SYS_CHROOT)?, Errno::EPERM)
+        }
         // CONTINUE: ENOTDIR, or the errno of the lookup.
         _ => Ok(Reply::Continue),
     }

@@ -25,8 +25,10 @@ mod securebits;
 mod terminals;
 mod threads;
 
+pub(crate) use mounts::{mount, own_mounts};
 pub(crate) use owners::IDS;
 pub(crate) use paths::padded;
+pub(crate) use processes::enter_root;
 
 use crate::probe::Probe;
 

@@ -18,7 +18,7 @@ pub(super) fn run(p: &mut Probe) {
     p.group("errnos", read_only);
 }
 
-pub(super) fn mount(
+pub(crate) fn mount(
     p: &mut Probe,
     source: &str,
     target: &str,
@@ -41,7 +41,7 @@ pub(super) fn mount(
 }
 
 /// Moves the caller to a mount namespace of its own, whose mounts do not propagate.
-pub(super) fn own_mounts(p: &mut Probe) {
+pub(crate) fn own_mounts(p: &mut Probe) {
     p.call(calls::UNSHARE, &[Arg::Number(libc::CLONE_NEWNS.into())]);
     mount(p, "", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
 }

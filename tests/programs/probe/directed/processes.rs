@@ -17,7 +17,7 @@ fn unshare(p: &mut Probe, what: i32) {
     p.call(calls::UNSHARE, &[Arg::Number(what.into())]);
 }
 
-pub(super) fn enter_root(p: &mut Probe, directory: &str) {
+pub(crate) fn enter_root(p: &mut Probe, directory: &str) {
     p.call(calls::CHROOT, &[Arg::Path(directory.into(), Place::Heap)]);
 }
 

@@ -2,6 +2,7 @@
 //! and again, users with different ids and capabilities look up, open, create, rename and remove.
 
 use super::draw::Dice;
+use crate::directed::padded;
 use crate::print::{AT_FLAGS, OPEN_FLAGS, RENAME_FLAGS};
 use crate::probe::*;
 use crate::sys::{Arg, Birth, Place, Syscall, calls};
@@ -27,14 +28,24 @@ const OPEN: [i32; 2] = [200, 201];
 
 pub(super) fn run(p: &mut Probe, seed: u64, operations: u64) {
     p.group("access-random", |p| {
-        let mut dice = Dice(seed << 32 | 0xacce_5500);
-        for _ in 0..operations / CALLS {
-            rearrange(p, &mut dice);
-            let own = Dice(dice.next());
-            p.child("somebody", Birth::Fork, |p| Somebody(p, own.clone()).go());
-        }
-        p.list(b".");
+        let top = p.absolute(b"access-random");
+        series(p, seed << 32 | 0xacce_5500, operations, |p, dice| {
+            p.child("somebody", Birth::Fork, |p| {
+                Somebody(p, dice.clone(), &top).go();
+            });
+        });
     });
+}
+
+/// Lets one user after the other make calls in the tree, which is the working directory; root
+/// changes it in between.
+pub(super) fn series(p: &mut Probe, seed: u64, operations: u64, user: impl Fn(&mut Probe, Dice)) {
+    let mut dice = Dice(seed);
+    for _ in 0..operations / CALLS {
+        rearrange(p, &mut dice);
+        user(p, Dice(dice.next()));
+    }
+    p.list(b".");
 }
 
 /// Root's changes between two users.
@@ -113,13 +124,23 @@ fn text(path: &str) -> Arg {
     Arg::Path(path.as_bytes().to_vec(), Place::Heap)
 }
 
-struct Somebody<'a>(&'a mut Probe, Dice);
+/// A user, and the absolute path of the tree.
+pub(super) struct Somebody<'a>(
+    pub(super) &'a mut Probe,
+    pub(super) Dice,
+    pub(super) &'a [u8],
+);
 
 impl Somebody<'_> {
-    fn go(&mut self) {
+    pub(super) fn go(&mut self) {
         let groups: Vec<u32> = (0..self.1.below(3)).map(|_| self.1.pick(&IDS)).collect();
         let [real, effective] = [self.1.pick(&IDS), self.1.pick(&IDS)];
-        let gid = self.1.pick(&IDS);
+        // For 0:0 with all capabilities, files of others in sticky directories are not protected
+        // (docs/limits.md).
+        let gid = match effective {
+            0 => self.1.pick(&IDS[1..]),
+            _ => self.1.pick(&IDS),
+        };
         match self.1.below(10) {
             // Root, without one or several of the capabilities over files. Without CAP_DAC_OVERRIDE,
             // to the kernel it is the owner of all files (docs/limits.md).
@@ -153,7 +174,8 @@ impl Somebody<'_> {
     fn place(&mut self) -> String {
         let directory = self.1.pick(&DIRECTORIES);
         match self.1.below(8) {
-            0 => directory.to_owned(),
+            // A slash behind an empty path would lead out of the tree.
+            0 if !directory.is_empty() => directory.to_owned(),
             1 => format!("{directory}.."),
             2 => format!("{directory}."),
             _ => format!("{directory}{}", self.1.pick(&FILES)),
@@ -163,13 +185,15 @@ impl Somebody<'_> {
     /// A path to a place, written in one of many ways.
     fn path(&mut self) -> Arg {
         let place = self.place();
-        let bytes = match self.1.below(14) {
+        let bytes = match self.1.below(15) {
             0..6 => place.into_bytes(),
-            6..9 => self.0.absolute(format!("access-random/{place}").as_bytes()),
+            6..9 => [self.2, b"/", place.as_bytes()].concat(),
             9 => format!("{place}/").into_bytes(),
             10 => format!("./{}{place}", self.1.pick(&["l/", "m/", "a/../", "b/./"])).into_bytes(),
             11 => format!("/proc/self/cwd/{place}").into_bytes(),
             12 => format!("/proc/self/fd/{}/{place}", self.1.pick(&OPEN)).into_bytes(),
+            // PATH_MAX is 4096, with the NUL.
+            13 => padded(b"", place.as_bytes(), self.1.pick(&[500, 4090, 4095, 4096])),
             _ => format!("{place}/{}", self.1.pick(&FILES)).into_bytes(),
         };
         Arg::Path(bytes, Place::Heap)
@@ -350,7 +374,8 @@ impl Somebody<'_> {
                 let fd = Arg::Fd(self.1.pick(&OPEN));
                 self.call(calls::FCHDIR, &[fd]);
             }
-            _ => self.call(calls::CHDIR, &[path]),
+            1 => self.call(calls::CHDIR, &[path]),
+            _ => self.call(calls::CHROOT, &[path]),
         }
         let file = self.1.pick(&FILES);
         self.call(calls::STAT, &[text(file), Arg::Stat(Place::Heap)]);

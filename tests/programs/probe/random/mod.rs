@@ -2,6 +2,7 @@
 //! calls before have left it, and errors are compared like successes.
 
 mod access;
+mod access_places;
 mod creation;
 mod credentials;
 mod draw;
@@ -61,6 +62,7 @@ pub(crate) fn run(p: &mut Probe, seed: u64, operations: u64) {
     credentials::run(p, seed, operations);
     creation::run(p, seed, operations);
     access::run(p, seed, operations);
+    access_places::run(p, seed, operations / 4);
 }
 
 impl Series<'_> {
