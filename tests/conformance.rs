@@ -287,6 +287,11 @@ fn stat_of_a_swapped_name_never_mixes_two_files() {
 }
 
 #[test]
+fn a_new_file_belongs_to_its_maker_from_the_start() {
+    race(&["a-new-file-is-its-makers"]);
+}
+
+#[test]
 fn two_threads_that_change_one_file_do_not_undo_each_other() {
     race(&["two-changers"]);
 }

@@ -307,9 +307,11 @@ impl NewFile {
         kind: SFlag,
         create: impl FnOnce(BorrowedFd, &Name) -> Result<(), Errno>,
     ) -> Result<Reply, Errno> {
+        let mut creation = None;
         let made = match self.present() {
             Ok(None) => {
                 self.prepare(call)?;
+                creation = Some(call.container.creations.begin());
                 match create(self.directory.as_fd(), &self.name) {
                     // CONTINUE: another process has just created a file of this name.
                     Err(Errno::EEXIST) => return Ok(Reply::Continue),
@@ -328,9 +330,9 @@ impl NewFile {
         };
         // If a signal has interrupted the target, it restarts its call. The call must not fail with
         // EEXIST because of a file that the target has not been told about.
-        let done = self
-            .own(call, made.as_fd())
-            .and_then(|()| call.ensure_waiting());
+        let owned = self.own(call, made.as_fd());
+        drop(creation);
+        let done = owned.and_then(|()| call.ensure_waiting());
         done.inspect_err(|_| self.remove(made.as_fd()))?;
         Ok(Reply::Value(0))
     }

@@ -368,14 +368,15 @@ fn create_here(call: &Call, new_file: &NewFile, wanted: &Open) -> Result<Reply, 
     // become the worker's.
     let flags = wanted.flags | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     let mode = Mode::from_bits_truncate(new_file.mode(wanted.mode));
+    let creation = call.container.creations.begin();
     let file = match open_at(&new_file.directory, &new_file.name, flags, mode) {
         // CONTINUE: another process has just created a file of this name.
         Err(Errno::EEXIST) => return Ok(Reply::Continue),
         result => result?,
     };
-    let handed_over = new_file
-        .own(call, file.as_fd())
-        .and_then(|()| hand_over(call, &file, wanted));
+    let owned = new_file.own(call, file.as_fd());
+    drop(creation);
+    let handed_over = owned.and_then(|()| hand_over(call, &file, wanted));
     // EMFILE of the target, or no space for the owner: the kernel would have failed before it
     // created the file.
     handed_over.inspect_err(|_| new_file.remove(file.as_fd()))

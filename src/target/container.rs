@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use subuidless_fast::facts;
 
+use super::creations::Creations;
 use super::expected::ExpectedFiles;
 use crate::credentials::{Credentials, EmulatedUid};
 use crate::identity::Identities;
@@ -41,6 +42,7 @@ pub(crate) struct Container {
     pub(super) hidden_variables: Mutex<HashSet<(u64, u64)>>,
     /// Files that confined processes create.
     pub(crate) expected: ExpectedFiles,
+    pub(crate) creations: Creations,
     /// Locks to hold from reading a state until it is changed.
     pub(crate) locks: Locks,
     /// Device and inode of the user namespace that was joined.
@@ -91,6 +93,7 @@ impl Container {
             cuts_preload: AtomicBool::new(false),
             hidden_variables: Mutex::default(),
             expected: ExpectedFiles::default(),
+            creations: Creations::default(),
             locks,
             user_namespace: None,
             ipc_namespace: None,

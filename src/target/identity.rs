@@ -226,7 +226,18 @@ impl Call<'_> {
     /// As [`Call::file_mode`], together with the stored owner.
     pub(crate) fn mode_and_owner(&self, file: BorrowedFd) -> Result<(FileMode, Owner), Errno> {
         let stat = fstat(file)?;
-        let owner = match self.container.owners.load(file, file_type(stat.st_mode))? {
+        let kind = file_type(stat.st_mode);
+        let (owners, creations) = (&self.container.owners, &self.container.creations);
+        // Before the owner is read: a creation that has ended by then has stored it.
+        let latest = creations.latest();
+        let mut loaded = owners.load(file, kind)?;
+        if let Some(latest) = latest
+            && loaded.is_none()
+        {
+            creations.wait(latest);
+            loaded = owners.load(file, kind)?;
+        }
+        let owner = match loaded {
             None => self.kernel_owner(file, stat.st_uid)?,
             owner => owner,
         };
@@ -252,18 +263,15 @@ impl Call<'_> {
         };
         let stat = fstatat(PROCFS, reached.as_c_str(), flags).ok()?;
         let carries = carries_xattrs(file_type(stat.st_mode));
+        let is_any_new = self.container.creations.latest().is_some();
         // A cached owner of this very version saves a getxattr(2).
         let owner = match self.thread.owners.get(Version::of(&stat)) {
             _ if !carries => None,
             Some(owner) => Some(owner),
             None => self.read_owner(&reached, location.follow).ok()?,
         };
-        if owner.is_none()
-            && self
-                .container
-                .owners
-                .may_be_elsewhere(file_type(stat.st_mode))
-        {
+        let owners = &self.container.owners;
+        if owner.is_none() && (is_any_new || owners.may_be_elsewhere(file_type(stat.st_mode))) {
             return None;
         }
         let (uid, gid) = (

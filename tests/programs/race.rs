@@ -14,7 +14,8 @@
 use std::error::Error;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{MetadataExt, chown, fchown, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, fchown, lchown, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,19 +23,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, renameat2};
 use nix::sys::stat::{FileStat, Mode};
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::unistd::{Gid, Uid, fchownat, seteuid};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
 type Scene = fn(&Path, u32) -> Outcome;
 
-const SCENES: [(&str, Scene); 6] = [
+const SCENES: [(&str, Scene); 7] = [
     ("chown-through-a-link", chown_through_a_link),
     ("lchown-of-what-may-be-a-link", lchown_of_what_may_be_a_link),
     ("stat-of-a-swapped-name", stat_of_a_swapped_name),
     ("descriptors-keep-their-file", descriptors_keep_their_file),
     ("a-directory-on-the-way", a_directory_on_the_way),
     ("two-changers", two_changers),
+    ("a-new-file-is-its-makers", a_new_file_is_its_makers),
 ];
 
 fn main() -> ExitCode {
@@ -296,4 +298,36 @@ fn two_changers(place: &Path, rounds: u32) -> Outcome {
         let groups = groups.join().map_err(|_| "the other thread panicked")?;
         users.and(groups.map_err(Into::into))
     })
+}
+
+/// One thread of a user makes a socket and a file again and again, another one uses them: at no
+/// time do they belong to root, which would keep the user from that.
+fn a_new_file_is_its_makers(place: &Path, rounds: u32) -> Outcome {
+    let [socket, file] = ["s", "f"].map(|name| place.join(name));
+    fs::set_permissions(place, fs::Permissions::from_mode(0o777))?;
+    seteuid(Uid::from_raw(1000))?;
+    let make = || {
+        let listener = UnixListener::bind(&socket)?;
+        fs::write(&file, b"x")?;
+        fs::remove_file(&socket)?;
+        fs::remove_file(&file)?;
+        drop(listener);
+        Ok::<(), std::io::Error>(())
+    };
+    let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    let outcome = while_swapping(
+        rounds,
+        || make().map_err(errno),
+        |_| {
+            let connected = UnixStream::connect(&socket).map(drop);
+            let opened = File::options().write(true).open(&file).map(drop);
+            for (done, what) in [(connected, "connect"), (opened, "open")] {
+                let is_denied = done.is_err_and(|it| it.raw_os_error() == Some(libc::EACCES));
+                holds(!is_denied, || format!("{what} is denied"))?;
+            }
+            Ok(())
+        },
+    );
+    seteuid(Uid::from_raw(0))?;
+    outcome
 }
