@@ -96,8 +96,11 @@ impl Call<'_> {
                 continue;
             }
             walk.count_link()?;
+            // Of links in sticky directories, only the last of a path is protected: fs/namei.c,
+            // pick_link.
+            let is_last = walk.pending.is_empty();
             if let Some(subject) = subject
-                && !self.may_follow_as(subject, &here, &step, &stat)?
+                && !self.may_follow_as(subject, &here, (&step, &stat), is_last)?
             {
                 return Ok(Walked::Refused(Errno::EACCES));
             }
@@ -127,8 +130,8 @@ impl Call<'_> {
         &self,
         subject: &Subject,
         here: &Here,
-        link: &OwnedFd,
-        stat: &FileStat,
+        (link, stat): (&OwnedFd, &FileStat),
+        is_last: bool,
     ) -> Result<bool, Errno> {
         if is_procfs(link)? {
             let is_general = is_procfs_root(&here.file)? || subject.has(capability::SYS_PTRACE);
@@ -136,7 +139,10 @@ impl Call<'_> {
                 || self.file_mode(link.as_fd())?.uid == subject.uid
                 || self.is_in_own_process(here.file.as_fd()) == Ok(true));
         }
-        if here.stat.st_mode & STICKY_FOR_ALL != STICKY_FOR_ALL || protection("symlinks")? == 0 {
+        if !is_last
+            || here.stat.st_mode & STICKY_FOR_ALL != STICKY_FOR_ALL
+            || protection("symlinks")? == 0
+        {
             return Ok(true);
         }
         let owner = self.shown_mode(link.as_fd(), stat)?.uid;
@@ -168,7 +174,7 @@ impl Call<'_> {
                 }
             }
         }
-        may_follow(directory, link)?;
+        may_follow(directory, link, walk.pending.is_empty())?;
         let text = readlinkat(link, c"")?;
         let text = text.as_encoded_bytes();
         let absolute = text.starts_with(b"/");
@@ -187,7 +193,7 @@ impl Call<'_> {
         if is_procfs(&link)? {
             return Ok(None);
         }
-        may_follow(directory, &link)?;
+        may_follow(directory, &link, true)?;
         Ok(Some(readlinkat(&link, c"")?.into_encoded_bytes()))
     }
 
@@ -310,12 +316,12 @@ fn open_unmounted<P: NixPath + ?Sized>(directory: &OwnedFd, name: &P) -> Result<
 
 /// Checks whether the kernel would follow a text link: fs/namei.c, pick_link (nosymfollow: ELOOP)
 /// and may_follow_link (fs.protected_symlinks: EACCES).
-fn may_follow(directory: &OwnedFd, link: &OwnedFd) -> Result<(), Errno> {
+fn may_follow(directory: &OwnedFd, link: &OwnedFd, is_last: bool) -> Result<(), Errno> {
     if sys::mount_flags(link.as_fd())? & sys::ST_NOSYMFOLLOW != 0 {
         return Err(Errno::ELOOP);
     }
     let above = fstat(directory)?;
-    if above.st_mode & STICKY_FOR_ALL != STICKY_FOR_ALL {
+    if !is_last || above.st_mode & STICKY_FOR_ALL != STICKY_FOR_ALL {
         return Ok(());
     }
     let owner = fstat(link)?.st_uid;
