@@ -34,11 +34,14 @@ need_packages() {
         die "apt-get could not install: ${missing[*]}"
 }
 
-# Debian 12's own Rust is older than the code.
+# Installs Rust where there is none. Debian 12's own is older than the code; the one that its browsers are built with is not.
 need_cargo() {
-    local want have
+    local want have packages=(cargo rustc)
     want=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$REPO/Cargo.toml")
-    command -v cargo >/dev/null || die "no cargo in PATH; install Rust ${want:-1.85} or newer (rustup does)"
+    if ! command -v cargo >/dev/null; then
+        ! grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release || packages=(cargo-web rustc-web)
+        need_packages "${packages[@]}" ca-certificates
+    fi
     have=$(cargo --version | cut -d' ' -f2)
     [[ $(printf '%s\n' "$want" "$have" | sort -V | head -n1) == "$want" ]] ||
         die "cargo is $have, the code needs Rust $want or newer (rustup has it)"

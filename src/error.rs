@@ -170,9 +170,9 @@ pub(crate) enum Error {
 
     #[error(
         "looking up {name:?}: {}; numbers need no name service, as in --user 999:999",
-        .errno.desc()
+        reason(.source)
     )]
-    NameService { name: String, errno: Errno },
+    NameService { name: String, source: io::Error },
 
     #[error(
         "no daemon listens on {place}{others}: start one with `subuidless serve`, or name its \

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Bundle, Daemon, Owned, Place, Ran, Runtime, run, set_mode, tool};
+use common::{Bundle, Daemon, Owned, Place, Ran, Runtime, run, set_mode, tool, until};
 
 const XATTR: &str = "user.rootlesscontainers";
 
@@ -176,7 +176,9 @@ fn a_process_that_enters_a_container_sees_its_owners_and_the_other_way_round() {
         let expected = "1:2 inside\n7:8 link\n5:6 outside\n";
         let all = "0:0 done\n0:0 go\n1:2 inside\n7:8 link\n5:6 outside\n";
         assert_eq!(seen, format!("{expected}{all}"), "{runtime:?}");
-        assert_eq!(place.workers_of(&container.id).len(), 1);
+        until("one worker for both", || {
+            (place.workers_of(&container.id).len() == 1).then_some(())
+        });
         container.stop();
     }
 }

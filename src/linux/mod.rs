@@ -18,6 +18,7 @@ pub(crate) mod lock;
 pub(crate) mod memfd;
 pub(crate) mod mountinfo;
 pub(crate) mod name;
+pub(crate) mod name_service;
 pub(crate) mod procfs;
 pub(crate) mod programs;
 pub(crate) mod seccomp;

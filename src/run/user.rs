@@ -1,13 +1,14 @@
 //! `--user`: the user and groups of the command.
 
-use std::ffi::CString;
+use std::io;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::error::Error;
-use crate::linux::accounts::{Account, accounts, groups};
+use crate::linux::accounts::{Account, accounts, groups, groups_of};
+use crate::linux::name_service;
 use crate::wire::handover::ProcessUser;
 
 /// The ids of a command.
@@ -26,6 +27,7 @@ impl Login {
             None => (requested, None),
         };
         let (uid, account) = match number(user) {
+            Some(uid) if group.is_some() => (uid, None),
             Some(uid) => (uid, names.by_uid(uid)?),
             None => {
                 let account = names.by_name(user)?.ok_or_else(|| Error::UnknownUser {
@@ -46,7 +48,7 @@ impl Login {
             }),
         };
         let groups = match (&account, gid) {
-            (Some(account), None) => names.groups_of(account),
+            (Some(account), None) => names.groups_of(account)?,
             _ => Vec::new(),
         };
         Ok(Self {
@@ -104,72 +106,50 @@ impl std::fmt::Display for Names<'_> {
 impl Names<'_> {
     fn by_name(&self, name: &str) -> Result<Option<Account>, Error> {
         match self {
-            Self::Host => looked_up(name, User::from_name(name)).map(|user| user.map(of_host)),
+            Self::Host => looked_up(name, name_service::user_by_name(name)),
             Self::Rootfs(rootfs) => Ok(accounts(rootfs).find(|account| account.name == name)),
         }
     }
 
     fn by_uid(&self, uid: u32) -> Result<Option<Account>, Error> {
         match self {
-            Self::Host => looked_up(&uid.to_string(), User::from_uid(Uid::from_raw(uid)))
-                .map(|user| user.map(of_host)),
+            Self::Host => looked_up(&uid.to_string(), name_service::user_by_uid(uid)),
             Self::Rootfs(rootfs) => Ok(accounts(rootfs).find(|account| account.uid == uid)),
         }
     }
 
     fn group(&self, name: &str) -> Result<Option<u32>, Error> {
         match self {
-            Self::Host => looked_up(name, Group::from_name(name))
-                .map(|group| group.map(|group| group.gid.as_raw())),
+            Self::Host => looked_up(name, name_service::group(name)),
             Self::Rootfs(rootfs) => Ok(groups(rootfs)
                 .find(|group| group.name == name)
                 .map(|group| group.gid)),
         }
     }
 
-    /// All groups of the user, the primary one included, as initgroups(3) sets them.
-    fn groups_of(&self, account: &Account) -> Vec<u32> {
+    /// All groups of the user, the primary one first, as initgroups(3) sets them.
+    fn groups_of(&self, account: &Account) -> Result<Vec<u32>, Error> {
+        let name = &account.name;
+        let others = match self {
+            Self::Host => looked_up(name, name_service::memberships(name))?,
+            Self::Rootfs(rootfs) => groups_of(rootfs, name).collect(),
+        };
         let mut gids = vec![account.gid];
-        match self {
-            Self::Host => {
-                let name = CString::new(account.name.as_str()).unwrap_or_default();
-                let found = getgrouplist(&name, Gid::from_raw(account.gid)).unwrap_or_default();
-                gids.extend(found.into_iter().map(Gid::as_raw));
+        for gid in others {
+            if !gids.contains(&gid) {
+                gids.push(gid);
             }
-            Self::Rootfs(rootfs) => gids.extend(
-                groups(rootfs)
-                    .filter(|group| group.members.contains(&account.name))
-                    .map(|group| group.gid),
-            ),
         }
-        let first = account.gid;
-        let mut seen = Vec::new();
-        gids.retain(|gid| {
-            !seen.contains(gid) && {
-                seen.push(*gid);
-                true
-            }
-        });
-        debug_assert_eq!(gids.first(), Some(&first));
-        gids
+        Ok(gids)
     }
 }
 
 /// Tells a failing name service from an unknown name.
-fn looked_up<T>(name: &str, found: nix::Result<Option<T>>) -> Result<Option<T>, Error> {
-    found.map_err(|errno| Error::NameService {
+fn looked_up<T>(name: &str, found: io::Result<T>) -> Result<T, Error> {
+    found.map_err(|source| Error::NameService {
         name: name.to_owned(),
-        errno,
+        source,
     })
-}
-
-fn of_host(user: User) -> Account {
-    Account {
-        name: user.name,
-        uid: user.uid.as_raw(),
-        gid: user.gid.as_raw(),
-        home: None,
-    }
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use nix::unistd::{Uid, User};
+use nix::unistd::Uid;
 
 use super::Check;
 use super::proof::output;
 use crate::linux::limits::{self, Loss};
 use crate::linux::mountinfo::Mounts;
+use crate::linux::name_service;
 use crate::linux::procfs::Status;
 use crate::linux::userns::IdMaps;
 use crate::linux::{programs, sys};
@@ -40,8 +41,8 @@ pub(super) fn user() -> Check {
 pub(super) fn range() -> Check {
     const NAME: &str = "subuid range";
     let uid = Uid::effective();
-    let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
-    let name = name.unwrap_or_else(|| uid.to_string());
+    let account = name_service::user_by_uid(uid.as_raw()).ok().flatten();
+    let name = account.map_or_else(|| uid.to_string(), |account| account.name);
     let file = fs::read_to_string("/etc/subuid").unwrap_or_default();
     let Some(range) = range_in(&file, &name, uid.as_raw()).or_else(|| asked_range(&name)) else {
         return Check::ok(
