@@ -1,9 +1,13 @@
 # For packagers, and for who installs for all users of a machine. `subuidless install --user` sets up one user.
 #
 #   make                                   builds the program, its manual pages and completions
+#   make static                            builds a program that needs no library, for any Linux: $(STATIC)
 #   make install [DESTDIR=] [PREFIX=]      installs what `make list` lists
 #   make uninstall [DESTDIR=] [PREFIX=]    removes exactly that
 #   make deb                               a Debian package, with cargo-deb
+#   make sbom                              a bill of materials (CycloneDX) of the program, and one of the static one
+#
+# What is built depends on the source and the compilers alone, not on the directory or the user.
 #
 # GENERATE is a subuidless that runs here, where the one that is installed is for another architecture.
 
@@ -21,11 +25,19 @@ CARGO ?= cargo
 CARGO_TARGET_DIR ?= target
 BINARY ?= $(CARGO_TARGET_DIR)/release/subuidless
 GENERATE ?= $(BINARY)
+RUSTC ?= rustc
 INSTALL ?= install
 
 # What is generated for $(BINARY), and where a package is put together.
 OUT ?= $(CARGO_TARGET_DIR)/dist
 DEB = target/deb
+HOST = $(shell $(RUSTC) -vV | sed -n 's/^host: //p')
+STATIC ?= $(CARGO_TARGET_DIR)/static/$(HOST)/release/subuidless
+
+# Paths of this machine do not get into the program.
+PATHS = $(CURDIR)=. $(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
+RELEASE = env RUSTFLAGS="$(PATHS:%=--remap-path-prefix=%) $(RUSTFLAGS)" CFLAGS="$(PATHS:%=-ffile-prefix-map=%) $(CFLAGS)" \
+	$(CARGO) build --release --locked
 
 FRONTS = subuidless-crun subuidless-runc
 UNITS = subuidless.socket subuidless.service
@@ -36,11 +48,24 @@ all: build
 	$(MAKE) $(OUT)/stamp
 
 build:
-	$(CARGO) build --release --locked
+	$(RELEASE)
+
+# With a target, the flags are not for programs that run during the build. --undefined: std declares the function as a weak
+# symbol, for which no archive is searched, and calls it when a program panics.
+static: RUSTFLAGS += -C target-feature=+crt-static -C link-arg=-Wl,--undefined=dl_iterate_phdr
+static: export LIBSECCOMP_LINK_TYPE = static
+static: export LIBSECCOMP_LIB_PATH = $(shell pkg-config --variable=libdir libseccomp)
+static:
+	$(RELEASE) --target $(HOST) --target-dir $(CARGO_TARGET_DIR)/static
+
+sbom:
+	mkdir -p $(OUT)
+	scripts/notices sbom > $(OUT)/subuidless.cdx.json
+	scripts/notices sbom --static > $(OUT)/subuidless-static.cdx.json
 
 # Only cargo knows whether it is up to date: `make install` takes what was built before, so that root need not build.
 $(BINARY):
-	$(CARGO) build --release --locked
+	$(RELEASE)
 
 $(OUT)/stamp: $(BINARY)
 	rm -rf $(OUT)
@@ -90,4 +115,4 @@ deb: build
 	$(MAKE) install DESTDIR=$(DEB) PREFIX=/usr
 	$(CARGO) deb --no-build
 
-.PHONY: all build install list uninstall deb
+.PHONY: all build static sbom install list uninstall deb

@@ -126,9 +126,12 @@ pub(crate) fn statx(
     mask: c_uint,
 ) -> Result<libc::statx, Errno> {
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    // Not `libc::statx`: std declares that as a weak symbol, and a statically linked program that
+    // is optimized as a whole would then be without the function.
     // SAFETY: `path` ends in NUL; the kernel writes one `struct statx`.
     let result = unsafe {
-        libc::statx(
+        libc::syscall(
+            libc::SYS_statx,
             dirfd.as_raw_fd(),
             path.as_ptr(),
             flags,
