@@ -505,11 +505,13 @@ pub(crate) static TABLE: &[Row] = &[
     emulated_ids("msgctl", Always, ipc::msgctl, &[Int, Int, Ptr]),
     // ioctl(2)
     emulated("ioctl", MAKES_TERMINAL, terminal::ioctl, &[Fd, Hex, Ptr]),
-    // mount(2), umount2(2), and the calls of fsopen(2)'s family that take no file of it
+    // mount(2), umount2(2), fsopen(2)'s family
     emulated("mount",         Always, mount::mount,          &[Path, Path, Path, Hex, Path])
         .looks_up(lookup::SECOND),
     emulated("umount2",       Always, mount::umount2,        &[Path, Hex]).looks_up(lookup::PATH),
     emulated("open_tree",     CLONES_MOUNT, mount::open_tree, &[Dirfd, Path, Hex]),
+    emulated("fsconfig",      Always, mount::fsconfig,       &[Fd, Hex, Path, Path, Int]),
+    emulated("fsmount",       Always, mount::fsmount,        &[Fd, Hex, Hex]),
     emulated("move_mount",    Always, mount::move_mount,     &[Dirfd, Path, Dirfd, Path, Hex]),
     emulated("fspick",        Always, mount::fspick,         &[Dirfd, Path, Hex]),
     emulated("mount_setattr", Always, mount::mount_setattr,  &[Dirfd, Path, AtFlags, Ptr, Size]),

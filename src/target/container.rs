@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use subuidless_fast::facts;
 
+use super::contexts::Contexts;
 use super::creations::Creations;
 use super::expected::ExpectedFiles;
 use crate::credentials::{Credentials, EmulatedUid};
@@ -42,6 +43,8 @@ pub(crate) struct Container {
     pub(super) hidden_variables: Mutex<HashSet<(u64, u64)>>,
     /// Files that confined processes create.
     pub(crate) expected: ExpectedFiles,
+    /// File systems that are being configured.
+    pub(crate) contexts: Contexts,
     pub(crate) creations: Creations,
     /// Locks to hold from reading a state until it is changed.
     pub(crate) locks: Locks,
@@ -93,6 +96,7 @@ impl Container {
             cuts_preload: AtomicBool::new(false),
             hidden_variables: Mutex::default(),
             expected: ExpectedFiles::default(),
+            contexts: Contexts::default(),
             creations: Creations::default(),
             locks,
             user_namespace: None,

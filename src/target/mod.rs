@@ -6,6 +6,7 @@
 //! that it looked up by the target's pid.
 
 mod container;
+mod contexts;
 mod creations;
 mod expected;
 mod identity;

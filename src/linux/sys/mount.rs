@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use libc::{c_uint, c_void};
+use libc::{c_int, c_uint, c_void};
 use nix::errno::Errno;
 
 use super::owned_fd;
@@ -34,27 +34,63 @@ pub(crate) fn fsconfig_set(
     Errno::result(result).map(drop)
 }
 
-/// fsconfig(2) and fsmount(2): creates the file system and returns a detached mount of it.
-pub(crate) fn fsmount(context: BorrowedFd, attributes: c_uint) -> Result<OwnedFd, Errno> {
+/// fsconfig(2): creates the file system.
+pub(crate) fn fsconfig_create(context: BorrowedFd) -> Result<(), Errno> {
     const FSCONFIG_CMD_CREATE: c_uint = 6;
-    const FSMOUNT_CLOEXEC: c_uint = 1;
-    let fd = context.as_raw_fd();
     let nothing = std::ptr::null::<c_void>();
     // SAFETY: the command takes neither key nor value: both are null.
     let result = unsafe {
         libc::syscall(
             libc::SYS_fsconfig,
-            fd,
+            context.as_raw_fd(),
             FSCONFIG_CMD_CREATE,
             nothing,
             nothing,
             0,
         )
     };
-    Errno::result(result)?;
+    Errno::result(result).map(drop)
+}
+
+/// fsmount(2): returns a detached mount of a file system that has been created.
+pub(crate) fn fsmount(context: BorrowedFd, attributes: c_uint) -> Result<OwnedFd, Errno> {
+    const FSMOUNT_CLOEXEC: c_uint = 1;
+    let fd = context.as_raw_fd();
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, attributes) };
     owned_fd(fd)
+}
+
+/// mount_setattr(2): makes a mount, and those below, read-only or writable.
+pub(crate) fn set_mounts_read_only(mount: BorrowedFd, is_read_only: bool) -> Result<(), Errno> {
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    const FLAGS: c_int = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    /// `struct mount_attr`
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let attributes = Attributes {
+        set: if is_read_only { MOUNT_ATTR_RDONLY } else { 0 },
+        clear: if is_read_only { 0 } else { MOUNT_ATTR_RDONLY },
+        propagation: 0,
+        user_namespace: 0,
+    };
+    // SAFETY: the path is empty and ends in NUL; the structure has the size that is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            FLAGS,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    Errno::result(result).map(drop)
 }
 
 /// move_mount(2): attaches a detached mount to an open directory.

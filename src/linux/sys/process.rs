@@ -72,6 +72,16 @@ pub(crate) fn pidfd_getfd(pidfd: BorrowedFd, fd: RawFd) -> Result<OwnedFd, Errno
     owned_fd(fd)
 }
 
+/// kcmp(2), KCMP_FILE: whether two descriptors of this process have the same open file description.
+pub(crate) fn are_same_file(one: BorrowedFd, other: BorrowedFd) -> Result<bool, Errno> {
+    const KCMP_FILE: libc::c_int = 0;
+    let own = nix::unistd::getpid().as_raw();
+    let (one, other) = (one.as_raw_fd(), other.as_raw_fd());
+    // SAFETY: no pointers are passed.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, one, other) };
+    Ok(Errno::result(order)? == 0)
+}
+
 /// The soft and hard RLIMIT_LOCKS of the process of the thread `tid`.
 pub(crate) fn lock_limit(tid: u32) -> Result<(u64, u64), Errno> {
     let mut limit = libc::rlimit64 {

@@ -11,6 +11,7 @@ mod ipc;
 mod limits;
 mod making;
 mod messages;
+mod mounting;
 mod mounts;
 mod opening;
 mod others;
@@ -38,6 +39,7 @@ pub(crate) fn run(p: &mut Probe) {
     descriptors::run(p);
     processes::run(p);
     mounts::run(p);
+    mounting::run(p);
     credentials::run(p);
     capabilities::run(p);
     securebits::run(p);

@@ -148,6 +148,9 @@ every_architecture! {
     SETNS setns SYS_setns;
     OPEN_TREE open_tree SYS_open_tree;
     MOVE_MOUNT move_mount SYS_move_mount;
+    FSOPEN fsopen SYS_fsopen;
+    FSCONFIG fsconfig SYS_fsconfig;
+    FSMOUNT fsmount SYS_fsmount;
     SETHOSTNAME sethostname SYS_sethostname;
     SETDOMAINNAME setdomainname SYS_setdomainname;
     REBOOT reboot SYS_reboot;
