@@ -165,7 +165,7 @@ pub(crate) enum Error {
          {}`; or use --net host or --net none", package(.program))]
     NoNetworkProgram { program: &'static str },
 
-    #[error("{program}: the container's network cannot be set up: {}", reason(.source))]
+    #[error("{program}: the network cannot be set up: {}", reason(.source))]
     Network { program: PathBuf, source: io::Error },
 
     #[error(

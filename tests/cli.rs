@@ -486,8 +486,8 @@ fn a_command_line_that_is_wrong_says_what_is_right() {
             "unexpected argument '-v'",
         ),
         (
-            &["run", "--rootfs", rootfs, "--network", "none", "id"],
-            "unexpected argument '--network'",
+            &["run", "--rootfs", rootfs, "--nett", "none", "id"],
+            "unexpected argument '--nett'",
         ),
         (&["exec", "c", "-it", "sh"], "unexpected argument '-i'"),
         (&["run", "--cap-add", "CAP_FOO", "true"], "CAP_FOO"),

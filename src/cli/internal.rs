@@ -21,7 +21,11 @@ pub(super) fn run(mode: Mode) -> Result<(), Error> {
         }
         Mode::Daemon(daemon) => listen(daemon),
         Mode::Supervise(setup) => run::be_supervisor(setup, super::report),
-        Mode::NetworkKeeper { program, creator } => run::keep_network(&program, creator),
+        Mode::NetworkKeeper {
+            program,
+            creator,
+            ports,
+        } => run::keep_network(&program, creator, &ports),
         Mode::NetworkHook { socket } => run::network_hook(&socket),
         Mode::ReadStore {
             part,

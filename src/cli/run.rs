@@ -26,6 +26,9 @@ pub(super) fn run(options: &Options) -> Error {
                       add --log-file FILE";
         super::wrong_usage("run", ErrorKind::MissingRequiredArgument, reason);
     }
+    if let Some(reason) = options.refusal() {
+        super::wrong_usage("run", ErrorKind::ArgumentConflict, &reason);
+    }
     let vital: &[Loss] = match options.root().is_some() || options.changes_ids() {
         true => &[Loss::All, Loss::Ids],
         false => &[Loss::All],
@@ -69,9 +72,6 @@ mod tests {
 
     fn value(option: &Arg) -> &'static str {
         match option.get_id().as_str() {
-            "net" => "none",
-            "bind" => "/:/mnt",
-            "copy_up" => "/etc",
             "cap_add" => "CAP_CHOWN",
             _ => "x",
         }
@@ -80,7 +80,19 @@ mod tests {
     #[test]
     fn options_for_containers_are_errors_without_one_and_no_other_option_is_left_out() {
         /// Options that also apply without a container.
-        const OF_ALL: [&str; 10] = [
+        const OF_ALL: [&str; 22] = [
+            "name",
+            "net",
+            "publish",
+            "bind",
+            "read_only",
+            "copy_up",
+            "pid",
+            "uts",
+            "hostname",
+            "ipc",
+            "cgroup",
+            "propagation",
             "user",
             "keep_id",
             "env",
@@ -117,6 +129,33 @@ mod tests {
             assert!(complaint(&words).is_none(), "{name}");
             tried += 1;
         }
-        assert!(tried >= 10);
+        assert!(tried >= 4);
+    }
+
+    #[test]
+    fn namespaces_are_not_for_a_command_that_keeps_its_ids_and_ports_need_a_network() {
+        for words in [
+            &["--net", "none"][..],
+            &["--pid"],
+            &["--name", "x"],
+            &["--bind", "/:/mnt"],
+        ] {
+            assert!(complaint(words).is_none(), "{words:?}");
+            let error = complaint(&[&["--keep-id"], words].concat()).unwrap();
+            assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{error}");
+        }
+        let refusal = |words: &[&str]| {
+            let words = [&["run", "-p", "[::1]:80:80"], words, &["true"]].concat();
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            parse_alone(&words).unwrap().refusal()
+        };
+        for net in ["host", "none", "slirp4netns"] {
+            let said = refusal(&["--network", net]).unwrap();
+            assert!(
+                said.contains("[::1]:80:80/tcp") && said.contains("pasta"),
+                "{said}"
+            );
+        }
+        assert!(refusal(&[]).is_some() && refusal(&["--net", "pasta"]).is_none());
     }
 }

@@ -514,6 +514,11 @@ impl Daemon {
             Err(error) => {
                 // A created container may never be started: then, too, `for_one` must end.
                 self.has_served.set(self.has_served.get() || is_runtime);
+                if is_runtime && matches!(error, MessageError::Nothing) {
+                    // A runtime that has failed, or `run`, says so itself.
+                    info!(%error, "no container");
+                    return;
+                }
                 warn!(%error, "refused: no usable message");
             }
         }

@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Announces a container to a daemon, starting one if there is none. Returns the daemon's socket.
-pub(super) fn announce(
+pub(crate) fn announce(
     asked: Option<PathBuf>,
     announcement: &Announcement,
 ) -> Result<PathBuf, Error> {

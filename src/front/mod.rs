@@ -18,6 +18,7 @@ mod preload;
 mod state;
 mod user;
 
+pub(crate) use daemon::announce;
 pub(crate) use find::kind;
 pub(crate) use state::FirstProcess;
 

@@ -160,6 +160,12 @@ impl FirstProcess {
         Noted::read(root, id, kind)?.hold()
     }
 
+    /// The process with this pid and start time (proc_pid_stat(5)), if it lives.
+    pub(crate) fn noted(pid: u32, start_time: u64) -> Option<Self> {
+        let start_time = Some(start_time);
+        Noted { pid, start_time }.hold()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Errno> {
         sys::pidfd_send_signal(self.pidfd.as_fd(), signal)
     }

@@ -35,6 +35,16 @@ pub(crate) fn sealed(name: &CStr, words: usize) -> Result<OwnedFd, Errno> {
     Ok(memfd)
 }
 
+/// Creates a memfd to which writes can be forbidden, see [`stop_growing`].
+pub(crate) fn growing(name: &CStr) -> Result<File, Errno> {
+    memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).map(File::from)
+}
+
+/// From now on, nobody can add anything to the memfd (EPERM).
+pub(crate) fn stop_growing(memfd: impl AsFd) -> Result<(), Errno> {
+    fcntl(memfd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).map(drop)
+}
+
 /// Opens the memfd again. A received file descriptor shares its open file description, to which
 /// locks belong, with the sender. /proc must still be the host's.
 pub(crate) fn reopened(memfd: impl AsFd) -> Result<OwnedFd, Errno> {

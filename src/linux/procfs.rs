@@ -109,6 +109,11 @@ impl Stat {
         text.parse().ok()
     }
 
+    /// The process's pid in the pid namespace of the procfs that was read.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.0.split_ascii_whitespace().next()?.parse().ok()
+    }
+
     /// The pid of the parent.
     pub(crate) fn parent(&self) -> Option<u32> {
         self.field(4)

@@ -5,14 +5,14 @@
 //! The supervisor is in a session of its own and exits with the last process under the filter.
 
 use std::convert::Infallible;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
 
-use super::options::Options;
+use super::options::{ExecOptions, Options};
 use super::supervisor::Supervisor;
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
@@ -27,24 +27,13 @@ use crate::wire::mode::SupervisorOf;
 
 /// Becomes the command. Returns only on failure.
 pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
-    // Before anything is changed: name services (NSS) may use sockets and other programs.
-    let login = options
-        .user
-        .as_deref()
-        .map(|user| Login::find(user, &Names::Host))
-        .transpose()?;
-    let mut command = command(options)?;
-    let fast = fast_path(options, &mut command);
-    let permissions = options.permissions.unwrap_or_default();
-    let filter = profile::program(Scope {
-        is_fast: fast.is_on(),
-        permissions,
-    });
+    let command = HostCommand::new(options)?;
+    let service = command.service;
     let of = match options.keep_id {
-        true => SupervisorOf::Namespaces { permissions },
-        false => SupervisorOf::Command {
-            service: Service { fast, permissions },
+        true => SupervisorOf::Namespaces {
+            permissions: service.permissions,
         },
+        false => SupervisorOf::Command { service },
     };
     // Started outside the new user namespace: only a process of the parent namespace can join it
     // and inspect every process in it.
@@ -54,23 +43,91 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
         // seccomp(2): without CAP_SYS_ADMIN, a filter requires no_new_privs.
         true => nix::sys::prctl::set_no_new_privs().doing("prctl(PR_SET_NO_NEW_PRIVS)")?,
     }
-    supervisor.send_listener(load(&filter)?)?;
-    if let Some(login) = login {
-        login.become_it()?;
-    }
-    execute(options, command)
+    command.begin(supervisor)
 }
 
-fn command(options: &Options) -> Result<Command, Error> {
-    let (program, arguments) = options.command.split_first().ok_or(Error::NoCommand)?;
-    // Each execve(2) is notified, so no program is tried that does not exist.
-    let mut command = Command::new(
-        found(program, options)
+/// A command of the host that is about to run under a filter.
+#[derive(Debug)]
+pub(super) struct HostCommand {
+    command: Command,
+    /// `None`: root.
+    pub(super) login: Option<Login>,
+    pub(super) service: Service,
+    /// `None`: the working directory of this process.
+    pub(super) directory: Option<PathBuf>,
+}
+
+impl HostCommand {
+    pub(super) fn new(options: &Options) -> Result<Self, Error> {
+        // Before anything is changed: name services (NSS) may use sockets and other programs.
+        let login = options
+            .user
             .as_deref()
-            .unwrap_or(program.as_ref()),
-    );
+            .map(|user| Login::find(user, &Names::Host))
+            .transpose()?;
+        let is_plain = login.is_none() && !options.is_isolated();
+        let mut command = command(&options.command, &options.env, is_plain)?;
+        let service = Service {
+            fast: fast_path(options, &mut command),
+            permissions: options.permissions.unwrap_or_default(),
+        };
+        Ok(Self {
+            command,
+            login,
+            service,
+            directory: options.cwd.clone(),
+        })
+    }
+
+    /// A command beside one that runs already, which is served in the same way.
+    pub(super) fn beside(
+        options: &ExecOptions,
+        login: Option<Login>,
+        service: Service,
+    ) -> Result<Self, Error> {
+        let mut command = command(&options.command, &options.env, false)?;
+        if service.fast.is_on() {
+            library::add_to_command(&mut command, Path::new("."));
+        }
+        Ok(Self {
+            command,
+            login,
+            service,
+            directory: options.cwd.as_ref().map(PathBuf::from),
+        })
+    }
+
+    /// Loads the filter, and becomes the command.
+    pub(super) fn begin(self, supervisor: Supervisor) -> Result<Infallible, Error> {
+        let filter = profile::program(Scope {
+            is_fast: self.service.fast.is_on(),
+            permissions: self.service.permissions,
+        });
+        supervisor.send_listener(load(&filter)?)?;
+        if let Some(login) = self.login {
+            login.become_it()?;
+        }
+        if let Some(directory) = &self.directory {
+            std::env::set_current_dir(directory).at(directory)?;
+        }
+        execute(self.command)
+    }
+}
+
+/// `certain`: nothing will change what the name of the program leads to.
+fn command(words: &[OsString], variables: &[String], certain: bool) -> Result<Command, Error> {
+    let (program, arguments) = words.split_first().ok_or(Error::NoCommand)?;
+    // Each execve(2) is notified, so no program is tried that does not exist.
+    let has_own_path = variables
+        .iter()
+        .any(|variable| variable.starts_with("PATH"));
+    let found = match certain && !has_own_path {
+        true => found(program),
+        false => None,
+    };
+    let mut command = Command::new(found.as_deref().unwrap_or(program.as_ref()));
     command.arg0(program).args(arguments);
-    for variable in &options.env {
+    for variable in variables {
         match variable.split_once('=') {
             Some((name, value)) => command.env(name, value),
             None => command.env_remove(variable),
@@ -80,14 +137,7 @@ fn command(options: &Options) -> Result<Command, Error> {
 }
 
 /// The file that execvp(3) will find for a program. `None`: it is not certain.
-fn found(program: &OsStr, options: &Options) -> Option<PathBuf> {
-    let has_own_path = options
-        .env
-        .iter()
-        .any(|variable| variable.starts_with("PATH"));
-    if has_own_path || options.user.is_some() {
-        return None;
-    }
+fn found(program: &OsStr) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let candidates = programs::candidates(program.as_ref(), Some(&path));
     let mut candidates = candidates.into_iter().take_while(|path| path.is_absolute());
@@ -114,10 +164,7 @@ fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
     })
 }
 
-fn execute(options: &Options, mut command: Command) -> Result<Infallible, Error> {
-    if let Some(directory) = &options.cwd {
-        std::env::set_current_dir(directory).at(directory)?;
-    }
+fn execute(mut command: Command) -> Result<Infallible, Error> {
     let source = command.exec();
     if source.raw_os_error() == Some(libc::ENOSYS) {
         // The kernel's answer once no process holds the listener.

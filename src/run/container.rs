@@ -5,20 +5,17 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::mount::{MsFlags, mount};
 use serde_json::{Map, Value};
 
+use super::copy_up::{copied, copy_up};
 use super::namespace;
 use super::network::{self, Network};
-use super::options::{Container, Options, Root, is_interactive};
-use super::place::{self, About, Place, free_name};
+use super::options::{Isolation, Options, Root, is_interactive};
+use super::place::{self, About, Place, free_name, seconds_now};
 use super::program;
 use super::spec::{self, Bind, Changes};
 use super::supervisor;
@@ -32,9 +29,13 @@ use crate::wire::config;
 
 /// Becomes the runtime. Returns only on failure.
 pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
-    let container = &options.container;
+    let Options {
+        isolation,
+        container,
+        ..
+    } = options;
     let (path, kind) = front::find_runtime(container.runtime.as_deref())?;
-    let place = Place::of(&container.name.clone().unwrap_or_else(free_name))?;
+    let place = Place::of(&isolation.name.clone().unwrap_or_else(free_name))?;
     let mut config = match root {
         Root::Rootfs(rootfs) => spec::of_rootfs(&directory(rootfs)?)?,
         Root::Bundle(bundle) => {
@@ -47,7 +48,7 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     place::tidy_up();
     let claimed = place.claim()?;
     let prepared = prepare(options, root, &place, &rootfs, &mut config)
-        .and_then(|()| find_program(container, &rootfs, &config))
+        .and_then(|()| find_program(isolation, &rootfs, &config))
         .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, container.detach)))
         .and_then(|()| start_supervisor(options, &place));
     if let Err(error) = prepared {
@@ -60,7 +61,7 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     if kind == Runtime::Crun {
         namespace::unify_cgroups()?;
     }
-    for directory in &container.copy_up {
+    for directory in &isolation.copy_up {
         copy_up(&place, &rootfs, directory)?;
     }
     let mut arguments = runtime_arguments(&place, kind);
@@ -81,7 +82,7 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
 }
 
 fn find_program(
-    container: &Container,
+    isolation: &Isolation,
     rootfs: &Path,
     config: &Map<String, Value>,
 ) -> Result<(), Error> {
@@ -91,7 +92,7 @@ fn find_program(
         .flatten()
         .filter_map(|mount| mount.get("destination")?.as_str())
         // Directories that are copied up exist in the root file system.
-        .filter(|destination| !container.copy_up.iter().any(|copied| copied == destination));
+        .filter(|destination| !isolation.copy_up.iter().any(|copied| copied == destination));
     let root = program::Root {
         directory: rootfs.to_owned(),
         mounts: destinations.map(PathBuf::from).collect(),
@@ -134,16 +135,20 @@ fn prepare(
     rootfs: &Path,
     config: &mut Map<String, Value>,
 ) -> Result<(), Error> {
-    let container = &options.container;
+    let Options {
+        isolation,
+        container,
+        ..
+    } = options;
     let is_new = matches!(root, Root::Rootfs(_));
-    let network = container.net.or(is_new.then_some(Network::Host));
-    let mut binds = container.bind.clone();
+    let network = isolation.net.or(is_new.then_some(Network::Host));
+    let mut binds = isolation.bind.clone();
     if let Some(network) = network
         && let Some(source) = network.resolver(&place.directory)?
     {
-        binds.extend(resolver(rootfs, source, container.read_only));
+        binds.extend(resolver(rootfs, source, isolation.read_only));
     }
-    for directory in &container.copy_up {
+    for directory in &isolation.copy_up {
         binds.push(Bind {
             source: copied(place, directory),
             destination: directory.clone(),
@@ -162,12 +167,14 @@ fn prepare(
             .map(|path| path.to_string_lossy().into_owned()),
         terminal: is_interactive() && !container.detach,
         binds,
-        read_only: container.read_only,
-        hostname: container
+        read_only: isolation.read_only,
+        hostname: isolation
             .hostname
             .clone()
             .or_else(|| is_new.then(|| place.name.clone())),
         network,
+        namespaces: isolation.namespaces(),
+        propagation: isolation.propagation,
         capabilities: container.cap_add.clone(),
     };
     changes.apply(config, &place.directory)?;
@@ -202,13 +209,13 @@ fn about(runtime: &Path, rootfs: PathBuf, config: &Map<String, Value>, detach: b
         .get("process")
         .and_then(|process| process.get("args")?.as_array());
     let words = command.into_iter().flatten().filter_map(Value::as_str);
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     About {
-        runtime: runtime.to_owned(),
+        runtime: Some(runtime.to_owned()),
         command: words.map(str::to_owned).collect(),
         rootfs,
-        started: since_1970.map_or(0, |time| time.as_secs()),
+        started: seconds_now(),
         foreground: !detach,
+        plain: None,
     }
 }
 
@@ -216,62 +223,13 @@ fn start_supervisor(options: &Options, place: &Place) -> Result<(), Error> {
     // Held until the supervisor has taken it, too.
     let _lock = place.lock().at(&place.directory)?;
     supervisor::start_for(place, options.store.as_deref(), &options.log)?;
-    match options.container.net {
-        Some(network) => network::start_keeper(network, &place.directory),
+    start_keeper(&options.isolation, place)
+}
+
+/// Starts the keeper of the network, if it needs one.
+pub(super) fn start_keeper(isolation: &Isolation, place: &Place) -> Result<(), Error> {
+    match isolation.net {
+        Some(network) => network::start_keeper(network, &isolation.publish, &place.directory),
         None => Ok(()),
     }
-}
-
-/// The mount point of the overlay over `directory`, in a tmpfs of this mount namespace.
-fn copied(place: &Place, directory: &str) -> PathBuf {
-    let name = directory.trim_matches('/').replace('/', "-");
-    place.directory.join("up").join(name).join("merged")
-}
-
-/// Mounts an overlay with the directory as its lower layer and a tmpfs as its upper one.
-fn copy_up(place: &Place, rootfs: &Path, directory: &str) -> Result<(), Error> {
-    let lower = directory_in(rootfs, directory)?;
-    let merged = copied(place, directory);
-    let base = merged.parent().unwrap_or(Path::new("/")).to_owned();
-    let mount_at = |kind: &str, at: &Path, data: Option<&str>| {
-        mount(Some(kind), at, Some(kind), MsFlags::MS_NODEV, data).at(at)
-    };
-    fs::create_dir_all(&base).at(&base)?;
-    mount_at("tmpfs", &base, None)?;
-    for name in ["upper", "work", "merged"] {
-        let path = base.join(name);
-        fs::create_dir(&path).at(&path)?;
-    }
-    let data = format!(
-        "userxattr,lowerdir={},upperdir={},workdir={}",
-        procfs_name(&lower),
-        escaped(config::text(&base.join("upper"))?),
-        escaped(config::text(&base.join("work"))?)
-    );
-    mount_at("overlay", &merged, Some(&data))
-}
-
-/// Opens a directory of the root file system. Symbolic links are refused: they could lead out of
-/// it.
-fn directory_in(rootfs: &Path, directory: &str) -> Result<OwnedFd, Error> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let inside = directory.trim_start_matches('/');
-    let open = || -> io::Result<OwnedFd> { Ok(openat2(File::open(rootfs)?, inside, how)?) };
-    open().map_err(|_| Error::Rootfs {
-        path: rootfs.join(inside),
-        reason: "--copy-up wants a directory of the root file system, with no link on the way",
-    })
-}
-
-fn procfs_name(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-/// Escapes the characters that separate overlay's mount options.
-fn escaped(path: &str) -> String {
-    path.replace('\\', "\\\\")
-        .replace(':', "\\:")
-        .replace(',', "\\,")
 }

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::container::runtime_arguments;
+use super::isolated;
 use super::namespace;
 use super::options::{ExecOptions, is_interactive};
 use super::place::{self, About, Place};
@@ -21,9 +22,18 @@ use crate::wire::config;
 /// Becomes the runtime. Returns only on failure.
 pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     let (place, about) = Place::find(&options.name)?;
-    let kind = front::kind(&about.runtime);
+    let About {
+        runtime: Some(runtime),
+        rootfs,
+        ..
+    } = about
+    else {
+        let first = first_process(&place)?;
+        return isolated::exec(options, &place, about.plain.unwrap_or_default(), &first);
+    };
+    let kind = front::kind(&runtime);
     let init = first_process(&place)?;
-    let find = |user: &String| Login::find(user, &Names::Rootfs(&about.rootfs));
+    let find = |user: &String| Login::find(user, &Names::Rootfs(&rootfs));
     let user = options.user.as_ref().map(find).transpose()?;
     let mut process = bundle::read_object(&place.directory.join("process.json"))?;
     if user.is_some() {
@@ -58,7 +68,7 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     arguments.push(place.name.clone().into());
     Err(front::run(front::Options {
         name: "subuidless".into(),
-        runtime: Some(about.runtime),
+        runtime: Some(runtime),
         socket: Some(place.socket()),
         arguments,
         no_fast: false,

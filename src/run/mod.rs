@@ -3,7 +3,12 @@
 
 mod command;
 mod container;
+mod copy_up;
+mod family;
 mod inside;
+mod isolated;
+mod keeper;
+mod mounts;
 mod namespace;
 mod network;
 mod options;
@@ -18,7 +23,8 @@ use std::convert::Infallible;
 use std::io;
 
 pub(crate) use inside::{Row, exec, list, signal};
-pub(crate) use network::{hook as network_hook, keep as keep_network};
+pub(crate) use keeper::keep as keep_network;
+pub(crate) use network::hook as network_hook;
 pub(crate) use options::{ExecOptions, Options, absolute};
 pub(crate) use supervisor::be_supervisor;
 
@@ -28,6 +34,7 @@ use crate::error::Error;
 pub(crate) fn run(options: &Options) -> Result<Infallible, Error> {
     match options.root() {
         Some(root) => container::run(options, root),
+        None if options.is_isolated() => isolated::run(options),
         None => command::run(options),
     }
 }

@@ -1,21 +1,18 @@
-//! `--net`: the network of a container.
+//! `--net`: the network of a container, or of a command.
 //!
 //! pasta and slirp4netns connect a network namespace without privileges, but only from outside the
-//! container's user namespace. So a *keeper* process is started before that namespace is created. A
-//! hook of the runtime tells it when the network namespace exists and the container's program has
-//! not started; the keeper then runs pasta or slirp4netns for as long as the container lives.
+//! user namespace that owns it. So a *keeper* process (see [`super::keeper`]) is started before that
+//! is created. A hook of the runtime, or the process that becomes the command, tells it when the
+//! network namespace exists and the program has not started.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -23,6 +20,7 @@ use crate::error::Error;
 use crate::linux::{programs, sys};
 use crate::wire::config::{self, list, mount, object, text};
 use crate::wire::mode::Mode;
+use crate::wire::published::Published;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Network {
@@ -37,11 +35,15 @@ pub(crate) enum Network {
 }
 
 /// The name server of slirp4netns(1).
-const SLIRP_NAMESERVER: &str = "nameserver 10.0.2.3\n";
+const SLIRP_NAMESERVER: &str = "10.0.2.3";
+/// The host's name servers.
+pub(super) const RESOLVER: &str = "/etc/resolv.conf";
+/// The name server inside a network of pasta(1), if those of the host are on its loopback.
+pub(super) const PASTA_NAMESERVER: &str = "169.254.1.1";
 /// Both programs create their interface with it.
 const TUN: &str = "/dev/net/tun";
 /// How long a network may take to come up.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Network {
     /// The program that connects it.
@@ -94,16 +96,53 @@ impl Network {
     pub(super) fn resolver(self, bundle: &Path) -> Result<Option<PathBuf>, Error> {
         match self {
             Self::None => Ok(None),
-            Self::Host | Self::Pasta => Ok(fs::canonicalize("/etc/resolv.conf").ok()),
-            Self::Slirp4netns => {
-                let path = bundle.join("resolv.conf");
-                match fs::write(&path, SLIRP_NAMESERVER) {
-                    Ok(()) => Ok(Some(path)),
-                    Err(source) => Err(Error::at(path, source)),
-                }
-            }
+            Self::Pasta if has_local_resolver() => written(bundle, PASTA_NAMESERVER),
+            Self::Host | Self::Pasta => Ok(fs::canonicalize(RESOLVER).ok()),
+            Self::Slirp4netns => written(bundle, SLIRP_NAMESERVER),
         }
     }
+
+    /// Whether it can forward a port; otherwise the reason why not.
+    pub(super) fn can_forward(self, port: &Published) -> Result<(), String> {
+        let option = format!("--publish {port}");
+        match self {
+            Self::Pasta => Ok(()),
+            Self::Slirp4netns if port.address.is_some_and(|address| address.is_ipv6()) => Err(
+                format!("{option}: slirp4netns forwards IPv4 only; use --net pasta"),
+            ),
+            Self::Slirp4netns => Ok(()),
+            Self::None => Err(format!(
+                "{option}: with --net none nothing is forwarded; use --net pasta"
+            )),
+            Self::Host => Err(format!(
+                "{option}: with the host's network nothing is forwarded; use --net pasta"
+            )),
+        }
+    }
+}
+
+/// A resolv.conf with one server.
+fn written(directory: &Path, server: &str) -> Result<Option<PathBuf>, Error> {
+    let path = directory.join("resolv.conf");
+    match fs::write(&path, format!("nameserver {server}\n")) {
+        Ok(()) => Ok(Some(path)),
+        Err(source) => Err(Error::at(path, source)),
+    }
+}
+
+/// Whether the host's name servers are on its loopback only, which another network does not reach.
+pub(super) fn has_local_resolver() -> bool {
+    let text = fs::read_to_string(RESOLVER).unwrap_or_default();
+    let mut servers = text
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("nameserver")?
+                .trim()
+                .parse::<IpAddr>()
+                .ok()
+        })
+        .peekable();
+    servers.peek().is_some() && servers.all(|server| server.is_loopback())
 }
 
 /// The state that a runtime writes to the standard input of a hook.
@@ -117,8 +156,16 @@ fn socket(bundle: &Path) -> PathBuf {
     bundle.join("network.sock")
 }
 
-/// Starts the keeper of a container that this process is about to create.
-pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error> {
+/// The answers of the keeper.
+pub(super) const UP: &str = "up";
+pub(super) const DOWN: &str = "down";
+
+/// Starts the keeper for a network namespace that is about to be created.
+pub(super) fn start_keeper(
+    network: Network,
+    ports: &[Published],
+    bundle: &Path,
+) -> Result<(), Error> {
     let Some(program) = network.program() else {
         return Ok(());
     };
@@ -135,6 +182,7 @@ pub(super) fn start_keeper(network: Network, bundle: &Path) -> Result<(), Error>
     let mode = Mode::NetworkKeeper {
         program: program.clone(),
         creator: std::process::id(),
+        ports: ports.to_vec(),
     };
     let mut keeper = mode.command("subuidless");
     // crun discards what a hook writes to standard error. The keeper has the caller's, and uses it
@@ -160,126 +208,54 @@ pub(crate) fn hook(socket: &Path) -> Result<(), Error> {
     };
     let state: State =
         serde_json::from_reader(io::stdin()).map_err(|error| failed(error.into()))?;
-    let mut keeper = UnixStream::connect(socket).map_err(failed)?;
-    keeper
-        .set_read_timeout(Some(PATIENCE * 3 / 2))
-        .and_then(|()| keeper.write_all(&state.pid.to_ne_bytes()))
-        .map_err(failed)?;
-    let mut answer = String::new();
-    keeper.read_to_string(&mut answer).map_err(failed)?;
-    match answer.as_str() {
-        UP => Ok(()),
-        _ => Err(failed(io::Error::other("the keeper says why"))),
-    }
+    let pid = state.pid;
+    Connection::to(socket)?.join([pid, pid])
 }
 
-/// The answers of the keeper to the hook.
-const UP: &str = "up";
-const DOWN: &str = "down";
+/// A connection to the keeper.
+#[derive(Debug)]
+pub(super) struct Connection {
+    keeper: UnixStream,
+    path: PathBuf,
+}
 
-/// The keeper: waits for the hook on standard input, a listening socket, while the process `holder`
-/// lives; then runs `program` while the container's first process lives.
-pub(crate) fn keep(program: &Path, holder: u32) -> Result<(), Error> {
-    let failed = |source| Error::Network {
-        program: program.to_owned(),
-        source,
-    };
-    let process = |pid| sys::process_pidfd(pid).map_err(|errno| failed(errno.into()));
-    let listener = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    let listener = UnixListener::from(listener);
-    let holder = process(holder)?;
-    if !wait_for(&listener, Some(&holder)) {
-        silence();
-        // The container was never created.
-        return Ok(());
+impl Connection {
+    /// To the keeper that listens in the directory `bundle`.
+    pub(super) fn to_keeper(bundle: &Path) -> Result<Self, Error> {
+        Self::to(&socket(bundle))
     }
-    let (mut hook, _) = listener.accept().map_err(failed)?;
-    let mut pid = [0; size_of::<u32>()];
-    hook.read_exact(&mut pid).map_err(failed)?;
-    let pid = u32::from_ne_bytes(pid);
-    let container = process(pid)?;
-    let mut child = match start(program, pid) {
-        Ok(child) => child,
-        Err(error) => {
-            let _ = hook.write_all(DOWN.as_bytes());
-            return Err(failed(error));
+
+    fn to(path: &Path) -> Result<Self, Error> {
+        match UnixStream::connect(path) {
+            Ok(keeper) => Ok(Self {
+                keeper,
+                path: path.to_owned(),
+            }),
+            Err(source) => Err(Error::Network {
+                program: path.to_owned(),
+                source,
+            }),
         }
-    };
-    silence();
-    // If the hook has timed out, the container ends at once, and so does this process.
-    let _ = hook.write_all(UP.as_bytes());
-    drop(hook);
-    wait_for(&container, None);
-    let _ = child.kill();
-    let _ = child.wait();
-    Ok(())
-}
-
-/// Closes standard error: a reader of that pipe waits for the container, not for the keeper.
-fn silence() {
-    if let Ok(null) = File::options().write(true).open("/dev/null") {
-        let _ = nix::unistd::dup2_stderr(null);
     }
-}
 
-/// Waits until `fd` is readable. Returns `false` if `other` is readable first.
-fn wait_for(fd: &impl AsFd, other: Option<&OwnedFd>) -> bool {
-    let mut fds = vec![PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    fds.extend(other.map(|other| PollFd::new(other.as_fd(), PollFlags::POLLIN)));
-    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
-    fds[0].any() == Some(true)
-}
-
-/// Starts `program` for the network namespace of the process `pid`, and waits until it is ready.
-fn start(program: &Path, pid: u32) -> io::Result<Child> {
-    let is_pasta = program.file_name().is_some_and(|name| name == "pasta");
-    let mut command = Command::new(program);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    if is_pasta {
-        // No ports are forwarded in either direction.
-        command.args(["--foreground", "--quiet", "--config-net", "--no-map-gw"]);
-        command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"]);
-        let mut child = command.arg(pid.to_string()).spawn()?;
-        wait_until_up(&mut child, pid)?;
-        return Ok(child);
+    /// Waits until the network namespace of the first of two processes is connected. It will be,
+    /// until both have ended.
+    pub(super) fn join(mut self, processes: [u32; 2]) -> Result<(), Error> {
+        let message = processes.map(u32::to_ne_bytes).concat();
+        let mut answer = String::new();
+        let mut ask = || {
+            self.keeper.set_read_timeout(Some(PATIENCE * 3 / 2))?;
+            self.keeper.write_all(&message)?;
+            self.keeper.read_to_string(&mut answer)
+        };
+        let asked = ask().map(drop);
+        let told = asked.and_then(|()| match answer.as_str() {
+            UP => Ok(()),
+            _ => Err(io::Error::other("the keeper says why")),
+        });
+        told.map_err(|source| Error::Network {
+            program: self.path,
+            source,
+        })
     }
-    let (mut ready, tell) = io::pipe()?;
-    fcntl(&tell, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    let ready_fd = tell.as_raw_fd().to_string();
-    command.args(["--configure", "--mtu=65520", "--disable-host-loopback"]);
-    command.args(["--ready-fd", &ready_fd, &pid.to_string(), "tap0"]);
-    let mut child = command.spawn()?;
-    drop(tell);
-    match ready.read(&mut [0]) {
-        Ok(1) => Ok(child),
-        _ => Err(ended(child.wait()?)),
-    }
-}
-
-/// Waits until the namespace has a route: pasta in the foreground does not say when it is ready.
-fn wait_until_up(child: &mut Child, pid: u32) -> io::Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        if let Some(status) = child.try_wait()? {
-            return Err(ended(status));
-        }
-        let routes =
-            |file: &str| fs::read_to_string(format!("/proc/{pid}/net/{file}")).unwrap_or_default();
-        if routes("route").lines().count() > 1 || routes("ipv6_route").lines().count() > 4 {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    Err(io::ErrorKind::TimedOut.into())
-}
-
-fn ended(status: ExitStatus) -> io::Error {
-    io::Error::other(format!(
-        "it ended at once ({status}); is /dev/net/tun there, and open to this user?"
-    ))
 }

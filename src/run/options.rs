@@ -8,9 +8,10 @@ use clap::{ArgGroup, Args};
 use tracing::level_filters::LevelFilter;
 
 use super::network::Network;
-use super::spec::Bind;
+use super::spec::{Bind, Propagation};
 use crate::credentials::CAPABILITY_NAMES;
 use crate::wire::permissions::Permissions;
+use crate::wire::published::Published;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -22,6 +23,7 @@ pub(crate) struct Options {
     /// Keep your own ids, and emulate only in user namespaces that the command creates (podman,
     /// buildah, unshare)
     #[arg(long, conflicts_with_all = ["user", "rootfs", "bundle"])]
+    #[arg(conflicts_with = ISOLATION)]
     pub(super) keep_id: bool,
 
     /// Set an environment variable; NAME alone removes it, or passes it on to a container.
@@ -52,6 +54,9 @@ pub(crate) struct Options {
     pub(super) log: Log,
 
     #[command(flatten)]
+    pub(super) isolation: Isolation,
+
+    #[command(flatten)]
     pub(super) container: Container,
 
     /// The command and its arguments
@@ -66,6 +71,68 @@ pub(crate) struct Options {
 /// The id of clap's group of --rootfs and --bundle.
 const ROOT: &str = "root";
 
+/// The id of clap's group of all options of [`Isolation`].
+const ISOLATION: &str = "isolation";
+
+/// Options for namespaces: what a command, or a container, does not share with the host.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Namespaces", group = ArgGroup::new(ISOLATION).multiple(true).args([
+    "name", "net", "publish", "bind", "read_only", "copy_up", "pid", "uts", "hostname", "ipc",
+    "cgroup", "propagation",
+]))]
+pub(crate) struct Isolation {
+    /// Name for `exec`, `kill` and `ps`, and host name of a container [default: run-PID]
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+
+    /// Network [default: host, or that of the bundle]
+    #[arg(long, visible_alias = "network", value_name = "KIND", value_enum)]
+    pub(super) net: Option<Network>,
+
+    /// Forward a port of the host to one of a network of pasta or slirp4netns. Repeatable
+    #[arg(long, short, value_name = "[IP:]PORT:PORT[/udp]")]
+    pub(super) publish: Vec<Published>,
+
+    /// Bind-mount a directory or file of the host at another place. Repeatable
+    #[arg(long, short, value_name = "SRC:DST[:ro]")]
+    pub(super) bind: Vec<Bind>,
+
+    /// Make the root file system read-only; without a container, all file systems but /proc, /dev
+    /// and what --bind and --copy-up mount
+    #[arg(long)]
+    pub(super) read_only: bool,
+
+    /// Make a directory writable; changes go to copies in memory. Repeatable
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub(super) copy_up: Vec<String>,
+
+    /// A process namespace, with a /proc of its own [containers always have one]
+    #[arg(long)]
+    pub(super) pid: bool,
+
+    /// A namespace for the host name [containers of --rootfs always have one]
+    #[arg(long)]
+    pub(super) uts: bool,
+
+    /// Host name [default: the host's; in a container of --rootfs its name]
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    pub(super) hostname: Option<String>,
+
+    /// A namespace for System V IPC and POSIX message queues [containers of --rootfs always have
+    /// one]
+    #[arg(long)]
+    pub(super) ipc: bool,
+
+    /// A cgroup namespace
+    #[arg(long)]
+    pub(super) cgroup: bool,
+
+    /// Which mounts are passed on between the host and the command, or the container [default:
+    /// slave, in a container private]
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub(super) propagation: Option<Propagation>,
+}
+
 /// Options for containers: an error without --rootfs or --bundle.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Containers", group = ArgGroup::new(ROOT).args(["rootfs", "bundle"]))]
@@ -78,10 +145,6 @@ pub(crate) struct Container {
     #[arg(long, value_name = "DIR")]
     pub(super) bundle: Option<PathBuf>,
 
-    /// Name for `exec`, `kill` and `ps`, and host name [default: run-PID]
-    #[arg(long, requires = ROOT, value_name = "NAME")]
-    pub(super) name: Option<String>,
-
     /// Return once the container has started
     #[arg(long, short, requires = ROOT)]
     pub(super) detach: bool,
@@ -90,27 +153,6 @@ pub(crate) struct Container {
     /// container, with or without it
     #[arg(long, requires = ROOT)]
     pub(super) rm: bool,
-
-    /// Network of the container [default: host, or that of the bundle]
-    #[arg(long, requires = ROOT, value_name = "KIND", value_enum)]
-    pub(super) net: Option<Network>,
-
-    /// Bind-mount a directory or file of the host in the container. Repeatable
-    #[arg(long, short, requires = ROOT, value_name = "SRC:DST[:ro]")]
-    pub(super) bind: Vec<Bind>,
-
-    /// Mount the root file system read-only
-    #[arg(long, requires = ROOT)]
-    pub(super) read_only: bool,
-
-    /// Make a directory of the root file system writable; changes go to copies in memory.
-    /// Repeatable
-    #[arg(long, requires = ROOT, value_name = "DIR", value_parser = absolute)]
-    pub(super) copy_up: Vec<String>,
-
-    /// Host name of the container [default: its name]
-    #[arg(long, requires = ROOT, value_name = "NAME", value_parser = host_name)]
-    pub(super) hostname: Option<String>,
 
     /// Add a capability, such as CAP_SYS_ADMIN, to those of the container's root. Repeatable
     #[arg(long, requires = ROOT, value_name = "CAP", value_parser = capability)]
@@ -149,14 +191,68 @@ impl Options {
         rootfs.or_else(|| bundle.as_deref().map(Root::Bundle))
     }
 
+    /// Whether the command has namespaces of its own, or a name, which a container always has.
+    pub(crate) fn is_isolated(&self) -> bool {
+        let Isolation {
+            name,
+            net,
+            publish,
+            bind,
+            read_only,
+            copy_up,
+            pid,
+            uts,
+            hostname,
+            ipc,
+            cgroup,
+            propagation,
+        } = &self.isolation;
+        let has_values = [!publish.is_empty(), !bind.is_empty(), !copy_up.is_empty()];
+        let has_one = [
+            name.is_some(),
+            net.is_some(),
+            hostname.is_some(),
+            propagation.is_some(),
+        ];
+        let flags = [*read_only, *pid, *uts, *ipc, *cgroup];
+        has_values
+            .into_iter()
+            .chain(has_one)
+            .chain(flags)
+            .any(|it| it)
+    }
+
     /// Whether the command starts as a user other than root.
     pub(crate) fn changes_ids(&self) -> bool {
         self.user.is_some()
     }
 
+    /// The reason why a port cannot be published.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let network = self.isolation.net.unwrap_or(Network::Host);
+        let mut ports = self.isolation.publish.iter();
+        ports.find_map(|port| network.can_forward(port).err())
+    }
+
     /// Whether more log lines were requested, with no place for them to go.
     pub(crate) fn logs_to_nobody(&self) -> bool {
         self.log.level > LevelFilter::WARN && self.log.borrows()
+    }
+}
+
+impl Isolation {
+    /// The types of namespaces that are asked for, in the words of the OCI runtime spec, but for
+    /// that of the network.
+    pub(super) fn namespaces(&self) -> Vec<&'static str> {
+        let has_name = self.uts || self.hostname.is_some();
+        let all = [
+            (self.pid, "pid"),
+            (has_name, "uts"),
+            (self.ipc, "ipc"),
+            (self.cgroup, "cgroup"),
+        ];
+        let asked = all.into_iter().filter(|(asked, _)| *asked);
+        asked.map(|(_, kind)| kind).collect()
     }
 }
 

@@ -3,23 +3,27 @@
 //! directory for its kind (see `crate::wire::rundir`).
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::error::{Context, Error};
 use crate::front::{self, FirstProcess};
+use crate::linux::procfs::Stat;
+use crate::wire::handover::{ProcessUser, Service};
 use crate::wire::rundir::{self, CONTAINERS, LOCKS, SOCKETS};
 
 /// Facts about a container, kept in about.json.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct About {
-    pub(crate) runtime: PathBuf,
+    /// crun or runc; `None`: a command of the host, see `plain`.
+    pub(crate) runtime: Option<PathBuf>,
     pub(crate) command: Vec<String>,
     /// Path of the root file system.
     pub(crate) rootfs: PathBuf,
@@ -27,6 +31,34 @@ pub(crate) struct About {
     pub(crate) started: u64,
     /// Whether the container is killed when the process that started it exits.
     pub(crate) foreground: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) plain: Option<Plain>,
+}
+
+/// How `exec` runs another command beside one of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plain {
+    pub(crate) service: Service,
+    /// The user of the command; `None`: root.
+    pub(crate) user: Option<ProcessUser>,
+}
+
+/// The pid and the start time of the first process, of a command of the host.
+const FIRST: &str = "first.json";
+
+/// Where the first process of a command of the host is noted. It is opened before the command's
+/// mount namespace hides it, or makes it read-only.
+#[derive(Debug)]
+pub(crate) struct First(File);
+
+impl First {
+    /// Notes this process, which /proc/self/stat was of.
+    pub(crate) fn note(mut self, stat: &Stat) -> Result<(), Error> {
+        let text = json!([stat.pid(), stat.start_time()]).to_string();
+        self.0
+            .write_all(text.as_bytes())
+            .doing("noting the command's process")
+    }
 }
 
 /// A container's name and directory.
@@ -179,8 +211,21 @@ impl Place {
 
     /// The container's first process, if it is alive.
     pub(crate) fn first_process(&self) -> Option<FirstProcess> {
-        let kind = front::kind(&self.about()?.runtime);
-        FirstProcess::find(&self.state(), &self.name, kind)
+        match self.about()?.runtime {
+            Some(runtime) => FirstProcess::find(&self.state(), &self.name, front::kind(&runtime)),
+            None => {
+                let text = rundir::read_own(&self.directory.join(FIRST)).ok()?;
+                let [pid, start_time] = serde_json::from_str(&text).ok()?;
+                FirstProcess::noted(u32::try_from(pid).ok()?, start_time)
+            }
+        }
+    }
+
+    /// The file for the first process of a command of the host, see [`First`].
+    pub(crate) fn first(&self) -> Result<First, Error> {
+        let path = self.directory.join(FIRST);
+        let file = rundir::open_own(&path, File::options().create(true).write(true));
+        file.map(First).at(&path)
     }
 }
 
@@ -221,6 +266,12 @@ pub(crate) fn tidy_up() {
             place.remove_all(name);
         }
     }
+}
+
+/// Seconds since 1970-01-01 UTC.
+pub(crate) fn seconds_now() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_1970.map_or(0, |time| time.as_secs())
 }
 
 /// The default name.

@@ -46,7 +46,32 @@ pub(super) struct Changes {
     pub(super) read_only: bool,
     pub(super) hostname: Option<String>,
     pub(super) network: Option<Network>,
+    /// Types of namespaces, besides those that the config.json has.
+    pub(super) namespaces: Vec<&'static str>,
+    pub(super) propagation: Option<Propagation>,
     pub(super) capabilities: Vec<String>,
+}
+
+/// How mounts are passed on, as mount_namespaces(7) calls it; always recursively.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Propagation {
+    /// In neither direction
+    Private,
+    /// Mounts of the host appear here
+    Slave,
+    /// As slave, and mount namespaces that the command creates get its mounts
+    Shared,
+}
+
+impl Propagation {
+    /// linux.rootfsPropagation of config.json.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Private => "rprivate",
+            Self::Slave => "rslave",
+            Self::Shared => "rshared",
+        }
+    }
 }
 
 /// `SRC:DST[:ro]`
@@ -204,6 +229,16 @@ impl Changes {
         }
         if let Some(network) = self.network {
             network.apply(config, bundle)?;
+        }
+        for kind in &self.namespaces {
+            let namespaces = list(object(config, "linux"), "namespaces");
+            if !namespaces.iter().any(|known| known["type"] == *kind) {
+                namespaces.push(json!({"type": kind}));
+            }
+        }
+        if let Some(propagation) = self.propagation {
+            let word = propagation.word();
+            object(config, "linux").insert("rootfsPropagation".into(), word.into());
         }
         for bind in &self.binds {
             let mode = if bind.read_only { "ro" } else { "rw" };

@@ -10,6 +10,8 @@ use std::rc::Rc;
 
 use nix::fcntl::Flock;
 use nix::sys::signal::Signal;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use sendfd::SendWithFd;
 use serde_json::json;
 
@@ -18,30 +20,66 @@ use super::place::{self, Place};
 use super::stderr::{self, Diverted};
 use crate::daemon::{self, FirstWorker};
 use crate::error::{Context, Error};
+use crate::front;
 use crate::linux::sys;
 use crate::log::{Format, Settings};
+use crate::wire::handover::{Announcement, NextUser, Service};
 use crate::wire::mode::{self, Mode, SupervisorOf, SupervisorSetup, wait_until_ready};
 
 const STARTING: &str = "starting a supervisor";
 
-/// The supervisor of the command that this process becomes, which waits for its listener.
+/// A connection to the supervisor of the command that this process becomes, which waits for its
+/// listener.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     connection: UnixStream,
+    id: String,
+    status: &'static str,
+    bundle: PathBuf,
 }
+
+/// The status of a process that joins those of an earlier listener.
+pub(super) const JOINS: &str = "running";
+/// That of the first one.
+pub(super) const BEGINS: &str = "creating";
 
 impl Supervisor {
     /// Starts a supervisor. It exits if the connection is closed before a listener comes.
     pub(super) fn start(store: Option<&Path>, of: SupervisorOf, log: &Log) -> Result<Self, Error> {
-        let connection = start(store, log, of)?;
-        Ok(Self { connection })
+        Ok(Self {
+            connection: start(store, log, of)?,
+            id: id_of(std::process::id()),
+            status: BEGINS,
+            bundle: PathBuf::new(),
+        })
+    }
+
+    /// Connects to the one that listens on the socket of a place, see [`start_for`].
+    pub(super) fn at(place: &Place, service: Service, status: &'static str) -> Result<Self, Error> {
+        let mut announcement = Announcement::new(place.name.clone(), NextUser::AsIs);
+        announcement.bundle = Some(place.directory.to_string_lossy().into_owned());
+        announcement.service = service;
+        let socket = front::announce(Some(place.socket()), &announcement)?;
+        Ok(Self {
+            connection: UnixStream::connect(&socket).at(&socket)?,
+            id: place.name.clone(),
+            status,
+            bundle: place.directory.clone(),
+        })
+    }
+
+    /// Its pid.
+    pub(super) fn pid(&self) -> Result<u32, Error> {
+        const WHAT: &str = "asking for the supervisor's pid";
+        let peer = getsockopt(&self.connection, PeerCredentials).doing(WHAT)?;
+        Ok(peer.pid().unsigned_abs())
     }
 
     /// Sends it the listener of this process, with the message that a runtime would send.
     pub(super) fn send_listener(self, listener: OwnedFd) -> Result<(), Error> {
         let message = json!({
             "fds": ["seccompFd"],
-            "state": {"id": id_of(std::process::id()), "status": "creating", "bundle": ""},
+            "state": {"id": self.id, "status": self.status, "bundle": self.bundle},
         });
         self.connection
             .send_with_fd(message.to_string().as_bytes(), &[listener.as_raw_fd()])

@@ -58,6 +58,14 @@ impl Login {
         })
     }
 
+    pub(super) fn of(user: ProcessUser) -> Self {
+        Self {
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.additional_gids,
+        }
+    }
+
     pub(super) fn to_process_user(&self) -> ProcessUser {
         ProcessUser {
             uid: self.uid,

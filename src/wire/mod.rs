@@ -5,7 +5,7 @@
 //! `trace`; `mode` has their command lines, `forked` starts them without one. `board` and `tally`
 //! are the memory that a worker shares with its daemon, `objects` that which the workers of a
 //! container share, `facts` that which a worker shares with targets; `fast` and `permissions` say
-//! how a container is served. `rundir` is the runtime directory.
+//! how a container is served, `published` which ports lead into it. `rundir` is the runtime directory.
 
 pub(crate) mod ask;
 pub(crate) mod board;
@@ -19,5 +19,6 @@ pub(crate) mod mode;
 pub(crate) mod objects;
 pub(crate) mod oci;
 pub(crate) mod permissions;
+pub(crate) mod published;
 pub(crate) mod rundir;
 pub(crate) mod tally;

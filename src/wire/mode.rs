@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::fast::FastPath;
 use super::handover::Service;
 use super::permissions::Permissions;
+use super::published::Published;
 use crate::linux::sys;
 use crate::log::Settings;
 
@@ -30,8 +31,12 @@ pub(crate) enum Mode {
     Daemon(Daemon),
     /// Serve a command or a container of `run`.
     Supervise(SupervisorSetup),
-    /// Run the program that connects a container's network, while the container lives.
-    NetworkKeeper { program: PathBuf, creator: u32 },
+    /// Run the program that connects a network namespace, while that is used.
+    NetworkKeeper {
+        program: PathBuf,
+        creator: u32,
+        ports: Vec<Published>,
+    },
     /// The runtime's hook: tell the keeper that listens on `socket` about the container.
     NetworkHook { socket: PathBuf },
     /// Read a database of the side store from beginning to end, within `seconds`.
@@ -149,10 +154,17 @@ impl Mode {
                     SupervisorOf::Container { directory } => words.text(CONTAINER).path(directory),
                 }
             }
-            Self::NetworkKeeper { program, creator } => words
-                .text(NETWORK_KEEPER)
-                .path(program)
-                .number_or_none(Some(*creator)),
+            Self::NetworkKeeper {
+                program,
+                creator,
+                ports,
+            } => {
+                let words = words.text(NETWORK_KEEPER).path(program);
+                let words = words.number_or_none(Some(*creator));
+                ports
+                    .iter()
+                    .fold(words, |words, port| words.text(port.to_string()))
+            }
             Self::NetworkHook { socket } => words.text(NETWORK_HOOK).path(socket),
             Self::ReadStore {
                 part,
@@ -211,9 +223,13 @@ impl Mode {
                     },
                 })
             }
-            (NETWORK_KEEPER, [program, creator]) => Self::NetworkKeeper {
+            (NETWORK_KEEPER, [program, creator, ports @ ..]) => Self::NetworkKeeper {
                 program: program.into(),
                 creator: number(creator)??,
+                ports: ports
+                    .iter()
+                    .map(|port| port.to_str()?.parse().ok())
+                    .collect::<Option<_>>()?,
             },
             (NETWORK_HOOK, [socket]) => Self::NetworkHook {
                 socket: socket.into(),
@@ -428,6 +444,7 @@ mod tests {
             Mode::NetworkKeeper {
                 program: "/usr/bin/pasta".into(),
                 creator: 9,
+                ports: vec!["8080:80".parse().unwrap(), "[::1]:5:5/udp".parse().unwrap()],
             },
             Mode::NetworkHook {
                 socket: "/n.sock".into(),

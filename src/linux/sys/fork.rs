@@ -45,6 +45,15 @@ pub(crate) fn fork(standard: Standard, child: impl FnOnce() -> Infallible) -> Re
     }
 }
 
+/// Forks. Both processes go on, with the same files: the parent with the child's pid, the child with
+/// `None`. This process must have one thread.
+pub(crate) fn fork_both() -> Result<Option<u32>, Errno> {
+    Ok(match one_fork()? {
+        0 => None,
+        pid => Some(pid.unsigned_abs()),
+    })
+}
+
 /// As [`fork`], by a second fork, in a session of its own and with SIGTERM ignored: the child is no
 /// child of this process.
 pub(crate) fn fork_orphan(
@@ -83,6 +92,15 @@ pub(crate) fn try_wait(pid: u32) -> io::Result<Option<ExitStatus>> {
     wait(
         libc::pid_t::try_from(pid).map_err(|_| Errno::ECHILD)?,
         libc::WNOHANG,
+    )
+}
+
+/// The status of the child `pid`, if it has exited or stopped since the last call.
+pub(crate) fn changed(pid: u32) -> io::Result<Option<ExitStatus>> {
+    let flags = libc::WNOHANG | libc::WUNTRACED;
+    wait(
+        libc::pid_t::try_from(pid).map_err(|_| Errno::ECHILD)?,
+        flags,
     )
 }
 

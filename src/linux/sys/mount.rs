@@ -1,4 +1,5 @@
-//! The mount API by file descriptors: fsopen(2), fsconfig(2), fsmount(2), move_mount(2).
+//! The mount API by file descriptors: fsopen(2), fsconfig(2), fsmount(2), open_tree(2),
+//! mount_setattr(2), move_mount(2).
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -61,6 +62,15 @@ pub(crate) fn fsmount(context: BorrowedFd, attributes: c_uint) -> Result<OwnedFd
     owned_fd(fd)
 }
 
+/// open_tree(2): a copy of what is mounted at `path` and below, not attached anywhere.
+pub(crate) fn copy_mounts(path: &CStr) -> Result<OwnedFd, Errno> {
+    const OPEN_TREE_CLONE: c_int = 1;
+    const FLAGS: c_int = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_RECURSIVE;
+    // SAFETY: the path ends in NUL.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), FLAGS) };
+    owned_fd(fd)
+}
+
 /// mount_setattr(2): makes a mount, and those below, read-only or writable.
 pub(crate) fn set_mounts_read_only(mount: BorrowedFd, is_read_only: bool) -> Result<(), Errno> {
     const MOUNT_ATTR_RDONLY: u64 = 1;
@@ -93,7 +103,7 @@ pub(crate) fn set_mounts_read_only(mount: BorrowedFd, is_read_only: bool) -> Res
     Errno::result(result).map(drop)
 }
 
-/// move_mount(2): attaches a detached mount to an open directory.
+/// move_mount(2): attaches a detached mount to an open directory, or to an open file.
 pub(crate) fn attach_mount(mount: BorrowedFd, directory: BorrowedFd) -> Result<(), Errno> {
     const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
     const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;

@@ -239,6 +239,46 @@ pub(crate) fn ignore_termination() {
     }
 }
 
+/// Sends SIGIO to the process `pid` when a pipe becomes readable, or all its writers have gone
+/// (fcntl(2), O_ASYNC).
+pub(crate) fn send_sigio(pipe: BorrowedFd, pid: u32) -> Result<(), Errno> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::ESRCH)?;
+    // SAFETY: no pointers are passed.
+    Errno::result(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETOWN, pid) })?;
+    // SAFETY: no pointers are passed.
+    let set = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, libc::O_ASYNC) };
+    Errno::result(set).map(drop)
+}
+
+/// Ignores SIGCHLD: no zombies remain of this process's children (wait(2)).
+pub(crate) fn ignore_children() {
+    // SAFETY: ignoring a signal runs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// The opposite of [`ignore_children`], which this process may have inherited.
+pub(crate) fn heed_children() {
+    // SAFETY: the default runs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Lets a signal that all threads block have its default effect on this process. Returns after a
+/// stop, or if the signal has none.
+pub(crate) fn take_signal(signal: libc::c_int) {
+    // SAFETY: all-zero bytes are a valid `sigset_t`.
+    let mut only: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: changes only `only`.
+    unsafe { libc::sigaddset(&raw mut only, signal) };
+    // SAFETY: the default runs no code.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: no pointers are passed.
+    unsafe { libc::raise(signal) };
+    for how in [libc::SIG_UNBLOCK, libc::SIG_BLOCK] {
+        // SAFETY: reads `only`.
+        unsafe { libc::pthread_sigmask(how, &raw const only, std::ptr::null_mut()) };
+    }
+}
+
 /// Starts `command` as an orphan, by a second fork: in a session of its own, with SIGTERM ignored,
 /// and without files of this process except the standard ones. This process must have one thread.
 pub(crate) fn start_orphan(command: &mut Command) -> io::Result<()> {

@@ -140,6 +140,24 @@ pub(crate) fn peer_pidfd(socket: BorrowedFd) -> Result<OwnedFd, Errno> {
     owned_fd(fd.into())
 }
 
+/// Brings the loopback interface of this network namespace up (netdevice(7)).
+pub(crate) fn bring_loopback_up() -> Result<(), Errno> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let (family, flags) = (AddressFamily::Inet, SockFlag::SOCK_CLOEXEC);
+    let any = socket(family, SockType::Datagram, flags, None)?;
+    // SAFETY: all-zero bytes are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *to = from.cast_signed();
+    }
+    let up = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+    request.ifr_ifru.ifru_flags = up;
+    // SAFETY: the kernel reads one `ifreq`, whose name ends in NUL.
+    let result =
+        unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    Errno::result(result).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

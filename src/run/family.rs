@@ -1,0 +1,147 @@
+//! A command in a pid namespace of its own.
+//!
+//! This process stays outside, and starts two: the namespace's first one, the *reaper*, which takes
+//! orphans, and the command. This process forwards signals to the command, stops and ends as it
+//! does, and takes everything in the namespace with it: the reaper ends as soon as this process has
+//! ended, for whichever reason, and the kernel kills the others.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+
+use crate::error::{Context, Error};
+use crate::linux::sys::{self, Standard};
+use crate::linux::title;
+
+const WHAT: &str = "starting a process in the new pid namespace";
+
+/// The first process of a new pid namespace, which lives as long as this value.
+#[derive(Debug)]
+pub(super) struct Reaper {
+    _alive: PipeWriter,
+}
+
+impl Reaper {
+    /// Starts it as the first child after unshare(CLONE_NEWPID).
+    pub(super) fn start() -> Result<Self, Error> {
+        let (watched, alive) = io::pipe().doing(WHAT)?;
+        let null = File::options().write(true).open("/dev/null").doing(WHAT)?;
+        let standard = Standard {
+            input: watched.as_fd(),
+            output: Some(null.as_fd()),
+            error: Some(null.as_fd()),
+        };
+        sys::fork(standard, be_reaper).doing(WHAT)?;
+        Ok(Self { _alive: alive })
+    }
+}
+
+fn be_reaper() -> Infallible {
+    sys::ignore_children();
+    title::set(["subuidless".as_ref(), "reaper".as_ref()]);
+    // No terminal is to signal it. Fails never: a fork leads no process group.
+    let _ = nix::unistd::setsid();
+    let end = io::stdin().as_fd().try_clone_to_owned();
+    if let Ok(end) = end {
+        let _ = PipeReader::from(end).read(&mut [0]);
+    }
+    std::process::exit(0)
+}
+
+/// The command, as seen by the process that waits for it.
+#[derive(Debug)]
+pub(super) struct Command {
+    pid: Pid,
+    process: OwnedFd,
+    signals: SignalFd,
+    /// Where this process had the terminal: the process group.
+    foreground: Option<Pid>,
+}
+
+/// The two processes after [`split`].
+#[derive(Debug)]
+pub(super) enum Half {
+    /// The command, which is about to execute its program.
+    Command,
+    Waits(Command),
+}
+
+/// Forks the command, which goes on as this process would.
+pub(super) fn split() -> Result<Half, Error> {
+    // Otherwise there would be no status to wait for.
+    sys::heed_children();
+    // What arrives from here on is for the command.
+    let mut before = SigSet::empty();
+    pthread_sigmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        Some(&mut before),
+    )
+    .doing(WHAT)?;
+    let Some(pid) = sys::fork_both().doing(WHAT)? else {
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None).doing(WHAT)?;
+        return Ok(Half::Command);
+    };
+    Ok(Half::Waits(Command {
+        pid: Pid::from_raw(pid.cast_signed()),
+        process: sys::process_pidfd(pid).doing(WHAT)?,
+        signals: SignalFd::new(&SigSet::all()).doing(WHAT)?,
+        foreground: tcgetpgrp(io::stdin()).ok().filter(|it| *it == getpgrp()),
+    }))
+}
+
+impl Command {
+    /// The pid, in this process's pid namespace.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
+    /// Waits for the end of the command, and ends this process likewise.
+    pub(super) fn wait(self, reaper: Option<Reaper>) -> Result<Infallible, Error> {
+        const WAITING: &str = "waiting for the command";
+        let end = loop {
+            // A stop or an end is told by SIGCHLD.
+            let Some(signal) = self.signals.read_signal().doing(WAITING)? else {
+                continue;
+            };
+            let number = signal.ssi_signo.cast_signed();
+            if number != libc::SIGCHLD {
+                // The kernel has sent those of the terminal to the command, too: it is in the same
+                // process group, or has the terminal for itself. ESRCH: it has just ended.
+                if signal.ssi_code != libc::SI_KERNEL {
+                    let _ = sys::pidfd_send(self.process.as_fd(), number);
+                }
+                continue;
+            }
+            match sys::changed(self.pid()).doing(WAITING)? {
+                None => {}
+                Some(status) => match status.stopped_signal() {
+                    // Until somebody continues this process.
+                    Some(signal) => sys::take_signal(signal),
+                    None => break status,
+                },
+            }
+        };
+        drop(reaper);
+        if let Some(group) = self.foreground {
+            // A shell in the namespace cannot give the terminal back: this group has no number
+            // there. Without SIGTTOU, which is blocked.
+            let _ = tcsetpgrp(io::stdin(), group);
+        }
+        if let Some(signal) = end.signal() {
+            let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+            sys::take_signal(signal);
+        }
+        std::process::exit(
+            end.code()
+                .unwrap_or_else(|| 128 + end.signal().unwrap_or(0)),
+        )
+    }
+}
