@@ -6,6 +6,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use common::command::with_tun;
 use common::house::House;
 use common::{Ran, Terminal, run, tool, until};
 
@@ -250,31 +251,15 @@ fn networks_of_its_own_lead_out_and_end_with_the_container() {
     let house = House::new();
     for (kind, interface) in [("slirp4netns", "tap0"), ("pasta", "")] {
         let run = |tun: bool| {
-            // The host's may be closed to this user: one of the test's own, that nobody else sees.
-            let device = house.place.path("tun");
-            let script = format!(
-                "set -e; if {tun}; then rm -f {device}; mknod -m 666 {device} c 10 200; \
-                 mkdir -p /dev/net; touch /dev/net/tun 2>/dev/null || :; mount --bind {device} /dev/net/tun; \
-                 else mount --bind /dev/null /dev/net/tun; fi; exec \"$@\"",
-                device = device.display()
-            );
-            let inner = house.command(&[
+            let arguments = [
                 "--net",
                 kind,
                 "--",
                 "sh",
                 "-c",
                 "cat /proc/net/route; cat /etc/resolv.conf",
-            ]);
-            let mut command = house.place.as_root("unshare");
-            command.args(["-m", "--", "sh", "-c", &script, "--"]);
-            command.arg(inner.get_program()).args(inner.get_args());
-            for (name, value) in inner.get_envs() {
-                if let Some(value) = value {
-                    command.env(name, value);
-                }
-            }
-            common::run(&mut command)
+            ];
+            common::run(&mut with_tun(&house.place, tun, &house.command(&arguments)))
         };
         let printed = run(true).ok();
         let default = printed

@@ -229,16 +229,26 @@ fn is_in_the_foreground(place: &Place, wanted: &[u8]) {
 
 #[test]
 fn the_terminal_is_the_commands() {
+    use_a_terminal("");
+}
+
+#[test]
+fn the_terminal_is_the_commands_in_a_pid_namespace() {
+    use_a_terminal("--pid ");
+}
+
+fn use_a_terminal(options: &str) {
     let place = Place::new();
     let mut terminal = Terminal::open(&place);
-    terminal.enter("\"$S\" run -- sh -c 'trap \"echo inter''rupted; exit 7\" INT; echo rea''dy; while :; do sleep 0.05; done'");
+    terminal.enter(&format!("R=\"$S run {options}--\""));
+    terminal.enter("$R sh -c 'trap \"echo inter''rupted; exit 7\" INT; echo rea''dy; while :; do sleep 0.05; done'");
     terminal.see("ready");
     terminal.press("\x03");
     terminal.see("interrupted");
     terminal.enter("echo code=$?");
     terminal.see("code=7");
     // Job control.
-    terminal.enter("\"$S\" run -- sleep 1000");
+    terminal.enter("$R sleep 1000");
     is_in_the_foreground(&place, b"sleep\x001000\0");
     terminal.press("\x1a");
     terminal.see("Stopped");
@@ -250,13 +260,16 @@ fn the_terminal_is_the_commands() {
     terminal.enter("echo code=$?");
     terminal.see("code=130");
     // The size of the window.
-    terminal.enter("\"$S\" run -- bash -c 'trap \"stty size\" WINCH; echo rea''dy; while :; do sleep 0.05; done'");
+    // Without a trap, bash goes on if its child has just exited by itself.
+    let script =
+        "trap \"stty size\" WINCH; trap exit INT; echo rea''dy; while :; do sleep 0.05; done";
+    terminal.enter(&format!("$R bash -c '{script}'"));
     terminal.see("ready");
     terminal.resize(33, 77);
     terminal.see("33 77");
     terminal.press("\x03");
     // A shell with jobs of its own.
-    terminal.enter("\"$S\" run -- bash --norc -i");
+    terminal.enter("$R bash --norc -i");
     terminal.enter("sleep 1000");
     is_in_the_foreground(&place, b"sleep\x001000\0");
     terminal.press("\x1a");
