@@ -1,6 +1,8 @@
 //! `subuidless run` with namespaces but without a container. What is compared with are unshare(1)
 //! and real root.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs;
@@ -237,6 +239,21 @@ fn mounts_show_what_was_asked_for_and_the_host_stays_as_it_is() {
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     }
     is_left_alone(&place);
+}
+
+#[test]
+fn a_plain_command_mounts_what_makers_of_root_file_systems_mount() {
+    let place = Place::new();
+    let script = "mkdir pts tmp proc sys; touch console
+        mount -t devpts -o gid=5,uid=3,mode=620,ptmxmode=666 devpts pts; stat -c '%u:%g %a' pts/ptmx
+        mount -t tmpfs -o uid=33,gid=34,mode=750 tmpfs tmp; stat -c '%u:%g %a' tmp
+        mount --rbind /proc proc; test -e proc/self; mount --rbind /sys sys; mount -o bind /dev/console console; stat -c %F console
+        umount console tmp pts; umount -l proc sys; rmdir pts tmp proc sys; rm console";
+    let mut oracle = place.as_root("unshare");
+    let expected = run(oracle.args(["-m", "sh", "-euc", script])).ok();
+    let before = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert_eq!(sh(&place, &[], script).ok(), expected);
+    assert_eq!(fs::read_to_string("/proc/self/mounts").unwrap(), before);
 }
 
 #[test]

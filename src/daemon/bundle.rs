@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::credentials::{EmulatedGid, Id};
 use crate::wire::config;
 use crate::wire::fast;
-use crate::wire::handover::Service;
+use crate::wire::handover::{Origin, Service};
 use crate::wire::permissions::Permissions;
 
 /// The time limit for reading: the bundle may be on a file system that does not respond, and the
@@ -98,6 +98,7 @@ fn noted(path: &Path) -> std::io::Result<Noted> {
     Ok(Noted {
         groups: gids.filter_map(EmulatedGid::new).collect(),
         service: Service {
+            origin: Origin::Runtime,
             fast: fast::of_config(&config),
             permissions: Permissions::of_config(&config)
                 .map_err(std::io::Error::other)?

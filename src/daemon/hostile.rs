@@ -11,8 +11,7 @@ use tokio::net::UnixStream;
 use super::receive::{self, Received};
 use crate::wire::ask::{Filter, What};
 use crate::wire::fast::FastPath;
-use crate::wire::handover::Service;
-use crate::wire::handover::{Announcement, Handover, NextUser, ProcessUser};
+use crate::wire::handover::{Announcement, Handover, NextUser, ProcessUser, Service};
 use crate::wire::message::Message;
 use crate::wire::oci;
 

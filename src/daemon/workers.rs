@@ -29,7 +29,7 @@ use crate::linux::seccomp::ListenerFd;
 use crate::syscalls::fingerprint;
 use crate::wire::board::{Board, Role};
 use crate::wire::fast::FastPath;
-use crate::wire::handover::{Announcement, Handover, NextUser, Service};
+use crate::wire::handover::{Announcement, Handover, NextUser, Origin, Service};
 use crate::wire::mode::{Mode, Setup};
 use crate::wire::oci::{ContainerProcessState, UNKNOWN};
 use crate::wire::permissions::Permissions;
@@ -255,6 +255,7 @@ impl Workers {
             user: None,
             service: Service {
                 fast: FastPath::KeepId,
+                origin: Origin::Runtime,
                 permissions,
             },
         };

@@ -22,7 +22,7 @@ use crate::linux::sys;
 use crate::linux::userns;
 use crate::syscalls::{Scope, profile};
 use crate::wire::fast::FastPath;
-use crate::wire::handover::Service;
+use crate::wire::handover::{Origin, Service};
 use crate::wire::mode::SupervisorOf;
 
 /// Becomes the command. Returns only on failure.
@@ -39,7 +39,7 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
     // and inspect every process in it.
     let supervisor = Supervisor::start(options.store.as_deref(), of, &options.log)?;
     match options.keep_id {
-        false => userns::enter()?,
+        false => userns::enter_with_mounts()?,
         // seccomp(2): without CAP_SYS_ADMIN, a filter requires no_new_privs.
         true => nix::sys::prctl::set_no_new_privs().doing("prctl(PR_SET_NO_NEW_PRIVS)")?,
     }
@@ -70,6 +70,10 @@ impl HostCommand {
         let service = Service {
             fast: fast_path(options, &mut command),
             permissions: options.permissions.unwrap_or_default(),
+            origin: match options.is_isolated() {
+                true => Origin::Namespaces,
+                false => Origin::Host,
+            },
         };
         Ok(Self {
             command,

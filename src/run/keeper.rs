@@ -130,10 +130,13 @@ impl Network {
         let text = String::from_utf8_lossy(&text);
         let last = text.trim().lines().last().unwrap_or_default();
         let last = last.replace(char::is_control, " ");
-        io::Error::other(match last.as_str() {
-            "" => "it ended at once; is /dev/net/tun there, and open to this user?".to_owned(),
-            last => format!("it ended at once: {last}"),
-        })
+        let said = match last.is_empty() {
+            true => String::new(),
+            false => format!(" ({last})"),
+        };
+        io::Error::other(format!(
+            "it ended at once{said}; is /dev/net/tun there, and open to this user?"
+        ))
     }
 }
 

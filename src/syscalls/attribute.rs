@@ -284,7 +284,7 @@ fn path_or_fd(call: &Call, flags: AtFlags) -> FileArgument {
 
 /// Checks search permission on the way to the file, by ids that may be the real ones.
 fn look_up(call: &Call, subject: &Subject, named: FileArgument) -> Result<(), Errno> {
-    if call.container.permissions == Permissions::Full
+    if call.container.service.permissions == Permissions::Full
         && !subject.has(capability::OVER_FILES)
         && !call.is_nested()
         && let Some(path) = named.read(call)

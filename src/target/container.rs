@@ -17,6 +17,7 @@ use crate::linux::name::Name;
 use crate::linux::userns::IdMap;
 use crate::owner::FileOwners;
 use crate::wire::facts::Facts;
+use crate::wire::handover::{Origin, Service};
 use crate::wire::objects::{Kind, Objects};
 use crate::wire::permissions::Permissions;
 
@@ -57,11 +58,11 @@ pub(crate) struct Container {
     /// The targets' procfs shows this process, so that `/proc/self` exists there and would lead a
     /// worker to itself.
     pub(crate) procfs_shows_worker: bool,
-    /// The targets have the mounts with which this process started: they are a command of the
-    /// host under `subuidless run`.
+    /// The targets see the files that this process saw when it started: they are a command of the
+    /// host under `subuidless run`, without namespaces.
     pub(crate) shares_mounts: bool,
-    /// Which permissions of its users are checked.
-    pub(crate) permissions: Permissions,
+    /// How it is served.
+    pub(crate) service: Service,
     /// The ids that the container's user namespace maps.
     pub(crate) mapped_uids: IdMap,
     /// The user that the runtime's process becomes at its first execve(2). Its capabilities are
@@ -104,7 +105,7 @@ impl Container {
             root: None,
             procfs_shows_worker: false,
             shares_mounts: false,
-            permissions: Permissions::default(),
+            service: Service::default(),
             mapped_uids: IdMap::default(),
             user: None,
             user_steps: AtomicU64::new(0),
@@ -135,7 +136,7 @@ impl Container {
         match (&self.user, self.user_steps()) {
             (Some(user), IDENTITY) => Some(user.uid.effective),
             // The runtime has given it to the user itself, or has tried to.
-            (None, 0) if !self.shares_mounts => {
+            (None, 0) if self.service.origin == Origin::Runtime && !self.shares_mounts => {
                 let record = Identities::record_now(pid).ok()?;
                 Some(self.identities.ids(record).0.effective)
             }
@@ -173,7 +174,10 @@ impl Container {
             (self.objects.has(Kind::Semaphores), facts::SEMAPHORES),
             (self.has_overlays(), facts::OVERLAYS),
             (self.is_limited.load(Ordering::Relaxed), facts::LIMITED),
-            (self.permissions == Permissions::Full, facts::PERMISSIONS),
+            (
+                self.service.permissions == Permissions::Full,
+                facts::PERMISSIONS,
+            ),
         ];
         page.count_changes(self.identities.changes());
         let true_ones = facts.iter().filter(|(is_true, _)| *is_true);

@@ -180,7 +180,7 @@ impl Call<'_> {
     /// it is the container's root, or lives in another user namespace. `None`, too, if only some
     /// permissions are checked ([`Permissions::Owner`]), of which this is none.
     pub(crate) fn restricted(&self) -> Result<Option<Subject>, Errno> {
-        if self.container.permissions != Permissions::Full {
+        if self.container.service.permissions != Permissions::Full {
             return Ok(None);
         }
         let subject = self.subject()?;

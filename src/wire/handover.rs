@@ -30,6 +30,21 @@ pub(crate) struct Service {
     pub(crate) fast: FastPath,
     #[serde(default)]
     pub(crate) permissions: Permissions,
+    #[serde(default)]
+    pub(crate) origin: Origin,
+}
+
+/// Who has started the targets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Origin {
+    /// A runtime, which has targets of its own before it executes the container's program.
+    #[default]
+    Runtime,
+    /// `run` without namespaces: the files are those of the host, in a copy of its mounts.
+    Host,
+    /// `run` with namespaces.
+    Namespaces,
 }
 
 /// A container as its runtime described it, and the user of its process.

@@ -89,8 +89,8 @@ impl Handover {
 #[cfg(test)]
 mod tests {
     use super::super::fast::FastPath;
-    use super::super::handover::Service;
     use super::super::handover::{MAX_CHARS, MAX_GROUPS, NextUser, ProcessUser};
+    use super::super::handover::{Origin, Service};
     use super::super::permissions::Permissions;
     use super::*;
 
@@ -104,6 +104,7 @@ mod tests {
             service: Service {
                 fast: FastPath::On,
                 permissions: Permissions::Owner,
+                origin: Origin::default(),
             },
         })
     }

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::fast::FastPath;
-use super::handover::Service;
+use super::handover::{Origin, Service};
 use super::permissions::Permissions;
 use super::published::Published;
 use crate::linux::sys;
@@ -217,6 +217,7 @@ impl Mode {
                             service: Service {
                                 fast: FastPath::from_word(word.to_str()?)?,
                                 permissions: Permissions::from_word(level.to_str()?)?,
+                                origin: Origin::Host,
                             },
                         },
                         _ => return None,
@@ -424,6 +425,7 @@ mod tests {
         let service = Service {
             fast: FastPath::On,
             permissions,
+            origin: Origin::Host,
         };
         let container = SupervisorOf::Container {
             directory: "/c".into(),

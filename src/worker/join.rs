@@ -25,6 +25,7 @@ use crate::linux::userns::IdMaps;
 use crate::store::Layers;
 use crate::target::{PROCFS, View};
 use crate::wire::ask::Namespaces;
+use crate::wire::handover::Origin;
 
 /// The effective capabilities of a worker in the container's user namespace. The others are only
 /// permitted, and raised where they are needed: CAP_SYS_ADMIN for mount(2), and for lookups in
@@ -89,8 +90,8 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
     if doors.leads_elsewhere() == Ok(false) && !rules_one_id() {
         return Join::Never;
     }
-    server.container.shares_mounts =
-        is_own_namespace(doors.mount.as_fd(), "ns/mnt").unwrap_or_default();
+    server.container.shares_mounts = server.container.service.origin == Origin::Host
+        || is_own_namespace(doors.mount.as_fd(), "ns/mnt").unwrap_or_default();
     // Before joining: the options of an overlay mount name its layers by paths of the host.
     server.container.owners.layers = Layers::of(notification.pid);
     let host_procfs = server.container.host_procfs.as_fd();

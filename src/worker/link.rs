@@ -33,10 +33,9 @@ use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
 use crate::wire::ask::Filter;
 use crate::wire::board::Board;
-use crate::wire::handover::{FDS, Handover, LONGEST, ProcessUser};
+use crate::wire::handover::{FDS, Handover, LONGEST, ProcessUser, Service};
 use crate::wire::message::Message;
 use crate::wire::objects::Objects;
-use crate::wire::permissions::Permissions;
 
 /// The time between two searches for a new daemon: at first, and later.
 const FIRST_PERIOD: Duration = Duration::from_millis(50);
@@ -56,7 +55,7 @@ pub(super) struct TakenOver {
     pub(super) objects: Arc<Objects>,
     /// The intended user of the process that the runtime starts.
     pub(super) user: Option<ProcessUser>,
-    pub(super) permissions: Permissions,
+    pub(super) service: Service,
 }
 
 #[derive(Debug)]
@@ -111,7 +110,7 @@ impl Link {
             identities: Table::open(shared.as_fd()).doing(WHAT)?,
             objects: Arc::new(Objects::open(shared.as_fd()).doing(WHAT)?),
             user: handover.user,
-            permissions: handover.service.permissions,
+            service: handover.service,
         };
         let link = Self {
             daemon: Some(daemon),

@@ -64,7 +64,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
         identities,
         objects,
         user,
-        permissions,
+        service,
     } = taken_over;
     let Some(charge) = take_charge(&board, &link)? else {
         return Ok(());
@@ -82,7 +82,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let facts = facts.doing("mapping the page of facts")?;
     let owners = FileOwners::of_container(side, Arc::clone(&objects));
     let mut container = Container::new(host_procfs, owners, objects, identities, facts, locks);
-    container.permissions = permissions;
+    container.service = service;
     if let Some(user) = user {
         let user = credentials(&user).ok_or_else(|| Error::Io {
             what: "setting the user of the container's process",
