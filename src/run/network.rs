@@ -1,9 +1,9 @@
 //! `--net`: the network of a container, or of a command.
 //!
 //! pasta and slirp4netns connect a network namespace without privileges, but only from outside the
-//! user namespace that owns it. So a *keeper* process (see [`super::keeper`]) is started before that
-//! is created. A hook of the runtime, or the process that becomes the command, tells it when the
-//! network namespace exists and the program has not started.
+//! user namespace that owns it. So a *keeper* process (see [`super::keeper`]) is started before
+//! that is created. A hook of the runtime, or the process that becomes the command, tells it when
+//! the network namespace exists and the program has not started.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -5,7 +5,8 @@
 //! `trace`; `mode` has their command lines, `forked` starts them without one. `board` and `tally`
 //! are the memory that a worker shares with its daemon, `objects` that which the workers of a
 //! container share, `facts` that which a worker shares with targets; `fast` and `permissions` say
-//! how a container is served, `published` which ports lead into it. `rundir` is the runtime directory.
+//! how a container is served, `published` which ports lead into it. `rundir` is the runtime
+//! directory.
 
 pub(crate) mod ask;
 pub(crate) mod board;

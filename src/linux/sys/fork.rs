@@ -45,8 +45,8 @@ pub(crate) fn fork(standard: Standard, child: impl FnOnce() -> Infallible) -> Re
     }
 }
 
-/// Forks. Both processes go on, with the same files: the parent with the child's pid, the child with
-/// `None`. This process must have one thread.
+/// Forks. Both processes go on, with the same files: the parent with the child's pid, the child
+/// with `None`. This process must have one thread.
 pub(crate) fn fork_both() -> Result<Option<u32>, Errno> {
     Ok(match one_fork()? {
         0 => None,
