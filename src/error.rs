@@ -61,6 +61,9 @@ pub(crate) enum Error {
     )]
     NoRuntime { names: [&'static str; 2] },
 
+    #[error("dockerd is not on PATH: install it, as by `apt-get install docker.io` on Debian")]
+    NoDocker,
+
     #[error(
         "the runtime behind subuidless is subuidless itself, as {}: name the real one with \
          --runtime", .name.display()

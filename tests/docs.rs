@@ -43,6 +43,7 @@ pages! {
     the_page_on_hpc_does_what_it_says: "docs/hpc.md", Files;
     the_page_on_kubernetes_does_what_it_says: "docs/kubernetes.md", Files;
     the_page_on_migrating_does_what_it_says: "docs/migrating.md", Files;
+    the_page_on_docker_does_what_it_says: "docs/docker.md", Image;
     the_page_on_podman_does_what_it_says: "docs/podman.md", Podman;
 }
 
@@ -82,7 +83,7 @@ fn follow(page: &Page, needs: Needs) {
     place.give_to_user(&outputs);
     let commands = page.commands();
     assert!(!commands.is_empty(), "{}: no command to run", page.path);
-    let mut shell = prepare::shell(&place);
+    let mut shell = prepare::shell(&place, needs);
     shell.args(["-c", &script(&commands)]);
     let ran = run(shell.env("OUTPUTS", &outputs));
     let told = |number: usize, what: &str| {

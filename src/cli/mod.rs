@@ -2,6 +2,7 @@
 
 mod bundle;
 mod check;
+mod dockerd;
 mod generate;
 mod inside;
 mod install;
@@ -62,6 +63,8 @@ enum Subcommands {
     Ps(inside::PsArguments),
     /// Send a signal to a container started by `run`
     Kill(inside::KillArguments),
+    /// Run Docker's daemon, and its containers, with all ids: what follows are dockerd's own options
+    Dockerd(dockerd::Arguments),
     /// Print a seccomp profile that notifies subuidless
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Subcommands::Man(arguments) => generate::man(&arguments),
         Subcommands::Run(arguments) => return failure_of(&run::run(&arguments)),
         Subcommands::Exec(arguments) => return failure_of(&inside::exec(&arguments)),
+        Subcommands::Dockerd(arguments) => return failure_of(&dockerd::run(arguments)),
         Subcommands::Ps(arguments) => inside::ps(&arguments),
         Subcommands::Kill(arguments) => inside::kill(&arguments),
     })

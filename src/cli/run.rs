@@ -19,6 +19,14 @@ pub(super) fn parse_alone(words: &[OsString]) -> Option<Options> {
     Options::from_arg_matches(&matches).ok()
 }
 
+/// Parses the command line of `run` that another command stands for. What is wrong in it is
+/// reported, and ends this process.
+pub(super) fn parse(words: Vec<OsString>) -> Options {
+    let line = Options::augment_args(Command::new("run"));
+    let matches = line.get_matches_from(words);
+    Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 /// Returns only on failure: on success this process becomes the command or the runtime.
 pub(super) fn run(options: &Options) -> Error {
     if options.logs_to_nobody() {

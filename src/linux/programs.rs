@@ -1,7 +1,7 @@
 //! Programs of the host, found by name.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,15 @@ use nix::unistd::{AccessFlags, access};
 /// Directories searched after PATH, which is often short for unprivileged users, conmon and CI
 /// jobs.
 const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// PATH with the usual directories that it lacks.
+pub(crate) fn search_path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let known: Vec<PathBuf> = env::split_paths(&path).collect();
+    let missing = env::split_paths(USUAL).filter(|directory| !known.contains(directory));
+    // None of them has a colon.
+    env::join_paths(known.iter().cloned().chain(missing)).unwrap_or(path)
+}
 
 /// Returns every executable file `name` in the directories of PATH, then in the usual ones.
 pub(crate) fn all(name: &Path) -> impl Iterator<Item = PathBuf> {

@@ -15,6 +15,7 @@
 mod bundle;
 pub(crate) mod command;
 mod daemon;
+pub(crate) mod engine;
 pub(crate) mod entries;
 mod example;
 pub(crate) mod house;

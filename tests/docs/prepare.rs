@@ -13,6 +13,8 @@ use crate::common::{Place, Podman, run, set_mode, small_image, small_rootfs, too
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Files,
+    /// An OCI image, and no network but the host's.
+    Image,
     /// podman with an image by the name of busybox.
     Podman,
 }
@@ -29,14 +31,16 @@ pub(crate) fn inputs(place: &Place, needs: Needs) {
     let owner = format!("{}:{}", place.user.uid, place.user.gid);
     run(place.as_root("chown").args(["-hR", &owner]).arg(rootfs)).ok();
     layer(place);
-    if needs == Needs::Podman {
+    if needs != Needs::Files {
         small_image(place);
+        image(place);
+    }
+    if needs == Needs::Podman {
         let podman = Podman::fronted(place, "crun");
         settings(place);
         podman
             .sh("\"$@\" import small.tar localhost/busybox >/dev/null")
             .ok();
-        image(place);
     }
 }
 
@@ -75,13 +79,20 @@ fn settings(place: &Place) {
 
 /// bash, in the user's home, with the built binary on PATH, and with a cgroup2 file system as most
 /// hosts have it.
-pub(crate) fn shell(place: &Place) -> Command {
+pub(crate) fn shell(place: &Place, needs: Needs) -> Command {
     place.front("crun");
     let inner = place.as_user(tool("bash"));
     let mut shell = place.as_root("unshare");
-    let script = "[ \"$(stat -f -c %T /sys/fs/cgroup)\" = cgroup2fs ] || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup
+    let script = "eval \"$NO_TUN\" || mount --bind /dev/null /dev/net/tun
+        [ \"$(stat -f -c %T /sys/fs/cgroup)\" = cgroup2fs ] || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup
         exec \"$@\"";
     shell.args(["-m", "--", "sh", "-euc", script, "--"]);
+    // Some hosts have such a device, and what programs do then is not the same everywhere.
+    let has_no_tun = match needs {
+        Needs::Image => "[ ! -e /dev/net/tun ]",
+        _ => "true",
+    };
+    shell.env("NO_TUN", has_no_tun);
     shell.arg(inner.get_program()).args(inner.get_args());
     for (name, value) in inner.get_envs() {
         shell.env(name, value.unwrap());

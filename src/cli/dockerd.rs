@@ -1,0 +1,102 @@
+//! `subuidless dockerd`: Docker's daemon below `run`, with namespaces and settings that RootlessKit
+//! and dockerd-rootless.sh would give it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use clap::Args;
+
+use super::run;
+use crate::error::Error;
+use crate::linux::programs;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Network of the daemon: none, pasta or slirp4netns [default: one of the latter two, if it is
+    /// installed and /dev/net/tun is open to you]
+    #[arg(long, value_name = "KIND")]
+    net: Option<String>,
+
+    /// Forward a port of the host to the daemon's network. Repeatable
+    #[arg(long, value_name = "[IP:]PORT:PORT[/udp]")]
+    publish: Vec<String>,
+
+    /// dockerd's own options
+    #[arg(
+        value_name = "OPTIONS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    options: Vec<OsString>,
+}
+
+/// Without RootlessKit's variable, dockerd refuses --rootless, and does not use the user's
+/// directories.
+const ROOTLESSKIT: &str = "ROOTLESSKIT_STATE_DIR=/run/rootlesskit";
+
+/// In a copy of /run: what a daemon of root has there is not this one's. dockerd wants a program by
+/// which RootlessKit would forward ports; in its network, its own does.
+const SCRIPT: &str = "\
+rm -f /run/docker /run/containerd /run/xtables.lock
+mkdir /run/subuidless
+ln -s \"$(command -v docker-proxy)\" /run/subuidless/rootlesskit-docker-proxy
+PATH=$PATH:/run/subuidless exec \"$0\" --rootless \"$@\"";
+
+/// Returns only on failure: on success this process becomes dockerd.
+pub(super) fn run(arguments: Arguments) -> Error {
+    let Some(program) = programs::find("dockerd") else {
+        return Error::NoDocker;
+    };
+    let net = arguments.net.unwrap_or_else(|| network().to_owned());
+    let mut words: Vec<OsString> = [
+        "run",
+        "--name",
+        "docker",
+        "--copy-up",
+        "/run",
+        "--env",
+        ROOTLESSKIT,
+        "--net",
+    ]
+    .map(OsString::from)
+    .into();
+    words.push(net.into());
+    for port in arguments.publish {
+        words.extend(["--publish".into(), port.into()]);
+    }
+    words.extend(["--env".into(), search_path()]);
+    words.extend(["--", "sh", "-c", SCRIPT].map(OsString::from));
+    words.push(program.into());
+    words.extend(arguments.options);
+    run::run(&run::parse(words))
+}
+
+/// iptables and others, which dockerd calls, are in directories that PATH of users often lacks.
+fn search_path() -> OsString {
+    let mut variable = OsString::from("PATH=");
+    variable.push(programs::search_path());
+    variable
+}
+
+fn network() -> &'static str {
+    let has_tun = may_connect();
+    let installed = ["pasta", "slirp4netns"]
+        .into_iter()
+        .find(|name| has_tun && programs::find(Path::new(name)).is_some());
+    installed.unwrap_or_else(|| {
+        super::tell(
+            "containers have a network among themselves only: for more, install pasta, and let \
+             this user open /dev/net/tun",
+        );
+        "none"
+    })
+}
+
+/// Whether this user may open /dev/net/tun, and it is that device.
+fn may_connect() -> bool {
+    let file = File::options().read(true).write(true).open("/dev/net/tun");
+    let device = file.and_then(|file| file.metadata());
+    device.is_ok_and(|device| device.rdev() == libc::makedev(10, 200))
+}
