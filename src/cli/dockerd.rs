@@ -36,10 +36,12 @@ pub(super) struct Arguments {
 /// directories.
 const ROOTLESSKIT: &str = "ROOTLESSKIT_STATE_DIR=/run/rootlesskit";
 
-/// In a copy of /run: what a daemon of root has there is not this one's. dockerd wants a program by
-/// which RootlessKit would forward ports; in its network, its own does.
+/// In a copy of /run: what a daemon of root has there is not this one's. The numbers of processes
+/// that a killed daemon left are now those of others. dockerd wants a program by which RootlessKit
+/// would forward ports; in its network, its own does.
 const SCRIPT: &str = "\
 rm -f /run/docker /run/containerd /run/xtables.lock
+rm -f \"$XDG_RUNTIME_DIR/docker.pid\" \"$XDG_RUNTIME_DIR/docker/containerd/containerd.pid\"
 mkdir /run/subuidless
 ln -s \"$(command -v docker-proxy)\" /run/subuidless/rootlesskit-docker-proxy
 PATH=$PATH:/run/subuidless exec \"$0\" --rootless \"$@\"";
@@ -54,6 +56,7 @@ pub(super) fn run(arguments: Arguments) -> Error {
         "run",
         "--name",
         "docker",
+        "--pid",
         "--copy-up",
         "/run",
         "--env",
