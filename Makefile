@@ -113,6 +113,8 @@ uninstall:
 deb: build
 	rm -rf $(DEB)
 	$(MAKE) install DESTDIR=$(DEB) PREFIX=/usr
+	scripts/notices copyright > $(DEB)/copyright
+	scripts/notices changelog > $(DEB)/changelog
 	$(CARGO) deb --no-build
 
 .PHONY: all build static sbom install list uninstall deb
