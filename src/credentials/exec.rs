@@ -79,7 +79,8 @@ impl Credentials {
         self.gid.fs == gid || self.groups.binary_search(&gid).is_ok()
     }
 
-    fn is_root(&self) -> bool {
+    /// Whether execve(2) gives it root's capabilities.
+    pub(crate) fn is_root(&self) -> bool {
         let root = EmulatedUid::ROOT;
         self.uid.real == root || self.uid.effective == root
     }

@@ -1,14 +1,14 @@
 //! capget(2), capset(2), those operations of prctl(2) that concern credentials, and calls that take
 //! nothing but a capability: sethostname(2), setdomainname(2), reboot(2).
 //!
-//! A capability that a target drops leaves the kernel's own sets, too. Emulated sets are never
-//! larger than the kernel's, so the kernel allows whatever the handlers allow and continue.
+//! A capability that root drops leaves the kernel's own sets, too. Emulated sets are never larger
+//! than the kernel's, so the kernel allows whatever the handlers allow and continue.
 
 use nix::errno::Errno;
 
 use super::permission::allow;
 use super::view;
-use crate::credentials::{Capabilities, Credentials, capability};
+use crate::credentials::{Capabilities, Circumstances, Credentials, capability};
 use crate::identity::Identities;
 use crate::linux::procfs::Status;
 use crate::linux::seccomp::Reply;
@@ -125,10 +125,23 @@ pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {
         inheritable: set(2),
         ambient: 0,
     };
-    let bounding = call.circumstances()?.bounding;
-    call.change_credentials(|credentials| credentials.capset(new, bounding).map(|()| 0))?;
+    let now = call.circumstances()?;
+    call.change_credentials(|credentials| credentials.capset(new, now.bounding).map(|()| 0))?;
+    if !call.credentials()?.is_root() && is_forgotten(&now, new) {
+        return Ok(Reply::Value(0));
+    }
     // CONTINUE: dropped capabilities leave the kernel's sets, too.
     Ok(Reply::Continue)
+}
+
+/// Whether the next execve(2) would undo in the kernel, which takes the target for root, what
+/// capset(2) does now: only the inheritable and the ambient set outlive it. Then it is better not
+/// done: a program that gains capabilities is not dumpable (kernel/cred.c, commit_creds), and
+/// cannot open its own files in /proc.
+fn is_forgotten(now: &Circumstances, new: Capabilities) -> bool {
+    let kernel = now.kernel;
+    let keeps_ambient = kernel.ambient & !(new.permitted & new.inheritable) == 0;
+    !now.no_new_privs && kernel.inheritable == new.inheritable && keeps_ambient
 }
 
 /// Gives the target a record without sets of its own.

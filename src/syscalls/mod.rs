@@ -29,6 +29,7 @@ mod path;
 mod permission;
 mod priority;
 pub(crate) mod profile;
+mod setgroups_file;
 mod setid;
 mod signal;
 mod socket;

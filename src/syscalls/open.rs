@@ -11,6 +11,7 @@ use super::device;
 use super::lookup::search_parent;
 use super::new_file::{NewFile, is_out_of_reach, may_inherit};
 use super::permission::is_read_only;
+use super::setgroups_file;
 use crate::credentials::{Access, Subject};
 use crate::linux::name::Name;
 use crate::linux::procfs;
@@ -129,7 +130,12 @@ fn open_wanted(call: &mut Call, wanted: Open) -> Result<Reply, Errno> {
     match decide(call, &wanted)? {
         // CONTINUE: the kernel opens or creates the file, or fails with the right errno.
         Reply::Continue if !is_exclusive && wanted.resolve.is_empty() => {
-            Ok(device::open(call, &wanted.location(), wanted.flags)?.unwrap_or(Reply::Continue))
+            let location = wanted.location();
+            let reply = match setgroups_file::open(call, &location, wanted.flags)? {
+                Some(reply) => Some(reply),
+                None => device::open(call, &location, wanted.flags)?,
+            };
+            Ok(reply.unwrap_or(Reply::Continue))
         }
         reply => Ok(reply),
     }
