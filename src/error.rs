@@ -65,6 +65,15 @@ pub(crate) enum Error {
     NoDocker,
 
     #[error(
+        "podman has started no pause process, which keeps its user namespace: `podman unshare \
+         true` says why{}{said}", if .said.is_empty() { "" } else { ": " }
+    )]
+    NoPause { said: String },
+
+    #[error("{name} is not on PATH: install it, as by `apt-get install {name}` on Debian")]
+    NoEngine { name: &'static str },
+
+    #[error(
         "the runtime behind subuidless is subuidless itself, as {}: name the real one with \
          --runtime", .name.display()
     )]

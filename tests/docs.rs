@@ -56,6 +56,12 @@ const PODMAN: &str = r#"podman() {
     *" run --rm "*) said env podman "$@" ;;
     *) command podman "$@" ;;
     esac
+}
+subuidless() {
+    case " $* " in
+    " podman "*" run --rm "*) said env subuidless "$@" ;;
+    *) command subuidless "$@" ;;
+    esac
 }"#;
 
 /// The session of a page: every command has a file for its output and one for its errors.

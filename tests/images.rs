@@ -75,7 +75,7 @@ impl<'a> Side<'a> {
     fn of_user(place: &'a Place, image: &Path, container: &str) -> Self {
         let directory = directory(place, "ours");
         let variables = format!(
-            "S={}; RUN=\"$S run --\" KEEP=\"$S run --keep-id --\" PODMAN=podman BUILDAH=buildah
+            "S={}; RUN=\"$S run --\" KEEP=$S PODMAN=podman BUILDAH=buildah
             CONTAINER=\"{container} run $OPTIONS --network=none --cap-add=mknod\"",
             place.binary().display()
         );

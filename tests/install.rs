@@ -19,7 +19,9 @@ const SERVICE: &str = ".config/systemd/user/subuidless.service";
 const SETTINGS: &str = ".config/containers/containers.conf.d/50-subuidless.conf";
 const CRUN: &str = ".local/bin/subuidless-crun";
 const RUNC: &str = ".local/bin/subuidless-runc";
-const ALL: [&str; 5] = [SOCKET, SERVICE, CRUN, RUNC, SETTINGS];
+const PODMAN: &str = ".local/bin/podman";
+const BUILDAH: &str = ".local/bin/buildah";
+const ALL: [&str; 7] = [SOCKET, SERVICE, PODMAN, BUILDAH, CRUN, RUNC, SETTINGS];
 
 fn install(place: &Place, options: &[&str]) -> Ran {
     run(place.subuidless(["install", "--user"]).args(options))
@@ -246,8 +248,11 @@ fn left_alone(place: &Place, name: &str, rest: &[&str]) {
 #[test]
 fn units_and_settings_of_the_users_own_are_left_alone() {
     for (name, rest) in [
-        (SERVICE, &[SOCKET, CRUN, RUNC, SETTINGS][..]),
-        (SOCKET, &[SERVICE, CRUN, RUNC, SETTINGS]),
+        (
+            SERVICE,
+            &[SOCKET, PODMAN, BUILDAH, CRUN, RUNC, SETTINGS][..],
+        ),
+        (SOCKET, &[SERVICE, PODMAN, BUILDAH, CRUN, RUNC, SETTINGS]),
         (SETTINGS, &[SOCKET, SERVICE]),
     ] {
         let place = Place::new();
@@ -261,24 +266,53 @@ fn a_masked_unit_stays_masked() {
     let place = Place::new();
     own(&place, ".config/systemd/user/x", "");
     symlink("/dev/null", in_home(&place, SOCKET)).unwrap();
-    left_alone(&place, SOCKET, &[SERVICE, CRUN, RUNC, SETTINGS]);
+    left_alone(
+        &place,
+        SOCKET,
+        &[SERVICE, PODMAN, BUILDAH, CRUN, RUNC, SETTINGS],
+    );
 }
 
 #[test]
-fn a_front_of_the_users_own_is_left_alone_and_podman_with_it() {
+fn a_front_or_a_podman_of_the_users_own_is_left_alone_and_all_of_podman_with_it() {
+    for name in [RUNC, PODMAN] {
+        let place = Place::new();
+        own(&place, name, "#!/bin/sh\n");
+        let before = home(&place);
+        let ran = install(&place, &["--podman"]);
+        assert_eq!(ran.status.code(), Some(1));
+        let output = String::from_utf8(ran.stdout).unwrap();
+        let path = in_home(&place, name);
+        assert!(
+            output.contains(&format!("left alone {}: ", path.display())),
+            "{output}"
+        );
+        assert_eq!(told(&place, "wrote", &output), [SOCKET, SERVICE]);
+        uninstall(&place, &[]).ok();
+        assert_eq!(home(&place), before);
+    }
+}
+
+#[test]
+fn podman_by_its_own_name_is_served_where_the_link_comes_first() {
     let place = Place::new();
-    own(&place, RUNC, "#!/bin/sh\n");
-    let before = home(&place);
-    let ran = install(&place, &["--podman"]);
-    assert_eq!(ran.status.code(), Some(1));
-    let output = String::from_utf8(ran.stdout).unwrap();
-    assert!(
-        output.contains(&format!("left alone {}: ", in_home(&place, RUNC).display())),
-        "{output}"
+    let done = install(&place, &["--podman"]).ok();
+    let hint = format!(
+        "podman: {} is not before {} on PATH",
+        in_home(&place, ".local/bin").display(),
+        tool("podman").display()
     );
-    assert_eq!(told(&place, "wrote", &output), [SOCKET, SERVICE]);
-    uninstall(&place, &[]).ok();
-    assert_eq!(home(&place), before);
+    assert!(done.contains(&hint), "{done}");
+    let path = format!("{}:/usr/bin:/bin", in_home(&place, ".local/bin").display());
+    let mut command = place.subuidless(["install", "--user", "--podman"]);
+    let done = run(command.env("PATH", &path)).ok();
+    assert!(!done.contains("on PATH"), "{done}");
+    // In a shell of podman's it is not served once more.
+    let script = "touch f; chown 7:8 f; stat -c %u:%g f; podman unshare stat -c %u:%g f";
+    let mut command = place.as_user("podman");
+    command.args(["unshare", "sh", "-euc", script]);
+    let ran = run(command.env("PATH", &path));
+    assert_eq!(ran.ok(), "7:8\n7:8\n");
 }
 
 #[test]
@@ -312,7 +346,7 @@ fn a_program_that_has_moved_is_installed_from_where_it_is_now() {
     let done = run(command.args(["install", "--user", "--podman"])).ok();
     assert_eq!(
         told(&place, "replaced", &done),
-        [SERVICE, CRUN, RUNC, SETTINGS]
+        [SERVICE, PODMAN, BUILDAH, CRUN, RUNC, SETTINGS]
     );
     assert_eq!(fs::read_link(in_home(&place, CRUN)).unwrap(), binary);
     let mut verify = place.as_user("systemd-analyze");
@@ -446,6 +480,6 @@ exec \"$@\"";
         assert!(seen.lines().any(|seen| seen == line), "{line}:\n{seen}");
     }
     assert!(seen.contains("crun version"), "{seen}");
-    assert_eq!(told(&place, "wrote", &seen), [SETTINGS]);
+    assert_eq!(told(&place, "wrote", &seen), [PODMAN, BUILDAH, SETTINGS]);
     assert!(tool("crun").is_file());
 }

@@ -15,7 +15,8 @@ const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 /// The output of `subuidless COMMAND... --help`.
 fn help(place: &Place, command: &[String]) -> String {
-    run(place.subuidless(command).arg("--help")).ok()
+    // Not --help, which is podman's own behind its name.
+    run(place.subuidless(["help"]).args(command)).ok()
 }
 
 /// The commands that `help` lists.

@@ -5,19 +5,25 @@ mod common;
 use std::fs;
 
 use common::{
-    Place, Podman, Started, assert_same_lines, oracle_twice, small_image, with_each_runtime,
+    Place, Podman, Started, assert_same_lines, compile, oracle_twice, small_image,
+    with_each_runtime,
 };
 
-/// The same podman commands by root and by the user behind the front.
+/// `subuidless podman`, in place of a runtime's name.
+const SERVED: &str = "";
+
+/// The same podman commands by root and by the user, behind the front of a runtime or served.
 fn podman(runtime: &str, script: &str) -> String {
     let place = Place::new();
     let _one_at_a_time = common::lock();
     let started = Started(&place);
     small_image(&place);
+    compile(&place, &["musl-gcc", "-static"], "suid", "users/secure.c");
     let oracle = Podman::of_root(&place).sh(script).ok();
     fs::remove_dir_all(place.path("home/context")).unwrap_or_default();
     let ours = match oracle_twice() {
         true => Podman::of_root(&place),
+        false if runtime == SERVED => Podman::served(&place),
         false => Podman::fronted(&place, runtime),
     };
     let ours = ours.sh(script);
@@ -51,6 +57,11 @@ fn podman_and_runc_start_processes_as_every_user_with_and_without_a_terminal() {
     users("runc");
 }
 
+#[test]
+fn podman_below_us_starts_processes_as_every_user_with_and_without_a_terminal() {
+    users(SERVED);
+}
+
 fn life(runtime: &str) {
     let seen = podman(runtime, LIFE);
     assert!(
@@ -68,6 +79,19 @@ fn podman_builds_checks_and_restarts_containers_with_crun() {
 #[test]
 fn podman_builds_checks_and_restarts_containers_with_runc() {
     life("runc");
+}
+
+#[test]
+fn podman_below_us_keeps_owners_in_images_volumes_and_copies_as_podman_of_root() {
+    let seen = podman(SERVED, include_str!("podman/owners.sh"));
+    for line in [
+        "100000:200000 644 /data/sub/g",
+        "998:997 644 /data/by-web",
+        "it: uid 998 euid 0:",
+        "signals",
+    ] {
+        assert!(seen.lines().any(|seen| seen == line), "{line}:\n{seen}");
+    }
 }
 
 #[test]

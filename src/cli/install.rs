@@ -13,7 +13,8 @@ pub(super) struct Arguments {
     #[arg(long, required = true)]
     user: bool,
 
-    /// Make podman and buildah use subuidless for every container
+    /// Make `podman` and `buildah` mean `subuidless podman` and `subuidless buildah`, and call
+    /// subuidless-crun where they are called by their path
     #[arg(long)]
     podman: bool,
 

@@ -3,6 +3,7 @@
 mod bundle;
 mod check;
 mod dockerd;
+mod engine;
 mod generate;
 mod inside;
 mod install;
@@ -15,7 +16,7 @@ mod serve;
 mod status;
 mod trace;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::Error;
 use crate::log;
+use crate::run::EngineKind;
 use crate::wire::forked;
 use crate::wire::mode::Mode;
 
@@ -65,6 +67,10 @@ enum Subcommands {
     Kill(inside::KillArguments),
     /// Run Docker's daemon, and its containers, with all ids: what follows are dockerd's own options
     Dockerd(dockerd::Arguments),
+    /// Run podman, and its containers, with all ids: what follows are podman's own arguments
+    Podman(engine::Arguments),
+    /// Run buildah, and its containers, with all ids: what follows are buildah's own arguments
+    Buildah(engine::Arguments),
     /// Print a seccomp profile that notifies subuidless
     Profile(profile::Arguments),
     /// Put the seccomp profile into a bundle's config.json
@@ -101,17 +107,18 @@ pub fn main() -> ExitCode {
         log::say_all();
         std::process::exit(if is_done { 0 } else { 1 })
     });
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if let Some(mode) = Mode::from_words(&words) {
+    let line = engine::spelled_out(std::env::args_os().collect());
+    let words = line.get(1..).unwrap_or_default();
+    if let Some(mode) = Mode::from_words(words) {
         return exit_code(internal::run(mode));
     }
     if let Some(options) = runtime::called_by_name() {
         return exit_code(Err(runtime::run_by_name(options)));
     }
-    if let Some(options) = run::parse_alone(&words) {
+    if let Some(options) = run::parse_alone(words) {
         return failure_of(&run::run(&options));
     }
-    let CommandLine { command, serve } = CommandLine::parse();
+    let CommandLine { command, serve } = CommandLine::parse_from(line);
     if command.is_none() {
         refuse_misspelled(&serve);
     }
@@ -131,6 +138,12 @@ pub fn main() -> ExitCode {
         Subcommands::Run(arguments) => return failure_of(&run::run(&arguments)),
         Subcommands::Exec(arguments) => return failure_of(&inside::exec(&arguments)),
         Subcommands::Dockerd(arguments) => return failure_of(&dockerd::run(arguments)),
+        Subcommands::Podman(arguments) => {
+            return failure_of(&engine::run(EngineKind::Podman, arguments.arguments));
+        }
+        Subcommands::Buildah(arguments) => {
+            return failure_of(&engine::run(EngineKind::Buildah, arguments.arguments));
+        }
         Subcommands::Ps(arguments) => inside::ps(&arguments),
         Subcommands::Kill(arguments) => inside::kill(&arguments),
     })

@@ -17,6 +17,7 @@ mod receive;
 mod router;
 mod socket;
 mod supervised;
+mod tables;
 mod tracers;
 mod workers;
 
@@ -43,8 +44,8 @@ use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
 use crate::log;
 use crate::store::Places;
-use crate::wire::handover::HEARD;
-use crate::wire::handover::Service;
+use crate::wire::fast::FastPath;
+use crate::wire::handover::{HEARD, Origin, Service};
 use crate::wire::mode::{self, Setup};
 use crate::wire::oci::ContainerProcessState;
 use crate::wire::permissions::Permissions;
@@ -52,6 +53,7 @@ use announcements::{Announcements, ClaimedAnnouncement, Refusal};
 pub(crate) use child::FirstWorker;
 use keeper::Keeper;
 use receive::{Audience, MessageError, Received};
+use router::Namespace;
 use socket::ControlSocket;
 pub(crate) use socket::{abstract_name, is_neighbour};
 use workers::Workers;
@@ -106,6 +108,21 @@ pub(crate) fn serve_command(
     block_on(serve_one(options, Targets::Command { service }, first))
 }
 
+/// The same, for a command in a user namespace that other commands may enter, too. `pid`: of the
+/// process that sends the listener.
+pub(crate) fn serve_engine(
+    options: Options,
+    permissions: Permissions,
+    pid: u32,
+    first: Option<FirstWorker>,
+) -> Result<(), Error> {
+    block_on(serve_one(
+        options,
+        Targets::Engine { permissions, pid },
+        first,
+    ))
+}
+
 /// The same, but only in the user namespaces that the targets create (`--keep-id`).
 pub(crate) fn serve_namespaces(options: Options, permissions: Permissions) -> Result<(), Error> {
     block_on(serve_one(
@@ -120,6 +137,8 @@ pub(crate) fn serve_namespaces(options: Options, permissions: Permissions) -> Re
 enum Targets {
     /// All below the filter.
     Command { service: Service },
+    /// The same, in a user namespace that is not theirs alone: that of this process.
+    Engine { permissions: Permissions, pid: u32 },
     /// Those in user namespaces that the others create.
     Namespaces { permissions: Permissions },
 }
@@ -268,15 +287,34 @@ async fn serve_one(
         }
         Err(error) => debug!(%error, "status and trace cannot reach this supervisor"),
     }
+    if !matches!(targets, Targets::Namespaces { .. }) {
+        let guarded = Rc::clone(&workers);
+        tokio::task::spawn_local(async move {
+            // Most commands have exited by then.
+            tokio::time::sleep(UNGUARDED).await;
+            guarded.keep_guard().await;
+        });
+    }
     match targets {
         Targets::Command { service } => {
-            let guarded = Rc::clone(&workers);
-            tokio::task::spawn_local(async move {
-                // Most commands have exited by then.
-                tokio::time::sleep(UNGUARDED).await;
-                guarded.keep_guard().await;
-            });
             workers.serve(state, listener, None, Some(service)).await;
+        }
+        Targets::Engine { permissions, pid } => {
+            // The process waits in its execve(2), unless it was killed.
+            let namespace = router::identity_of(&format!("/proc/{pid}/ns/user"));
+            let namespace = namespace.doing("looking at the user namespace of the command")?;
+            let namespace = Namespace {
+                identity: namespace,
+                feed: None,
+            };
+            let service = Service {
+                fast: FastPath::Engine,
+                origin: Origin::Runtime,
+                permissions,
+            };
+            workers
+                .serve_namespace(state.id, listener, namespace, service)
+                .await;
         }
         Targets::Namespaces { permissions } => {
             route(&workers, &state.id, listener, permissions).await?;
@@ -368,7 +406,12 @@ async fn route(
                 let id = format!("{id}.{}", served.len());
                 let workers = Rc::clone(workers);
                 served.spawn_local(async move {
-                    workers.serve_namespace(id, fd, newcomer.feed, permissions).await;
+                    let service = Service {
+                        fast: FastPath::KeepId,
+                        origin: Origin::Runtime,
+                        permissions,
+                    };
+                    workers.serve_namespace(id, fd, newcomer, service).await;
                 });
             }
         }

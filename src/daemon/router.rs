@@ -26,16 +26,17 @@ use crate::linux::seccomp::{ListenerFd, Notification, ReceiveError, Reply, Slot,
 use crate::linux::sys::{self, NOTIFICATION_WORDS};
 use crate::linux::userns::IdMaps;
 
-/// A user namespace in which a target was seen for the first time.
+/// A user namespace with targets, for which a worker is to be started.
 #[derive(Debug)]
-pub(super) struct Newcomer {
-    /// The socket from which its worker reads notifications.
-    pub(super) feed: OwnedFd,
+pub(super) struct Namespace {
+    pub(super) identity: Identity,
+    /// The socket from which the worker reads notifications; `None`: it receives them itself.
+    pub(super) feed: Option<OwnedFd>,
 }
 
 /// Starts the router's thread, which runs until the last target has exited. Returns the namespaces
 /// that need a worker.
-pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<Newcomer>> {
+pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<Namespace>> {
     let (announce, newcomers) = unbounded_channel();
     let mut router = Router {
         listener: Arc::clone(listener),
@@ -61,7 +62,7 @@ pub(super) fn start(listener: &Arc<ListenerFd>) -> io::Result<UnboundedReceiver<
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Device and inode number of a namespace.
-type Identity = (u64, u64);
+pub(super) type Identity = (u64, u64);
 
 /// The words of a notification.
 type Packet = [u64; NOTIFICATION_WORDS];
@@ -72,7 +73,7 @@ struct Router {
     own: Identity,
     /// The namespaces directly below `own` that have a worker.
     branches: HashMap<Identity, Branch>,
-    announce: UnboundedSender<Newcomer>,
+    announce: UnboundedSender<Namespace>,
     /// Calls of namespaces whose worker cannot be started at the moment.
     postponed: Vec<Packet>,
 }
@@ -172,14 +173,14 @@ impl Router {
         }
         let identity = identity_from(fstat(&namespace)?);
         if !self.branches.contains_key(&identity) {
-            let branch = self.grow(namespace)?;
+            let branch = self.grow(namespace, identity)?;
             self.branches.insert(identity, branch);
         }
         Ok(self.branches.get(&identity))
     }
 
     /// Creates the feed for a namespace, and asks for its worker.
-    fn grow(&self, namespace: OwnedFd) -> Result<Branch, Errno> {
+    fn grow(&self, namespace: OwnedFd, identity: Identity) -> Result<Branch, Errno> {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -198,7 +199,10 @@ impl Router {
                 }
             })
             .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EAGAIN))?;
-        let newcomer = Newcomer { feed: theirs };
+        let newcomer = Namespace {
+            identity,
+            feed: Some(theirs),
+        };
         // Fails only while this process exits.
         self.announce.send(newcomer).map_err(|_| Errno::ESRCH)?;
         Ok(Branch {
@@ -220,7 +224,7 @@ fn pass_on(feed: &OwnedFd, packet: Packet) -> Result<(), Errno> {
     }
 }
 
-fn identity_of(path: &str) -> Result<Identity, Errno> {
+pub(super) fn identity_of(path: &str) -> Result<Identity, Errno> {
     stat(path).map(identity_from)
 }
 

@@ -19,7 +19,9 @@ use super::guard::link::GuardLink;
 use super::keeper::Keeper;
 use super::patiently;
 use super::receive::Orphan;
+use super::router::Namespace;
 use super::supervised::{EXEC, Supervised};
+use super::tables::SharedTable;
 use super::tracers::Tracers;
 use crate::credentials::EmulatedGid;
 use crate::identity::Table;
@@ -28,11 +30,9 @@ use crate::linux::procfs;
 use crate::linux::seccomp::ListenerFd;
 use crate::syscalls::fingerprint;
 use crate::wire::board::{Board, Role};
-use crate::wire::fast::FastPath;
-use crate::wire::handover::{Announcement, Handover, NextUser, Origin, Service};
+use crate::wire::handover::{Announcement, Handover, NextUser, Service};
 use crate::wire::mode::{Mode, Setup};
 use crate::wire::oci::{ContainerProcessState, UNKNOWN};
-use crate::wire::permissions::Permissions;
 
 /// The time between two attempts to start a worker for one container, except before the second one.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -61,6 +61,14 @@ struct Shared {
     /// Distinguishes containers with the same id, of two runtimes or in two state directories.
     bundle: String,
     memory: Weak<OwnedFd>,
+}
+
+/// Where a listener's targets are.
+enum Origin {
+    /// In a container whose processes start with these groups.
+    Container(Vec<EmulatedGid>),
+    /// In a user namespace in which those of other listeners may be, too.
+    Namespace(Namespace),
 }
 
 impl Workers {
@@ -222,7 +230,8 @@ impl Workers {
                 handover.service = of_container;
             }
         }
-        self.start(handover, listener, noted.groups, None).await;
+        self.start(handover, listener, Origin::Container(noted.groups))
+            .await;
     }
 
     /// How the container is served that an exec belongs to.
@@ -238,13 +247,13 @@ impl Workers {
             .map_or_else(Service::default, |it| it.service)
     }
 
-    /// As [`Workers::serve`], for a worker whose notifications come from `feed`.
+    /// As [`Workers::serve`], for a user namespace.
     pub(super) async fn serve_namespace(
         &self,
         id: String,
         listener: ListenerFd,
-        feed: OwnedFd,
-        permissions: Permissions,
+        namespace: Namespace,
+        service: Service,
     ) {
         info!(container = %id, "user namespace");
         let handover = Handover {
@@ -253,34 +262,34 @@ impl Workers {
             status: EXEC.to_owned(),
             bundle: String::new(),
             user: None,
-            service: Service {
-                fast: FastPath::KeepId,
-                origin: Origin::Runtime,
-                permissions,
-            },
+            service,
         };
-        self.start(handover, listener, Vec::new(), Some(feed)).await;
+        self.start(handover, listener, Origin::Namespace(namespace))
+            .await;
     }
 
-    async fn start(
-        &self,
-        handover: Handover,
-        listener: ListenerFd,
-        groups: Vec<EmulatedGid>,
-        feed: Option<OwnedFd>,
-    ) {
+    async fn start(&self, handover: Handover, listener: ListenerFd, origin: Origin) {
         let memory = patiently(|| {
             if !listener.has_targets() {
                 return Err(Errno::ESRCH.into());
             }
             let board = Board::create(handover.service.fast.is_on())?;
-            Ok((board, self.shared(&handover, &groups)?))
+            let shared = match &origin {
+                Origin::Container(groups) => (self.shared(&handover, groups)?, None),
+                Origin::Namespace(namespace) => {
+                    let table = SharedTable::of(namespace.identity)?;
+                    (Rc::clone(&table.memory), Some(table))
+                }
+            };
+            Ok((board, shared))
         });
         match memory.await {
-            Ok((board, shared)) => {
-                if feed.is_some() {
+            Ok((board, (shared, _table))) => {
+                let mut feed = None;
+                if let Origin::Namespace(namespace) = origin {
                     // What its processes did before they entered the namespace is unknown.
                     board.set_views_differ();
+                    feed = namespace.feed;
                 }
                 board.begin(fingerprint(), SystemTime::now());
                 let mut container = Supervised::new(handover, listener, board, shared);

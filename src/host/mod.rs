@@ -2,5 +2,6 @@
 //! `look` (`status`, `trace`) shows what runs on it.
 
 pub(crate) mod check;
+pub(crate) mod engine;
 pub(crate) mod install;
 pub(crate) mod look;

@@ -114,7 +114,7 @@ impl HostCommand {
         if let Some(directory) = &self.directory {
             std::env::set_current_dir(directory).at(directory)?;
         }
-        execute(self.command)
+        Err(executed(self.command))
     }
 }
 
@@ -160,7 +160,7 @@ fn fast_path(options: &Options, command: &mut Command) -> FastPath {
 }
 
 /// Loads the filter and returns its listener.
-fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
+pub(super) fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
     let wait_killable = sys::seccomp_knows_wait_killable();
     sys::seccomp_load(filter, wait_killable).map_err(|errno| match errno {
         Errno::EBUSY => Error::SecondListener,
@@ -168,14 +168,15 @@ fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
     })
 }
 
-fn execute(mut command: Command) -> Result<Infallible, Error> {
+/// Becomes the command, under a filter that is loaded. Returns only on failure.
+pub(super) fn executed(mut command: Command) -> Error {
     let source = command.exec();
     if source.raw_os_error() == Some(libc::ENOSYS) {
         // The kernel's answer once no process holds the listener.
-        return Err(Error::NoSupervisor);
+        return Error::NoSupervisor;
     }
-    Err(Error::Execute {
+    Error::Execute {
         program: PathBuf::from(command.get_program()),
         source,
-    })
+    }
 }

@@ -4,6 +4,7 @@
 mod command;
 mod container;
 mod copy_up;
+mod engine;
 mod family;
 mod inside;
 mod isolated;
@@ -22,6 +23,7 @@ mod user;
 use std::convert::Infallible;
 use std::io;
 
+pub(crate) use engine::{Engine, Kind as EngineKind};
 pub(crate) use inside::{Row, exec, list, signal};
 pub(crate) use keeper::keep as keep_network;
 pub(crate) use network::hook as network_hook;
@@ -43,6 +45,7 @@ pub(crate) fn run(options: &Options) -> Result<Infallible, Error> {
 pub(crate) fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Execute { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+        Error::NoEngine { .. } => 127,
         Error::Execute { .. } => 126,
         _ => 125,
     }

@@ -256,6 +256,15 @@ impl Isolation {
     }
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            file: None,
+            level: LevelFilter::WARN,
+        }
+    }
+}
+
 impl Log {
     /// Whether the log goes to the caller's standard error, and that is not a terminal. It is then
     /// used only until the command exits (see [`super::stderr`]).

@@ -147,7 +147,7 @@ pub(crate) fn be_supervisor(setup: SupervisorSetup, tell: impl Fn(&Error)) -> Re
     setup.log.start();
     // It is a fork, so this process has no threads before.
     let first = match setup.of {
-        SupervisorOf::Command { .. } => Some(FirstWorker::start(
+        SupervisorOf::Command { .. } | SupervisorOf::Engine { .. } => Some(FirstWorker::start(
             setup.store.clone(),
             setup.log,
             &id_of(setup.creator),
@@ -173,6 +173,9 @@ fn serve(setup: SupervisorSetup, first: Option<FirstWorker>) -> Result<(), Error
     };
     match setup.of {
         SupervisorOf::Command { service } => daemon::serve_command(options, service, first),
+        SupervisorOf::Engine { permissions } => {
+            daemon::serve_engine(options, permissions, setup.creator, first)
+        }
         SupervisorOf::Namespaces { permissions } => daemon::serve_namespaces(options, permissions),
         SupervisorOf::Container { directory } => Holder::new(setup.creator, &directory)
             .and_then(|holder| serve_container(options, Rc::new(holder)))

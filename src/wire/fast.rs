@@ -26,6 +26,8 @@ pub(crate) enum FastPath {
     NoPlace,
     /// `--keep-id`: other workers answer in the namespaces that the command creates.
     KeepId,
+    /// podman and buildah: what they start is in containers, where the library is not.
+    Engine,
     NoDev,
     Labelled,
     OtherProgram,
@@ -35,12 +37,13 @@ pub(crate) enum FastPath {
 }
 
 impl FastPath {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::On,
         Self::TurnedOff,
         Self::NotBuilt,
         Self::NoPlace,
         Self::KeepId,
+        Self::Engine,
         Self::NoDev,
         Self::Labelled,
         Self::OtherProgram,
@@ -60,6 +63,7 @@ impl FastPath {
             Self::NotBuilt => "not-built",
             Self::NoPlace => "no-place",
             Self::KeepId => "keep-id",
+            Self::Engine => "engine",
             Self::NoDev => "no-dev",
             Self::Labelled => "labelled",
             Self::OtherProgram => "other-program",
@@ -84,6 +88,7 @@ impl FastPath {
                  noexec"
             }
             Self::KeepId => "off: run --keep-id has none",
+            Self::Engine => "off: podman and buildah have none",
             Self::NoDev => "off: the container has no /dev of its own (a tmpfs) for the library",
             Self::Labelled => "off: programs with an SELinux label cannot read the library",
             Self::OtherProgram => {

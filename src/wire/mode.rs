@@ -95,6 +95,8 @@ pub(crate) enum SupervisorOf {
     Command { service: Service },
     /// The user namespaces that this command creates (`--keep-id`).
     Namespaces { permissions: Permissions },
+    /// podman or buildah, in a user namespace that other commands may enter, too.
+    Engine { permissions: Permissions },
     /// The container with this directory.
     Container { directory: PathBuf },
 }
@@ -121,6 +123,7 @@ const YES: &str = "yes";
 const RECENT: &str = "recent";
 const LASTING: &str = "lasting";
 const NAMESPACES: &str = "namespaces";
+const ENGINE: &str = "engine";
 const CONTAINER: &str = "container";
 
 impl Mode {
@@ -150,6 +153,9 @@ impl Mode {
                         .text(service.permissions.word()),
                     SupervisorOf::Namespaces { permissions } => {
                         words.text(NAMESPACES).text(permissions.word())
+                    }
+                    SupervisorOf::Engine { permissions } => {
+                        words.text(ENGINE).text(permissions.word())
                     }
                     SupervisorOf::Container { directory } => words.text(CONTAINER).path(directory),
                 }
@@ -211,6 +217,9 @@ impl Mode {
                             directory: directory.into(),
                         },
                         [word, level] if word == NAMESPACES => SupervisorOf::Namespaces {
+                            permissions: Permissions::from_word(level.to_str()?)?,
+                        },
+                        [word, level] if word == ENGINE => SupervisorOf::Engine {
                             permissions: Permissions::from_word(level.to_str()?)?,
                         },
                         [word, level] => SupervisorOf::Command {

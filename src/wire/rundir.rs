@@ -29,6 +29,8 @@ const VARIABLE: &str = "XDG_RUNTIME_DIR";
 pub(crate) const SOCKETS: &str = "sock";
 /// Has a directory for each running container, with its bundle and its runtime's state.
 pub(crate) const CONTAINERS: &str = "run";
+/// Has a directory for each user namespace that supervisors of `run --keep-id` serve.
+pub(crate) const NAMESPACES: &str = "namespaces";
 /// Has a lock file for each container, locked while the other two are created or removed.
 pub(crate) const LOCKS: &str = "lock";
 
@@ -151,6 +153,19 @@ pub(crate) fn states_of(runtime: &str) -> Vec<PathBuf> {
     }
     found.retain(|directory| examine(directory).is_ok());
     found
+}
+
+/// The files in which podman may keep the pid of its pause process, in the order in which it looks
+/// for a directory.
+pub(crate) fn pause_files() -> impl Iterator<Item = PathBuf> {
+    let given = env::var_os(VARIABLE).map(PathBuf::from);
+    let others = [
+        format!("/run/user/{}", host_uid()),
+        format!("/tmp/podman-run-{}", host_uid()),
+    ];
+    let all = given.into_iter().chain(others.map(PathBuf::from));
+    all.filter(|directory| examine(directory).is_ok())
+        .map(|directory| directory.join("libpod/tmp/pause.pid"))
 }
 
 /// Opens a directory of mode 0700 of this user, created if it is missing. Fails for anything else:

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts beside this file share. From outside: RUN and KEEP (`subuidless run` and `run --keep-id`, or nothing for real root),
+# What the scripts beside this file share. From outside: RUN and KEEP (`subuidless run --` and `subuidless`, or nothing for real root),
 # PODMAN and BUILDAH (with options), OPTIONS (those of podman run).
 
 # The entries of every layer of OCI layout $1, tag $2. $3 is an option of tar's.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Check;
 use super::kernel::parse;
 use super::proof::output;
+use crate::host::engine::{self, storage};
 use crate::linux::programs;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,16 +23,19 @@ struct Program {
 
 impl Program {
     fn find(name: &str) -> Option<Self> {
-        let path = programs::find(name)?;
+        programs::find(name).map(Self::at)
+    }
+
+    fn at(path: PathBuf) -> Self {
         let said = version(&path).map_or_else(
             |error| error.to_string(),
             |text| String::from_utf8_lossy(&text).into_owned(),
         );
-        Some(Self {
+        Self {
             on_path: programs::is_on_path(&path),
             path,
             said,
-        })
+        }
     }
 
     /// The word behind `version` in the output.
@@ -82,7 +86,7 @@ pub(super) fn all() -> Vec<Check> {
         }
     }
     let [crun, runc] = runtimes;
-    vec![crun, runc, caller("podman"), caller("buildah")]
+    vec![crun, runc, podman(), caller("buildah")]
 }
 
 fn crun() -> Check {
@@ -130,9 +134,28 @@ fn runc() -> Check {
     }
 }
 
+/// podman, and the storage driver that it has chosen.
+fn podman() -> Check {
+    let mut check = caller("podman");
+    if let (Some(place), Some(_)) = (storage::of_vfs(), engine::find("podman")) {
+        check.result = super::Verdict::Warn;
+        check.reason += &format!(
+            "; its storage driver is vfs, which copies all files of an image for each layer ({})",
+            place.display()
+        );
+        check.change = Some(
+            "`subuidless podman system reset` deletes all images, containers and volumes; then \
+             `subuidless podman` chooses overlay, unless a storage.conf says vfs"
+                .to_owned(),
+        );
+    }
+    check
+}
+
 /// Reports a program that is optional, and works if its runtime does.
 fn caller(name: &str) -> Check {
-    match Program::find(name) {
+    // Not our link of this name, which would start processes that stay.
+    match engine::find(name).map(Program::at) {
         None => Check::ok(name, "not installed, and not needed"),
         Some(found) => Check::ok(name, found.shown()),
     }

@@ -3,13 +3,15 @@
 //! The runtimes keep the names `crun` and `runc`: podman decides by name what a runtime can do, and
 //! stores the name with each container, which must still start when the settings were removed.
 
-use std::path::PathBuf;
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use super::file::{self, Present};
 use super::link::{self, Made};
 use super::{Places, Report};
 use crate::error::{Context, Error};
-use crate::linux::programs;
+use crate::host::engine;
 
 /// The names of the runtimes in podman, and of their fronts.
 const FRONTS: [(&str, &str); 2] = [("crun", "subuidless-crun"), ("runc", "subuidless-runc")];
@@ -22,7 +24,7 @@ pub(super) fn settings(places: &Places) -> PathBuf {
 }
 
 pub(super) fn is_installed() -> bool {
-    programs::find("podman").is_some()
+    engine::find("podman").is_some()
 }
 
 pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error> {
@@ -39,47 +41,86 @@ pub(super) fn install(places: &Places, report: &mut Report) -> Result<(), Error>
         report
             .say("podman: while CONTAINERS_CONF is set, as it is now, podman reads only that file");
     }
-    let Some(names) = names(places, &before, report) else {
+    let Some((fronts, engines)) = names(places, &before, report) else {
         return Ok(());
     };
-    let made = make(places, &names, &before, report)?;
-    let written = body(&names, &made).and_then(|body| file::write(&path, body, report));
+    let all: Vec<PathBuf> = engines.iter().chain(&fronts).cloned().collect();
+    let made = make(places, &all, &before, report)?;
+    let written = body(&fronts, &made).and_then(|body| file::write(&path, body, report));
     if written.is_err() {
         // No file lists them, so uninstall would not remove them.
         for link in made.iter().filter(|link| !before.contains(link)) {
             link.remove(report)?;
         }
     }
+    for link in &engines {
+        warn_of_path(link, report);
+    }
     written.map(|_| ())
 }
 
-/// The paths of the fronts: in the directory of the program if they exist there (from a package),
-/// otherwise in ~/.local/bin. Returns `None` if another file has one of the names there.
-fn names(places: &Places, before: &[Made], report: &mut Report) -> Option<Vec<PathBuf>> {
-    let mut found = Vec::new();
+/// The paths of the fronts, and of the links that stand for the installed engines. Returns `None`
+/// if another file has one of the names.
+fn names(
+    places: &Places,
+    before: &[Made],
+    report: &mut Report,
+) -> Option<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let mut fronts = Vec::new();
     for (_, name) in FRONTS {
+        // In the directory of the program if it is there (from a package).
         let packaged = places.binary.with_file_name(name);
-        if link::leads_to(&packaged, &places.binary)
-            && before.iter().all(|made| made.path != packaged)
-        {
-            found.push(packaged);
-            continue;
-        }
-        let path = file::below(&places.home, &[".local", "bin", name]);
-        let is_ours = before
-            .iter()
-            .any(|made| made.path == path && made.is_present());
-        let is_free = path.symlink_metadata().is_err();
-        if !is_ours && !is_free && !link::leads_to(&path, &places.binary) {
-            report.leave_alone(
-                &path,
-                "it is not this program, so podman is not changed; remove it, and try again",
-            );
-            return None;
-        }
-        found.push(path);
+        let is_packaged = link::leads_to(&packaged, &places.binary)
+            && before.iter().all(|made| made.path != packaged);
+        fronts.push(match is_packaged {
+            true => packaged,
+            false => in_bin(places, name, before, report)?,
+        });
     }
-    Some(found)
+    let installed = engine::NAMES
+        .into_iter()
+        .filter(|name| engine::find(name).is_some());
+    let mut engines = Vec::new();
+    for name in installed {
+        engines.push(in_bin(places, name, before, report)?);
+    }
+    Some((fronts, engines))
+}
+
+/// The path of a link in ~/.local/bin.
+fn in_bin(places: &Places, name: &str, before: &[Made], report: &mut Report) -> Option<PathBuf> {
+    let path = file::below(&places.home, &[".local", "bin", name]);
+    let is_ours = before
+        .iter()
+        .any(|made| made.path == path && made.is_present());
+    let is_free = path.symlink_metadata().is_err();
+    if is_ours || is_free || link::leads_to(&path, &places.binary) {
+        return Some(path);
+    }
+    report.leave_alone(
+        &path,
+        "it is not this program, so podman is not changed; remove it, and try again",
+    );
+    None
+}
+
+/// Says so if a shell would find the engine itself before the link.
+fn warn_of_path(link: &Path, report: &mut Report) {
+    let name = link.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let (Some(directory), Some(engine)) = (link.parent(), engine::find(name)) else {
+        return;
+    };
+    let search_path = env::var_os("PATH").unwrap_or_default();
+    let first = env::split_paths(&search_path)
+        .find(|place| place == directory || Some(place.as_path()) == engine.parent());
+    if first.as_deref() != Some(directory) {
+        report.say(&format!(
+            "{name}: {} is not before {} on PATH: until it is, as after the next login, only \
+             `subuidless {name}` is served",
+            directory.display(),
+            engine.display()
+        ));
+    }
 }
 
 /// Creates or updates the links that `names` needs, and removes older ones. Returns those that this
@@ -142,8 +183,6 @@ pub(super) fn uninstall(places: &Places, report: &mut Report) -> Result<(), Erro
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

@@ -87,6 +87,17 @@ pub(crate) fn fork_orphan(
     }
 }
 
+/// Runs `task` in a fork, waits for it, and returns its result, an exit code. This process must
+/// have one thread.
+pub(crate) fn in_fork(task: impl FnOnce() -> i32) -> io::Result<i32> {
+    let child = one_fork()?;
+    if child == 0 {
+        exit(task());
+    }
+    let ended = wait(child, 0)?.and_then(|ended| ended.code());
+    ended.ok_or_else(|| io::Error::other("a process was killed"))
+}
+
 /// The status of the child `pid`, if it has exited.
 pub(crate) fn try_wait(pid: u32) -> io::Result<Option<ExitStatus>> {
     wait(
