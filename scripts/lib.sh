@@ -11,6 +11,9 @@ INSTALLED=(nginx openssh-client openssh-server postgresql python3-minimal sudo)
 # shellcheck disable=SC2034
 PACKAGED=("${INSTALLED[@]}" apache2 cpio dbus debootstrap expect libglib2.0-bin libpam-elogind mmdebstrap polkitd rpm rsyslog screen
     systemd-standalone-tmpfiles tmux)
+# What a container boots with; apart, since it does not go with all of the others.
+# shellcheck disable=SC2034
+BOOTED=(dbus systemd-sysv)
 
 say() { if [[ -t 2 ]]; then printf '\n\033[1m==> %s\033[0m\n' "$*"; else printf '\n==> %s\n' "$*"; fi >&2; }
 die() { printf '%s: error: %s\n' "${0##*/}" "$*" >&2; exit 1; }
@@ -110,11 +113,13 @@ debian_sources() {
     apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' | sort -u
 }
 
-# Packages that containers install, with all that they depend on, and those that a new Debian consists of, as a signed
-# repository of apt's at $PACKAGES_DIR below $CACHE, its key beside it; needs root and debian_tar. Made once for each tar and
-# list of names. Only of Debian's own sources, for others have other builds. Usage: package_repository NAME...
+# Packages that containers install, with all that they depend on, and in `packages` those that a new Debian consists of, as a
+# signed repository of apt's at $PACKAGES_DIR, which is DIRECTORY below $CACHE, its key beside it; needs root and debian_tar.
+# Made once for each tar and list of names. Only of Debian's own sources, for others have other builds.
+# Usage: package_repository DIRECTORY NAME...
 package_repository() {
-    PACKAGES_DIR=$CACHE/packages
+    PACKAGES_DIR=$CACHE/$1
+    shift
     local made_for new sources tries package name
     made_for=$(stat -c '%y %s' "$DEBIAN_TAR" && echo "$*")
     [[ $(cat "$PACKAGES_DIR/made-for" 2>/dev/null) != "$made_for" ]] || return 0
@@ -128,7 +133,8 @@ package_repository() {
         sources=$(debian_sources)
         echo "$sources" >"$new/apt/sources"
         [[ -z $sources ]] || ! download_packages "$new/apt" "$new/apt/status" "$@" ||
-            ! download_packages "$new/apt" /dev/null '?essential' '?priority(required)' apt usr-is-merged || break
+            ! { [[ ${PACKAGES_DIR##*/} != packages ]] ||
+                download_packages "$new/apt" /dev/null '?essential' '?priority(required)' apt usr-is-merged; } || break
         # An old index, or none, names files that are gone: once more with new ones.
         ((tries == 0)) || { rm -rf "$new" && die "apt-get could not download: $*"; }
         apt-get update -q

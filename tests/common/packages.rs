@@ -11,6 +11,8 @@ use super::program::tool;
 
 /// Names the directory of the repository; `scripts/test` makes it and sets this.
 const PACKAGES: &str = "SUBUIDLESS_TEST_PACKAGES";
+/// That of what a container boots with.
+const BOOTED: &str = "SUBUIDLESS_TEST_BOOTED";
 
 /// Where a container finds the key that the repository is signed with.
 const KEY: &str = "/packages.gpg";
@@ -18,6 +20,7 @@ const KEY: &str = "/packages.gpg";
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packages {
     port: u16,
+    variable: &'static str,
 }
 
 impl Packages {
@@ -25,22 +28,38 @@ impl Packages {
     #[track_caller]
     pub(crate) fn serve() -> Self {
         static PORT: OnceLock<u16> = OnceLock::new();
-        let directory = directory();
-        let port = *PORT.get_or_init(|| {
+        Self::served(PACKAGES, &PORT)
+    }
+
+    /// As [`Packages::serve`]: systemd and dbus.
+    #[track_caller]
+    pub(crate) fn serve_booted() -> Self {
+        static PORT: OnceLock<u16> = OnceLock::new();
+        Self::served(BOOTED, &PORT)
+    }
+
+    #[track_caller]
+    fn served(variable: &'static str, port: &OnceLock<u16>) -> Self {
+        let directory = directory(variable);
+        let port = *port.get_or_init(|| {
             let listener = listen();
             let port = port_of(&listener);
             std::thread::spawn(move || serve(&listener, &directory));
             port
         });
-        Self { port }
+        Self { port, variable }
+    }
+
+    /// The key that they are signed with, which is to be at /packages.gpg.
+    pub(crate) fn key(self) -> PathBuf {
+        directory(self.variable).join("key.gpg")
     }
 
     /// With the host's network and the repository's key.
     pub(crate) fn reached_by<'a>(&self, bundle: Bundle<'a>) -> Bundle<'a> {
-        let key = directory().join("key.gpg");
         bundle
             .with_host_network()
-            .with_mount(&key, KEY, &["bind", "ro"])
+            .with_mount(&self.key(), KEY, &["bind", "ro"])
     }
 
     /// Where apt and debootstrap find them.
@@ -73,17 +92,17 @@ impl Packages {
 }
 
 #[track_caller]
-fn directory() -> PathBuf {
-    let path = std::env::var_os(PACKAGES)
+fn directory(variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable)
         .map(PathBuf::from)
         .unwrap_or_else(|| {
             panic!(
-                "{PACKAGES} is not set: `scripts/test` makes a repository of packages and sets it"
+                "{variable} is not set: `scripts/test` makes a repository of packages and sets it"
             )
         });
     assert!(
         path.join("InRelease").is_file(),
-        "{PACKAGES}={} is no repository: `scripts/test` makes it",
+        "{variable}={} is no repository: `scripts/test` makes it",
         path.display()
     );
     path
