@@ -475,6 +475,14 @@ fn commands_are_found_entered_and_killed_by_their_names() {
         assert_eq!(ran.status.code(), Some(3), "{}", ran.stderr);
         assert_eq!(String::from_utf8_lossy(&ran.stdout), "0\n9:9\n");
         assert_eq!(house.other(&["exec", "c1", "id", "-u"]).ok(), "70\n");
+        let variables = ["-e", "A=a b", "-e", "HOME", "-w", "/usr"];
+        let script = "echo \"$A $HOME\"; pwd";
+        let words = [&["exec"], &variables[..], &["c1", "sh", "-c", script]].concat();
+        let printed = house.other(&words).ok();
+        assert_eq!(
+            printed,
+            format!("a b {}\n/usr\n", place.path("home").display())
+        );
         let ran = house.other(&["exec", "c1", "no-such-program"]);
         assert_eq!(ran.status.code(), Some(127), "{}", ran.stderr);
         // The name is taken.

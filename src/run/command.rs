@@ -89,7 +89,10 @@ impl HostCommand {
         login: Option<Login>,
         service: Service,
     ) -> Result<Self, Error> {
-        let mut command = command(&options.command, &options.env, false)?;
+        // Without a value, a variable stays what it is.
+        let has_value = |variable: &&String| variable.contains('=');
+        let variables: Vec<_> = options.env.iter().filter(has_value).cloned().collect();
+        let mut command = command(&options.command, &variables, false)?;
         if service.fast.is_on() {
             library::add_to_command(&mut command, Path::new("."));
         }

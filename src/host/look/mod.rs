@@ -130,7 +130,7 @@ fn daemons(socket: Option<&Path>, complain: &mut dyn FnMut(&Error)) -> Result<Ve
             place: place.unwrap_or_default(),
             others: match socket {
                 Some(_) => "",
-                None => ", and no `subuidless run` is active",
+                None => ", and no `subuidless run` is active in this network namespace",
             },
         });
     }
