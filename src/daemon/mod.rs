@@ -198,6 +198,7 @@ async fn serve(options: Options) -> Result<(), Error> {
         last: Cell::new(Instant::now()),
         left: Notify::new(),
         has_served: Cell::new(false),
+        is_supervisor: options.until.is_some(),
     });
     let mut terminate = watch(SignalKind::terminate())?;
     let mut interrupt = watch(SignalKind::interrupt())?;
@@ -467,6 +468,8 @@ struct Daemon {
     left: Notify,
     /// Whether a container was received.
     has_served: Cell<bool>,
+    /// Whether this is the supervisor of one command or container.
+    is_supervisor: bool,
 }
 
 impl Daemon {
@@ -557,8 +560,8 @@ impl Daemon {
             Err(error) => {
                 // A created container may never be started: then, too, `for_one` must end.
                 self.has_served.set(self.has_served.get() || is_runtime);
-                if is_runtime && matches!(error, MessageError::Nothing) {
-                    // A runtime that has failed, or `run`, says so itself.
+                if self.is_supervisor && matches!(error, MessageError::Nothing) {
+                    // `run`, or its runtime, has failed, and says so itself.
                     info!(%error, "no container");
                     return;
                 }
