@@ -465,8 +465,10 @@ fn commands_are_found_entered_and_killed_by_their_names() {
         let ps: Value = serde_json::from_str(&house.other(&["ps", "--json"]).ok()).unwrap();
         let pid = ps[0]["pid"].as_i64().expect("a pid");
         assert_eq!(ps[0]["name"], "c1");
-        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-        assert_eq!(command, "sleep\x001000\0");
+        until("it is the command", || {
+            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+            (command == "sleep\x001000\0").then_some(())
+        });
         // In its namespaces, as its user or another one, with owners of its own.
         let script = "for kind in ipc mnt net pid user uts; do readlink /proc/self/ns/$kind; done";
         let inside = house.other(&["exec", "c1", "sh", "-c", script]).ok();
