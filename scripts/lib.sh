@@ -33,8 +33,12 @@ need_packages() {
     fi
     say "installing Debian packages: ${missing[*]}"
     "${root[@]}" apt-get update -q
+    # Their daemons are not to be started.
+    local policy=/usr/sbin/policy-rc.d made=
+    [[ -e $policy ]] || { made=yes && printf '#!/bin/sh\nexit 101\n' | "${root[@]}" install -m 755 /dev/stdin "$policy"; }
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" ||
-        die "apt-get could not install: ${missing[*]}"
+        die "apt-get could not install: ${missing[*]}${made:+ (remove $policy)}"
+    [[ -z $made ]] || "${root[@]}" rm "$policy"
 }
 
 # Installs Rust where there is none. Debian 12's own is older than the code; the one that its browsers are built with is not.
