@@ -44,7 +44,7 @@ rm -f /run/docker /run/containerd /run/xtables.lock
 rm -f \"$XDG_RUNTIME_DIR/docker.pid\" \"$XDG_RUNTIME_DIR/docker/containerd/containerd.pid\"
 mkdir /run/subuidless-docker
 ln -s \"$(command -v docker-proxy)\" /run/subuidless-docker/rootlesskit-docker-proxy
-PATH=$PATH:/run/subuidless-docker exec \"$0\" --rootless \"$@\"";
+PATH=/run/subuidless-docker:$PATH exec \"$0\" --rootless \"$@\"";
 
 /// Returns only on failure: on success this process becomes dockerd.
 pub(super) fn run(arguments: Arguments) -> Error {

@@ -21,7 +21,7 @@ pub(crate) enum Kind {
 /// A mount namespace and a network of its own for a daemon of root.
 const ROOTS: &str = "mount --make-rprivate /; mount -t tmpfs none /run; ip link set lo up
     mkdir /run/bin; ln -s /usr/sbin/docker-proxy /run/bin/rootlesskit-docker-proxy
-    export PATH=\"$PATH:/run/bin\"; exec \"$@\"";
+    export PATH=\"/run/bin:$PATH\"; exec \"$@\"";
 
 #[derive(Debug)]
 pub(crate) struct Engine<'a> {
