@@ -243,6 +243,22 @@ fn a_program_that_never_answers_is_given_up() {
 }
 
 #[test]
+fn a_slow_storage_driver_of_podmans_is_told() {
+    let place = Place::new();
+    says(&check(&place, |_| ()), "podman", "ok", "podman", "");
+    fs::create_dir_all(place.path("home/.local/share/containers/storage/vfs-images")).unwrap();
+    let found = check(&place, |_| ());
+    let change = "`subuidless podman system reset` deletes";
+    says(
+        &found,
+        "podman",
+        "warn",
+        "its storage driver is vfs",
+        change,
+    );
+}
+
+#[test]
 fn a_runtime_directory_has_to_be_ones_own() {
     let place = Place::new();
     let found = check(&place, |command| {

@@ -313,6 +313,10 @@ fn podman_by_its_own_name_is_served_where_the_link_comes_first() {
     command.args(["unshare", "sh", "-euc", script]);
     let ran = run(command.env("PATH", &path));
     assert_eq!(ran.ok(), "7:8\n7:8\n");
+    // Nobody has chosen a storage driver.
+    let mut command = place.as_user("podman");
+    command.args(["info", "--format", "{{.Store.GraphDriverName}}"]);
+    assert_eq!(run(command.env("PATH", &path)).ok(), "overlay\n");
 }
 
 #[test]
