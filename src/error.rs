@@ -243,6 +243,16 @@ pub(crate) enum Error {
     #[error("{count} of these files were left alone, as reported above; the rest is done")]
     LeftAlone { count: usize },
 
+    #[error(
+        "{path}: line {number} is not one that `fakeroot -s` saves: {reason}; give -i the right \
+         file"
+    )]
+    NotSaved {
+        path: PathBuf,
+        number: usize,
+        reason: String,
+    },
+
     #[error("{count} of the files could not be processed, as reported above; the rest is done")]
     Incomplete { count: u64 },
 

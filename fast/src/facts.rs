@@ -84,6 +84,8 @@ pub const PERMISSIONS: u64 = 1 << 15;
 pub const TERMINALS: u64 = 1 << 16;
 /// A set of semaphores (System V) may have an emulated owner.
 pub const SEMAPHORES: u64 = 1 << 17;
+/// Files of other host users show root: an id that no record sets is root's.
+pub const OTHERS_ARE_ROOT: u64 = 1 << 18;
 /// The unit of the number of seccomp filters that processes of the container have loaded: such a
 /// filter may kill a program for a call that only the library makes.
 pub const FILTER: u64 = 1 << 32;

@@ -46,11 +46,11 @@ impl Shown {
         Some(shown)
     }
 
-    /// The record with which a file shows `uid` and `gid`. An id that equals the `real` one is not
+    /// The record with which a file shows `uid` and `gid`. An id that [`is_shown`] anyway is not
     /// set, as umoci does it.
     #[must_use]
     pub fn instead_of(real: [u32; 2], [uid, gid]: [u32; 2]) -> Self {
-        let set = |id, real| if id == real { NOT_SET } else { id };
+        let set = |id, real| if is_shown(id, real) { NOT_SET } else { id };
         Self {
             uid: set(uid, real[0]),
             gid: set(gid, real[1]),
@@ -106,11 +106,31 @@ impl Shown {
         length
     }
 
+    /// What is shown where an id that is not set is root's.
+    #[must_use]
+    pub fn or_root(self) -> Self {
+        Self {
+            uid: Self::instead(self.uid, 0),
+            gid: Self::instead(self.gid, 0),
+        }
+    }
+
     /// The id that is shown in the place of `real`.
     #[must_use]
     pub fn instead(id: u32, real: u32) -> u32 {
         if id == NOT_SET { real } else { id }
     }
+}
+
+/// What the kernel shows for an id that the user namespace does not map
+/// (/proc/sys/kernel/overflowuid).
+const OVERFLOW: u32 = 65534;
+
+/// Whether a file with the `real` id shows `id` without a record. A file of another host user may
+/// show root instead.
+#[must_use]
+pub fn is_shown(id: u32, real: u32) -> bool {
+    id == real && real != OVERFLOW
 }
 
 /// A number of up to 32 bits, and what is behind it.

@@ -4,12 +4,14 @@ mod bundle;
 mod check;
 mod dockerd;
 mod engine;
+mod fakeroot;
 mod generate;
 mod inside;
 mod install;
 mod internal;
 mod owners;
 mod profile;
+mod replaced;
 mod run;
 mod runtime;
 mod serve;
@@ -59,6 +61,11 @@ enum Subcommands {
     Serve(serve::Arguments),
     /// Run a command or a container that can change owners and ids; owners persist
     Run(Box<crate::run::Options>),
+    /// Run a command as fakeroot(1) does, with its options (also: this program called as
+    /// `fakeroot`)
+    ///
+    /// It is like `subuidless run --others root`: owners last in the files, with and without -s.
+    Fakeroot(fakeroot::Arguments),
     /// Run a command in a container started by `run`
     Exec(crate::run::ExecOptions),
     /// List the containers started by `run`
@@ -118,6 +125,9 @@ pub fn main() -> ExitCode {
     if let Some(options) = run::parse_alone(words) {
         return failure_of(&run::run(&options));
     }
+    if let Some(code) = fakeroot::called(words) {
+        return code;
+    }
     let CommandLine { command, serve } = CommandLine::parse_from(line);
     if command.is_none() {
         refuse_misspelled(&serve);
@@ -136,6 +146,7 @@ pub fn main() -> ExitCode {
         Subcommands::Completions(arguments) => generate::completions(&arguments),
         Subcommands::Man(arguments) => generate::man(&arguments),
         Subcommands::Run(arguments) => return failure_of(&run::run(&arguments)),
+        Subcommands::Fakeroot(arguments) => return fakeroot::run(&arguments),
         Subcommands::Exec(arguments) => return failure_of(&inside::exec(&arguments)),
         Subcommands::Dockerd(arguments) => return failure_of(&dockerd::run(arguments)),
         Subcommands::Podman(arguments) => {

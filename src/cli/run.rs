@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn options_for_containers_are_errors_without_one_and_no_other_option_is_left_out() {
         /// Options that also apply without a container.
-        const OF_ALL: [&str; 22] = [
+        const OF_ALL: [&str; 23] = [
             "name",
             "net",
             "publish",
@@ -108,6 +108,7 @@ mod tests {
             "store",
             "no_fast",
             "permissions",
+            "others",
             "file",
             "level",
             "help",

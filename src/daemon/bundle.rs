@@ -103,6 +103,7 @@ fn noted(path: &Path) -> std::io::Result<Noted> {
             permissions: Permissions::of_config(&config)
                 .map_err(std::io::Error::other)?
                 .unwrap_or_default(),
+            ..Service::default()
         },
     })
 }

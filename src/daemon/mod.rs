@@ -312,6 +312,7 @@ async fn serve_one(
                 fast: FastPath::Engine,
                 origin: Origin::Runtime,
                 permissions,
+                ..Service::default()
             };
             workers
                 .serve_namespace(state.id, listener, namespace, service)
@@ -411,6 +412,7 @@ async fn route(
                         fast: FastPath::KeepId,
                         origin: Origin::Runtime,
                         permissions,
+                        ..Service::default()
                     };
                     workers.serve_namespace(id, fd, newcomer, service).await;
                 });

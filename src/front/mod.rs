@@ -20,7 +20,7 @@ mod user;
 
 pub(crate) use daemon::announce;
 pub(crate) use find::kind;
-pub(crate) use outer::emulates_namespaces;
+pub(crate) use outer::{emulates, emulates_namespaces};
 pub(crate) use state::FirstProcess;
 
 use std::ffi::{OsStr, OsString};

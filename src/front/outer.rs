@@ -18,7 +18,7 @@ const FAR: Uid = Uid::from_raw(u32::MAX - 2);
 
 /// Whether programs started by this process are emulated already. Fails if another agent has the
 /// listener.
-pub(super) fn emulates() -> Result<bool, Error> {
+pub(crate) fn emulates() -> Result<bool, Error> {
     judge(|| change_owner().is_ok())
 }
 

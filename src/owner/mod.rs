@@ -10,6 +10,7 @@ mod attribute;
 mod cache;
 mod emulated;
 mod exported;
+mod notes;
 mod record;
 mod stored;
 mod terminal;
@@ -33,6 +34,7 @@ pub(crate) use attribute::{Attribute, NamedValue, shown, stored_name};
 pub(crate) use cache::{Cache, OwnerCache, Version};
 pub(crate) use emulated::takes_attributes;
 pub(crate) use exported::{attributes, remove_access_list, set_attribute};
+pub(crate) use notes::Notes;
 use record::Record;
 pub(crate) use record::{Device, Owner};
 
@@ -63,6 +65,8 @@ pub(crate) struct FileOwners {
     pub(crate) layers: Layers,
     /// Where owners of terminals are; `None` outside of containers.
     objects: Option<Arc<Objects>>,
+    /// Of a command whose owners are saved when it has ended.
+    pub(crate) notes: Option<Notes>,
     unreadable_reported: AtomicBool,
 }
 
@@ -72,6 +76,7 @@ impl FileOwners {
             side,
             layers: Layers::default(),
             objects: None,
+            notes: None,
             unreadable_reported: AtomicBool::new(false),
         }
     }
@@ -177,6 +182,7 @@ impl FileOwners {
         if known.is_none() && owner.is_unset() {
             return touch(fd, stat, true);
         }
+        self.note(fd)?;
         let carried = self.carry(fd, file_type(stat.st_mode), owner)?;
         if carried == Carried::Yes {
             return touch(fd, stat, false);
@@ -191,6 +197,11 @@ impl FileOwners {
         }
         let before = before.as_ref().map(|key| (key, seen_by));
         self.store_in_side(fd, owner, (before, carried))
+    }
+
+    /// Before the change: one that is not noted would be lost.
+    fn note(&self, fd: BorrowedFd) -> Result<(), Errno> {
+        self.notes.as_ref().map_or(Ok(()), |notes| notes.add(fd))
     }
 
     /// Stores `owner` in the inode's attribute, if it can carry one and has room.
@@ -280,6 +291,7 @@ impl FileOwners {
     /// Sets the owner of a file, or removes it if `owner` is unset, without the other effects of
     /// chown(2): set-ID bits and file capabilities stay.
     pub(crate) fn put(&self, fd: BorrowedFd, stat: &FileStat, owner: Owner) -> Result<(), Errno> {
+        self.note(fd)?;
         let carried = self.carry(fd, file_type(stat.st_mode), owner)?;
         if carried == Carried::Yes || self.store_terminal(stat, owner)? {
             return Ok(());

@@ -6,6 +6,7 @@
 
 use nix::sys::stat::{FileStat, SFlag};
 use prost::Message;
+use subuidless_fast::owner::is_shown;
 
 use crate::credentials::{EmulatedGid, EmulatedUid, Id};
 use crate::store::Key;
@@ -71,13 +72,27 @@ pub(crate) struct Device {
 pub(crate) struct Unreadable(prost::DecodeError);
 
 impl Owner {
-    /// The owner with which a file with this `stat` shows `uid` and `gid`. An id that equals the
-    /// real one is not set, as umoci does it: root's files get no record.
+    /// The owner with which a file with this `stat` shows `uid` and `gid`. An id that it shows
+    /// anyway is not set, as umoci does it: root's files get no record.
     pub(crate) fn shown_as(uid: EmulatedUid, gid: EmulatedGid, stat: &FileStat) -> Self {
+        Self::default().with_ids(Some(uid), Some(gid), stat)
+    }
+
+    /// This owner with other ids; `None` leaves one as it is.
+    pub(crate) fn with_ids(
+        self,
+        uid: Option<EmulatedUid>,
+        gid: Option<EmulatedGid>,
+        stat: &FileStat,
+    ) -> Self {
         Self {
-            uid: Some(uid).filter(|uid| uid.as_raw() != stat.st_uid),
-            gid: Some(gid).filter(|gid| gid.as_raw() != stat.st_gid),
-            ..Self::default()
+            uid: uid.map_or(self.uid, |uid| {
+                Some(uid).filter(|uid| !is_shown(uid.as_raw(), stat.st_uid))
+            }),
+            gid: gid.map_or(self.gid, |gid| {
+                Some(gid).filter(|gid| !is_shown(gid.as_raw(), stat.st_gid))
+            }),
+            ..self
         }
     }
 

@@ -53,7 +53,9 @@ impl Outside {
             .owners
             .load(file, file_type(stat.st_mode))
             .map_err(reason)?;
-        let owner = with_ids(known, change, stat);
+        let owner = known
+            .unwrap_or_default()
+            .with_ids(change.uid, change.gid, stat);
         let change = (known, owner);
         self.owners.store(file, stat, change, None).map_err(reason)
     }
@@ -113,7 +115,9 @@ impl Outside {
         let change = OwnerChange::new(entry.uid, entry.gid);
         let owner = Owner {
             device: device(entry, &stat, known)?,
-            ..with_ids(known, change, &stat)
+            ..known
+                .unwrap_or_default()
+                .with_ids(change.uid, change.gid, &stat)
         };
         // Only if it differs: a second import changes nothing, not even ctime.
         if owner != known.unwrap_or_default() {
@@ -167,17 +171,6 @@ impl Outside {
             true => Ok(()),
             false => Err("belongs to another user of this machine".to_owned()),
         }
-    }
-}
-
-fn with_ids(known: Option<Owner>, change: OwnerChange, stat: &FileStat) -> Owner {
-    let known = known.unwrap_or_default();
-    let uid = change.uid.or(known.uid).or(EmulatedUid::new(stat.st_uid));
-    let gid = change.gid.or(known.gid).or(EmulatedGid::new(stat.st_gid));
-    Owner {
-        uid: uid.filter(|uid| uid.as_raw() != stat.st_uid),
-        gid: gid.filter(|gid| gid.as_raw() != stat.st_gid),
-        ..known
     }
 }
 

@@ -1,8 +1,9 @@
 //! [`Entry`]: type, mode, owner and attributes of one file. Pure.
 
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{FileStat, SFlag};
 
-use crate::owner::NamedValue;
+use crate::credentials::Id;
+use crate::owner::{Device, NamedValue, Owner};
 
 /// The type of a file, as a container sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +123,30 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// A file with this `stat` and stored owner, without its attributes.
+    pub(super) fn new(path: &[u8], stat: &FileStat, owner: Owner) -> Self {
+        let mut entry = Self {
+            path: path.to_vec(),
+            kind: Kind::of(stat.st_mode),
+            mode: Some(stat.st_mode & 0o7777),
+            uid: Some(owner.uid.map_or(stat.st_uid, Id::as_raw)),
+            gid: Some(owner.gid.map_or(stat.st_gid, Id::as_raw)),
+            device: None,
+            attributes: Vec::new(),
+        };
+        match owner.device {
+            Some(Device { kind, number }) => {
+                entry.kind = Kind::of(kind.bits());
+                entry.device = Some(number);
+            }
+            None if entry.kind.is_some_and(Kind::is_device) => {
+                entry.device = u32::try_from(stat.st_rdev).ok();
+            }
+            None => {}
+        }
+        entry
+    }
+
     /// Owned by 0:0 with nothing special: an export may omit it.
     pub(crate) fn is_plain(&self) -> bool {
         (self.uid, self.gid) == (Some(0), Some(0))

@@ -4,12 +4,14 @@
 //! This process enters a user namespace with one mapped id, like that of a container: there the
 //! user's files belong to root, all of them can be read, and files of other users stay read-only.
 //! `walk` visits the files of a tree, `apply` changes one file. An [`Entry`] describes one file;
-//! each format has a file of its own here. `gc` removes stale entries from the side store.
+//! each format has a file of its own here; `inodes` is for `fakeroot -i` and `-s`. `gc` removes
+//! stale entries from the side store.
 
 mod apply;
 mod entry;
 mod fakeroot;
 pub(crate) mod gc;
+mod inodes;
 mod json;
 mod lines;
 mod mtree;
@@ -28,15 +30,15 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{Uid, chdir};
 
-use crate::credentials::Id;
 use crate::error::{Context, Error};
 use crate::linux::lock::Locks;
 use crate::linux::memfd;
 use crate::linux::userns;
-use crate::owner::{Device, FileOwners, attributes, file_type};
+use crate::owner::{FileOwners, attributes, file_type};
 use crate::store::Places;
 pub(crate) use apply::OwnerChange;
 pub(crate) use entry::{Entry, Kind, device_number, major_minor, parse_id};
+pub(crate) use inodes::Saved;
 pub(crate) use json::line as json_line;
 pub(crate) use text::escape_for_terminal;
 pub(crate) use transfer::{Format, export, import};
@@ -114,27 +116,10 @@ impl Outside {
     ) -> Result<Entry, Errno> {
         let kind = file_type(stat.st_mode);
         let owner = self.owners.load(file, kind)?.unwrap_or_default();
-        let mut entry = Entry {
-            path: path.to_vec(),
-            kind: Kind::of(stat.st_mode),
-            mode: Some(stat.st_mode & 0o7777),
-            uid: Some(owner.uid.map_or(stat.st_uid, Id::as_raw)),
-            gid: Some(owner.gid.map_or(stat.st_gid, Id::as_raw)),
-            device: None,
-            attributes: Vec::new(),
-        };
-        match owner.device {
-            Some(Device { kind, number }) => {
-                entry.kind = Kind::of(kind.bits());
-                entry.device = Some(number);
-            }
-            None if entry.kind.is_some_and(Kind::is_device) => {
-                entry.device = u32::try_from(stat.st_rdev).ok();
-            }
-            None => {}
-        }
-        entry.attributes = attributes(&self.owners, file, stat.st_mode)?;
-        Ok(entry)
+        Ok(Entry {
+            attributes: attributes(&self.owners, file, stat.st_mode)?,
+            ..Entry::new(path, stat, owner)
+        })
     }
 
     /// Moves recent entries of the side store to disk.

@@ -250,7 +250,7 @@ fn duplicate(fd: BorrowedFd) -> Result<OwnedFd, Error> {
         .doing("duplicating a file descriptor of the directory")
 }
 
-fn named(path: &[u8], reason: &str) -> String {
+pub(super) fn named(path: &[u8], reason: &str) -> String {
     format!("{}: {reason}", text::escape_for_terminal(path))
 }
 

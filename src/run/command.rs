@@ -13,13 +13,14 @@ use std::process::Command;
 use nix::errno::Errno;
 
 use super::options::{ExecOptions, Options};
-use super::supervisor::Supervisor;
+use super::supervisor::{Supervisor, id_of};
 use super::user::{Login, Names};
 use crate::error::{Context, Error};
 use crate::front::library;
 use crate::linux::programs;
 use crate::linux::sys;
 use crate::linux::userns;
+use crate::owner::Notes;
 use crate::syscalls::{Scope, profile};
 use crate::wire::fast::FastPath;
 use crate::wire::handover::{Origin, Service};
@@ -35,6 +36,9 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
         },
         false => SupervisorOf::Command { service },
     };
+    if options.notes {
+        Notes::create(&id_of(std::process::id()))?;
+    }
     // Started outside the new user namespace: only a process of the parent namespace can join it
     // and inspect every process in it.
     let supervisor = Supervisor::start(options.store.as_deref(), of, &options.log)?;
@@ -70,6 +74,8 @@ impl HostCommand {
         let service = Service {
             fast: fast_path(options, &mut command),
             permissions: options.permissions.unwrap_or_default(),
+            others: options.others,
+            notes: options.notes,
             origin: match options.is_isolated() {
                 true => Origin::Namespaces,
                 false => Origin::Host,

@@ -1,4 +1,4 @@
-//! A command in a pid namespace of its own.
+//! A command in a pid namespace of its own, or one after which something is left to do.
 //!
 //! This process stays outside, and starts two: the namespace's first one, the *reaper*, which takes
 //! orphans, and the command. This process forwards signals to the command, stops and ends as it
@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
@@ -57,7 +58,7 @@ fn be_reaper() -> Infallible {
 
 /// The command, as seen by the process that waits for it.
 #[derive(Debug)]
-pub(super) struct Command {
+pub(crate) struct Command {
     pid: Pid,
     process: OwnedFd,
     signals: SignalFd,
@@ -67,14 +68,14 @@ pub(super) struct Command {
 
 /// The two processes after [`split`].
 #[derive(Debug)]
-pub(super) enum Half {
+pub(crate) enum Half {
     /// The command, which is about to execute its program.
     Command,
     Waits(Command),
 }
 
 /// Forks the command, which goes on as this process would.
-pub(super) fn split() -> Result<Half, Error> {
+pub(crate) fn split() -> Result<Half, Error> {
     // Otherwise there would be no status to wait for.
     sys::heed_children();
     // What arrives from here on is for the command.
@@ -99,14 +100,14 @@ pub(super) fn split() -> Result<Half, Error> {
 
 impl Command {
     /// The pid, in this process's pid namespace.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Waits for the end of the command, and ends this process likewise.
-    pub(super) fn wait(self, reaper: Option<Reaper>) -> Result<Infallible, Error> {
+    /// Waits for the end of the command, to which this process's signals go until then.
+    pub(crate) fn end(&self) -> Result<ExitStatus, Error> {
         const WAITING: &str = "waiting for the command";
-        let end = loop {
+        loop {
             // A stop or an end is told by SIGCHLD.
             let Some(signal) = self.signals.read_signal().doing(WAITING)? else {
                 continue;
@@ -125,10 +126,15 @@ impl Command {
                 Some(status) => match status.stopped_signal() {
                     // Until somebody continues this process.
                     Some(signal) => sys::take_signal(signal),
-                    None => break status,
+                    None => return Ok(status),
                 },
             }
-        };
+        }
+    }
+
+    /// Waits for the end of the command, and ends this process likewise.
+    pub(super) fn wait(self, reaper: Option<Reaper>) -> Result<Infallible, Error> {
+        let end = self.end()?;
         drop(reaper);
         if let Some(group) = self.foreground {
             // A shell in the namespace cannot give the terminal back: this group has no number

@@ -10,6 +10,7 @@ use tracing::level_filters::LevelFilter;
 use super::network::Network;
 use super::spec::{Bind, Propagation};
 use crate::credentials::CAPABILITY_NAMES;
+use crate::wire::others::Others;
 use crate::wire::permissions::Permissions;
 use crate::wire::published::Published;
 
@@ -49,6 +50,21 @@ pub(crate) struct Options {
     /// io.subuidless.permissions of a bundle says]
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub(super) permissions: Option<Permissions>,
+
+    /// Whom files of other host users, root included, belong to: image makers that copy from the
+    /// host need root
+    #[arg(
+        long,
+        value_name = "WHO",
+        value_enum,
+        default_value_t,
+        conflicts_with_all = ["keep_id", ROOT]
+    )]
+    pub(super) others: Others,
+
+    /// Note the files whose owners change, for `fakeroot -s`.
+    #[arg(skip)]
+    pub(crate) notes: bool,
 
     #[command(flatten)]
     pub(super) log: Log,

@@ -115,7 +115,7 @@ fn start(store: Option<&Path>, log: &Log, of: SupervisorOf) -> Result<UnixStream
 }
 
 /// The name of a command, as `status` shows it.
-fn id_of(command: u32) -> String {
+pub(crate) fn id_of(command: u32) -> String {
     format!("run-{command}")
 }
 

@@ -11,7 +11,7 @@ use super::permission::is_read_only;
 use crate::credentials::{EmulatedGid, EmulatedUid, FileMode, OwnerChange};
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
-use crate::owner::{Owner, file_type};
+use crate::owner::file_type;
 use crate::target::{Call, Dirfd, Location, PROCFS};
 
 pub(super) fn chown(call: &mut Call) -> Result<Reply, Errno> {
@@ -72,12 +72,8 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
     // change it in between.
     let _lock = call.container.locks.lock_file(&stat)?;
     let known = owners.load(file, file_type(stat.st_mode))?;
-    let shown = FileMode::new(
-        known.and_then(|owner| owner.uid),
-        known.and_then(|owner| owner.gid),
-        &stat,
-    )
-    .ok_or(Errno::EOVERFLOW)?;
+    let shown = call.container.shown(known.unwrap_or_default());
+    let shown = FileMode::new(shown.uid, shown.gid, &stat).ok_or(Errno::EOVERFLOW)?;
     let subject = call.subject()?;
     if !subject.may_change_owner((shown.uid, shown.gid), change) {
         // fs/open.c, chown_common: the mount is asked first (mnt_want_write).
@@ -99,15 +95,9 @@ fn apply(call: &Call, file: BorrowedFd, change: OwnerChange) -> Result<Reply, Er
         return Err(Errno::EPERM);
     }
     // A record holds more than the owner: these parts stay as they are.
-    let owner = Owner {
-        device: known.and_then(|owner| owner.device),
-        hands_down_list: known.is_some_and(|owner| owner.hands_down_list),
-        ..Owner::shown_as(
-            change.uid.unwrap_or(shown.uid),
-            change.gid.unwrap_or(shown.gid),
-            &stat,
-        )
-    };
+    let owner = known
+        .unwrap_or_default()
+        .with_ids(change.uid, change.gid, &stat);
     call.ensure_waiting()?;
     owners.store(file, &stat, (known, owner), Some(call.pid()))?;
     // A worker has CAP_FSETID, so this decides for the target. S_ISUID has been cleared by `store`,

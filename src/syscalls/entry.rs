@@ -188,6 +188,21 @@ pub(super) fn renameat2(call: &mut Call) -> Result<Reply, Errno> {
     move_entry(call, (call.dirfd(0), 1), (call.dirfd(2), 3), flags)
 }
 
+/// Notes the name that a file gets, for `fakeroot -s`.
+fn note(call: &Call, (dirfd, path): (Dirfd, usize)) -> Result<(), Errno> {
+    let Some(notes) = &call.container.owners.notes else {
+        return Ok(());
+    };
+    match Entry::find(call, dirfd, path) {
+        Some(entry) => notes.add_entry(
+            entry.directory.file.as_fd(),
+            entry.name.as_c_str().to_bytes(),
+        ),
+        // The kernel does not find it, either.
+        None => Ok(()),
+    }
+}
+
 /// Handles a rename(2): fs/namei.c, do_renameat2 and vfs_rename.
 fn move_entry(
     call: &Call,
@@ -195,6 +210,10 @@ fn move_entry(
     to: (Dirfd, usize),
     flags: u32,
 ) -> Result<Reply, Errno> {
+    note(call, to)?;
+    if flags & libc::RENAME_EXCHANGE != 0 {
+        note(call, from)?;
+    }
     let Some(subject) = call.restricted()? else {
         // CONTINUE: neither owners nor modes restrict the target.
         return Ok(Reply::Continue);
@@ -317,6 +336,7 @@ fn add_link(
     new: (Dirfd, usize),
     flags: i32,
 ) -> Result<Reply, Errno> {
+    note(call, new)?;
     let Some(subject) = call.restricted()? else {
         // CONTINUE: neither owners nor modes restrict the target.
         return Ok(Reply::Continue);

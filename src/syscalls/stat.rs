@@ -21,6 +21,7 @@ use crate::linux::seccomp::Reply;
 use crate::linux::sys;
 use crate::owner::{Owner, Version, carries_xattrs, file_type};
 use crate::target::{Abi, Call, Dirfd, Location, PROCFS, SYSFS_MAGIC};
+use crate::wire::others::Others;
 
 pub(super) fn stat(call: &mut Call) -> Result<Reply, Errno> {
     answer_path(
@@ -129,7 +130,7 @@ impl Form {
 
     /// Puts `owner` into the structure, and writes it to the target.
     fn write(&self, call: &Call, filled: &mut Filled, owner: Owner) -> Result<Reply, Errno> {
-        filled.show(owner);
+        filled.show(call.container.shown(owner));
         let (Self::Stat { buffer } | Self::Stat64 { buffer } | Self::Statx { buffer, .. }) = self;
         let packed;
         let bytes = match (&*filled, self) {
@@ -189,10 +190,10 @@ impl Filled {
         }
     }
 
-    fn uid(&self) -> u32 {
+    fn ids(&self) -> [u32; 2] {
         match self {
-            Self::Stat(stat) => stat.st_uid,
-            Self::Statx(statx) => statx.stx_uid,
+            Self::Stat(stat) => [stat.st_uid, stat.st_gid],
+            Self::Statx(statx) => [statx.stx_uid, statx.stx_gid],
         }
     }
 
@@ -276,8 +277,12 @@ fn answer(call: &mut Call, location: &Location, form: &Form) -> Result<Reply, Er
         {
             answer_resolved(call, location, form)
         }
-        // sysfs, and links of procfs. Among other files this would be a system call for nothing.
-        Ok(None) if may_be_of_kernel(location) && is_foreign(call, name, location.follow) => {
+        // sysfs, and links of procfs. Among other files this would be a system call for nothing,
+        // unless those of others do not show what the kernel does.
+        Ok(None)
+            if (may_be_of_kernel(location) || call.container.service.others == Others::Root)
+                && is_foreign(call, name, location.follow) =>
+        {
             answer_resolved(call, location, form)
         }
         // The magic link in front of a relative path counts as one of the forty links that the
@@ -323,10 +328,13 @@ fn may_be_elsewhere(call: &Call) -> bool {
     call.container.owners.is_any_elsewhere() || call.container.identities.anyone_changed()
 }
 
-/// Whether the file belongs to another host user: it may be one that the kernel has made.
+/// Whether the file belongs to another host user: it may be one that the kernel has made, or show
+/// root.
 fn is_foreign(call: &Call, name: &CStr, follow: bool) -> bool {
-    fstatat(PROCFS, name, lookup_flags(follow))
-        .is_ok_and(|stat| !call.container.is_mapped(stat.st_uid))
+    let container = call.container;
+    fstatat(PROCFS, name, lookup_flags(follow)).is_ok_and(|stat| {
+        !container.is_mapped(stat.st_uid) || container.shows_another([stat.st_uid, stat.st_gid])
+    })
 }
 
 /// Whether this may be a file in procfs or sysfs, by its path.
@@ -404,13 +412,16 @@ fn answer_file(call: &mut Call, file: BorrowedFd, form: &Form) -> Result<Reply, 
     // The owner is read after the version. In the other order, a change in between would put the
     // old owner into the cache for the new version.
     let owner = match call.container.owners.load(file, filled.file_type())? {
-        None => call.kernel_owner(file, filled.uid())?,
+        None => call.kernel_owner(file, filled.ids()[0])?,
         owner => owner,
     };
     let Some(owner) = owner else {
         if call.register(5) == FOREIGN && is_ordinary(file)? {
             form.write(call, &mut filled, Owner::default())?;
             return Ok(Reply::Value(ORDINARY));
+        }
+        if call.container.shows_another(filled.ids()) {
+            return form.write(call, &mut filled, Owner::default());
         }
         // CONTINUE: no emulated owner.
         call.thread.expects_owner = false;

@@ -10,15 +10,16 @@ use subuidless_fast::facts;
 use super::contexts::Contexts;
 use super::creations::Creations;
 use super::expected::ExpectedFiles;
-use crate::credentials::{Credentials, EmulatedUid};
+use crate::credentials::{Credentials, EmulatedGid, EmulatedUid};
 use crate::identity::Identities;
 use crate::linux::lock::Locks;
 use crate::linux::name::Name;
 use crate::linux::userns::IdMap;
-use crate::owner::FileOwners;
+use crate::owner::{FileOwners, Owner};
 use crate::wire::facts::Facts;
 use crate::wire::handover::{Origin, Service};
 use crate::wire::objects::{Kind, Objects};
+use crate::wire::others::Others;
 use crate::wire::permissions::Permissions;
 
 /// Bits of `user_steps`: the runtime's process has the ids of its user, and so has its terminal.
@@ -178,6 +179,7 @@ impl Container {
                 self.service.permissions == Permissions::Full,
                 facts::PERMISSIONS,
             ),
+            (self.service.others == Others::Root, facts::OTHERS_ARE_ROOT),
         ];
         page.count_changes(self.identities.changes());
         let true_ones = facts.iter().filter(|(is_true, _)| *is_true);
@@ -188,6 +190,24 @@ impl Container {
     /// have the overflow uid, which is not mapped.
     pub(crate) fn is_mapped(&self, uid: u32) -> bool {
         self.mapped_uids.contains(uid)
+    }
+
+    /// The owner that a file shows whose stored one is `owner`. Where files of others show root, an
+    /// id that is not set is root's, too: the namespace maps no other id.
+    pub(crate) fn shown(&self, owner: Owner) -> Owner {
+        match self.service.others {
+            Others::Nobody => owner,
+            Others::Root => Owner {
+                uid: owner.uid.or(Some(EmulatedUid::ROOT)),
+                gid: owner.gid.or(Some(EmulatedGid::ROOT)),
+                ..owner
+            },
+        }
+    }
+
+    /// Whether a file without a stored owner shows another one than the kernel's.
+    pub(crate) fn shows_another(&self, [uid, gid]: [u32; 2]) -> bool {
+        self.service.others == Others::Root && (uid != 0 || gid != 0)
     }
 
     /// Whether this process must walk a target's path itself. The kernel could follow the worker's

@@ -242,7 +242,8 @@ impl Call<'_> {
             owner => owner,
         };
         let owner = owner.unwrap_or_default();
-        let mode = FileMode::new(owner.uid, owner.gid, &stat).ok_or(Errno::EOVERFLOW)?;
+        let shown = self.container.shown(owner);
+        let mode = FileMode::new(shown.uid, shown.gid, &stat).ok_or(Errno::EOVERFLOW)?;
         Ok((mode, owner))
     }
 
@@ -274,11 +275,8 @@ impl Call<'_> {
         if owner.is_none() && (is_any_new || owners.may_be_elsewhere(file_type(stat.st_mode))) {
             return None;
         }
-        let (uid, gid) = (
-            owner.and_then(|owner| owner.uid),
-            owner.and_then(|owner| owner.gid),
-        );
-        FileMode::new(uid, gid, &stat)
+        let shown = self.container.shown(owner.unwrap_or_default());
+        FileMode::new(shown.uid, shown.gid, &stat)
     }
 
     /// The target's umask(2).

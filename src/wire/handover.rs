@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fast::FastPath;
+use super::others::Others;
 use super::permissions::Permissions;
 
 /// The number of file descriptors with a handover, in this order: the listener, the board, the
@@ -30,6 +31,11 @@ pub(crate) struct Service {
     pub(crate) fast: FastPath,
     #[serde(default)]
     pub(crate) permissions: Permissions,
+    #[serde(default)]
+    pub(crate) others: Others,
+    /// Whether the files whose owners change are noted.
+    #[serde(default)]
+    pub(crate) notes: bool,
     #[serde(default)]
     pub(crate) origin: Origin,
 }

@@ -91,6 +91,7 @@ mod tests {
     use super::super::fast::FastPath;
     use super::super::handover::{MAX_CHARS, MAX_GROUPS, NextUser, ProcessUser};
     use super::super::handover::{Origin, Service};
+    use super::super::others::Others;
     use super::super::permissions::Permissions;
     use super::*;
 
@@ -105,6 +106,8 @@ mod tests {
                 fast: FastPath::On,
                 permissions: Permissions::Owner,
                 origin: Origin::default(),
+                others: Others::Root,
+                notes: true,
             },
         })
     }

@@ -4,9 +4,9 @@
 //! processes: `handover` those of the front, daemon, guard and workers, `ask` those of `status` and
 //! `trace`; `mode` has their command lines, `forked` starts them without one. `board` and `tally`
 //! are the memory that a worker shares with its daemon, `objects` that which the workers of a
-//! container share, `facts` that which a worker shares with targets; `fast` and `permissions` say
-//! how a container is served, `published` which ports lead into it. `rundir` is the runtime
-//! directory.
+//! container share, `facts` that which a worker shares with targets; `fast`, `permissions` and
+//! `others` say how a container is served, `published` which ports lead into it. `rundir` is the
+//! runtime directory.
 
 pub(crate) mod ask;
 pub(crate) mod board;
@@ -19,6 +19,7 @@ pub(crate) mod message;
 pub(crate) mod mode;
 pub(crate) mod objects;
 pub(crate) mod oci;
+pub(crate) mod others;
 pub(crate) mod permissions;
 pub(crate) mod published;
 pub(crate) mod rundir;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::fast::FastPath;
 use super::handover::{Origin, Service};
+use super::others::Others;
 use super::permissions::Permissions;
 use super::published::Published;
 use crate::linux::sys;
@@ -150,7 +151,9 @@ impl Mode {
                 match &setup.of {
                     SupervisorOf::Command { service } => words
                         .text(service.fast.word())
-                        .text(service.permissions.word()),
+                        .text(service.permissions.word())
+                        .text(service.others.word())
+                        .text(if service.notes { YES } else { "" }),
                     SupervisorOf::Namespaces { permissions } => {
                         words.text(NAMESPACES).text(permissions.word())
                     }
@@ -222,11 +225,13 @@ impl Mode {
                         [word, level] if word == ENGINE => SupervisorOf::Engine {
                             permissions: Permissions::from_word(level.to_str()?)?,
                         },
-                        [word, level] => SupervisorOf::Command {
+                        [word, level, others, notes] => SupervisorOf::Command {
                             service: Service {
                                 fast: FastPath::from_word(word.to_str()?)?,
                                 permissions: Permissions::from_word(level.to_str()?)?,
                                 origin: Origin::Host,
+                                others: Others::from_word(others.to_str()?)?,
+                                notes: notes == YES,
                             },
                         },
                         _ => return None,
@@ -435,6 +440,8 @@ mod tests {
             fast: FastPath::On,
             permissions,
             origin: Origin::Host,
+            others: Others::Root,
+            notes: true,
         };
         let container = SupervisorOf::Container {
             directory: "/c".into(),

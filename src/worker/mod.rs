@@ -30,7 +30,7 @@ use crate::linux::lock::Claim;
 use crate::linux::procfs;
 use crate::linux::seccomp::{Notification, ReceiveError};
 use crate::linux::sys;
-use crate::owner::FileOwners;
+use crate::owner::{FileOwners, Notes};
 use crate::store::{end_where_damaged, open_side_store};
 use crate::syscalls::Dispatch;
 use crate::target::{Container, ThreadState, View};
@@ -80,7 +80,10 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     let identities = Identities::new(identities, initial);
     let facts = board.facts().map(Facts::open).transpose();
     let facts = facts.doing("mapping the page of facts")?;
-    let owners = FileOwners::of_container(side, Arc::clone(&objects));
+    let mut owners = FileOwners::of_container(side, Arc::clone(&objects));
+    if service.notes {
+        owners.notes = Some(Notes::open(&link.container)?);
+    }
     let mut container = Container::new(host_procfs, owners, objects, identities, facts, locks);
     container.service = service;
     if let Some(user) = user {
@@ -101,6 +104,10 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Error> {
     // Those of processes that have made no call since.
     let container = &server.container;
     container.expected.own(&container.owners, 0);
+    if let Some(notes) = &container.owners.notes {
+        // A failure is in the log.
+        let _ = notes.write();
+    }
     done
 }
 

@@ -215,7 +215,10 @@ impl Server {
             (found.row.handle)(&mut call)
         });
         call.leave_view();
-        reply
+        match &owners.notes {
+            Some(notes) => notes.write().and(reply),
+            None => reply,
+        }
     }
 
     /// Describes the call for tracers, before a handler changes the target's memory. Returns `None`

@@ -11,7 +11,9 @@ use super::cache::Version;
 use super::file::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Named, Record};
 use super::raw::{int, number, to_kernel, to_worker, to_worker_with};
 use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, cache, next, page, result, who};
-use crate::facts::{CHANGED, FOREIGN, FULL_ONES, MAPPED, ORDINARY, SIDE_STORE, TERMINALS};
+use crate::facts::{
+    CHANGED, FOREIGN, FULL_ONES, MAPPED, ORDINARY, OTHERS_ARE_ROOT, SIDE_STORE, TERMINALS,
+};
 use crate::owner::{self, Shown};
 
 const AT_NO_AUTOMOUNT: c_int = 0x800;
@@ -259,7 +261,7 @@ impl Asked {
         }
         let structure = self.buffer.cast::<S>();
         // SAFETY: the kernel has just written the structure there. It may lie at an odd address.
-        let mut filled = unsafe { structure.read_unaligned() };
+        let filled = unsafe { structure.read_unaligned() };
         if let Some(device) = filled.anonymous_device()
             && is_foreign(filled.uid())
             && !cache::is_ordinary(device)
@@ -269,7 +271,11 @@ impl Asked {
         if !carries_attributes(filled.mode()) {
             let is_elsewhere =
                 facts & SIDE_STORE != 0 || (facts & TERMINALS != 0 && is_terminal(&filled));
-            return (!is_elsewhere).then_some(0);
+            return match is_elsewhere {
+                true => None,
+                // SAFETY: the caller's promise.
+                false => Some(unsafe { self.show(filled, Shown::NOTHING, facts) }),
+            };
         }
         let version = filled.version();
         let known = version.as_ref().and_then(Version::known);
@@ -292,16 +298,33 @@ impl Asked {
                     Shown::NOTHING
                 }
                 // In procfs files belong to processes.
-                Record::Impossible => return (facts & (SIDE_STORE | CHANGED) == 0).then_some(0),
+                Record::Impossible if facts & (SIDE_STORE | CHANGED) != 0 => return None,
+                Record::Impossible => Shown::NOTHING,
             },
         };
-        if shown.is_nothing() {
-            return (facts & FULL_ONES == 0).then_some(0);
+        if shown.is_nothing() && facts & FULL_ONES != 0 {
+            return None;
         }
-        filled.show(shown);
-        // SAFETY: the kernel has just written there.
-        unsafe { structure.write_unaligned(filled) };
-        Some(0)
+        // SAFETY: the caller's promise.
+        Some(unsafe { self.show(filled, shown, facts) })
+    }
+
+    /// Gives the caller the structure with what a file with this record shows.
+    ///
+    /// # Safety
+    ///
+    /// `S` is what this call fills in, and the kernel has filled in the caller's.
+    unsafe fn show<S: Structure>(self, mut filled: S, shown: Shown, facts: u64) -> Raw {
+        let shown = match facts & OTHERS_ARE_ROOT {
+            0 => shown,
+            _ => shown.or_root(),
+        };
+        if !shown.is_nothing() {
+            filled.show(shown);
+            // SAFETY: the caller's promise. It may lie at an odd address.
+            unsafe { self.buffer.cast::<S>().write_unaligned(filled) };
+        }
+        0
     }
 
     /// Asks the worker about a file of another host user, which may be one of procfs or sysfs.

@@ -11,7 +11,7 @@ const PERIOD: Duration = Duration::from_millis(100);
 
 /// Standard error: one line with a count, on a terminal only, and a line for each problem.
 #[derive(Debug)]
-pub(super) struct Console {
+pub(in crate::cli) struct Console {
     is_watched: bool,
     shown: Instant,
     is_shown: bool,
@@ -20,7 +20,7 @@ pub(super) struct Console {
 }
 
 impl Console {
-    pub(super) fn new() -> Self {
+    pub(in crate::cli) fn new() -> Self {
         Self::beside(false)
     }
 
@@ -36,7 +36,7 @@ impl Console {
     }
 
     /// Returns an error if there were problems.
-    pub(super) fn end(mut self) -> Result<(), Error> {
+    pub(in crate::cli) fn end(mut self) -> Result<(), Error> {
         self.clear();
         match self.problems {
             0 => Ok(()),

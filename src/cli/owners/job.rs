@@ -19,7 +19,7 @@ pub(super) fn is_one() -> bool {
 }
 
 /// Lets the child end when the parent is killed.
-pub(super) fn end_with_caller() {
+pub(in crate::cli) fn end_with_caller() {
     // If this fails, the job runs to its end.
     let _ = set_pdeathsig(Signal::SIGKILL);
     crate::store::end_where_damaged();
@@ -33,8 +33,13 @@ pub(super) fn run(store: Option<PathBuf>) -> Result<(), Error> {
         .env(JOB, "1")
         .status()
         .doing("starting a process for the job")?;
+    exit(outcome(status, store)?)
+}
+
+/// The exit code of a job that has ended. Fails if it died of a damaged store.
+pub(in crate::cli) fn outcome(status: ExitStatus, store: Option<PathBuf>) -> Result<i32, Error> {
     if status.success() || !is_suspect(status) {
-        exit(code(status));
+        return Ok(code(status));
     }
     let places = Places::prepare_quietly(store);
     mend(&places, 0).tell(&places);
@@ -42,7 +47,7 @@ pub(super) fn run(store: Option<PathBuf>) -> Result<(), Error> {
 }
 
 /// The exit code that a shell would report.
-fn code(status: ExitStatus) -> i32 {
+pub(in crate::cli) fn code(status: ExitStatus) -> i32 {
     let signal = status.signal().map_or(1, |signal| 128 + signal);
     status.code().unwrap_or(signal)
 }

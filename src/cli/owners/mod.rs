@@ -1,8 +1,8 @@
 //! `subuidless owners`.
 
-mod console;
+pub(super) mod console;
 mod gc;
-mod job;
+pub(super) mod job;
 mod list;
 mod set;
 mod transfer;

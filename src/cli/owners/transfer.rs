@@ -2,16 +2,15 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, IsTerminal, Read, Write, empty, sink, stdin, stdout};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use clap::error::ErrorKind;
-use tempfile::NamedTempFile;
 
 use super::Looking;
 use super::console::Console;
-use crate::error::Error;
+use crate::cli::replaced::Replaced;
+use crate::error::{Context, Error};
 use crate::owners::{self, Format};
 
 #[derive(Debug, Args)]
@@ -58,11 +57,6 @@ fn check(format: Format, file: Option<&PathBuf>, option: &'static str) -> Result
     }
 }
 
-fn of(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    let path = path.to_owned();
-    |source| Error::at(path, source)
-}
-
 pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {
     check(arguments.format, arguments.output.as_ref(), "-o")?;
     if arguments.format == Format::Tar {
@@ -94,47 +88,6 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), Error> {
     console.end()
 }
 
-/// A file that is replaced once everything is written: it may hold the only copy of the owners.
-struct Replaced {
-    path: PathBuf,
-    /// `None` if the output is not a regular file: then it is written directly.
-    new: Option<NamedTempFile>,
-}
-
-impl Replaced {
-    fn new(path: &Path) -> Result<Self, Error> {
-        let path = std::path::absolute(path).map_err(of(path))?;
-        let path = path.canonicalize().unwrap_or(path);
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let is_plain = std::fs::metadata(&path).map_or(true, |found| found.is_file());
-        let new = is_plain.then(|| {
-            // The mode that open(2) would give it: with the umask.
-            let mode = std::fs::Permissions::from_mode(0o666);
-            tempfile::Builder::new()
-                .permissions(mode)
-                .tempfile_in(directory)
-        });
-        let new = new.transpose().map_err(of(&path))?;
-        Ok(Self { path, new })
-    }
-
-    fn writer(&self) -> Result<File, Error> {
-        let file = match &self.new {
-            Some(new) => new.as_file().try_clone(),
-            None => File::create(&self.path),
-        };
-        file.map_err(of(&self.path))
-    }
-
-    fn done(self) -> Result<(), Error> {
-        let path = self.path;
-        match self.new.map(|new| new.persist(&path)) {
-            Some(Err(error)) => Err(of(&path)(error.error)),
-            _ => Ok(()),
-        }
-    }
-}
-
 pub(super) fn import(arguments: &ImportArguments) -> Result<(), Error> {
     check(arguments.format, arguments.input.as_ref(), "-i")?;
     if arguments.looking.one_file_system
@@ -145,7 +98,7 @@ pub(super) fn import(arguments: &ImportArguments) -> Result<(), Error> {
         crate::cli::wrong_usage("owners", ErrorKind::ArgumentConflict, reason);
     }
     let input: Box<dyn Read> = match &arguments.input {
-        Some(path) => Box::new(File::open(path).map_err(of(path))?),
+        Some(path) => Box::new(File::open(path).at(path)?),
         None if arguments.format == Format::OverrideStat => Box::new(empty()),
         None => Box::new(stdin().lock()),
     };

@@ -115,6 +115,12 @@ pub(crate) fn changed(pid: u32) -> io::Result<Option<ExitStatus>> {
     )
 }
 
+/// The status of the child `pid`, once it has exited.
+pub(crate) fn wait_for(pid: u32) -> io::Result<ExitStatus> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::ECHILD)?;
+    wait(pid, 0).and_then(|ended| ended.ok_or(io::ErrorKind::InvalidData.into()))
+}
+
 fn wait(pid: libc::pid_t, options: libc::c_int) -> io::Result<Option<ExitStatus>> {
     let mut status = 0;
     loop {
