@@ -3,6 +3,7 @@
 #   make                                   builds the program, its manual pages and completions
 #   make static                            builds a program that needs no library, for any Linux: $(STATIC)
 #   make install [DESTDIR=] [PREFIX=]      installs what `make list` lists
+#   make install FAKEROOT=1                also calls it fakeroot
 #   make uninstall [DESTDIR=] [PREFIX=]    removes exactly that
 #   make deb                               a Debian package, with cargo-deb
 #   make sbom                              a bill of materials (CycloneDX) of the program, and one of the static one
@@ -39,7 +40,10 @@ PATHS = $(CURDIR)=. $(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
 RELEASE = env RUSTFLAGS="$(PATHS:%=--remap-path-prefix=%) $(RUSTFLAGS)" CFLAGS="$(PATHS:%=-ffile-prefix-map=%) $(CFLAGS)" \
 	$(CARGO) build --release --locked
 
-FRONTS = subuidless-crun subuidless-runc
+LINKS = subuidless-crun subuidless-runc fakeroot-subuidless
+# Where it is not 1, a `fakeroot` is another package's.
+FAKEROOT ?=
+FAKEROOT_LINK = $(if $(filter 1,$(FAKEROOT)),fakeroot)
 UNITS = subuidless.socket subuidless.service
 # In the same places to each other as here: README.md links to docs/.
 DOCUMENTS = README.md CHANGELOG.md CONTRIBUTING.md LICENSE $(sort $(wildcard docs/*.md))
@@ -78,9 +82,10 @@ $(OUT)/stamp: $(BINARY)
 
 install: $(OUT)/stamp
 	$(INSTALL) -D -m 755 $(BINARY) $(DESTDIR)$(BINDIR)/subuidless
-	for front in $(FRONTS); do ln -sf subuidless $(DESTDIR)$(BINDIR)/$$front || exit; done
+	for link in $(LINKS) $(FAKEROOT_LINK); do ln -sf subuidless $(DESTDIR)$(BINDIR)/$$link || exit; done
 	$(INSTALL) -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(UNITDIR)
 	$(INSTALL) -m 644 $(OUT)/man/*.1 $(DESTDIR)$(MANDIR)/man1
+	for link in $(FAKEROOT_LINK); do ln -sf subuidless-fakeroot.1 $(DESTDIR)$(MANDIR)/man1/$$link.1 || exit; done
 	for unit in $(UNITS); do \
 		sed 's|@BINARY@|$(BINDIR)/subuidless|' dist/systemd/$$unit.in > $(DESTDIR)$(UNITDIR)/$$unit && \
 		chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit; \
@@ -92,7 +97,8 @@ install: $(OUT)/stamp
 
 # The paths that `install` makes.
 list: $(OUT)/stamp
-	@for name in subuidless $(FRONTS); do echo $(BINDIR)/$$name; done
+	@for name in subuidless $(LINKS) $(FAKEROOT_LINK); do echo $(BINDIR)/$$name; done
+	@for link in $(FAKEROOT_LINK); do echo $(MANDIR)/man1/$$link.1; done
 	@for page in $(OUT)/man/*.1; do echo $(MANDIR)/man1/$${page##*/}; done
 	@for unit in $(UNITS); do echo $(UNITDIR)/$$unit; done
 	@echo $(BASHDIR)/subuidless
@@ -100,9 +106,11 @@ list: $(OUT)/stamp
 	@echo $(FISHDIR)/subuidless.fish
 	@for document in $(DOCUMENTS); do echo $(DOCDIR)/$$document; done
 
-# With the pages of commands that another version had: all of that name are ours.
+# With the pages of commands that another version had: all of that name are ours. A fakeroot is if it is our link.
 uninstall:
-	for name in subuidless $(FRONTS); do rm -f $(DESTDIR)$(BINDIR)/$$name || exit; done
+	for name in subuidless $(LINKS); do rm -f $(DESTDIR)$(BINDIR)/$$name || exit; done
+	[ "$$(readlink $(DESTDIR)$(BINDIR)/fakeroot)" != subuidless ] || rm $(DESTDIR)$(BINDIR)/fakeroot
+	[ "$$(readlink $(DESTDIR)$(MANDIR)/man1/fakeroot.1)" != subuidless-fakeroot.1 ] || rm $(DESTDIR)$(MANDIR)/man1/fakeroot.1
 	rm -f $(DESTDIR)$(MANDIR)/man1/subuidless.1 $(DESTDIR)$(MANDIR)/man1/subuidless-*.1
 	for unit in $(UNITS); do rm -f $(DESTDIR)$(UNITDIR)/$$unit || exit; done
 	rm -f $(DESTDIR)$(BASHDIR)/subuidless $(DESTDIR)$(ZSHDIR)/_subuidless $(DESTDIR)$(FISHDIR)/subuidless.fish

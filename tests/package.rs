@@ -170,6 +170,7 @@ fn layout(place: &Place) -> BTreeSet<String> {
         "bin/subuidless",
         "bin/subuidless-crun",
         "bin/subuidless-runc",
+        "bin/fakeroot-subuidless",
         "lib/systemd/user/subuidless.socket",
         "lib/systemd/user/subuidless.service",
         "share/bash-completion/completions/subuidless",
@@ -233,6 +234,78 @@ fn make_installs_what_it_lists_and_uninstalls_exactly_that() {
         BTreeSet::from(["/usr/share/man/man1/other.1".to_owned()])
     );
     assert!(!destination.join("usr/share/doc/subuidless").exists());
+}
+
+#[test]
+fn make_installs_a_fakeroot_where_it_is_told_and_leaves_another_ones_alone() {
+    let place = Place::new();
+    let ours = place.path("ours");
+    let told =
+        |goal, destination: &Path| run(make(&place, goal, destination).arg("FAKEROOT=1")).ok();
+    told("install", &ours);
+    let layout = layout(&place);
+    let more = ["/usr/bin/fakeroot", "/usr/share/man/man1/fakeroot.1"].map(str::to_owned);
+    let expected: BTreeSet<_> = layout.into_iter().chain(more).collect();
+    assert_eq!(files(&ours), expected);
+    let listed = told("list", &ours);
+    assert_eq!(
+        listed.lines().map(str::to_owned).collect::<BTreeSet<_>>(),
+        expected
+    );
+    let mut fakeroot = place.as_user(ours.join("usr/bin/fakeroot"));
+    assert_eq!(run(fakeroot.args(["id", "-u"])).ok(), "0\n");
+    run(&mut make(&place, "uninstall", &ours)).ok();
+    assert_eq!(files(&ours), BTreeSet::new());
+
+    let theirs = place.path("theirs");
+    let path = theirs.join("usr/bin/fakeroot");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("fakeroot-sysv", &path).unwrap();
+    run(&mut make(&place, "install", &theirs)).ok();
+    run(&mut make(&place, "uninstall", &theirs)).ok();
+    assert_eq!(fs::read_link(&path).unwrap(), Path::new("fakeroot-sysv"));
+}
+
+#[test]
+fn the_debian_package_is_an_alternative_for_fakeroot() {
+    let place = Place::new();
+    let top = place.path("top");
+    run(&mut make(&place, "install", &top)).ok();
+    for directory in ["etc/alternatives", "var/lib/dpkg/alternatives", "var/log"] {
+        fs::create_dir_all(top.join(directory)).unwrap();
+    }
+    // Those of a package are compressed.
+    let pages = top.join("usr/share/man/man1");
+    fs::rename(
+        pages.join("subuidless-fakeroot.1"),
+        pages.join("subuidless-fakeroot.1.gz"),
+    )
+    .unwrap();
+    fs::write(top.join("usr/bin/fakeroot-sysv"), "").unwrap();
+    let root = |program: &str, words: &[&str]| {
+        let mut command = place.as_root(program);
+        run(command.args(words).env("DPKG_ROOT", &top)).ok();
+    };
+    let script = |name: &str, word: &str| {
+        let path = format!("{}/dist/debian/{name}", env!("CARGO_MANIFEST_DIR"));
+        root("sh", &["-eu", &path, word]);
+    };
+    let chosen = || fs::read_link(top.join("etc/alternatives/fakeroot")).ok();
+    script("postinst", "configure");
+    assert_eq!(chosen().unwrap(), Path::new("/usr/bin/fakeroot-subuidless"));
+    assert!(top.join("usr/share/man/man1/fakeroot.1.gz").is_symlink());
+    let (link, real) = ("/usr/bin/fakeroot", "/usr/bin/fakeroot-sysv");
+    root(
+        "update-alternatives",
+        &["--install", link, "fakeroot", real, "50"],
+    );
+    assert_eq!(chosen().unwrap(), Path::new(real));
+    script("prerm", "upgrade");
+    root("update-alternatives", &["--remove", "fakeroot", real]);
+    assert_eq!(chosen().unwrap(), Path::new("/usr/bin/fakeroot-subuidless"));
+    script("prerm", "remove");
+    assert_eq!(chosen(), None);
+    assert!(!top.join("usr/bin/fakeroot").is_symlink());
 }
 
 /// What cargo-deb packs is what `make install` has made: every file is taken by one of its
