@@ -1,13 +1,14 @@
 //! `subuidless completions` and `subuidless man`: generated from the definitions of the options,
 //! for packages.
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{CommandLine, print};
+use super::{CommandLine, notes, print};
 use crate::error::{Context, Error};
 
 const NAME: &str = "subuidless";
@@ -34,15 +35,33 @@ pub(super) fn completions(arguments: &CompletionsArguments) -> Result<(), Error>
 }
 
 pub(super) fn man(arguments: &ManArguments) -> Result<(), Error> {
-    if let Some(directory) = &arguments.directory {
-        return clap_mangen::generate_to(command(), directory).at(directory);
+    const WHAT: &str = "making the manual pages";
+    let mut command = command().disable_help_subcommand(true);
+    command.build();
+    let Some(directory) = &arguments.directory else {
+        return print(&page(&command).doing(WHAT)?);
+    };
+    let mut rest = vec![&command];
+    while let Some(command) = rest.pop() {
+        rest.extend(command.get_subcommands());
+        let file = directory.join(format!("{}.1", name(command)));
+        std::fs::write(&file, page(command).doing(WHAT)?).at(&file)?;
     }
+    Ok(())
+}
+
+/// `subuidless-owners-ls`
+fn name(command: &Command) -> &str {
+    command.get_display_name().unwrap_or(NAME)
+}
+
+fn page(command: &Command) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
-    let command = command().disable_help_subcommand(true);
-    Man::new(command)
-        .render(&mut page)
-        .doing("making the manual page")?;
-    print(&page)
+    // What would be there is in the sections that follow.
+    Man::new(command.clone().after_long_help(None)).render(&mut page)?;
+    let words = name(command).trim_start_matches(NAME).replace('-', " ");
+    notes::page(words.trim()).to_writer(&mut page)?;
+    Ok(page)
 }
 
 /// The command line without hidden commands, which clap_complete would offer.
@@ -51,6 +70,7 @@ fn command() -> Command {
     let visible = full
         .get_subcommands()
         .filter(|command| !command.is_hide_set());
+    let visible = visible.cloned().map(with_aliases);
     Command::new(NAME)
         .version(env!("CARGO_PKG_VERSION"))
         .about(full.get_about().cloned().unwrap_or_default())
@@ -58,4 +78,19 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args(full.get_arguments())
         .subcommands(visible)
+}
+
+/// The other names of options in their help texts: manual pages leave them out.
+fn with_aliases(command: Command) -> Command {
+    command.mut_args(|option| {
+        let names = option.get_visible_aliases().unwrap_or_default();
+        let names: Vec<String> = names.iter().map(|name| format!("--{name}")).collect();
+        match option.get_help() {
+            Some(help) if !names.is_empty() => {
+                let help = format!("{help} [also: {}]", names.join(", "));
+                option.help(help)
+            }
+            _ => option,
+        }
+    })
 }

@@ -9,6 +9,7 @@ mod generate;
 mod inside;
 mod install;
 mod internal;
+mod notes;
 mod owners;
 mod profile;
 mod replaced;
@@ -45,7 +46,8 @@ use crate::wire::mode::Mode;
 #[command(
     version,
     args_conflicts_with_subcommands = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_long_help = notes::help("")
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -60,6 +62,7 @@ enum Subcommands {
     /// Listen for container runtimes and serve their containers (also: `subuidless SOCKET`)
     Serve(serve::Arguments),
     /// Run a command or a container that can change owners and ids; owners persist
+    #[command(after_long_help = notes::help("run"))]
     Run(Box<crate::run::Options>),
     /// Run a command as fakeroot(1) does, with its options (also: this program called as
     /// `fakeroot`)
@@ -72,7 +75,7 @@ enum Subcommands {
     Ps(inside::PsArguments),
     /// Send a signal to a container started by `run`
     Kill(inside::KillArguments),
-    /// Run Docker's daemon, and its containers, with all ids: what follows are dockerd's own options
+    /// Run Docker's daemon, and its containers, with all ids: what follows are its own options
     Dockerd(dockerd::Arguments),
     /// Run podman, and its containers, with all ids: what follows are podman's own arguments
     Podman(engine::Arguments),
