@@ -405,7 +405,11 @@ fn published_ports_lead_in_until_the_command_ends() {
             let other = [&options[..4], place_of, &["--", "true"]].concat();
             let ran = run(&mut with_tun(place, true, &launch(place, &other)));
             assert_ne!(ran.status.code(), Some(0));
-            assert!(ran.stderr.contains(net) && ran.stderr.contains(&port.to_string()));
+            let said = ran.stderr;
+            assert!(
+                said.contains(net) && said.contains(&port.to_string()),
+                "{said}"
+            );
         }
         house.other(&["kill", "web"]).ok();
         assert!(!child.wait().unwrap().success());

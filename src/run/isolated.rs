@@ -12,7 +12,7 @@ use super::container::start_keeper;
 use super::family::{self, Half, Reaper};
 use super::mounts;
 use super::namespace;
-use super::network::Connection;
+use super::network::{Connection, Network};
 use super::options::{ExecOptions, Options};
 use super::place::{self, About, First, Place, Plain, free_name, seconds_now};
 use super::supervisor::{self, BEGINS, JOINS, Supervisor};
@@ -100,12 +100,11 @@ impl Outside {
         let _lock = place.lock().at(&place.directory)?;
         supervisor::start_for(place, options.store.as_deref(), &options.log)?;
         start_keeper(&options.isolation, place)?;
-        let network = options.isolation.net;
-        let has_keeper = network.is_some_and(|network| network.program().is_some());
+        let program = options.isolation.net.and_then(Network::program);
         Ok(Self {
             supervisor: Supervisor::at(place, command.service, BEGINS)?,
-            keeper: has_keeper
-                .then(|| Connection::to_keeper(&place.directory))
+            keeper: program
+                .map(|program| Connection::to_keeper(program, &place.directory))
                 .transpose()?,
             first: place.first()?,
         })

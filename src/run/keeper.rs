@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
-use super::network::{DOWN, PASTA_NAMESERVER, PATIENCE, UP, has_local_resolver};
+use super::network::{PASTA_NAMESERVER, PATIENCE, UP, has_local_resolver};
 use crate::error::Error;
 use crate::linux::{memfd, sys};
 use crate::wire::published::{Protocol, Published};
@@ -47,8 +47,14 @@ pub(crate) fn keep(program: &Path, holder: u32, ports: &[Published]) -> Result<(
     };
     let mut child = match started {
         Ok(child) => child,
+        // A command says itself why it fails.
+        Err(error) if pid != other => {
+            let _ = asker.write_all(error.to_string().as_bytes());
+            return Ok(());
+        }
         Err(error) => {
-            let _ = asker.write_all(DOWN.as_bytes());
+            // crun discards what the hook says. It fails when this process has said why, and ends.
+            std::mem::forget(asker);
             return Err(failed(error));
         }
     };

@@ -156,9 +156,8 @@ fn socket(bundle: &Path) -> PathBuf {
     bundle.join("network.sock")
 }
 
-/// The answers of the keeper.
+/// The answer of the keeper once the network is connected; any other is the reason why not.
 pub(super) const UP: &str = "up";
-pub(super) const DOWN: &str = "down";
 
 /// Starts the keeper for a network namespace that is about to be created.
 pub(super) fn start_keeper(
@@ -209,32 +208,27 @@ pub(crate) fn hook(socket: &Path) -> Result<(), Error> {
     let state: State =
         serde_json::from_reader(io::stdin()).map_err(|error| failed(error.into()))?;
     let pid = state.pid;
-    Connection::to(socket)?.join([pid, pid])
+    Connection::to(socket, socket.to_owned())?.join([pid, pid])
 }
 
 /// A connection to the keeper.
 #[derive(Debug)]
 pub(super) struct Connection {
     keeper: UnixStream,
-    path: PathBuf,
+    /// What errors are about.
+    program: PathBuf,
 }
 
 impl Connection {
-    /// To the keeper that listens in the directory `bundle`.
-    pub(super) fn to_keeper(bundle: &Path) -> Result<Self, Error> {
-        Self::to(&socket(bundle))
+    /// To the keeper of `program` that listens in the directory `bundle`.
+    pub(super) fn to_keeper(program: &str, bundle: &Path) -> Result<Self, Error> {
+        Self::to(&socket(bundle), program.into())
     }
 
-    fn to(path: &Path) -> Result<Self, Error> {
+    fn to(path: &Path, program: PathBuf) -> Result<Self, Error> {
         match UnixStream::connect(path) {
-            Ok(keeper) => Ok(Self {
-                keeper,
-                path: path.to_owned(),
-            }),
-            Err(source) => Err(Error::Network {
-                program: path.to_owned(),
-                source,
-            }),
+            Ok(keeper) => Ok(Self { keeper, program }),
+            Err(source) => Err(Error::Network { program, source }),
         }
     }
 
@@ -251,10 +245,11 @@ impl Connection {
         let asked = ask().map(drop);
         let told = asked.and_then(|()| match answer.as_str() {
             UP => Ok(()),
-            _ => Err(io::Error::other("the keeper says why")),
+            "" => Err(io::Error::other("its keeper has exited")),
+            reason => Err(io::Error::other(reason.to_owned())),
         });
         told.map_err(|source| Error::Network {
-            program: self.path,
+            program: self.program,
             source,
         })
     }
