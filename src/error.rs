@@ -165,6 +165,12 @@ pub(crate) enum Error {
     ContainerExists { name: String },
 
     #[error(
+        "{name} has no first process: it is being created, or has ended and left processes that go \
+         on, which `subuidless status` lists"
+    )]
+    NoFirstProcess { name: String },
+
+    #[error(
         "no container named {name} is running (running: {known}): `subuidless ps` lists them",
         known = if .known.is_empty() { "none" } else { .known })]
     NoContainer { name: String, known: String },

@@ -77,9 +77,8 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
 }
 
 fn first_process(place: &Place) -> Result<FirstProcess, Error> {
-    place.first_process().ok_or_else(|| Error::NoContainer {
+    place.first_process().ok_or_else(|| Error::NoFirstProcess {
         name: place.name.clone(),
-        known: String::new(),
     })
 }
 

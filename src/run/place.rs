@@ -121,8 +121,10 @@ impl Place {
             }
             drop(lock);
             if start.elapsed() > PATIENCE {
-                return Err(Error::ContainerExists {
-                    name: self.name.clone(),
+                let name = self.name.clone();
+                return Err(match self.first_process() {
+                    Some(_) => Error::ContainerExists { name },
+                    None => Error::NoFirstProcess { name },
                 });
             }
             std::thread::sleep(Duration::from_millis(10));
