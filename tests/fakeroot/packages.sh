@@ -88,8 +88,9 @@ package() {
 END
 # There is no pacman here to ask what is installed.
 PACMAN=true makepkg -d --nocolor >../log 2>&1 || { cat ../log >&2; exit 1; }
-# These name the version of fakeroot, or have a sum of that.
+# These name the version of fakeroot, or have a sum of that. The size is that of all files, of .PKGINFO as far as it is
+# written by then.
 mkdir ../out/arch
 tar --numeric-owner --exclude=.MTREE --exclude=.PKGINFO -tvf hello-1-1-any.pkg.tar.gz >../out/arch/list
-tar -xOf hello-1-1-any.pkg.tar.gz .PKGINFO | grep -v '^# using fakeroot' >../out/arch/info
+tar -xOf hello-1-1-any.pkg.tar.gz .PKGINFO | grep -v -e '^# using fakeroot' -e '^size = ' >../out/arch/info
 tar -xOf hello-1-1-any.pkg.tar.gz .MTREE | zcat | grep -v '^\./\.PKGINFO ' >../out/arch/mtree
