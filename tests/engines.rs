@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::engine::{Engine, Kind};
-use common::{Place, assert_same_lines, oracle_twice, small_image, until};
+use common::{Place, assert_same_lines, oracle_twice, set_mode, small_image, until};
 
 /// A script by the engine of root and by that of the user prints the same, and the user's engine
 /// leaves no process behind.
@@ -52,6 +52,26 @@ fn docker_builds_runs_copies_and_saves_with_the_owners_of_root() {
     ] {
         assert!(seen.contains(&format!("\n{line}\n")), "{line}: {seen}");
     }
+}
+
+#[test]
+fn containers_of_docker_connect_through_pasta() {
+    let place = Place::new();
+    small_image(&place);
+    // An answer that comes later than its connection.
+    let slow = place.path("home/cgi-bin/slow");
+    fs::create_dir(slow.parent().unwrap()).unwrap();
+    fs::write(
+        &slow,
+        "#!/bin/sh\necho; sleep 0.5; echo one; sleep 0.5; echo two\n",
+    )
+    .unwrap();
+    set_mode(&slow, 0o755);
+    let engine = Engine::through_pasta(&place);
+    let script = "engine import - small <small.tar >/dev/null
+        engine run --rm small timeout 30 wget -qO- http://10.8.0.1/cgi-bin/slow";
+    assert_eq!(engine.sh(script).ok(), "one\ntwo\n");
+    engine.stop();
 }
 
 #[test]

@@ -38,7 +38,9 @@ const ROOTLESSKIT: &str = "ROOTLESSKIT_STATE_DIR=/run/rootlesskit";
 
 /// In a copy of /run: what a daemon of root has there is not this one's. The numbers of processes
 /// that a killed daemon left are now those of others. dockerd wants a program by which RootlessKit
-/// would forward ports; in its network, its own does.
+/// would forward ports; in its network, its own does. Debian 12's pasta sends TCP segments without
+/// a flag, which are not translated back for containers: the network's own stack would answer them,
+/// and end the connection.
 const SCRIPT: &str = "\
 rm -f /run/docker /run/containerd /run/xtables.lock
 rm -f \"$XDG_RUNTIME_DIR/docker.pid\" \"$XDG_RUNTIME_DIR/docker/containerd/containerd.pid\"

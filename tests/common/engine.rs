@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::command::with_tun;
 use super::place::Place;
 use super::program::tool;
 use super::run::{Ran, end, run, until};
@@ -22,6 +23,14 @@ pub(crate) enum Kind {
 const ROOTS: &str = "mount --make-rprivate /; mount -t tmpfs none /run; ip link set lo up
     mkdir /run/bin; ln -s /usr/sbin/docker-proxy /run/bin/rootlesskit-docker-proxy
     export PATH=\"/run/bin:$PATH\"; exec \"$@\"";
+
+/// A host with a default route, and an address that is not that of its interface.
+const HOST: &str = "ip link set lo up
+    ip link add out type veth peer name peer; ip link set out up; ip link set peer up
+    ip addr add 10.9.0.1/24 dev out; ip route add default via 10.9.0.254
+    ip addr add 10.8.0.1/32 dev lo
+    setpriv --pdeathsig KILL busybox httpd -f -p 10.8.0.1:80 -h . &
+    exec \"$@\"";
 
 #[derive(Debug)]
 pub(crate) struct Engine<'a> {
@@ -45,6 +54,19 @@ impl<'a> Engine<'a> {
             }
         };
         Self::start(place, kind, false, command)
+    }
+
+    /// dockerd with a network of pasta, on a host where `http://10.8.0.1/` shows the home directory.
+    pub(crate) fn through_pasta(place: &'a Place) -> Self {
+        let mut docker = place.subuidless(["dockerd", "--net", "pasta"]);
+        let docker = with_tun(place, true, docker.env("HOME", place.path("home")));
+        let mut host = place.as_root("unshare");
+        host.args(["-n", "--", "sh", "-euc", HOST, "--"]);
+        host.arg(docker.get_program()).args(docker.get_args());
+        for (name, value) in docker.get_envs() {
+            host.env(name, value.unwrap_or_default());
+        }
+        Self::start(place, Kind::Docker, false, host)
     }
 
     /// For real, without a filter. dockerd is started with `--rootless`, so that it leaves control
