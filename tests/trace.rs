@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use common::command::launch;
 use common::status::{container, status};
 use common::{Bundle, Daemon, Place, Runtime, example, run, until};
 
@@ -278,4 +279,31 @@ fn more_tracers_than_there_is_room_for_are_refused() {
         (daemon.lines(&["not traced any more"]).len() == 16).then_some(())
     });
     Trace::start(&place, &daemon, &[]);
+}
+
+#[test]
+fn a_trace_ends_with_the_command_of_a_name_and_does_not_keep_that() {
+    let place = Place::new();
+    let script = "until test -e ready; do touch f; chown 5:6 f; done";
+    let arguments = ["--name", "seen", "--uts", "--", "sh", "-euc", script];
+    let mut command = launch(&place, &arguments).spawn().unwrap();
+    let output = place.path("seen.out");
+    let mut trace = until("there is something to trace", || {
+        let file = fs::File::create(&output).unwrap();
+        let mut tracer = place.subuidless(["trace", "seen"]);
+        let mut tracer = tracer.stdin(Stdio::null()).stdout(file).spawn().unwrap();
+        let sees = until("it traces, or has ended", || {
+            let sees = fs::read_to_string(&output).unwrap().contains("\"f\", 5, 6");
+            (sees || tracer.try_wait().unwrap().is_some()).then_some(sees)
+        });
+        sees.then_some(tracer)
+    });
+    fs::write(place.path("home/ready"), "").unwrap();
+    assert!(command.wait().unwrap().success());
+    let status = until("the trace ends", || trace.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+    until("nothing of it is left", || {
+        let names = fs::read_dir(place.path("run/subuidless/run")).unwrap();
+        (names.count() == 0 && place.processes().is_empty()).then_some(())
+    });
 }

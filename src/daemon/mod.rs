@@ -44,6 +44,7 @@ use crate::linux::seccomp::ListenerFd;
 use crate::linux::sys;
 use crate::log;
 use crate::store::Places;
+use crate::wire::ask::What;
 use crate::wire::fast::FastPath;
 use crate::wire::handover::{HEARD, Origin, Service};
 use crate::wire::mode::{self, Setup};
@@ -195,6 +196,7 @@ async fn serve(options: Options) -> Result<(), Error> {
         announcements: Announcements::default(),
         audience: Audience::default(),
         open: Cell::new(0),
+        traces: Cell::new(0),
         last: Cell::new(Instant::now()),
         left: Notify::new(),
         has_served: Cell::new(false),
@@ -464,6 +466,8 @@ struct Daemon {
     audience: Audience,
     /// The number of connections that are handled, including those whose container runs.
     open: Cell<usize>,
+    /// How many of them are those of tracers, which go on until this daemon ends.
+    traces: Cell<usize>,
     /// The time at which `open` last changed.
     last: Cell<Instant>,
     /// Notified when `open` decreases.
@@ -486,18 +490,23 @@ impl Daemon {
         self.left.notify_one();
     }
 
+    /// Whether a container runs, or somebody waits for an answer.
+    fn is_needed(&self) -> bool {
+        self.open.get() > self.traces.get()
+    }
+
     /// Waits until there was no connection for `limit`, or with `for_one` until all containers have
     /// ended. With neither, waits for ever.
     async fn be_idle(&self, limit: Option<Duration>, for_one: bool) {
         loop {
             let mut patience = Duration::MAX;
-            if self.open.get() == 0 {
-                if for_one && self.has_served.get() {
-                    return;
-                }
-                if let Some(limit) = limit {
-                    patience = limit.saturating_sub(self.last.get().elapsed());
-                }
+            if for_one && self.has_served.get() && !self.is_needed() {
+                return;
+            }
+            if let Some(limit) = limit
+                && self.open.get() == 0
+            {
+                patience = limit.saturating_sub(self.last.get().elapsed());
             }
             if patience.is_zero() {
                 return;
@@ -521,7 +530,7 @@ impl Daemon {
             warn!("cannot wait for the process that this daemon serves");
         }
         (until.ended)();
-        while self.open.get() > 0 {
+        while self.is_needed() {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -558,7 +567,12 @@ impl Daemon {
                     ),
                 }
             }
-            Ok(Received::Ask(ask)) => answer::answer(ask, connection, &self.workers).await,
+            Ok(Received::Ask(ask)) => {
+                let is_trace = usize::from(matches!(ask, What::Trace { .. }));
+                self.traces.set(self.traces.get() + is_trace);
+                answer::answer(ask, connection, &self.workers).await;
+                self.traces.set(self.traces.get() - is_trace);
+            }
             Err(error) => {
                 // A created container may never be started: then, too, `for_one` must end.
                 self.has_served.set(self.has_served.get() || is_runtime);
