@@ -57,7 +57,7 @@ fn options_say_who_where_and_with_what() {
         assert_eq!(ok(&["--hostname", "elsewhere"], "hostname"), "elsewhere\n");
         assert_eq!(
             ok(
-                &["--bind", &bind],
+                &["-it", "-v", &bind],
                 "cat /mnt/data; touch /mnt/x 2>/dev/null || echo kept"
             ),
             "data\nkept\n"

@@ -177,6 +177,65 @@ fn user_env_and_cwd_are_what_was_asked_for() {
 }
 
 #[test]
+fn options_that_people_type_out_of_habit_are_known_and_others_are_not_taken_for_the_command() {
+    let place = Place::new();
+    sh(
+        &place,
+        "mkdir d; echo x >d/f; printf '# none\\nA=b c\\nB=file\\n' >variables",
+    )
+    .ok();
+    let script = "cat /mnt/f; pwd; echo $A $B";
+    let ran = run(&mut launch(
+        &place,
+        &[
+            "-it",
+            "--workdir",
+            "/usr",
+            "-v",
+            "d:/mnt",
+            "--env-file",
+            "variables",
+            "-e",
+            "B=option",
+            "sh",
+            "-c",
+            script,
+        ],
+    ));
+    assert_eq!(
+        String::from_utf8_lossy(&ran.stdout),
+        "x\n/usr\nb c option\n"
+    );
+    assert!(ran.stderr.contains("--tty"), "{}", ran.stderr);
+    let quiet = run(&mut launch(&place, &["--interactive", "--", "true"]));
+    assert_eq!((quiet.status.code(), quiet.stderr.as_str()), (Some(0), ""));
+    let wrong = run(&mut launch(&place, &["--env-file", "d/f d", "true"]));
+    assert_eq!(wrong.status.code(), Some(125));
+    assert!(wrong.stderr.contains("d/f d: "), "{}", wrong.stderr);
+    for rest in [&["--", "touch", "ran"][..], &["touch", "ran"]] {
+        let unknown = run(&mut launch(&place, &[&["--foo"], rest].concat()));
+        assert_eq!(unknown.status.code(), Some(2));
+        assert!(unknown.stderr.contains("-- --foo"), "{}", unknown.stderr);
+        assert!(!place.path("home/ran").exists());
+    }
+}
+
+#[test]
+fn without_a_command_there_is_a_shell() {
+    let place = Place::new();
+    let script = place.path("home/script");
+    fs::write(&script, "touch f; chown 5:6 f; stat -c %u:%g f; echo $0\n").unwrap();
+    let shell = |options: &[&str], shell: &str| {
+        let mut command = launch(&place, options);
+        command.current_dir(place.path("home"));
+        let input = fs::File::open(&script).unwrap();
+        run_with_input(command.env("SHELL", shell), input.into()).ok()
+    };
+    assert_eq!(shell(&[], "/bin/bash"), "5:6\n/bin/bash\n");
+    assert_eq!(shell(&["--uts"], ""), "5:6\n/bin/sh\n");
+}
+
+#[test]
 fn what_stands_in_the_way_is_named() {
     let place = Place::new();
     let told = |arguments: &[&str]| run(&mut launch(&place, arguments)).error();
@@ -190,7 +249,6 @@ fn what_stands_in_the_way_is_named() {
             .contains("/no/such/directory: No such file or directory")
     );
     assert!(told(&["--log-file", "/no/such/log", "--", "true"]).contains("/no/such/log"));
-    assert!(told(&[]).contains("COMMAND"));
     // The kernel takes one listener only.
     let inner = format!("{} run -- true", place.binary().display());
     let nested = run(&mut launch(&place, &["--", "sh", "-c", &inner]));

@@ -20,6 +20,7 @@ use super::replaced::Replaced;
 use crate::error::{Context, Error};
 use crate::front;
 use crate::linux::limits;
+use crate::linux::programs;
 use crate::linux::sys;
 use crate::owner::Notes;
 use crate::owners::{Outside, Saved};
@@ -169,8 +170,7 @@ fn words(arguments: &Arguments) -> Vec<OsString> {
     if arguments.command.iter().any(|word| !word.is_empty()) {
         return arguments.command.clone();
     }
-    let shell = env::var_os("SHELL").filter(|shell| !shell.is_empty());
-    vec![shell.unwrap_or("/bin/sh".into())]
+    vec![programs::shell()]
 }
 
 /// The options of `run` that are meant.

@@ -83,8 +83,13 @@ fn command() -> Command {
 /// The other names of options in their help texts: manual pages leave them out.
 fn with_aliases(command: Command) -> Command {
     command.mut_args(|option| {
-        let names = option.get_visible_aliases().unwrap_or_default();
-        let names: Vec<String> = names.iter().map(|name| format!("--{name}")).collect();
+        let short = option.get_visible_short_aliases().unwrap_or_default();
+        let long = option.get_visible_aliases().unwrap_or_default();
+        let names: Vec<String> = short
+            .iter()
+            .map(|name| format!("-{name}"))
+            .chain(long.iter().map(|name| format!("--{name}")))
+            .collect();
         match option.get_help() {
             Some(help) if !names.is_empty() => {
                 let help = format!("{help} [also: {}]", names.join(", "));

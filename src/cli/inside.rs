@@ -9,6 +9,9 @@ use crate::run::{self, ExecOptions, Row};
 
 /// Returns only on failure: on success this process becomes the runtime.
 pub(super) fn exec(options: &ExecOptions) -> Error {
+    if let Some(complaint) = options.console.complaint(false) {
+        super::tell(complaint);
+    }
     match run::exec(options) {
         Ok(never) => match never {},
         Err(error) => error,

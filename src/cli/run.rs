@@ -37,6 +37,9 @@ pub(super) fn run(options: &Options) -> Error {
     if let Some(reason) = options.refusal() {
         super::wrong_usage("run", ErrorKind::ArgumentConflict, &reason);
     }
+    if let Some(complaint) = options.console.complaint(options.is_detached()) {
+        super::tell(complaint);
+    }
     let vital: &[Loss] = match options.root().is_some() || options.changes_ids() {
         true => &[Loss::All, Loss::Ids],
         false => &[Loss::All],
@@ -88,7 +91,7 @@ mod tests {
     #[test]
     fn options_for_containers_are_errors_without_one_and_no_other_option_is_left_out() {
         /// Options that also apply without a container.
-        const OF_ALL: [&str; 23] = [
+        const OF_ALL: [&str; 26] = [
             "name",
             "net",
             "publish",
@@ -104,6 +107,9 @@ mod tests {
             "user",
             "keep_id",
             "env",
+            "env_file",
+            "interactive",
+            "tty",
             "cwd",
             "store",
             "no_fast",

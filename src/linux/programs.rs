@@ -49,6 +49,12 @@ pub(crate) fn is_program(path: &Path) -> bool {
     path.is_file() && access(path, AccessFlags::X_OK).is_ok()
 }
 
+/// The user's shell.
+pub(crate) fn shell() -> OsString {
+    let shell = env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    shell.unwrap_or_else(|| "/bin/sh".into())
+}
+
 /// The paths that execvp(3) tries for a program.
 pub(crate) fn candidates(program: &Path, search_path: Option<&OsStr>) -> Vec<PathBuf> {
     if program.as_os_str().as_bytes().contains(&b'/') {

@@ -12,6 +12,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 
+use super::environment::variables;
 use super::options::{ExecOptions, Options};
 use super::supervisor::{Supervisor, id_of};
 use super::user::{Login, Names};
@@ -70,7 +71,8 @@ impl HostCommand {
             .map(|user| Login::find(user, &Names::Host))
             .transpose()?;
         let is_plain = login.is_none() && !options.is_isolated();
-        let mut command = command(&options.command, &options.env, is_plain)?;
+        let variables = variables(&options.env_file, &options.env)?;
+        let mut command = command(&options.command(), &variables, is_plain)?;
         let service = Service {
             fast: fast_path(options, &mut command),
             permissions: options.permissions.unwrap_or_default(),
@@ -97,7 +99,8 @@ impl HostCommand {
     ) -> Result<Self, Error> {
         // Without a value, a variable stays what it is.
         let has_value = |variable: &&String| variable.contains('=');
-        let variables: Vec<_> = options.env.iter().filter(has_value).cloned().collect();
+        let all = variables(&options.env_file, &options.env)?;
+        let variables: Vec<_> = all.iter().filter(has_value).cloned().collect();
         let mut command = command(&options.command, &variables, false)?;
         if service.fast.is_on() {
             library::add_to_command(&mut command, Path::new("."));

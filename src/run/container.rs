@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::copy_up::{copied, copy_up};
+use super::environment::variables;
 use super::namespace;
 use super::network::{self, Network};
 use super::options::{Isolation, Options, Root, is_interactive};
@@ -160,7 +161,7 @@ fn prepare(
     let changes = Changes {
         command: config::words(&options.command)?,
         user: user.map(|login| login.to_process_user()),
-        environment: options.env.clone(),
+        environment: variables(&options.env_file, &options.env)?,
         directory: options
             .cwd
             .as_ref()

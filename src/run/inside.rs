@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::container::runtime_arguments;
+use super::environment::variables;
 use super::isolated;
 use super::namespace;
 use super::options::{ExecOptions, is_interactive};
@@ -47,7 +48,7 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     let changes = Changes {
         command: config::words(&options.command)?,
         user: user.map(|login| login.to_process_user()),
-        environment: options.env.clone(),
+        environment: variables(&options.env_file, &options.env)?,
         directory: options.cwd.clone(),
         terminal: is_interactive(),
         ..Changes::default()

@@ -81,10 +81,11 @@ struct Outside {
 
 impl Outside {
     fn start(options: &Options, place: &Place, command: &HostCommand) -> Result<Self, Error> {
-        let words = options.command.iter();
         place.write_about(&About {
             runtime: None,
-            command: words
+            command: options
+                .command()
+                .iter()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
             rootfs: PathBuf::from("/"),

@@ -5,6 +5,7 @@ mod command;
 mod container;
 mod copy_up;
 mod engine;
+mod environment;
 mod family;
 mod inside;
 mod isolated;

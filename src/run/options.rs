@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args};
 use tracing::level_filters::LevelFilter;
 
+use super::environment::variable;
 use super::network::Network;
 use super::spec::{Bind, Propagation};
 use crate::credentials::CAPABILITY_NAMES;
+use crate::linux::programs;
 use crate::wire::others::Others;
 use crate::wire::permissions::Permissions;
 use crate::wire::published::Published;
@@ -32,8 +34,13 @@ pub(crate) struct Options {
     #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = variable)]
     pub(super) env: Vec<String>,
 
+    /// Set the variables of a file, before those of --env: lines NAME=VALUE, or NAME for its value
+    /// here. Repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) env_file: Vec<PathBuf>,
+
     /// Working directory of the command [default: this one; / in a container]
-    #[arg(long, short = 'w', value_name = "DIR")]
+    #[arg(long, visible_alias = "workdir", short = 'w', value_name = "DIR")]
     pub(super) cwd: Option<PathBuf>,
 
     /// Directory, on a local disk, for owners that files cannot carry [default:
@@ -75,12 +82,12 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub(super) container: Container,
 
-    /// The command and its arguments
-    #[arg(
-        required_unless_present = ROOT,
-        trailing_var_arg = true,
-        value_name = "COMMAND"
-    )]
+    #[command(flatten)]
+    pub(crate) console: Console,
+
+    /// The command and its arguments [default: $SHELL, or /bin/sh; in a container /bin/sh, or what
+    /// the bundle says]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,
 }
 
@@ -110,7 +117,8 @@ pub(crate) struct Isolation {
     pub(super) publish: Vec<Published>,
 
     /// Bind-mount a directory or file of the host at another place. Repeatable
-    #[arg(long, short, value_name = "SRC:DST[:ro]")]
+    #[arg(long, short, visible_alias = "volume", visible_short_alias = 'v')]
+    #[arg(value_name = "SRC:DST[:ro]")]
     pub(super) bind: Vec<Bind>,
 
     /// Make the root file system read-only; without a container, all file systems but /proc, /dev
@@ -179,6 +187,32 @@ pub(crate) struct Container {
     pub(super) runtime: Option<PathBuf>,
 }
 
+/// What people type out of habit.
+#[derive(Debug, Args)]
+pub(crate) struct Console {
+    /// Accepted for compatibility: standard input is always the command's
+    #[arg(long, short)]
+    interactive: bool,
+
+    /// Say so if there is no terminal: where standard input and output are one, the command has it,
+    /// with or without this
+    #[arg(long, short)]
+    tty: bool,
+}
+
+impl Console {
+    /// What is to be said about a terminal that is asked for, and that the command will not have.
+    pub(crate) fn complaint(&self, is_detached: bool) -> Option<&'static str> {
+        match self.tty {
+            true if is_detached => Some("--tty has no effect with --detach"),
+            true if !is_interactive() => Some(
+                "--tty: standard input and output are not both a terminal, so the command has none",
+            ),
+            _ => None,
+        }
+    }
+}
+
 /// Logging of the supervisor.
 #[derive(Debug, Args)]
 pub(crate) struct Log {
@@ -205,6 +239,18 @@ impl Options {
         let Container { rootfs, bundle, .. } = &self.container;
         let rootfs = rootfs.as_deref().map(Root::Rootfs);
         rootfs.or_else(|| bundle.as_deref().map(Root::Bundle))
+    }
+
+    /// The command, which for a container may be empty.
+    pub(super) fn command(&self) -> Vec<OsString> {
+        match self.command.is_empty() && self.root().is_none() {
+            true => vec![programs::shell()],
+            false => self.command.clone(),
+        }
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.container.detach
     }
 
     /// Whether the command has namespaces of its own, or a name, which a container always has.
@@ -299,9 +345,18 @@ pub(crate) struct ExecOptions {
     #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = variable)]
     pub(super) env: Vec<String>,
 
+    /// Set the variables of a file, before those of --env: lines NAME=VALUE, or NAME for its value
+    /// here. Repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) env_file: Vec<PathBuf>,
+
     /// Working directory in the container
-    #[arg(long, short = 'w', value_name = "DIR", value_parser = absolute)]
+    #[arg(long, visible_alias = "workdir", short = 'w', value_name = "DIR")]
+    #[arg(value_parser = absolute)]
     pub(super) cwd: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) console: Console,
 
     /// The container's name
     pub(super) name: String,
@@ -330,13 +385,6 @@ fn capability(name: &str) -> Result<String, String> {
     match CAPABILITY_NAMES.contains(&upper) {
         false => Err("a name of capabilities(7) is wanted, as CAP_SYS_ADMIN".to_owned()),
         true => Ok(format!("CAP_{upper}")),
-    }
-}
-
-fn variable(text: &str) -> Result<String, String> {
-    match text.is_empty() || text.starts_with('=') {
-        true => Err("a variable needs a name".to_owned()),
-        false => Ok(text.to_owned()),
     }
 }
 
