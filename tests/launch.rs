@@ -158,6 +158,25 @@ fn a_bundle_is_run_and_stays_as_it_was() {
 }
 
 #[test]
+fn a_bundle_that_umoci_has_unpacked_runs_as_it_is() {
+    let house = House::new();
+    let script = "umoci init --layout img; umoci new --image img:small
+        umoci unpack --image img:small unpacked
+        cp -r rootfs/bin unpacked/rootfs; touch unpacked/rootfs/f; chown 5:6 unpacked/rootfs/f";
+    run(&mut house.place.subuidless(["run", "--", "sh", "-euc", script])).ok();
+    let config = fs::read(house.place.path("home/unpacked/config.json")).unwrap();
+    assert!(String::from_utf8_lossy(&config).contains("gid=5"));
+    for runtime in RUNTIMES {
+        let options = ["run", "--runtime", runtime, "--bundle", "unpacked"];
+        let script = "stat -c %u:%g /f; test -c /dev/pts/ptmx; hostname; ls /sys/class/net";
+        let words = ["--", "sh", "-euc", script];
+        let printed = house.other(&[&options[..], &words].concat()).ok();
+        assert_eq!(printed, "5:6\numoci-default\nlo\n", "{runtime}");
+    }
+    house.is_left_alone();
+}
+
+#[test]
 fn a_program_that_cannot_be_run_has_the_exit_codes_that_it_has_without_a_container() {
     let house = House::new();
     let work = house.rootfs.join("work");

@@ -196,6 +196,9 @@ pub(super) fn moved_from(
     let path = bundle.join(path.ok_or_else(|| wrong("it has no \"root\" with a \"path\""))?);
     root.insert("path".into(), text(&path)?.into());
     for mount in list(&mut config, "mounts") {
+        if mount["type"] == "devpts" {
+            drop_group(mount);
+        }
         let is_bind = mount.get("type").and_then(Value::as_str) == Some("bind")
             || mount
                 .get("options")
@@ -215,6 +218,17 @@ pub(super) fn moved_from(
     linux.remove("resources");
     linux.remove("cgroupsPath");
     Ok(config)
+}
+
+/// Drops the group of new terminals, usually 5, from a devpts, unless it is 0: no other one is
+/// mapped in this user namespace, and the mount would fail.
+fn drop_group(devpts: &mut Value) {
+    if let Some(options) = devpts.get_mut("options").and_then(Value::as_array_mut) {
+        options.retain(|option| {
+            let option = option.as_str().unwrap_or_default();
+            option.strip_prefix("gid=").is_none_or(|gid| gid == "0")
+        });
+    }
 }
 
 impl Changes {
