@@ -187,11 +187,12 @@ fn a_program_that_cannot_be_run_has_the_exit_codes_that_it_has_without_a_contain
         let target = match name {
             "sh" => "/bin/busybox",
             "loop" => "loop",
-            // Over which something is mounted: only the runtime can know.
+            // Where something is mounted.
             _ => "/mnt/busybox",
         };
         std::os::unix::fs::symlink(target, work.join(name)).unwrap();
     }
+    std::os::unix::fs::symlink("../bin", work.join("to-bin")).unwrap();
     let cases = [
         ("no-such-program", 127),
         ("/work/none", 127),
@@ -223,8 +224,26 @@ fn a_program_that_cannot_be_run_has_the_exit_codes_that_it_has_without_a_contain
         }
         house.other(&["kill", "c"]).ok();
         let bind = format!("{}:/mnt", house.rootfs.join("bin").display());
-        let words = ["--bind", &bind, "--", "/work/echo", "there"];
-        assert_eq!(house.run(&[&options[..], &words].concat()).ok(), "there\n");
+        let bound = |program: &str| {
+            let words = ["--bind", &bind, "--", program, "there"];
+            house.run(&[&options[..], &words].concat())
+        };
+        assert_eq!(bound("/work/echo").ok(), "there\n");
+        assert_eq!(exit_code(bound("/mnt/none")).0, Some(127), "{runtime}");
+        assert_eq!(exit_code(bound("/mnt/../mnt")).0, Some(126), "{runtime}");
+        // Below a link, as /bin is in many root file systems.
+        let busybox = house.rootfs.join("bin/busybox");
+        let below = format!("{}:/work/to-bin/busybox-2", busybox.display());
+        let words = ["--bind", &below, "--", "/work/to-bin/busybox-2", "true"];
+        assert_eq!(
+            exit_code(house.run(&[&options[..], &words].concat())).0,
+            Some(0)
+        );
+        // The runtime fails, with an exit code that could be a program's.
+        let impossible = format!("{}:/bin/sh", house.rootfs.display());
+        let words = ["--bind", &impossible, "--", "busybox", "true"];
+        let failed = exit_code(house.run(&[&options[..], &words].concat()));
+        assert_eq!(failed.0, Some(125), "{runtime}: {}", failed.1);
         house.is_left_alone();
     }
 }

@@ -82,7 +82,9 @@ pub(crate) struct Options {
 /// The process that a daemon serves.
 pub(crate) struct Until {
     /// The pidfd of the process.
-    pub(crate) process: OwnedFd,
+    pub(crate) process: Arc<OwnedFd>,
+    /// Called when the listener of its container has come, before any program runs there.
+    pub(crate) began: Box<dyn Fn()>,
     /// Called when the process has exited; containers may still run then.
     pub(crate) ended: Box<dyn Fn()>,
 }
@@ -200,7 +202,7 @@ async fn serve(options: Options) -> Result<(), Error> {
         last: Cell::new(Instant::now()),
         left: Notify::new(),
         has_served: Cell::new(false),
-        is_supervisor: options.until.is_some(),
+        until: options.until.map(Rc::new),
     });
     let mut terminate = watch(SignalKind::terminate())?;
     let mut interrupt = watch(SignalKind::interrupt())?;
@@ -214,8 +216,8 @@ async fn serve(options: Options) -> Result<(), Error> {
     if options.says_ready {
         mode::say_ready();
     }
-    let is_held = options.until.is_some();
-    let mut needless = std::pin::pin!(daemon.outlive(options.until));
+    let is_held = daemon.until.is_some();
+    let mut needless = std::pin::pin!(daemon.outlive());
     loop {
         tokio::select! {
             connection = socket.accept() => match connection {
@@ -474,8 +476,8 @@ struct Daemon {
     left: Notify,
     /// Whether a container was received.
     has_served: Cell<bool>,
-    /// Whether this is the supervisor of one command or container.
-    is_supervisor: bool,
+    /// Of the supervisor of one command or container.
+    until: Option<Rc<Until>>,
 }
 
 impl Daemon {
@@ -519,13 +521,13 @@ impl Daemon {
     }
 
     /// Waits until the process has exited, and its containers have ended.
-    async fn outlive(&self, until: Option<Until>) {
+    async fn outlive(&self) {
         const LOOK: Duration = Duration::from_millis(5);
-        let Some(until) = until else {
+        let Some(until) = &self.until else {
             return std::future::pending().await;
         };
-        let process = until.process;
-        let end = tokio::task::spawn_blocking(move || wait_for(&process, PollFlags::POLLIN));
+        let watched = Arc::clone(&until.process);
+        let end = tokio::task::spawn_blocking(move || wait_for(&watched, PollFlags::POLLIN));
         if !matches!(end.await, Ok(Ok(()))) {
             warn!("cannot wait for the process that this daemon serves");
         }
@@ -548,6 +550,9 @@ impl Daemon {
             Ok(Received::Container(state, listener)) => {
                 drop(connection);
                 self.has_served.set(true);
+                if let Some(until) = &self.until {
+                    (until.began)();
+                }
                 let said = self.announcements.take(claim, &state.id);
                 self.workers.serve(state, listener, said, None).await;
             }
@@ -576,7 +581,7 @@ impl Daemon {
             Err(error) => {
                 // A created container may never be started: then, too, `for_one` must end.
                 self.has_served.set(self.has_served.get() || is_runtime);
-                if self.is_supervisor && matches!(error, MessageError::Nothing) {
+                if self.until.is_some() && matches!(error, MessageError::Nothing) {
                     // `run`, or its runtime, has failed, and says so itself.
                     info!(%error, "no container");
                     return;

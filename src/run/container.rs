@@ -9,10 +9,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 
 use super::copy_up::{copied, copy_up};
 use super::environment::variables;
+use super::family::{self, Half};
 use super::namespace;
 use super::network::{self, Network};
 use super::options::{Isolation, Options, Root, is_interactive};
@@ -58,16 +61,33 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     }
     drop(claimed);
     // From here on, the supervisor removes the files once this process has ended.
+    match family::split()? {
+        Half::Waits(runtime) => runtime.wait(None, |code| place.code_of(code)),
+        Half::Command => become_runtime(options, &place, &rootfs, path, kind),
+    }
+}
+
+/// Enters a user namespace and becomes the runtime. Returns only on failure.
+fn become_runtime(
+    options: &Options,
+    place: &Place,
+    rootfs: &Path,
+    path: PathBuf,
+    kind: Runtime,
+) -> Result<Infallible, Error> {
     userns::enter_with_mounts()?;
+    // Not before: entering a user namespace clears it. Without the process that waits, nobody
+    // would end the container.
+    set_pdeathsig(Signal::SIGKILL).doing("prctl(PR_SET_PDEATHSIG)")?;
     if kind == Runtime::Crun {
         namespace::unify_cgroups()?;
     }
-    for directory in &isolation.copy_up {
-        copy_up(&place, &rootfs, directory)?;
+    for directory in &options.isolation.copy_up {
+        copy_up(place, rootfs, directory)?;
     }
-    let mut arguments = runtime_arguments(&place, kind);
+    let mut arguments = runtime_arguments(place, kind);
     arguments.push("run".into());
-    if container.detach {
+    if options.is_detached() {
         arguments.push("--detach".into());
     }
     arguments.extend(["--bundle".into(), place.directory.clone().into()]);
@@ -87,17 +107,19 @@ fn find_program(
     rootfs: &Path,
     config: &Map<String, Value>,
 ) -> Result<(), Error> {
+    let mut root = program::Root::new(rootfs.to_owned());
     let mounts = config.get("mounts").and_then(Value::as_array);
-    let destinations = mounts
-        .into_iter()
-        .flatten()
-        .filter_map(|mount| mount.get("destination")?.as_str())
+    for mount in mounts.into_iter().flatten() {
+        let member = |name: &str| mount.get(name).and_then(Value::as_str);
+        let Some(destination) = member("destination") else {
+            continue;
+        };
         // Directories that are copied up exist in the root file system.
-        .filter(|destination| !isolation.copy_up.iter().any(|copied| copied == destination));
-    let root = program::Root {
-        directory: rootfs.to_owned(),
-        mounts: destinations.map(PathBuf::from).collect(),
-    };
+        if !isolation.copy_up.iter().any(|it| it == destination) {
+            let source = member("source").filter(|_| spec::is_bind(mount));
+            root.mount(Path::new(destination), source.map(PathBuf::from));
+        }
+    }
     let process = config.get("process").and_then(Value::as_object);
     process.map_or(Ok(()), |process| program::require(&root, process))
 }

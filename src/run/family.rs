@@ -132,8 +132,13 @@ impl Command {
         }
     }
 
-    /// Waits for the end of the command, and ends this process likewise.
-    pub(super) fn wait(self, reaper: Option<Reaper>) -> Result<Infallible, Error> {
+    /// Waits for the end of the command, and ends this process likewise, but for exit codes that
+    /// `say` changes.
+    pub(super) fn wait(
+        self,
+        reaper: Option<Reaper>,
+        say: impl FnOnce(i32) -> i32,
+    ) -> Result<Infallible, Error> {
         let end = self.end()?;
         drop(reaper);
         if let Some(group) = self.foreground {
@@ -147,7 +152,7 @@ impl Command {
         }
         std::process::exit(
             end.code()
-                .unwrap_or_else(|| 128 + end.signal().unwrap_or(0)),
+                .map_or_else(|| 128 + end.signal().unwrap_or(0), say),
         )
     }
 }

@@ -55,10 +55,7 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
     };
     changes.apply_to_process(&mut process)?;
     namespace::join(&init)?;
-    let root = program::Root {
-        directory: format!("/proc/{}/root", init.pid).into(),
-        mounts: Vec::new(),
-    };
+    let root = program::Root::new(format!("/proc/{}/root", init.pid).into());
     program::require(&root, &process)?;
     if kind == Runtime::Crun {
         namespace::unify_cgroups()?;

@@ -4,7 +4,7 @@
 //! `ps`, `kill` and `exec` find the command. Otherwise this is as without namespaces (see
 //! [`super::command`]): this process becomes the command, or with `--pid` waits for it.
 
-use std::convert::Infallible;
+use std::convert::{self, Infallible};
 use std::path::PathBuf;
 
 use super::command::HostCommand;
@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options) -> Result<Infallible, Error> {
     match family::split()? {
         Half::Waits(command) => {
             drop(outside.supervisor);
-            command.wait(Some(reaper))
+            command.wait(Some(reaper), convert::identity)
         }
         Half::Command => {
             // The host's procfs, in which this process has the pid that others know.
@@ -135,7 +135,7 @@ pub(super) fn exec(
             Half::Command => command.begin(supervisor),
             Half::Waits(command) => {
                 drop(supervisor);
-                command.wait(None)
+                command.wait(None, convert::identity)
             }
         },
     }

@@ -46,6 +46,9 @@ pub(crate) struct Plain {
 /// The pid and the start time of the first process, of a command of the host.
 const FIRST: &str = "first.json";
 
+/// The mark of a container in which a program was executed.
+const BEGUN: &str = "begun";
+
 /// Where the first process of a command of the host is noted. It is opened before the command's
 /// mount namespace hides it, or makes it read-only.
 #[derive(Debug)]
@@ -220,6 +223,22 @@ impl Place {
                 let [pid, start_time] = serde_json::from_str(&text).ok()?;
                 FirstProcess::noted(u32::try_from(pid).ok()?, start_time)
             }
+        }
+    }
+
+    /// Notes that a program is about to be executed in the container.
+    pub(crate) fn note_begin(&self) {
+        // Without it, `run` says 125 in place of an exit code of the container.
+        let _ = rundir::write_own(&self.directory.join(BEGUN), b"");
+    }
+
+    /// The exit code of `run`, whose runtime had the exit code `code`: 125 if that is no program's.
+    pub(crate) fn code_of(&self, code: i32) -> i32 {
+        match code {
+            // Of the container, or of this program.
+            0 | 125..=127 => code,
+            _ if self.directory.join(BEGUN).exists() => code,
+            _ => 125,
         }
     }
 

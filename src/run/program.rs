@@ -2,7 +2,8 @@
 //! with 127 (not found) or 126 (not executable) as it does without a container. The runtime's own
 //! exit code for this could be mistaken for the program's.
 //!
-//! Paths below mounts, or that cannot be read from here, are left to the runtime.
+//! Paths below mounts other than bind mounts, or that cannot be read from here, are left to the
+//! runtime.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -20,9 +21,17 @@ use crate::linux::programs::candidates;
 /// A container's root file system, seen from the host.
 #[derive(Debug)]
 pub(super) struct Root {
-    pub(super) directory: PathBuf,
-    /// Destinations of mounts that do not exist yet.
-    pub(super) mounts: Vec<PathBuf>,
+    directory: PathBuf,
+    /// Mounts that do not exist yet, in the order in which they will be made.
+    mounts: Vec<Mount>,
+}
+
+#[derive(Debug)]
+struct Mount {
+    /// The container's path, without symbolic links.
+    at: PathBuf,
+    /// Of a bind mount, the host's path.
+    source: Option<PathBuf>,
 }
 
 /// Why a program was not found, or was not looked for.
@@ -73,6 +82,23 @@ fn search_path(process: &Map<String, Value>) -> Option<&str> {
 }
 
 impl Root {
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            mounts: Vec::new(),
+        }
+    }
+
+    /// Adds a mount at a path of the container; `source`: of a bind mount.
+    pub(super) fn mount(&mut self, destination: &Path, source: Option<PathBuf>) {
+        let parent = destination.parent().unwrap_or(destination);
+        let at = match (self.walk(parent), destination.file_name()) {
+            (Ok(parent), Some(name)) => parent.join(name),
+            _ => destination.to_owned(),
+        };
+        self.mounts.push(Mount { at, source });
+    }
+
     fn program(&self, path: &Path) -> Result<(), Obstacle> {
         let (file, found) = self.resolve(path)?;
         if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
@@ -94,6 +120,12 @@ impl Root {
 
     /// Resolves a path of the container; returns the host's path and the file's metadata.
     fn resolve(&self, path: &Path) -> Result<(PathBuf, Metadata), Obstacle> {
+        let inside = self.walk(path)?;
+        Ok((self.outside(&inside)?, self.look(&inside)?))
+    }
+
+    /// Resolves the symbolic links in a path of the container.
+    fn walk(&self, path: &Path) -> Result<PathBuf, Obstacle> {
         /// The kernel's limit (ELOOP).
         const MOST_LINKS: u32 = 40;
         let mut left = parts(path);
@@ -105,14 +137,11 @@ impl Root {
                 continue;
             }
             inside.push(&part);
-            if self.mounts.iter().any(|mount| inside.starts_with(mount)) {
-                return Err(Obstacle::Unknown);
-            }
             if !self.look(&inside)?.is_symlink() {
                 continue;
             }
             links += 1;
-            let target = fs::read_link(self.outside(&inside)).map_err(|_| Obstacle::Unknown)?;
+            let target = fs::read_link(self.outside(&inside)?).map_err(|_| Obstacle::Unknown)?;
             if links > MOST_LINKS {
                 return Err(Obstacle::Unknown);
             }
@@ -124,20 +153,33 @@ impl Root {
                 left.push_front(part);
             }
         }
-        Ok((self.outside(&inside), self.look(&inside)?))
+        Ok(inside)
     }
 
     fn look(&self, inside: &Path) -> Result<Metadata, Obstacle> {
-        fs::symlink_metadata(self.outside(inside)).map_err(|error| match error.kind() {
+        fs::symlink_metadata(self.outside(inside)?).map_err(|error| match error.kind() {
             ErrorKind::NotFound => Obstacle::Missing,
             ErrorKind::NotADirectory => Obstacle::Forbidden,
             _ => Obstacle::Unknown,
         })
     }
 
-    fn outside(&self, inside: &Path) -> PathBuf {
-        self.directory
-            .join(inside.strip_prefix("/").unwrap_or(inside))
+    /// The host's path of a resolved one.
+    fn outside(&self, inside: &Path) -> Result<PathBuf, Obstacle> {
+        let mut mounts = self.mounts.iter().rev();
+        let covered = mounts.find_map(|mount| Some((mount, inside.strip_prefix(&mount.at).ok()?)));
+        match covered {
+            Some((Mount { source, .. }, rest)) => match source {
+                // Without a slash at the end, which a file must not have.
+                Some(source) if rest.as_os_str().is_empty() => Ok(source.clone()),
+                Some(source) => Ok(source.join(rest)),
+                None => Err(Obstacle::Unknown),
+            },
+            None => {
+                let below = inside.strip_prefix("/").unwrap_or(inside);
+                Ok(self.directory.join(below))
+            }
+        }
     }
 }
 

@@ -199,13 +199,8 @@ pub(super) fn moved_from(
         if mount["type"] == "devpts" {
             drop_group(mount);
         }
-        let is_bind = mount.get("type").and_then(Value::as_str) == Some("bind")
-            || mount
-                .get("options")
-                .and_then(Value::as_array)
-                .is_some_and(|options| options.iter().any(|o| o == "bind" || o == "rbind"));
-        if let Some(source) = mount.get("source").and_then(Value::as_str)
-            && is_bind
+        if is_bind(mount)
+            && let Some(source) = mount.get("source").and_then(Value::as_str)
         {
             mount["source"] = text(&bundle.join(source))?.into();
         }
@@ -218,6 +213,13 @@ pub(super) fn moved_from(
     linux.remove("resources");
     linux.remove("cgroupsPath");
     Ok(config)
+}
+
+/// Whether a mount of config.json is a bind mount.
+pub(super) fn is_bind(mount: &Value) -> bool {
+    let options = mount.get("options").and_then(Value::as_array);
+    let mut options = options.into_iter().flatten();
+    mount["type"] == "bind" || options.any(|option| option == "bind" || option == "rbind")
 }
 
 /// Drops the group of new terminals, usually 5, from a devpts, unless it is 0: no other one is

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::fcntl::Flock;
 use nix::sys::signal::Signal;
@@ -189,12 +190,13 @@ fn serve_container(options: daemon::Options, holder: Rc<Holder>) -> Result<(), E
         .process
         .try_clone()
         .doing("waiting for the container")?;
-    let at_end = Rc::clone(&holder);
+    let [at_begin, at_end] = [Rc::clone(&holder), Rc::clone(&holder)];
     let result = daemon::run(daemon::Options {
         socket: Some(holder.place.socket()),
         says_ready: true,
         until: Some(daemon::Until {
-            process,
+            process: Arc::new(process),
+            began: Box::new(move || at_begin.place.note_begin()),
             ended: Box::new(move || at_end.end_container()),
         }),
         ..options
