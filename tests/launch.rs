@@ -81,6 +81,44 @@ fn options_say_who_where_and_with_what() {
 }
 
 #[test]
+fn a_root_without_etc_hosts_has_one_while_it_runs_and_no_mount_point_stays_behind() {
+    let house = House::new();
+    let home = house.place.path("home");
+    fs::write(home.join("data"), "data\n").unwrap();
+    let entries = || run(house.place.as_user("find").arg(&house.rootfs)).ok();
+    let before = entries();
+    let hosts = house.rootfs.join("etc/hosts");
+    let data = format!("{}:/new/dir/data", home.join("data").display());
+    for runtime in RUNTIMES {
+        let options = ["--runtime", runtime, "--name", "box", "-v", &data];
+        let script = "cat /etc/hosts /new/dir/data; test -s /etc/resolv.conf
+            ! echo x 2>/dev/null >>/etc/hosts";
+        let printed = house.sh(&options, script);
+        assert!(printed.contains("127.0.0.1 localhost\n"), "{printed}");
+        assert!(printed.ends_with("127.0.1.1 box\ndata\n"), "{printed}");
+        house.is_left_alone();
+        assert_eq!(entries(), before, "{runtime}");
+        // One ends while another one of the same tree goes on.
+        let detached = ["--runtime", runtime, "--detach", "--name", "long"];
+        let sleep = ["--", "sleep", "1000000"];
+        house.run(&[&detached[..], &sleep].concat()).ok();
+        house.sh(&options, "test -s /etc/hosts");
+        assert!(hosts.exists());
+        let lines = ["exec", "long", "grep", "-c", "127", "/etc/hosts"];
+        assert_eq!(house.other(&lines).ok(), "2\n");
+        house.other(&["kill", "long"]).ok();
+        house.is_left_alone();
+        assert_eq!(entries(), before, "{runtime}");
+    }
+    // The tree's own file is used, and an option's goes before all.
+    fs::write(&hosts, "own\n").unwrap();
+    assert_eq!(house.sh(&[], "cat /etc/hosts"), "own\n");
+    let bind = format!("{}:/etc/hosts", home.join("data").display());
+    assert_eq!(house.sh(&["-v", &bind], "cat /etc/hosts"), "data\n");
+    assert_eq!(fs::read_to_string(&hosts).unwrap(), "own\n");
+}
+
+#[test]
 fn a_read_only_root_has_directories_that_are_copied_up_with_their_owners() {
     let house = House::new();
     house.sh(

@@ -20,6 +20,7 @@ use super::namespace;
 use super::network::{self, Network};
 use super::options::{Isolation, Options, Root, is_interactive};
 use super::place::{self, About, Place, free_name, seconds_now};
+use super::points;
 use super::program;
 use super::spec::{self, Bind, Changes};
 use super::supervisor;
@@ -53,7 +54,7 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     let claimed = place.claim()?;
     let prepared = prepare(options, root, &place, &rootfs, &mut config)
         .and_then(|()| find_program(isolation, &rootfs, &config))
-        .and_then(|()| place.write_about(&about(&path, rootfs.clone(), &config, container.detach)))
+        .and_then(|()| place.write_about(&about(&place, &path, rootfs.clone(), &config, options)))
         .and_then(|()| start_supervisor(options, &place));
     if let Err(error) = prepared {
         place.remove_all(claimed);
@@ -165,11 +166,18 @@ fn prepare(
     } = options;
     let is_new = matches!(root, Root::Rootfs(_));
     let network = isolation.net.or(is_new.then_some(Network::Host));
+    let hostname = isolation.hostname.clone();
+    let hostname = hostname.or_else(|| is_new.then(|| place.name.clone()));
     let mut binds = isolation.bind.clone();
     if let Some(network) = network
         && let Some(source) = network.resolver(&place.directory)?
+        && has_room(rootfs, isolation, "/etc/resolv.conf", |_| true)
     {
-        binds.extend(resolver(rootfs, source, isolation.read_only));
+        binds.push(small_file(source, "/etc/resolv.conf"));
+    }
+    if is_new && has_room(rootfs, isolation, "/etc/hosts", |size| size == 0) {
+        let source = hosts(place, hostname.as_deref().unwrap_or_default())?;
+        binds.push(small_file(source, "/etc/hosts"));
     }
     for directory in &isolation.copy_up {
         binds.push(Bind {
@@ -191,10 +199,7 @@ fn prepare(
         terminal: is_interactive() && !container.detach,
         binds,
         read_only: isolation.read_only,
-        hostname: isolation
-            .hostname
-            .clone()
-            .or_else(|| is_new.then(|| place.name.clone())),
+        hostname,
         network,
         namespaces: isolation.namespaces(),
         propagation: isolation.propagation,
@@ -213,31 +218,66 @@ fn write(path: &Path, json: &Map<String, Value>) -> Result<(), Error> {
     fs::write(path, text).at(path)
 }
 
-/// A bind mount of resolv.conf, if the container has the file or it can be created.
-fn resolver(rootfs: &Path, source: PathBuf, read_only: bool) -> Option<Bind> {
-    let file = rootfs.join("etc/resolv.conf");
-    let has_room = match fs::symlink_metadata(&file) {
-        Ok(found) => found.is_file(),
-        Err(_) => !read_only && rootfs.join("etc").is_dir(),
-    };
-    has_room.then(|| Bind {
-        source,
-        destination: "/etc/resolv.conf".to_owned(),
-        read_only: true,
-    })
+/// Whether a small file may be mounted over `file`, which is there with a size that `suits`, or can
+/// be created.
+fn has_room(
+    rootfs: &Path,
+    isolation: &Isolation,
+    file: &str,
+    suits: impl FnOnce(u64) -> bool,
+) -> bool {
+    if isolation.bind.iter().any(|bind| bind.destination == file) {
+        return false;
+    }
+    match fs::symlink_metadata(rootfs.join(file.trim_start_matches('/'))) {
+        Ok(found) => found.is_file() && suits(found.len()),
+        Err(_) => !isolation.read_only && rootfs.join("etc").is_dir(),
+    }
 }
 
-fn about(runtime: &Path, rootfs: PathBuf, config: &Map<String, Value>, detach: bool) -> About {
+/// A file that can only be read: changes would be lost with the container.
+fn small_file(source: PathBuf, destination: &str) -> Bind {
+    Bind {
+        source,
+        destination: destination.to_owned(),
+        read_only: true,
+    }
+}
+
+/// A file for /etc/hosts, see hosts(5).
+fn hosts(place: &Place, hostname: &str) -> Result<PathBuf, Error> {
+    let path = place.directory.join("hosts");
+    let text = format!(
+        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {hostname}\n"
+    );
+    fs::write(&path, text).at(&path)?;
+    Ok(path)
+}
+
+fn about(
+    place: &Place,
+    runtime: &Path,
+    rootfs: PathBuf,
+    config: &Map<String, Value>,
+    options: &Options,
+) -> About {
     let command = config
         .get("process")
         .and_then(|process| process.get("args")?.as_array());
     let words = command.into_iter().flatten().filter_map(Value::as_str);
+    let mounts = config.get("mounts").and_then(Value::as_array);
+    let binds = mounts
+        .into_iter()
+        .flatten()
+        .filter(|mount| spec::is_bind(mount));
+    let destinations = binds.filter_map(|mount| mount.get("destination")?.as_str());
     About {
         runtime: Some(runtime.to_owned()),
         command: words.map(str::to_owned).collect(),
+        points: points::missing(&rootfs, destinations, &place.borrowed(&rootfs)),
         rootfs,
         started: seconds_now(),
-        foreground: !detach,
+        foreground: !options.is_detached(),
         plain: None,
     }
 }

@@ -89,6 +89,7 @@ impl Outside {
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
             rootfs: PathBuf::from("/"),
+            points: Vec::new(),
             started: seconds_now(),
             // What the command leaves behind may go on, as without namespaces.
             foreground: false,

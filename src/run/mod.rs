@@ -15,6 +15,7 @@ mod namespace;
 mod network;
 mod options;
 mod place;
+mod points;
 mod program;
 mod spec;
 mod stderr;

@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::points;
 use crate::error::{Context, Error};
 use crate::front::{self, FirstProcess};
 use crate::linux::procfs::Stat;
@@ -29,6 +30,9 @@ pub(crate) struct About {
     pub(crate) rootfs: PathBuf,
     /// Seconds since 1970-01-01 UTC.
     pub(crate) started: u64,
+    /// Mount points, below the root file system, that are there for this container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) points: Vec<PathBuf>,
     /// Whether the container is killed when the process that started it exits.
     pub(crate) foreground: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,9 +169,21 @@ impl Place {
     }
 
     fn remove(&self) {
+        if let Some(about) = self.about().filter(|about| !about.points.is_empty()) {
+            points::remove(&about.rootfs, &about.points, &self.borrowed(&about.rootfs));
+        }
         // Leftovers are removed when the name is taken again.
         let _ = fs::remove_file(self.socket());
         let _ = fs::remove_dir_all(&self.directory);
+    }
+
+    /// The mount points that are there for other containers of a root file system.
+    pub(crate) fn borrowed(&self, rootfs: &Path) -> Vec<PathBuf> {
+        let others = list().into_iter();
+        others
+            .filter(|(place, about)| place.name != self.name && about.rootfs == rootfs)
+            .flat_map(|(_, about)| about.points)
+            .collect()
     }
 
     /// The supervisor's socket.
