@@ -61,6 +61,9 @@ pub(crate) enum Error {
     )]
     NoRuntime { names: [&'static str; 2] },
 
+    #[error("{name} was not started with --detach: its output went to who started it")]
+    NoOutput { name: String },
+
     #[error("dockerd is not on PATH: install it, as by `apt-get install docker.io` on Debian")]
     NoDocker,
 

@@ -68,7 +68,7 @@ fn options_say_who_where_and_with_what() {
         assert!(
             ok(
                 &["--cap-add", "sys_admin"],
-                "mount -t tmpfs t /mnt && echo mounted"
+                "mount -t tmpfs t /tmp && echo mounted"
             )
             .contains("mounted")
         );
@@ -116,6 +116,51 @@ fn a_root_without_etc_hosts_has_one_while_it_runs_and_no_mount_point_stays_behin
     let bind = format!("{}:/etc/hosts", home.join("data").display());
     assert_eq!(house.sh(&["-v", &bind], "cat /etc/hosts"), "data\n");
     assert_eq!(fs::read_to_string(&hosts).unwrap(), "own\n");
+}
+
+#[test]
+fn what_a_detached_container_prints_is_kept_for_logs() {
+    let house = House::new();
+    let logs = |name: &str| house.other(&["logs", name]);
+    for runtime in RUNTIMES {
+        let start = |script: &str| {
+            let options = ["--runtime", runtime, "-d", "--name", "c", "--user", "web"];
+            house.run(&[&options[..], &["--", "sh", "-c", script]].concat())
+        };
+        let started = start("echo out; echo err >&2; echo own >/dev/stdout; exec sleep 1000000");
+        assert_eq!(started.ok(), "");
+        until("all is there", || {
+            (logs("c").ok() == "out\nerr\nown\n").then_some(())
+        });
+        let mut follow = house.place.subuidless(["logs", "--follow", "c"]);
+        let follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        house.other(&["kill", "c"]).ok();
+        let followed = follow.wait_with_output().unwrap();
+        assert_eq!(followed.stdout, b"out\nerr\nown\n");
+        house.is_left_alone();
+        assert_eq!(logs("c").ok(), "out\nerr\nown\n");
+        // The next one of the name.
+        assert_eq!(start("exit 3").ok(), "");
+        house.is_left_alone();
+        let said = logs("c").error();
+        assert!(said.contains("no container named c"), "{said}");
+        // Nobody reads what a runtime says that fails.
+        let impossible = format!("{}:/bin/sh", house.rootfs.display());
+        let options = ["--runtime", runtime, "-d", "--bind", &impossible];
+        let failed = house.run(&[&options[..], &["--", "busybox", "true"]].concat());
+        assert_eq!(failed.status.code(), Some(125));
+        assert!(failed.stderr.contains("bin/sh"), "{}", failed.stderr);
+        house.is_left_alone();
+    }
+    let mut attached = house.command(&["--name", "a", "--", "sleep", "1000000"]);
+    let mut attached = attached.spawn().unwrap();
+    house.init("a");
+    assert!(logs("a").error().contains("--detach"));
+    house.other(&["kill", "a"]).ok();
+    attached.wait().unwrap();
+    let kept = house.place.own_directory();
+    let kept = kept.iter().find(|kind| kind.ends_with("logs")).unwrap();
+    assert_eq!(fs::read_dir(kept).unwrap().count(), 0);
 }
 
 #[test]

@@ -50,6 +50,21 @@ fn table(rows: &[Row]) -> String {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct LogsArguments {
+    /// The container's name
+    name: String,
+
+    /// Go on until the container ends
+    #[arg(long, short)]
+    follow: bool,
+}
+
+pub(super) fn logs(arguments: &LogsArguments) -> Result<(), Error> {
+    let mut output = std::io::stdout().lock();
+    run::logs(&arguments.name, arguments.follow, &mut output)
+}
+
+#[derive(Debug, Args)]
 pub(super) struct KillArguments {
     /// The container's name
     name: String,

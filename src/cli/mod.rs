@@ -73,6 +73,11 @@ enum Subcommands {
     Exec(crate::run::ExecOptions),
     /// List the containers started by `run`
     Ps(inside::PsArguments),
+    /// Print what a container has printed that `run --detach` has started
+    ///
+    /// The last MiB of it at least, and 2 MiB at most. That of the last 16 containers that have
+    /// ended is kept until the next one of their name, or the end of the login session.
+    Logs(inside::LogsArguments),
     /// Send a signal to a container started by `run`
     Kill(inside::KillArguments),
     /// Run Docker's daemon, and its containers, with all ids: what follows are its own options
@@ -159,6 +164,7 @@ pub fn main() -> ExitCode {
             return failure_of(&engine::run(EngineKind::Buildah, arguments.arguments));
         }
         Subcommands::Ps(arguments) => inside::ps(&arguments),
+        Subcommands::Logs(arguments) => inside::logs(&arguments),
         Subcommands::Kill(arguments) => inside::kill(&arguments),
     })
 }

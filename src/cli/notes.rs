@@ -115,6 +115,7 @@ fn sections(command: &str) -> Sections {
             ("EXAMPLES", "  subuidless ps --json | jq -r '.[].name'"),
             FAILURE,
         ],
+        "logs" => &[("EXAMPLES", "  subuidless logs --follow db"), FAILURE],
         "kill" => &[
             (
                 "EXAMPLES",

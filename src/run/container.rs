@@ -19,6 +19,7 @@ use super::family::{self, Half};
 use super::namespace;
 use super::network::{self, Network};
 use super::options::{Isolation, Options, Root, is_interactive};
+use super::output;
 use super::place::{self, About, Place, free_name, seconds_now};
 use super::points;
 use super::program;
@@ -52,7 +53,8 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     let rootfs = directory(&root_of(&config))?;
     place::tidy_up();
     let claimed = place.claim()?;
-    let prepared = prepare(options, root, &place, &rootfs, &mut config)
+    let prepared = create_output(options, &place)
+        .and_then(|()| prepare(options, root, &place, &rootfs, &mut config))
         .and_then(|()| find_program(isolation, &rootfs, &config))
         .and_then(|()| place.write_about(&about(&place, &path, rootfs.clone(), &config, options)))
         .and_then(|()| start_supervisor(options, &place));
@@ -63,7 +65,12 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     drop(claimed);
     // From here on, the supervisor removes the files once this process has ended.
     match family::split()? {
-        Half::Waits(runtime) => runtime.wait(None, |code| place.code_of(code)),
+        Half::Waits(runtime) => runtime.wait(None, |code| {
+            if code != 0 && options.is_detached() {
+                output::show_failure(&place.directory);
+            }
+            place.code_of(code)
+        }),
         Half::Command => become_runtime(options, &place, &rootfs, path, kind),
     }
 }
@@ -89,6 +96,7 @@ fn become_runtime(
     let mut arguments = runtime_arguments(place, kind);
     arguments.push("run".into());
     if options.is_detached() {
+        output::divert(&place.directory)?;
         arguments.push("--detach".into());
     }
     arguments.extend(["--bundle".into(), place.directory.clone().into()]);
@@ -101,6 +109,13 @@ fn become_runtime(
         no_fast: options.no_fast,
         permissions: options.permissions,
     }))
+}
+
+fn create_output(options: &Options, place: &Place) -> Result<(), Error> {
+    match options.is_detached() {
+        true => output::create(&place.directory),
+        false => Ok(()),
+    }
 }
 
 fn find_program(

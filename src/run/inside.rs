@@ -1,6 +1,10 @@
 //! `subuidless exec`, `ps` and `kill`, for containers started by `run`.
 
 use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -10,6 +14,7 @@ use super::environment::variables;
 use super::isolated;
 use super::namespace;
 use super::options::{ExecOptions, is_interactive};
+use super::output;
 use super::place::{self, About, Place};
 use super::program;
 use super::spec::Changes;
@@ -19,6 +24,7 @@ use crate::front::bundle;
 use crate::front::{self, FirstProcess};
 use crate::syscalls::profile::Runtime;
 use crate::wire::config;
+use crate::wire::rundir;
 
 /// Becomes the runtime. Returns only on failure.
 pub(crate) fn exec(options: &ExecOptions) -> Result<Infallible, Error> {
@@ -110,4 +116,51 @@ pub(crate) fn signal(name: &str, signal: Signal) -> Result<(), Error> {
     first
         .signal(signal)
         .doing("sending a signal to the container")
+}
+
+/// Writes the output of a container to `to`, and with `follow` what comes until it ends.
+pub(crate) fn logs(name: &str, follow: bool, to: &mut impl Write) -> Result<(), Error> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    const WRITING: &str = "writing to standard output";
+    let running = Place::find(name);
+    let (path, place) = match &running {
+        Ok((place, about)) if about.foreground || about.runtime.is_none() => {
+            return Err(Error::NoOutput {
+                name: place.name.clone(),
+            });
+        }
+        Ok((place, _)) => (output::file_of(&place.directory), Some(place)),
+        Err(_) => (output::file_of_ended(&Place::of(name)?.name)?, None),
+    };
+    // What the supervisor has not taken, or does not, because it was killed.
+    let collect = || place.map(|place| output::collect(&place.directory));
+    let open = |path: &Path| rundir::open_own(path, File::options().read(true));
+    // It may end at this moment.
+    let opened = open(&path).or_else(|error| match output::file_of_ended(name) {
+        Ok(kept) => open(&kept),
+        Err(_) => Err(error),
+    });
+    let mut file = match opened {
+        Err(_) if running.is_err() => return running.map(drop),
+        opened => opened.at(&path)?,
+    };
+    collect();
+    output::skip_given_up(&mut file).at(&path)?;
+    let mut bytes = [0; 1 << 16];
+    loop {
+        // Looked at before, so that nothing comes after the last read.
+        let goes_on = follow && place.is_some() && path.exists();
+        loop {
+            match file.read(&mut bytes).at(&path)? {
+                0 => break,
+                length => to.write_all(&bytes[..length]).doing(WRITING)?,
+            }
+        }
+        to.flush().doing(WRITING)?;
+        if !goes_on {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+        collect();
+    }
 }

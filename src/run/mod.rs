@@ -14,6 +14,7 @@ mod mounts;
 mod namespace;
 mod network;
 mod options;
+mod output;
 mod place;
 mod points;
 mod program;
@@ -27,7 +28,7 @@ use std::io;
 
 pub(crate) use engine::{Engine, Kind as EngineKind};
 pub(crate) use family::{Half, split};
-pub(crate) use inside::{Row, exec, list, signal};
+pub(crate) use inside::{Row, exec, list, logs, signal};
 pub(crate) use keeper::keep as keep_network;
 pub(crate) use network::hook as network_hook;
 pub(crate) use options::{ExecOptions, Options, absolute};

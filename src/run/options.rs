@@ -169,7 +169,7 @@ pub(crate) struct Container {
     #[arg(long, value_name = "DIR")]
     pub(super) bundle: Option<PathBuf>,
 
-    /// Return once the container has started
+    /// Return once the container has started. `subuidless logs` prints its output
     #[arg(long, short, requires = ROOT)]
     pub(super) detach: bool,
 

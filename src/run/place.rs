@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::output;
 use super::points;
 use crate::error::{Context, Error};
 use crate::front::{self, FirstProcess};
@@ -123,6 +124,7 @@ impl Place {
             if !self.is_taken() {
                 rundir::room_for(SOCKETS)?;
                 self.remove();
+                output::forget(&self.name);
                 let made = DirBuilder::new().mode(0o700).create(&self.directory);
                 return made.map(|()| lock).at(&self.directory);
             }
@@ -169,6 +171,7 @@ impl Place {
     }
 
     fn remove(&self) {
+        output::keep(&self.directory, &self.name);
         if let Some(about) = self.about().filter(|about| !about.points.is_empty()) {
             points::remove(&about.rootfs, &about.points, &self.borrowed(&about.rootfs));
         }

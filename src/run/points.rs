@@ -1,5 +1,5 @@
-//! Mount points that a runtime makes in a root file system, because they are missing there: they are
-//! removed after the container, unless another one of the same root file system runs.
+//! Mount points that a runtime makes in a root file system, because they are missing there. They
+//! are removed after the container, unless another one of the same root file system runs.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

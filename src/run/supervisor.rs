@@ -17,6 +17,7 @@ use sendfd::SendWithFd;
 use serde_json::json;
 
 use super::options::Log;
+use super::output;
 use super::place::{self, Place};
 use super::stderr::{self, Diverted};
 use crate::daemon::{self, FirstWorker};
@@ -190,6 +191,7 @@ fn serve_container(options: daemon::Options, holder: Rc<Holder>) -> Result<(), E
         .process
         .try_clone()
         .doing("waiting for the container")?;
+    output::watch(&holder.place.directory);
     let [at_begin, at_end] = [Rc::clone(&holder), Rc::clone(&holder)];
     let result = daemon::run(daemon::Options {
         socket: Some(holder.place.socket()),

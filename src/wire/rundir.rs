@@ -31,6 +31,8 @@ pub(crate) const SOCKETS: &str = "sock";
 pub(crate) const CONTAINERS: &str = "run";
 /// Has a directory for each user namespace that supervisors of `run --keep-id` serve.
 pub(crate) const NAMESPACES: &str = "namespaces";
+/// Has the output of containers of `run --detach` that have ended.
+pub(crate) const LOGS: &str = "logs";
 /// Has a lock file for each container, locked while the other two are created or removed.
 pub(crate) const LOCKS: &str = "lock";
 
