@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Place, run, tool};
+use common::{Place, run, tool, until};
 
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
@@ -120,7 +120,7 @@ fn completions_are_scripts_that_offer_every_command_and_no_hidden_one() {
     let offers = |words: &str, at: usize| -> BTreeSet<String> {
         let asked = format!(
             "source \"$0\"; COMP_WORDS=({words} ''); COMP_CWORD={at}
-             _subuidless subuidless '' \"${{COMP_WORDS[COMP_CWORD - 1]}}\"
+             _subuidless_with_names subuidless '' \"${{COMP_WORDS[COMP_CWORD - 1]}}\"
              printf '%s\\n' \"${{COMPREPLY[@]}}\""
         );
         let mut bash = place.as_user("bash");
@@ -134,6 +134,19 @@ fn completions_are_scripts_that_offer_every_command_and_no_hidden_one() {
     );
     assert!(offers("subuidless run", 2).contains("--keep-id"));
     assert!(offers("subuidless owners", 2).contains("export"));
+    // The names of what runs.
+    let mut named = place.subuidless(["run", "--name", "box", "--", "sleep", "1000000"]);
+    let mut named = named.spawn().expect("a command with a name");
+    let binary = place.binary().display().to_string();
+    until("it has a name", || {
+        offers(&format!("{binary} kill"), 2)
+            .contains("box")
+            .then_some(())
+    });
+    assert!(!offers(&format!("{binary} kill box"), 3).contains("box"));
+    assert!(!offers(&format!("{binary} status"), 2).contains("box"));
+    run(&mut place.subuidless(["kill", "box"])).ok();
+    named.wait().expect("its end");
 }
 
 fn make(place: &Place, goal: &str, destination: &Path) -> Command {

@@ -31,6 +31,9 @@ pub(super) struct ManArguments {
 pub(super) fn completions(arguments: &CompletionsArguments) -> Result<(), Error> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command(), NAME, &mut script);
+    if arguments.shell == Shell::Bash {
+        script.extend_from_slice(include_bytes!("names.bash"));
+    }
     print(&script)
 }
 

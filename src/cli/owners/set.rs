@@ -1,5 +1,6 @@
 //! `subuidless owners set UID:GID PATH...`
 
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -8,13 +9,14 @@ use clap::{ArgAction, Args};
 use super::Looking;
 use super::console::Console;
 use crate::error::Error;
+use crate::linux::name_service;
 use crate::owners::{Entry, Kind, Outside, OwnerChange, Progress, device_number, parse_id};
 
 // -h means what it means for chown(1).
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(in crate::cli) struct Arguments {
-    /// UID, UID:GID or :GID, as numbers
+    /// User, user:group or :group, as numbers or names of this host
     #[arg(value_name = "UID:GID", value_parser = owner)]
     owner: Ids,
 
@@ -59,14 +61,32 @@ fn owner(text: &str) -> Result<Ids, String> {
     if uid.is_empty() && gid.is_empty() {
         return Err("a user, a group or both are wanted".to_owned());
     }
-    let id = |text: &str| match text {
-        "" => Ok(None),
-        text => parse_id(text).map(Some),
-    };
+    let user = |name: &str| Ok(name_service::user_by_name(name)?.map(|account| account.uid));
     Ok(Ids {
-        uid: id(uid)?,
-        gid: id(gid)?,
+        uid: id(uid, "user", user)?,
+        gid: id(gid, "group", name_service::group)?,
     })
+}
+
+/// A number, or the id that `find` has for a name.
+fn id(
+    text: &str,
+    kind: &str,
+    find: impl FnOnce(&str) -> io::Result<Option<u32>>,
+) -> Result<Option<u32>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return parse_id(text).map(Some);
+    }
+    match find(text) {
+        Ok(Some(id)) => Ok(Some(id)),
+        Ok(None) => Err(format!(
+            "this host has no {kind} {text:?}: a root file system's own are given as numbers"
+        )),
+        Err(error) => Err(format!("looking up {text:?}: {error}")),
+    }
 }
 
 fn device(text: &str) -> Result<(Kind, u32), String> {
@@ -168,7 +188,11 @@ mod tests {
             ("5:", Some((Some(5), None))),
             ("5:70000", Some((Some(5), Some(70_000)))),
             (":7", Some((None, Some(7)))),
-            ("root", None),
+            ("root", Some((Some(0), None))),
+            ("root:root", Some((Some(0), Some(0)))),
+            ("no-such-user", None),
+            ("0:no-such-group", None),
+            ("-1", None),
             ("5:6:7", None),
             ("4294967295", None),
         ] {
