@@ -207,6 +207,9 @@ pub(crate) enum Error {
     )]
     Unfit { failures: usize },
 
+    #[error("this host cannot do that until these checks pass, and programs are there: {missing}")]
+    UnfitFor { missing: String },
+
     #[error("{path}: asking the daemon: {reason}")]
     Ask { path: PathBuf, reason: String },
 

@@ -137,13 +137,74 @@ fn this_host_can_do_the_job_and_nothing_is_left_on_it() {
 
     let text = run(&mut place.subuidless(["check"])).ok();
     let checks = found["checks"].as_array().unwrap();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ')).collect();
+    let (of_checks, verdicts) = text.split_once("\n\n").unwrap();
+    assert!(
+        verdicts.contains("commands (subuidless run)  yes\n"),
+        "{text}"
+    );
+    let lines: Vec<&str> = of_checks
+        .lines()
+        .filter(|line| !line.starts_with(' '))
+        .collect();
     assert_eq!(lines.len(), checks.len(), "{text}");
     for (line, check) in lines.iter().zip(checks) {
         let result = line.split_whitespace().next().unwrap().to_lowercase();
         assert_eq!(result, check["result"].as_str().unwrap(), "{text}");
         assert!(line.contains(check["name"].as_str().unwrap()), "{text}");
     }
+}
+
+#[test]
+fn each_use_has_a_verdict_and_an_exit_code() {
+    let place = Place::new();
+    let hide = "for name in crun runc dockerd; do
+        for place in /usr/local/bin /usr/local/sbin /usr/bin /usr/sbin; do
+            test ! -e $place/$name || mount --bind /dev/null $place/$name
+        done; done";
+    let found = on_changed_host(&place, hide, &[]);
+    let works: Vec<(&str, bool)> = found["uses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["name"].as_str().unwrap(), it["works"] == true))
+        .collect();
+    let expected = [
+        ("run", true),
+        ("container", false),
+        ("podman", false),
+        ("docker", false),
+    ];
+    assert_eq!(works, expected, "{found:#}");
+    for (wanted, works) in expected {
+        let command = format!("\"$0\" check --for {wanted}");
+        let script = format!("{hide}; setpriv --reuid={} -- {command}", place.user.uid);
+        let mut host = place.as_root("unshare");
+        host.args(["-m", "--", "sh", "-euc", &script])
+            .arg(place.binary());
+        host.env("XDG_RUNTIME_DIR", place.runtime_directory());
+        let ran = run(host.env("HOME", place.path("home")));
+        assert_eq!(ran.status.code(), Some(i32::from(!works)), "{}", ran.stderr);
+        assert_eq!(ran.stderr.contains("crun"), !works, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_tree_whose_programs_others_can_execute_as_the_user_is_named() {
+    let place = Place::new();
+    let tree = place.path("home/tree");
+    fs::create_dir_all(tree.join("usr/bin")).unwrap();
+    let program = tree.join("usr/bin/su");
+    fs::write(&program, "").unwrap();
+    place.give_to_user(&program);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    let names = |mode| {
+        set_mode(&place.path("home"), mode);
+        let found = check(&place, |command| {
+            command.arg(&tree);
+        });
+        found.to_string().contains("usr/bin/su")
+    };
+    assert!(names(0o755) && !names(0o700));
 }
 
 #[test]

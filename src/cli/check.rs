@@ -14,6 +14,10 @@ pub(super) struct Arguments {
     #[arg(value_name = "DIR", default_value = ".")]
     directory: PathBuf,
 
+    /// Exit with 0 if this use works, and with 1 if not, whatever else does
+    #[arg(long = "for", value_name = "USE", value_enum)]
+    wanted: Option<check::Use>,
+
     /// Print one JSON document instead of lines
     #[arg(long)]
     json: bool,
@@ -24,9 +28,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     let text = if arguments.json {
         serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
     } else {
-        report.text()
+        report.text(terminal_size::terminal_size().map(|(width, _)| width.0.into()))
     };
     print(text.as_bytes())?;
+    if let Some(wanted) = arguments.wanted {
+        let missing = report.missing(wanted).join(", ");
+        return match missing.is_empty() {
+            true => Ok(()),
+            false => Err(Error::UnfitFor { missing }),
+        };
+    }
     match report.failures() {
         0 => Ok(()),
         failures => Err(Error::Unfit { failures }),

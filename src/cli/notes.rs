@@ -132,10 +132,14 @@ fn sections(command: &str) -> Sections {
         ],
         "bundle" => &[("EXAMPLES", "  subuidless bundle ./bundle"), FAILURE],
         "check" => &[
-            ("EXAMPLES", "  subuidless check\n  subuidless check ~/trees"),
+            (
+                "EXAMPLES",
+                "  subuidless check\n  subuidless check ~/trees\n  subuidless check --for run",
+            ),
             (
                 "EXIT STATUS",
-                "0, or 1 if a line says FAIL, or 2 if the options are wrong.",
+                "0, or 1 if a line says FAIL (with --for: if that use does not work), or 2 if the \
+                 options are wrong.",
             ),
         ],
         "status" => &[("EXAMPLES", "  subuidless status --json"), FAILURE],

@@ -11,10 +11,14 @@ mod programs;
 mod proof;
 mod settings;
 pub(crate) mod steps;
+mod uses;
 
 use std::path::Path;
 
 use serde::Serialize;
+
+use uses::Suitability;
+pub(crate) use uses::Use;
 
 /// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,6 +72,7 @@ impl Check {
 pub(crate) struct Report {
     ok: bool,
     checks: Vec<Check>,
+    uses: Vec<Suitability>,
 }
 
 /// Checks this host, and whether `directory` can hold containers.
@@ -76,6 +81,7 @@ pub(crate) fn check(directory: &Path) -> Report {
     checks.extend(proof::namespace_and_notification());
     checks.extend(kernel::features());
     checks.extend(files::attributes(directory));
+    checks.extend(files::exposed(directory));
     checks.extend([
         files::side_store(),
         files::runtime_directory(),
@@ -92,6 +98,7 @@ pub(crate) fn check(directory: &Path) -> Report {
     checks.extend(programs::all());
     Report {
         ok: checks.iter().all(|check| check.result != Verdict::Fail),
+        uses: uses::judge(&checks),
         checks,
     }
 }
@@ -103,8 +110,15 @@ impl Report {
         self.checks.iter().filter(failed).count()
     }
 
-    /// The report as text: a line for each check, and how to improve it below.
-    pub(crate) fn text(&self) -> String {
+    /// What is missing for a use.
+    pub(crate) fn missing(&self, wanted: Use) -> Vec<String> {
+        let uses = self.uses.iter().filter(|it| it.name == wanted);
+        uses.flat_map(|it| it.missing.clone()).collect()
+    }
+
+    /// The report as text: a line for each check, and how to improve it below; then the verdicts.
+    /// Lines are wrapped to `columns`.
+    pub(crate) fn text(&self, columns: Option<usize>) -> String {
         let width = self.checks.iter().map(|check| check.name.chars().count());
         let width = width.max().unwrap_or(0);
         let mut text = String::new();
@@ -114,11 +128,59 @@ impl Report {
                 Verdict::Warn => "warn",
                 Verdict::Fail => "FAIL",
             };
-            text += &format!("{result}  {:<width$}  {}\n", check.name, check.reason);
+            let start = format!("{result}  {:<width$}  ", check.name);
+            let indent = " ".repeat(width + 8);
+            text += &wrapped(&start, &check.reason, &indent, columns);
             if let Some(change) = &check.change {
-                text += &format!("      {:<width$}  → {change}\n", "");
+                let start = format!("{indent}→ ");
+                text += &wrapped(&start, change, &format!("{indent}  "), columns);
             }
         }
-        text
+        text += "\n";
+        text + &self.uses.iter().map(Suitability::text).collect::<String>()
+    }
+}
+
+/// `start` and `words`, in lines of `columns`, of which all but the first one begin with `indent`.
+fn wrapped(start: &str, words: &str, indent: &str, columns: Option<usize>) -> String {
+    /// A column of words that is narrower is harder to read than broken lines.
+    const LEAST: usize = 20;
+    let room = columns.and_then(|columns| columns.checked_sub(indent.chars().count() + LEAST));
+    let Some(room) = room.map(|room| room + LEAST) else {
+        return format!("{start}{words}\n");
+    };
+    let mut text = start.to_owned();
+    let mut used = 0;
+    for word in words.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > room {
+            text += &format!("\n{indent}");
+            used = 0;
+        } else if used > 0 {
+            text.push(' ');
+            used += 1;
+        }
+        text += word;
+        used += length;
+    }
+    text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        let words = "a word, another word, and more words than there is room for";
+        let text = wrapped("ok    name  ", words, &" ".repeat(12), Some(40));
+        assert!(text.lines().count() > 1);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
+        let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(joined, format!("ok name {words}"));
+        assert_eq!(wrapped("x ", words, "", None), format!("x {words}\n"));
     }
 }

@@ -152,6 +152,14 @@ fn podman() -> Check {
     check
 }
 
+pub(super) fn has_podman() -> bool {
+    engine::find("podman").is_some()
+}
+
+pub(super) fn has_docker() -> bool {
+    programs::find("dockerd").is_some()
+}
+
 /// Reports a program that is optional, and works if its runtime does.
 fn caller(name: &str) -> Check {
     // Not our link of this name, which would start processes that stay.

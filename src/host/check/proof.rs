@@ -20,6 +20,7 @@ const FILTER: &str = "seccomp notification";
 const JOIN: &str = "joining a container";
 const MEMORY: &str = "memory of targets";
 const FILES: &str = "files for targets";
+pub(super) const PROCFS: &str = "fresh /proc";
 const WAKE_UP: &str = "synchronous wake-up";
 
 /// The time limit. Normally it takes less than a tenth of a second.
@@ -28,7 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Checks whether containers can be created, and their calls be answered.
 pub(super) fn namespace_and_notification() -> Vec<Check> {
     let failed = |error: io::Error| {
-        let change = "this program must be able to execute /proc/self/exe: is /proc mounted?";
+        let change = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "no process can be started: a filter of an outer container may answer clone3(2) \
+                 with EPERM (Docker before 20.10.10): update it, or run this outside"
+            }
+            _ => "this program must be able to execute /proc/self/exe: is /proc mounted?",
+        };
         vec![Check::fail(
             FILTER,
             format!("cannot be tested: {error}"),
@@ -173,6 +180,18 @@ fn judge(target: &Target, supervisor: &Supervisor) -> Vec<Check> {
             "Linux 5.14 or newer is needed",
         ),
     });
+    checks.push(match target.procfs {
+        Some(Ok(())) => Check::ok(PROCFS, "mounted one for a new pid namespace"),
+        tried => Check::warn(
+            PROCFS,
+            format!(
+                "mount(2): {}: containers and --pid cannot have one",
+                shown(tried)
+            ),
+            "parts of this host's /proc are covered, as in many containers: run this outside, or \
+             let the outer container have all of /proc (podman: --security-opt unmask=ALL)",
+        ),
+    });
     checks.push(match supervisor.sync_wake_up {
         true => Check::ok(WAKE_UP, "a call costs a tenth of what it costs without it"),
         false => Check::warn(
@@ -215,6 +234,7 @@ mod tests {
 
     fn good() -> (Target, Supervisor) {
         let target = Target {
+            procfs: Some(Ok(())),
             filter: Some(Ok(())),
             chown: Some(Ok(())),
             open: Some(Ok(())),

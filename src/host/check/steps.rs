@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, chown};
 use sendfd::SendWithFd;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub(super) type Tried = Result<(), i32>;
 pub(crate) struct Target {
     /// The failed step of creating a user namespace, and its errno.
     pub(super) namespace: Option<(String, i32)>,
+    /// Mounting a procfs, as a container does.
+    pub(super) procfs: Option<Tried>,
     pub(super) filter: Option<Tried>,
     pub(super) chown: Option<Tried>,
     /// Opening a file that the supervisor sends.
@@ -75,6 +78,7 @@ fn try_as_target(seen: &mut Target) {
         seen.namespace = Some((refusal.step, refusal.errno as i32));
         return;
     }
+    seen.procfs = fresh_procfs().ok();
     let Ok(link) = io::stdin().as_fd().try_clone_to_owned() else {
         return;
     };
@@ -105,6 +109,22 @@ fn try_as_target(seen: &mut Target) {
         let mut content = Vec::new();
         seen.content_arrived = file.read_to_end(&mut content).is_ok() && content == CONTENT;
     }
+}
+
+/// Mounts a procfs in a process with namespaces of its own.
+fn fresh_procfs() -> io::Result<Tried> {
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    let Some(pid) = sys::fork_both()? else {
+        const NOTHING: Option<&str> = None;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let mounted = unshare(CloneFlags::CLONE_NEWNS)
+            .and_then(|()| mount(Some("proc"), "/proc", Some("proc"), flags, NOTHING));
+        std::process::exit(mounted.map_or_else(|errno| errno as i32, |()| 0))
+    };
+    Ok(match sys::wait_for(pid)?.code() {
+        Some(0) => Ok(()),
+        code => Err(code.unwrap_or(libc::ECHILD)),
+    })
 }
 
 /// The supervisor: answers those calls, as a worker does.
