@@ -48,6 +48,10 @@ fn what_cannot_work_is_refused_and_the_limit_is_named() {
             "--nproc=9:9",
             "the limit of user processes (ulimit -u) is 9",
         ),
+        (
+            "--as=200000000:200000000",
+            "the limit of virtual memory (ulimit -v) is 195312, and has to be 262144 or more",
+        ),
     ] {
         let told =
             |arguments: &[&str], code| is_refused(under(&place, limits, arguments), code, words);
@@ -111,17 +115,23 @@ fn soft_limits_are_the_commands_alone() {
         );
         std::fs::remove_file(place.path("home/l")).unwrap();
     }
-    let hard = under(
-        &place,
-        "--as=1024000000:1024000000",
-        &["run", "--", "sh", "-euc", OWNERS],
-    );
-    assert!(
-        hard.stderr.contains("the limit of virtual memory"),
-        "{}",
-        hard.stderr
-    );
-    assert_eq!(hard.ok(), "42:43\n");
+}
+
+/// The side store must not take what the worker needs: a command would wait for it forever.
+#[test]
+fn in_little_address_space_there_is_room_for_all_parts() {
+    let place = Place::new();
+    let script = format!("{OWNERS}; ln -sf f l; chown -h 5:6 l; stat -c %u:%g l");
+    for mebibytes in [256_u64, 290, 380, 1000, 2110] {
+        let limit = format!("--as={0}:{0}", mebibytes << 20);
+        let ran = under(&place, &limit, &["run", "--", "sh", "-euc", &script]);
+        assert!(
+            ran.stderr.contains("the limit of virtual memory"),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(ran.ok(), "42:43\n5:6\n", "{mebibytes}");
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ struct Need {
     unit: u64,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need {
         resource: Resource::RLIMIT_NOFILE,
         loss: Loss::All,
@@ -67,6 +67,15 @@ const NEEDS: [Need; 5] = [
         name: "file locks",
         option: "-x",
         unit: 1,
+    },
+    // A worker maps the table of identities and a small side store, and has threads.
+    Need {
+        resource: Resource::RLIMIT_AS,
+        loss: Loss::All,
+        least: 256 << 20,
+        name: "virtual memory",
+        option: "-v",
+        unit: 1024,
     },
     // Both parts of the side store are mapped, with 1 GiB each.
     Need {

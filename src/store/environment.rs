@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use heed::types::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, posix_fallocate};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -21,6 +22,9 @@ use crate::wire::rundir;
 /// The sizes of the map, in bytes, of which the first that is possible is used: smaller ones if the
 /// address space is limited (`ulimit -v`). The file grows only with its entries.
 const MAP_SIZES: [usize; 3] = [1 << 30, 1 << 27, 1 << 24];
+/// A map may be this part of the address space: both stores are mapped, and what serves calls needs
+/// the rest.
+const SHARE: u64 = 3;
 
 /// The version of keys and values in the lasting store.
 const FORMAT: &str = "1\n";
@@ -89,6 +93,25 @@ pub(super) fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
     }
 }
 
+/// Opens the database with the largest map that leaves room for everything else.
+fn open_mapped(
+    directory: &Path,
+    durability: Durability,
+) -> heed::Result<heed::Env<heed::WithoutTls>> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_AS).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
+    let [larger @ .., least] = MAP_SIZES;
+    for size in larger {
+        if size as u64 > limit / SHARE {
+            continue;
+        }
+        match sys::open_lmdb(directory, size, durability) {
+            Err(heed::Error::Io(error)) if error.raw_os_error() == Some(libc::ENOMEM) => {}
+            environment => return environment,
+        }
+    }
+    sys::open_lmdb(directory, least, durability)
+}
+
 /// An open environment.
 #[derive(Debug)]
 pub(super) struct Environment {
@@ -107,17 +130,7 @@ impl Environment {
         if durability != Durability::ReadOnly {
             reserve_lock_file(directory)?;
         }
-        let [whole, less @ ..] = MAP_SIZES;
-        let mut environment = sys::open_lmdb(directory, whole, durability);
-        for size in less {
-            match environment {
-                Err(heed::Error::Io(error)) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                    environment = sys::open_lmdb(directory, size, durability);
-                }
-                _ => break,
-            }
-        }
-        let environment = environment?;
+        let environment = open_mapped(directory, durability)?;
         // The slot of a killed reader would keep old pages from being reused.
         environment.clear_stale_readers()?;
         let snapshot = environment.read_txn()?;
