@@ -40,7 +40,7 @@ pages! {
     the_page_on_run_does_what_it_says: "docs/run.md", Files;
     the_page_on_the_daemon_does_what_it_says: "docs/daemon.md", Files;
     the_page_on_ci_does_what_it_says: "docs/ci.md", Podman;
-    the_page_on_hpc_does_what_it_says: "docs/hpc.md", Files;
+    the_page_on_hpc_does_what_it_says: "docs/hpc.md", Job;
     the_page_on_kubernetes_does_what_it_says: "docs/kubernetes.md", Files;
     the_page_on_migrating_does_what_it_says: "docs/migrating.md", Files;
     the_page_on_docker_does_what_it_says: "docs/docker.md", Image;

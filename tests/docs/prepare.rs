@@ -17,7 +17,22 @@ pub(crate) enum Needs {
     Image,
     /// podman with an image by the name of busybox.
     Podman,
+    /// A batch job's surroundings: no login session, and a home without attributes, which keeps no
+    /// side store.
+    Job,
 }
+
+/// A home as on NFS, for root in a mount namespace: ramfs has no attributes, and what must not be
+/// on NFS cannot be written. No /run/user, and a /dev/shm without what others have left there.
+const JOB: &str = "mount -t ramfs ramfs /mnt
+    cp -a \"$HOME/.\" /mnt
+    mkdir -p /mnt/.local/state/subuidless
+    mount --move /mnt \"$HOME\"
+    mount -t tmpfs -o ro tmpfs \"$HOME/.local/state\"
+    mount -t tmpfs -o mode=755 tmpfs /run
+    mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+    unset XDG_RUNTIME_DIR
+    cd \"$HOME\"";
 
 /// ~/rootfs, ~/layer.tar and what [`Needs`] says, where the user is at home.
 pub(crate) fn inputs(place: &Place, needs: Needs) {
@@ -31,7 +46,7 @@ pub(crate) fn inputs(place: &Place, needs: Needs) {
     let owner = format!("{}:{}", place.user.uid, place.user.gid);
     run(place.as_root("chown").args(["-hR", &owner]).arg(rootfs)).ok();
     layer(place);
-    if needs != Needs::Files {
+    if matches!(needs, Needs::Image | Needs::Podman) {
         small_image(place);
         image(place);
     }
@@ -85,8 +100,11 @@ pub(crate) fn shell(place: &Place, needs: Needs) -> Command {
     let mut shell = place.as_root("unshare");
     let script = "eval \"$NO_TUN\" || mount --bind /dev/null /dev/net/tun
         [ \"$(stat -f -c %T /sys/fs/cgroup)\" = cgroup2fs ] || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup
+        eval \"$SURROUNDINGS\"
         exec \"$@\"";
     shell.args(["-m", "--", "sh", "-euc", script, "--"]);
+    let surroundings = if needs == Needs::Job { JOB } else { "" };
+    shell.env("SURROUNDINGS", surroundings);
     // Some hosts have such a device, and what programs do then is not the same everywhere.
     let has_no_tun = match needs {
         Needs::Image => "[ ! -e /dev/net/tun ]",
