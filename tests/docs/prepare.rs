@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, User};
 
 use crate::common::{Place, Podman, run, set_mode, small_image, small_rootfs, tool, until};
 
@@ -118,6 +118,9 @@ pub(crate) fn shell(place: &Place, needs: Needs) -> Command {
     let directories = ["home/.local/bin", ""].map(|name| place.path(name));
     let path = directories.map(|path| path.display().to_string()).join(":");
     shell.env("TMPDIR", place.path("tmp"));
+    // ch-run wants it.
+    let user = User::from_uid(place.user.uid).unwrap().unwrap();
+    shell.env("USER", user.name);
     shell.env("PATH", path + ":/usr/bin:/bin:/usr/sbin:/sbin");
     shell
 }
