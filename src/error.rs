@@ -129,6 +129,12 @@ pub(crate) enum Error {
     NoUserNamespace { source: io::Error },
 
     #[error(
+        "something (fakeroot, pseudo, proot) makes this process believe that its uid is {told}: \
+         start subuidless outside of it, or `subuidless fakeroot` in its place"
+    )]
+    FalseIds { told: u32 },
+
+    #[error(
         "this process already runs under a seccomp listener, as within `subuidless run` or a \
          container of its kind, and the kernel takes only one: run the command as it is, its \
          owners and ids are emulated already"

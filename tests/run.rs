@@ -266,6 +266,12 @@ fn what_stands_in_the_way_is_named() {
     let refused = run(&mut limited);
     assert_eq!(refused.status.code(), Some(125));
     assert!(refused.error().contains("cannot create a user namespace"));
+    let mut deceived = place.as_user("fakeroot");
+    deceived.arg(place.binary()).args(["run", "--", "true"]);
+    let refused = run(&mut deceived);
+    assert_eq!(refused.status.code(), Some(125), "{}", refused.stderr);
+    let words = "believe that its uid is 0: start subuidless outside of it";
+    assert!(refused.error().contains(words));
     is_left_alone(&place);
 }
 

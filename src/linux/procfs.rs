@@ -241,6 +241,10 @@ impl Status {
         self.set("CapBnd")
     }
 
+    pub(crate) fn effective_uid(&self) -> Option<u32> {
+        Self::all(self.field("Uid")).get(1).copied()
+    }
+
     /// Whether no_new_privs is set (prctl(2)).
     pub(crate) fn no_new_privs(&self) -> bool {
         self.field("NoNewPrivs")

@@ -136,8 +136,13 @@ pub(crate) struct Refusal {
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
-        Self::NoUserNamespace {
-            source: refusal.errno.into(),
+        let told = geteuid().as_raw();
+        let status = procfs::Status::of("/proc/self").ok();
+        match status.and_then(|status| status.effective_uid()) {
+            Some(uid) if uid != told => Self::FalseIds { told },
+            _ => Self::NoUserNamespace {
+                source: refusal.errno.into(),
+            },
         }
     }
 }

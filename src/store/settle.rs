@@ -43,7 +43,8 @@ pub(crate) fn can_be_read(directory: &Path, recent: Option<&Path>) -> bool {
 }
 
 pub(super) const NOT_LASTING: &str = "cannot open the lasting side store: owners in it are not \
-                                      seen, new ones are kept until the next boot";
+                                      seen, new ones are kept until the next boot; --store DIR \
+                                      names another place";
 
 /// The failure of another process.
 #[derive(Debug)]
