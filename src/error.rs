@@ -77,6 +77,15 @@ pub(crate) enum Error {
     NoEngine { name: &'static str },
 
     #[error(
+        "{} calls subuidless again and again instead of {name}: name the real {name} in it, or \
+         remove it from PATH", .program.display()
+    )]
+    EngineCallsBack {
+        name: &'static str,
+        program: PathBuf,
+    },
+
+    #[error(
         "the runtime behind subuidless is subuidless itself, as {}: name the real one with \
          --runtime", .name.display()
     )]

@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use common::{
@@ -317,6 +317,28 @@ fn podman_by_its_own_name_is_served_where_the_link_comes_first() {
     let mut command = place.as_user("podman");
     command.args(["info", "--format", "{{.Store.GraphDriverName}}"]);
     assert_eq!(run(command.env("PATH", &path)).ok(), "overlay\n");
+}
+
+#[test]
+fn a_podman_that_is_subuidless_again_is_told_and_does_not_loop() {
+    let place = Place::new();
+    let binary = place.binary();
+    let directory = in_home(&place, "bin");
+    let called = directory.join("podman");
+    let path = format!("{}:/usr/bin:/bin", directory.display());
+    for script in ["exec \"$B\" podman \"$@\"", "\"$B\" podman \"$@\""] {
+        own(&place, "bin/podman", &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(&called, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = place.as_user("podman");
+        command
+            .arg("--version")
+            .env("PATH", &path)
+            .env("B", &binary);
+        let ran = run(&mut command);
+        assert_eq!(ran.status.code(), Some(125), "{ran:?}");
+        let hint = format!("{} calls subuidless again and again", called.display());
+        assert!(ran.stderr.contains(&hint), "{ran:?}");
+    }
 }
 
 #[test]

@@ -52,12 +52,17 @@ pub(super) fn run(kind: EngineKind, arguments: Vec<OsString>) -> Error {
     let Some(program) = engine::find(name) else {
         return Error::NoEngine { name };
     };
-    let driver = storage::wants_overlay().then_some((storage::VARIABLE, storage::OVERLAY));
+    let Some(calls) = engine::count_call() else {
+        return Error::EngineCallsBack { name, program };
+    };
+    let driver = storage::wants_overlay();
+    let driver = driver.then_some((storage::VARIABLE, storage::OVERLAY.to_owned()));
+    let calls = (engine::CALLS, calls.to_string());
     let engine = Engine {
         kind,
         program,
         arguments,
-        settings: driver.into_iter().collect(),
+        settings: driver.into_iter().chain([calls]).collect(),
     };
     match front::emulates_namespaces() {
         Ok(false) => serve(&engine),

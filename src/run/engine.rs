@@ -37,7 +37,7 @@ pub(crate) struct Engine {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
     /// Variables for it.
-    pub(crate) settings: Vec<(&'static str, &'static str)>,
+    pub(crate) settings: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Engine {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
-        command.envs(self.settings.iter().copied());
+        command.envs(self.settings.iter().cloned());
         command
     }
 
@@ -102,7 +102,7 @@ impl Engine {
         let mut command = Command::new(&self.program);
         command
             .args(["unshare", "true"])
-            .envs(self.settings.iter().copied());
+            .envs(self.settings.iter().cloned());
         let output = command.stdin(Stdio::null()).output().at(&self.program)?;
         let said = String::from_utf8_lossy(&output.stderr);
         Namespaces::of_pause_process().ok_or_else(|| Error::NoPause {
