@@ -345,6 +345,46 @@ fn what_is_saved_is_complete_or_the_failure_is_told() {
     is_left_alone(&both.place);
 }
 
+#[test]
+fn what_a_killed_fakeroot_leaves_goes_when_the_next_one_saves() {
+    let both = Both::new();
+    let room = both.place.path("run/subuidless");
+    let notes = || -> Vec<String> {
+        let entries = fs::read_dir(&room).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("notes-")).collect()
+    };
+    let start = |name: &str| {
+        let script = format!(
+            "exec fakeroot -s {name} -- sh -c 'touch {name}.f; chown 9 {name}.f; touch {name}.ready
+                until test -e {name}.go; do sleep 0.01; done'"
+        );
+        let mut command = both.sh(&both.ours, &script);
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let ready = both.place.path(&format!("home/{name}.ready"));
+        until("the command runs", || ready.exists().then_some(()));
+        child
+    };
+    let mut killed = start("a");
+    let left = notes();
+    assert_eq!(left.len(), 1);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // Its command runs, and another fakeroot, whose files are needed.
+    let mut other = start("b");
+    assert!(notes().contains(&left[0]) && notes().len() == 2);
+    run(&mut both.sh(&both.ours, "touch a.go")).ok();
+    until("the next one removes it", || {
+        run(&mut both.sh(&both.ours, "fakeroot -s c true")).ok();
+        (!notes().contains(&left[0])).then_some(())
+    });
+    run(&mut both.sh(&both.ours, "touch b.go")).ok();
+    assert!(other.wait().unwrap().success());
+    run(&mut both.sh(&both.ours, "cut -d , -f 4 b")).ok_with("uid=9\n");
+    assert_eq!(notes(), [""; 0]);
+    is_left_alone(&both.place);
+}
+
 trait OkWith {
     fn ok_with(self, expected: &str);
 }

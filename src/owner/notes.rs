@@ -2,18 +2,20 @@
 //! directory, to which the workers of a command append.
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::readlink;
+use nix::unistd::getppid;
 use tracing::error;
 
 use crate::error::{Context, Error};
+use crate::linux::procfs::Stat;
 use crate::linux::{errno_of, procfs};
 use crate::wire::rundir;
 
@@ -29,19 +31,62 @@ pub(crate) struct Notes {
     is_reported: AtomicBool,
 }
 
+const PREFIX: &str = "notes-";
+
 /// The file for the command with this name.
 fn place(id: &str) -> Result<PathBuf, Error> {
-    Ok(rundir::room()?.join(format!("notes-{id}")))
+    Ok(rundir::room()?.join(format!("{PREFIX}{id}")))
+}
+
+/// Removes files whose reader has been killed, and whose command has ended since.
+fn sweep() -> Result<(), Error> {
+    let room = rundir::room()?;
+    for entry in fs::read_dir(&room).at(&room)?.flatten() {
+        let name = entry.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
+            continue;
+        };
+        let command = id.rsplit('-').next().unwrap_or_default();
+        // Of a file that its command is about to write, nothing is known, but that command lives.
+        let reader = reader_of(&entry.path()).unwrap_or_default();
+        if !is_alive(command) && !is_alive(&reader) {
+            // Another process may have removed it meanwhile.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// The pid that a file begins with.
+fn reader_of(place: &Path) -> io::Result<String> {
+    /// As long as a pid can be.
+    const LONGEST: u64 = 10;
+    let file = rundir::open_own(place, File::options().read(true))?;
+    let mut start = Vec::new();
+    file.take(LONGEST).read_to_end(&mut start)?;
+    let digits = start.into_iter().take_while(u8::is_ascii_digit);
+    Ok(digits.map(char::from).collect())
+}
+
+fn is_alive(pid: &str) -> bool {
+    let Ok(pid) = pid.parse::<u32>() else {
+        return false;
+    };
+    // One that nobody has waited for has ended, too.
+    let stat = Stat::of(format_args!("/proc/{pid}"));
+    stat.is_ok_and(|stat| stat.field(3) != Some('Z'))
 }
 
 impl Notes {
-    /// Creates the file. One that is there was left by a process with the same pid, and is emptied.
+    /// Creates the file, which begins with the pid of this process's parent, who will read it. One
+    /// that is there was left by a process with the same pid, and is emptied.
     pub(crate) fn create(id: &str) -> Result<(), Error> {
+        sweep()?;
         let place = place(id)?;
-        rundir::write_own(&place, b"").at(&place)
+        rundir::write_own(&place, format!("{}\0", getppid()).as_bytes()).at(&place)
     }
 
-    /// Reads the file, and removes it. The paths in it are ended by NULs.
+    /// Reads the file, and removes it. The paths in it are ended by NULs, and so is the pid.
     pub(crate) fn take(id: &str) -> Result<Vec<u8>, Error> {
         let place = place(id)?;
         let mut paths = Vec::new();
@@ -50,8 +95,9 @@ impl Notes {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(paths),
             file => io::copy(&mut file.at(&place)?, &mut paths).at(&place)?,
         };
-        std::fs::remove_file(&place).at(&place)?;
-        Ok(paths)
+        fs::remove_file(&place).at(&place)?;
+        let end = paths.iter().position(|byte| *byte == 0);
+        Ok(paths.split_off(end.unwrap_or(paths.len())))
     }
 
     pub(crate) fn open(id: &str) -> Result<Self, Error> {
