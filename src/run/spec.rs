@@ -2,7 +2,7 @@
 //! `run --bundle`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use terminal_size::terminal_size_of;
@@ -98,6 +98,11 @@ impl std::str::FromStr for Bind {
                 "{destination:?} is neither ro nor an absolute path in the container"
             ));
         }
+        if is_root(destination) {
+            return Err(
+                "nothing can be mounted at /: --rootfs makes a directory the root".to_owned(),
+            );
+        }
         let source = fs::canonicalize(source).map_err(|error| format!("{source}: {error}"))?;
         Ok(Self {
             source,
@@ -105,6 +110,17 @@ impl std::str::FromStr for Bind {
             read_only,
         })
     }
+}
+
+/// Whether a path names the root directory. A process would not see what is mounted there.
+fn is_root(path: &str) -> bool {
+    let parts = Path::new(path).components();
+    let depth = parts.fold(0_usize, |depth, part| match part {
+        Component::Normal(_) => depth + 1,
+        Component::ParentDir => depth.saturating_sub(1),
+        _ => depth,
+    });
+    depth == 0
 }
 
 /// Returns a config.json for a root file system.
