@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -25,6 +26,9 @@ use crate::error::is_shortage;
 use crate::identity::Table;
 use crate::syscalls::fingerprint;
 use crate::wire::rundir;
+
+/// How long the lock may be another's.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The table of a user namespace.
 #[derive(Debug)]
@@ -45,8 +49,9 @@ impl SharedTable {
         Self::known(namespace).or_else(|error| match error.raw_os_error() {
             Some(raw) if is_shortage(Errno::from_raw(raw)) => Err(error),
             _ => {
+                let room = rundir::room_for(rundir::NAMESPACES).unwrap_or_default();
                 warn!(
-                    %error,
+                    %error, directory = %room.display(),
                     "commands that enter the same user namespace do not see each other's emulated \
                      ids"
                 );
@@ -105,8 +110,26 @@ fn lock_room() -> io::Result<(PathBuf, Flock<File>)> {
 }
 
 fn lock(room: &Path) -> io::Result<Flock<File>> {
-    let room = File::open(room)?;
-    Flock::lock(room, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    lock_within(PATIENCE, room)
+}
+
+/// Another supervisor holds the lock for a moment only, unless it is stopped.
+fn lock_within(patience: Duration, room: &Path) -> io::Result<Flock<File>> {
+    let start = Instant::now();
+    let mut room = File::open(room)?;
+    loop {
+        room = match Flock::lock(room, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((room, Errno::EWOULDBLOCK)) if start.elapsed() < patience => room,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(io::Error::other(
+                    "it stays locked: is another process of subuidless stopped?",
+                ));
+            }
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn entries(directory: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
@@ -114,12 +137,12 @@ fn entries(directory: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
     Ok(entries.flatten().map(|entry| entry.path()))
 }
 
-/// Removes what killed supervisors have left.
+/// Removes what killed supervisors have left, and leaves what is none of ours.
 fn sweep(room: &Path) -> io::Result<()> {
     for directory in entries(room)? {
-        for entry in entries(&directory)? {
+        for entry in entries(&directory).into_iter().flatten() {
             if path_of(&entry).is_none() {
-                fs::remove_file(&entry)?;
+                let _ = fs::remove_file(&entry);
             }
         }
         // ENOTEMPTY: in use.
@@ -164,6 +187,23 @@ fn open(entry: &Path) -> Option<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_put_there_or_hold_is_no_hindrance() {
+        let place = tempfile::tempdir().unwrap();
+        let room = place.path();
+        fs::write(room.join("file"), "").unwrap();
+        fs::create_dir_all(room.join("4-1/directory")).unwrap();
+        fs::create_dir(room.join("4-2")).unwrap();
+        fs::write(room.join("4-2/1"), "of a killed one").unwrap();
+        sweep(room).unwrap();
+        assert!(!room.join("4-2").exists());
+        let held = lock(room).unwrap();
+        let error = lock_within(Duration::ZERO, room).unwrap_err();
+        assert!(error.to_string().contains("stays locked"), "{error}");
+        drop(held);
+        lock_within(Duration::ZERO, room).unwrap();
+    }
 
     #[test]
     fn an_entry_leads_to_its_table_and_to_nothing_else() {
