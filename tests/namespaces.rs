@@ -258,6 +258,24 @@ fn mounts_show_what_was_asked_for_and_the_host_stays_as_it_is() {
 }
 
 #[test]
+fn a_procfs_with_a_group_shows_the_processes_of_who_mounts_it() {
+    let place = Place::new();
+    let script = "mkdir p; mount -t proc -o gid=5,hidepid=2 proc p; cmp p/1/cmdline /proc/1/cmdline
+        test p/self/ns/pid -ef /proc/self/ns/pid; echo mounted";
+    assert_eq!(sh(&place, &["--pid"], script).ok(), "mounted\n");
+    // One further down.
+    let script = format!(
+        "unshare --pid --fork --mount-proc sh -euc '{}'",
+        script.replace("mkdir p; ", "")
+    );
+    assert_eq!(sh(&place, &["--pid"], &script).ok(), "mounted\n");
+    // The host's processes are not the user's to show.
+    let refused = sh(&place, &[], "mount -t proc -o gid=5 proc p").error();
+    assert!(refused.contains("permission denied"), "{refused}");
+    is_left_alone(&place);
+}
+
+#[test]
 fn a_plain_command_mounts_what_makers_of_root_file_systems_mount() {
     let place = Place::new();
     let script = "mkdir pts tmp proc sys; touch console

@@ -7,7 +7,7 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use libc::{c_int, c_uint};
@@ -43,6 +43,15 @@ impl Child<'_> {
     pub(crate) fn bind(&self, address: &[u8]) -> Result<(), Errno> {
         self.run(|| super::bind(self.file, address).map(|()| None))
             .map(drop)
+    }
+
+    /// fsopen(2) by the child, whose pid namespace a new procfs shows.
+    pub(crate) fn fsopen(&self, file_system: &CStr) -> Result<OwnedFd, Errno> {
+        let opened = self.run(|| {
+            let context = super::fsopen(file_system)?;
+            Ok(Some(context.into_raw_fd()))
+        });
+        opened?.ok_or(Errno::ENFILE)
     }
 
     /// Runs `work` in the child, and returns its errno or the file that it returned, if any. `work`

@@ -9,9 +9,10 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::mount::MsFlags;
-use nix::sys::stat::{SFlag, fstat, fstatat};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
 
 use super::{check_at, inside, is_made_by_workers};
@@ -21,7 +22,7 @@ use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
 use crate::owner::{Owner, file_type};
-use crate::target::{Call, Dirfd, Location};
+use crate::target::{Call, Dirfd, Location, PROCFS};
 use crate::wire::board::Step;
 
 /// The file systems whose options may name an owner, of those that root of a user namespace mounts.
@@ -173,7 +174,10 @@ fn make(call: &Call, kind: &CStr, request: &Request) -> Result<OwnedFd, Errno> {
         // fs/namespace.c, graft_tree.
         return Err(Errno::ENOTDIR);
     }
-    let context = sys::fsopen(kind)?;
+    let context = match kind == c"proc" {
+        true => open_procfs(call, request)?,
+        false => sys::fsopen(kind)?,
+    };
     let context = context.as_fd();
     if let Ok(source) = call.path(0) {
         sys::fsconfig_set(context, c"source", Some(source.as_c_str()))?;
@@ -187,6 +191,24 @@ fn make(call: &Call, kind: &CStr, request: &Request) -> Result<OwnedFd, Errno> {
         .filter(|(flag, _)| request.flags & flag != 0)
         .fold(0, |all, (_, attribute)| all | attribute);
     made_for(call, context, attributes, request.owner)
+}
+
+/// A context for a procfs of the target's pid namespace: that of its opener, so of a child. Runs
+/// inside.
+fn open_procfs(call: &Call, request: &Request) -> Result<OwnedFd, Errno> {
+    let namespace = procfs::target(call.pid(), "ns/pid");
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let namespace = openat(PROCFS, &namespace, flags, Mode::empty())?;
+    call.ensure_waiting()?;
+    // Of the children of this thread, which ends soon.
+    setns(&namespace, CloneFlags::CLONE_NEWPID)?;
+    let child = sys::Child {
+        file: namespace.as_fd(),
+        user_namespace: None,
+        directory: request.directory.as_fd(),
+        effective: sys::capabilities(0)?.effective,
+    };
+    child.fsopen(c"proc")
 }
 
 /// Changes the options of the file system that is mounted there, and the flags of the mount. Runs
