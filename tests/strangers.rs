@@ -284,6 +284,8 @@ fn where_a_stranger_has_every_directory_the_reason_is_said_and_nothing_is_caught
             told.contains("no place for the side store") && told.contains("--store"),
             "{told}"
         );
+        let listing = results.iter().find(|(what, _)| what.ends_with(" ps"));
+        assert!(!listing.unwrap().1.status.success(), "{listing:?}");
         tell(trap, results, &[reason, store]);
         host.nothing_was_caught(&format!("{trap:?}"));
     }

@@ -26,7 +26,7 @@ pub(super) struct PsArguments {
 }
 
 pub(super) fn ps(arguments: &PsArguments) -> Result<(), Error> {
-    let rows = run::list();
+    let rows = run::list()?;
     let text = match arguments.json {
         true => serde_json::to_string_pretty(&rows).unwrap_or_default() + "\n",
         false => table(&rows),

@@ -97,15 +97,16 @@ pub(crate) struct Row {
 }
 
 /// All running containers.
-pub(crate) fn list() -> Vec<Row> {
-    place::list()
+pub(crate) fn list() -> Result<Vec<Row>, Error> {
+    let rows = place::list()?
         .into_iter()
         .map(|(place, about)| Row {
             pid: place.first_process().map(|first| first.pid),
             name: place.name,
             about,
         })
-        .collect()
+        .collect();
+    Ok(rows)
 }
 
 /// Sends a signal to the first process of a container. The kernel drops signals for which it has no

@@ -106,6 +106,7 @@ impl Place {
             name: name.to_owned(),
             known: list()
                 .into_iter()
+                .flatten()
                 .map(|(place, _)| place.name)
                 .collect::<Vec<_>>()
                 .join(", "),
@@ -270,16 +271,15 @@ impl Place {
 }
 
 /// All running containers, sorted by name.
-pub(crate) fn list() -> Vec<(Place, About)> {
-    let names = rundir::room_for(CONTAINERS).map(|directory| names_in(&directory));
-    let names = names.into_iter().flatten();
-    let mut found: Vec<_> = names
+pub(crate) fn list() -> Result<Vec<(Place, About)>, Error> {
+    let mut found: Vec<_> = names_in(&rundir::room_for(CONTAINERS)?)
+        .into_iter()
         .filter_map(|name| Place::of(&name).ok())
         .filter(Place::is_taken)
         .filter_map(|place| Some((place.clone(), place.about()?)))
         .collect();
     found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    found
+    Ok(found)
 }
 
 fn names_in(directory: &Path) -> Vec<String> {
