@@ -183,7 +183,8 @@ impl Place {
 
     /// The mount points that are there for other containers of a root file system.
     pub(crate) fn borrowed(&self, rootfs: &Path) -> Vec<PathBuf> {
-        let others = list().into_iter();
+        // It fails without the directory in which this container's is.
+        let others = list().unwrap_or_default().into_iter();
         others
             .filter(|(place, about)| place.name != self.name && about.rootfs == rootfs)
             .flat_map(|(_, about)| about.points)
