@@ -96,11 +96,12 @@ fn check_at(call: &Call, path: usize, flags: AtFlags) -> Result<Reply, Errno> {
     }
 }
 
-/// Whether a worker may make a mount for the target: it is allowed to make some, and nothing
-/// restricts it that would not restrict the worker.
+/// Whether a worker may make a mount for the target: it is allowed to make some, by the kernel, too,
+/// and nothing restricts it that would not restrict the worker.
 fn is_made_by_workers(call: &Call) -> Result<bool, Errno> {
     Ok(call.is_in_namespace()?
         && call.subject()?.has(capability::SYS_ADMIN)
+        && sys::capabilities(call.pid())?.effective & capability::SYS_ADMIN != 0
         && !is_out_of_reach(call)?)
 }
 
