@@ -476,10 +476,14 @@ fn a_command_line_that_is_wrong_says_what_is_right() {
     // A word that is neither a command nor a path starts no daemon, and an option is no command.
     let rootfs = place.path("home");
     let rootfs = rootfs.to_str().unwrap();
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["stauts"], "a similar subcommand exists: 'status'"),
         (&["version"], "unrecognized subcommand 'version'"),
         (&["--idle", "1", "sock"], "unrecognized subcommand 'sock'"),
+        (
+            &["podmna", "run", "image"],
+            "unrecognized subcommand 'podmna'",
+        ),
         (&["run", "--foo", "--", "id"], "unexpected argument '--foo'"),
         (
             &["run", "--rootfs", rootfs, "-v", "/etc:/x", "--", "id"],

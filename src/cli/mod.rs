@@ -19,7 +19,7 @@ mod serve;
 mod status;
 mod trace;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -136,9 +136,16 @@ pub fn main() -> ExitCode {
     if let Some(code) = fakeroot::called(words) {
         return code;
     }
-    let CommandLine { command, serve } = CommandLine::parse_from(line);
+    let CommandLine { command, serve } =
+        CommandLine::try_parse_from(&line).unwrap_or_else(|error| {
+            // A socket in front of a command.
+            if error.kind() == ErrorKind::ArgumentConflict {
+                refuse_misspelled(words.first().map(OsString::as_os_str));
+            }
+            error.exit()
+        });
     if command.is_none() {
-        refuse_misspelled(&serve);
+        refuse_misspelled(serve.socket());
     }
     exit_code(match command.unwrap_or(Subcommands::Serve(serve)) {
         Subcommands::Serve(arguments) => serve::run(arguments),
@@ -170,8 +177,8 @@ pub fn main() -> ExitCode {
 }
 
 /// A single word without a slash is a misspelled command, not a socket.
-fn refuse_misspelled(serve: &serve::Arguments) {
-    let Some(word) = serve.bare_word() else {
+fn refuse_misspelled(word: Option<&OsStr>) {
+    let Some(word) = word.filter(|word| !word.as_encoded_bytes().contains(&b'/')) else {
         return;
     };
     // The error that clap would give if `subuidless SOCKET` did not exist.

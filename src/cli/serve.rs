@@ -1,7 +1,7 @@
 //! `subuidless serve [SOCKET]` and `subuidless SOCKET`.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -62,9 +62,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
 }
 
 impl Arguments {
-    /// The socket, if it contains no slash and so could be a misspelled command.
-    pub(super) fn bare_word(&self) -> Option<&OsStr> {
-        let word = self.socket.as_ref()?.as_os_str();
-        (!word.as_encoded_bytes().contains(&b'/')).then_some(word)
+    /// The socket's path.
+    pub(super) fn socket(&self) -> Option<&OsStr> {
+        self.socket.as_deref().map(Path::as_os_str)
     }
 }
