@@ -2,8 +2,6 @@
 //! and dockerd-rootless.sh would give it.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use clap::Args;
@@ -46,6 +44,7 @@ rm -f /run/docker /run/containerd /run/xtables.lock
 rm -f \"$XDG_RUNTIME_DIR/docker.pid\" \"$XDG_RUNTIME_DIR/docker/containerd/containerd.pid\"
 mkdir /run/subuidless-docker
 ln -s \"$(command -v docker-proxy)\" /run/subuidless-docker/rootlesskit-docker-proxy
+iptables -I INPUT -m conntrack --ctstate INVALID -j DROP
 PATH=/run/subuidless-docker:$PATH exec \"$0\" --rootless \"$@\"";
 
 /// Returns only on failure: on success this process becomes dockerd.
@@ -86,7 +85,7 @@ fn search_path() -> OsString {
 }
 
 fn network() -> &'static str {
-    let has_tun = may_connect();
+    let has_tun = crate::run::may_connect();
     let installed = ["pasta", "slirp4netns"]
         .into_iter()
         .find(|name| has_tun && programs::find(Path::new(name)).is_some());
@@ -97,11 +96,4 @@ fn network() -> &'static str {
         );
         "none"
     })
-}
-
-/// Whether this user may open /dev/net/tun, and it is that device.
-fn may_connect() -> bool {
-    let file = File::options().read(true).write(true).open("/dev/net/tun");
-    let device = file.and_then(|file| file.metadata());
-    device.is_ok_and(|device| device.rdev() == libc::makedev(10, 200))
 }

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -119,6 +120,13 @@ impl Network {
             )),
         }
     }
+}
+
+/// Whether this user may open /dev/net/tun, and it is that device.
+pub(crate) fn may_connect() -> bool {
+    let file = File::options().read(true).write(true).open(TUN);
+    let device = file.and_then(|file| file.metadata());
+    device.is_ok_and(|device| device.rdev() == libc::makedev(10, 200))
 }
 
 /// A resolv.conf with one server.

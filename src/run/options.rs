@@ -392,7 +392,7 @@ pub(crate) fn absolute(path: &str) -> Result<String, String> {
     if PathBuf::from(path).is_absolute() {
         Ok(path.to_owned())
     } else {
-        Err("runtimes take an absolute path only".to_owned())
+        Err("an absolute path is wanted, as /etc".to_owned())
     }
 }
 
