@@ -486,14 +486,14 @@ fn a_command_line_that_is_wrong_says_what_is_right() {
         ),
         (&["run", "--foo", "--", "id"], "unexpected argument '--foo'"),
         (
-            &["run", "--rootfs", rootfs, "-v", "/etc:/x", "--", "id"],
-            "unexpected argument '-v'",
+            &["run", "--rootfs", rootfs, "-y", "/etc:/x", "--", "id"],
+            "unexpected argument '-y'",
         ),
         (
             &["run", "--rootfs", rootfs, "--nett", "none", "id"],
             "unexpected argument '--nett'",
         ),
-        (&["exec", "c", "-it", "sh"], "unexpected argument '-i'"),
+        (&["exec", "c", "-xt", "sh"], "unexpected argument '-x'"),
         (&["run", "--cap-add", "CAP_FOO", "true"], "CAP_FOO"),
         (
             &["run", "--log-level", "debug", "true"],
