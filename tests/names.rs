@@ -185,10 +185,7 @@ fn nothing_is_left_whoever_dies_first() {
         let sign = house.rootfs.join("work/f");
         until("its program runs", || fs::remove_file(&sign).ok());
         // runc looks for it until then, and would say that the container is dead already.
-        let state = house
-            .place
-            .runtime_directory()
-            .join("subuidless/containers");
+        let state = house.place.runtime_directory().join("subuidless/run");
         let fifo = state.join(format!("{name}/state/{name}/exec.fifo"));
         until("the runtime has seen it run", || {
             (!fifo.exists()).then_some(())
@@ -235,6 +232,11 @@ fn what_a_killed_run_leaves_is_removed_by_the_next_and_what_lives_is_not() {
         ];
         let mut child = house.command(&options).spawn().expect("subuidless run");
         let init = house.init("old");
+        // Until then the runtime needs the supervisor.
+        until("its program runs", || {
+            let comm = fs::read_to_string(format!("/proc/{init}/comm")).ok()?;
+            (comm == "sleep\n").then_some(())
+        });
         kill(house.place.supervisor(), Signal::SIGKILL).unwrap();
         // The container goes on, and is no leftover.
         house.run(&["--name", "next", "--", "true"]).ok();
