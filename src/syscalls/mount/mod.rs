@@ -96,8 +96,8 @@ fn check_at(call: &Call, path: usize, flags: AtFlags) -> Result<Reply, Errno> {
     }
 }
 
-/// Whether a worker may make a mount for the target: it is allowed to make some, by the kernel, too,
-/// and nothing restricts it that would not restrict the worker.
+/// Whether a worker may make a mount for the target: it is allowed to make some, by the kernel as
+/// well, and nothing restricts it that would not restrict the worker.
 fn is_made_by_workers(call: &Call) -> Result<bool, Errno> {
     Ok(call.is_in_namespace()?
         && call.subject()?.has(capability::SYS_ADMIN)
