@@ -169,6 +169,9 @@ fn no_name_of_a_container_is_the_name_of_anything_else() {
 fn nothing_is_left_whoever_dies_first() {
     let house = House::new();
     let start = |name: &str, runtime: &str| {
+        let sign = house.rootfs.join("work/f");
+        // That of the one before.
+        let _ = fs::remove_file(&sign);
         let child = house
             .command(&[
                 "--name",
@@ -182,7 +185,6 @@ fn nothing_is_left_whoever_dies_first() {
             ])
             .spawn()
             .expect("subuidless run");
-        let sign = house.rootfs.join("work/f");
         until("its program runs", || fs::remove_file(&sign).ok());
         // runc looks for it until then, and would say that the container is dead already.
         let state = house.place.runtime_directory().join("subuidless/run");
