@@ -66,18 +66,12 @@ pub(super) fn divert(directory: &Path) -> Result<(), Error> {
 
 /// Says on standard error what a runtime has said that has failed.
 pub(super) fn show_failure(directory: &Path) {
-    let show = |mut file: File| {
-        io::copy(&mut file, &mut io::stderr())?;
-        // It is not kept for `logs`.
-        file.set_len(0)
-    };
     let _ = collect(directory);
-    let opened = File::options()
-        .read(true)
-        .write(true)
-        .open(file_of(directory));
+    let file = file_of(directory);
     // Standard error may be closed.
-    let _ = opened.and_then(show);
+    let _ = File::open(&file).and_then(|mut file| io::copy(&mut file, &mut io::stderr()));
+    // It is not kept for `logs`.
+    let _ = fs::remove_file(&file);
 }
 
 /// Starts a thread that collects the output, if there is any.
@@ -177,14 +171,11 @@ fn start_of(file: &File) -> u64 {
     start.max(0).cast_unsigned()
 }
 
-/// Keeps the output of a container that has ended, if there is any.
+/// Keeps the output of a container that has ended, in the place of an earlier one's of its name.
 pub(super) fn keep(directory: &Path, name: &str) {
     let _ = collect(directory);
-    let file = file_of(directory);
-    let has_any = fs::metadata(&file).is_ok_and(|found| found.len() > 0);
-    if has_any
-        && let Ok(kept) = file_of_ended(name)
-        && fs::rename(&file, &kept).is_ok()
+    if let Ok(kept) = file_of_ended(name)
+        && fs::rename(file_of(directory), &kept).is_ok()
         && let Some(all) = kept.parent()
     {
         remove_oldest(all);
