@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 pub(crate) mod accounts;
 pub(crate) mod attribute;
+pub(crate) mod cgroups;
 pub(crate) mod elf;
 pub(crate) mod hash;
 pub(crate) mod limits;

@@ -14,19 +14,24 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::copy_up::{copied, copy_up};
-use super::network::{Network, RESOLVER};
+use super::network::RESOLVER;
 use super::options::Isolation;
 use super::place::Place;
 use super::spec::{Bind, Propagation};
 use crate::error::{Context, Error};
+use crate::linux::cgroups;
 use crate::linux::name::Name;
 use crate::linux::sys;
 use crate::wire::config;
 
 const NOTHING: Option<&str> = None;
+
+/// For the kernel's own file systems.
+const OF_KERNEL: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
 
 /// A mount that is not attached yet, and where it will be.
 struct Prepared {
@@ -49,18 +54,15 @@ pub(super) fn make(isolation: &Isolation, place: &Place) -> Result<(), Error> {
         prepared.push(writable(place, directory, isolation.read_only)?);
     }
     let binds: Vec<_> = isolation.bind.iter().map(bound).collect::<Result<_, _>>()?;
-    let resolver = match isolation.net {
-        None | Some(Network::Host) => None,
+    let resolver = match isolation.own_network() {
+        None => None,
         Some(network) => network.resolver(&place.directory)?,
     };
     let resolver = match resolver.zip(fs::canonicalize(RESOLVER).ok()) {
         Some((source, at)) if source != at => Some(Prepared::of(&source, at)?),
         _ => None,
     };
-    if isolation
-        .net
-        .is_some_and(|network| network != Network::Host)
-    {
+    if isolation.own_network().is_some() {
         show_network()?;
     }
     if isolation.cgroup {
@@ -81,8 +83,7 @@ pub(super) fn make(isolation: &Isolation, place: &Place) -> Result<(), Error> {
 /// Mounts a procfs of this process's pid namespace.
 pub(super) fn make_procfs() -> Result<(), Error> {
     const PROC: &str = "/proc";
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), PROC, Some("proc"), flags, NOTHING).at(PROC)
+    mount(Some("proc"), PROC, Some("proc"), OF_KERNEL, NOTHING).at(PROC)
 }
 
 fn propagate(propagation: Propagation) -> Result<(), Error> {
@@ -200,10 +201,8 @@ fn link_up(directory: &Path, links: &Path, mode: u32, read_only: bool) -> Result
 /// where parts of the host's are covered, as in many containers. The cgroups below it stay.
 fn show_network() -> Result<(), Error> {
     const SYS: &str = "/sys";
-    const CGROUPS: &str = "/sys/fs/cgroup";
-    let cgroups = Prepared::of(Path::new(CGROUPS), CGROUPS).ok();
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let mounted = [flags, flags | MsFlags::MS_RDONLY]
+    let cgroups = Prepared::of(Path::new(cgroups::ROOT), cgroups::ROOT).ok();
+    let mounted = [OF_KERNEL, OF_KERNEL | MsFlags::MS_RDONLY]
         .into_iter()
         .any(|flags| mount(Some("sysfs"), SYS, Some("sysfs"), flags, NOTHING).is_ok());
     match cgroups {
@@ -214,14 +213,11 @@ fn show_network() -> Result<(), Error> {
 
 /// Mounts the cgroup2 file systems again, which then begin at this process's cgroup.
 fn show_cgroups() -> Result<(), Error> {
-    let is_unified =
-        |path: &&str| statfs(*path).is_ok_and(|it| it.filesystem_type() == CGROUP2_SUPER_MAGIC);
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-        .iter()
-        .filter(|path| is_unified(path))
+    [cgroups::ROOT, cgroups::UNIFIED]
+        .into_iter()
+        .filter(|path| cgroups::is_unified(path))
         .try_for_each(|path| {
-            match mount(Some("cgroup2"), *path, Some("cgroup2"), flags, NOTHING) {
+            match mount(Some("cgroup2"), path, Some("cgroup2"), OF_KERNEL, NOTHING) {
                 // The mount begins at this process's cgroup already (fs/namespace.c, do_add_mount).
                 Err(Errno::EBUSY) => Ok(()),
                 mounted => mounted.at(path),

@@ -3,21 +3,18 @@
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use super::network::Network;
 use super::options::Isolation;
 use crate::error::{Context, Error};
 use crate::front::FirstProcess;
+use crate::linux::cgroups::{ROOT, UNIFIED, is_unified};
 use crate::linux::{sys, userns};
 
 /// Enters a new user and mount namespace, and the others that are asked for. A pid namespace is for
 /// children.
 pub(super) fn enter(isolation: &Isolation) -> Result<(), Error> {
     userns::enter_with_mounts()?;
-    let has_network = isolation
-        .net
-        .is_some_and(|network| network != Network::Host);
+    let has_network = isolation.own_network().is_some();
     let kinds = isolation.namespaces().into_iter();
     let mut flags = CloneFlags::empty();
     for kind in kinds.chain(has_network.then_some("network")) {
@@ -77,10 +74,6 @@ pub(super) fn join(first: &FirstProcess) -> Result<(), Error> {
 /// Mounts cgroup2 at /sys/fs/cgroup, where crun expects it. On a host with both versions it is at
 /// /sys/fs/cgroup/unified.
 pub(super) fn unify_cgroups() -> Result<(), Error> {
-    const ROOT: &str = "/sys/fs/cgroup";
-    const UNIFIED: &str = "/sys/fs/cgroup/unified";
-    let is_unified =
-        |path: &str| statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
     if is_unified(ROOT) || !is_unified(UNIFIED) {
         return Ok(());
     }

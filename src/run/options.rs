@@ -303,6 +303,11 @@ impl Options {
 }
 
 impl Isolation {
+    /// The network, if it is not the host's.
+    pub(super) fn own_network(&self) -> Option<Network> {
+        self.net.filter(|network| *network != Network::Host)
+    }
+
     /// The types of namespaces that are asked for, in the words of the OCI runtime spec, but for
     /// that of the network.
     pub(super) fn namespaces(&self) -> Vec<&'static str> {

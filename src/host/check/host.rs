@@ -6,11 +6,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Uid;
 
 use super::Check;
 use super::proof::output;
+use crate::linux::cgroups;
 use crate::linux::limits::{self, Loss};
 use crate::linux::mountinfo::Mounts;
 use crate::linux::name_service;
@@ -161,13 +161,11 @@ pub(super) fn io_uring() -> Check {
 /// Checks whether runtimes accept the cgroup hierarchy.
 pub(super) fn cgroups() -> Check {
     const NAME: &str = "cgroups";
-    let is_v2 =
-        |path| statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
-    if is_v2("/sys/fs/cgroup") {
+    if cgroups::is_unified(cgroups::ROOT) {
         return Check::ok(NAME, "pure v2: all runtimes work");
     }
-    let bind = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup";
-    if is_v2("/sys/fs/cgroup/unified") {
+    let bind = format!("mount --bind {} {}", cgroups::UNIFIED, cgroups::ROOT);
+    if cgroups::is_unified(cgroups::UNIFIED) {
         return Check::warn(
             NAME,
             "hybrid: runc and `subuidless run` work, crun and podman refuse it",
