@@ -12,7 +12,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -367,7 +366,7 @@ fn the_daemon_tells_systemd_when_it_is_ready_and_when_it_stops() {
     let systemd = UnixDatagram::bind(&path).unwrap();
     set_mode(&path, 0o777);
     systemd
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(common::patience()))
         .unwrap();
     let socket = place.runtime_directory().join("subuidless.sock");
     let mut command = place.subuidless(["serve"]);

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use sendfd::SendWithFd;
@@ -14,15 +13,12 @@ use sendfd::SendWithFd;
 use super::daemon::Daemon;
 use super::example::example;
 use super::place::Place;
-use super::run::end;
-
-/// A hang becomes a failure after this.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::run::{end, patience};
 
 /// Starts a program whose standard input is a socket, and takes the fd that it passes there.
 fn start_passing(mut command: Command) -> (Child, UnixStream, OwnedFd) {
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-    ours.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    ours.set_read_timeout(Some(patience())).expect("a time-out");
     command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
     let child = command.spawn().expect("starting the program");
     drop(command);
@@ -95,7 +91,9 @@ impl Peer {
 
     /// Waits until the daemon has closed its end.
     pub(crate) fn wait_for_close(&self) {
-        self.0.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        self.0
+            .set_read_timeout(Some(patience()))
+            .expect("a time-out");
         match (&self.0).read(&mut [0]) {
             Ok(0) => {}
             Ok(_) => panic!("the daemon says something"),
