@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use common::{Place, Ran, run, set_mode, tool};
 
@@ -260,13 +260,15 @@ fn runtimes_that_are_missing_old_or_without_seccomp_are_named() {
     };
     // One runtime is enough.
     let found = on_changed_host(&place, &hide(&["crun"]), &[]);
-    says(&found, "crun", "warn", "missing", "install crun 0.19");
+    says(&found, "crun", "ok", "the other runtime is enough", "");
     assert_eq!(found["ok"], true, "{found:#}");
     let found = on_changed_host(&place, &hide(&["crun", "runc", "podman"]), &[]);
-    says(&found, "crun", "fail", "missing", "install crun 0.19");
-    says(&found, "runc", "fail", "missing", "install runc 1.1");
-    says(&found, "podman", "ok", "not needed", "");
-    assert_eq!(found["ok"], false);
+    says(&found, "crun", "fail", "so is runc", "or runc 1.1");
+    says(&found, "podman", "ok", "only `subuidless podman`", "");
+    let checks = found["checks"].as_array().unwrap();
+    let failed = checks.iter().filter(|check| check["result"] == "fail");
+    assert_eq!(failed.count(), 1, "{found:#}");
+    assert_eq!(found["uses"][1]["missing"], json!(["crun"]), "{found:#}");
 
     let old = false_program(&place, "runc", "runc version 1.0.3\nlibseccomp: 2.5.1");
     let bare = false_program(&place, "crun", "crun version 1.8.1\n+SYSTEMD +CAP +YAJL");
@@ -289,6 +291,39 @@ fn runtimes_that_are_missing_old_or_without_seccomp_are_named() {
         .arg(place.binary());
     let found = document(&run(&mut command));
     says(&found, "crun", "ok", "which is not on PATH", "");
+}
+
+#[test]
+fn a_network_that_does_not_lead_out_is_told_where_it_is_missed() {
+    let place = Place::new();
+    let device = place.path("tun");
+    let device = device.display();
+    let open = format!(
+        "mknod -m 666 {device} c 10 200; mkdir -p /dev/net; touch /dev/net/tun
+        mount --bind {device} /dev/net/tun\n"
+    );
+    let hide = |name: &str| format!("mount --bind /dev/null {}\n", tool(name).display());
+    let both = hide("pasta") + &hide("slirp4netns");
+    let found = on_changed_host(&place, &open, &[]);
+    says(&found, "network", "ok", "pasta", "");
+    assert_eq!(found["uses"][2]["without"], json!([]), "{found:#}");
+    let closed = "mkdir -p /dev/net; touch /dev/net/tun; mount --bind /dev/null /dev/net/tun";
+    for (script, reason, change) in [
+        (closed, "/dev/net/tun: ", "modprobe tun"),
+        (
+            &(format!("rm -f {device}; {open}{both}")),
+            "are missing",
+            "install",
+        ),
+    ] {
+        let found = on_changed_host(&place, script, &[]);
+        says(&found, "network", "warn", reason, change);
+        let podman = &found["uses"][2];
+        assert_eq!(podman["name"], "podman");
+        assert_eq!(podman["works"], true, "{found:#}");
+        assert_eq!(podman["without"], json!(["network"]), "{found:#}");
+        assert_eq!(found["uses"][1]["without"], json!([]), "{found:#}");
+    }
 }
 
 #[test]

@@ -411,3 +411,34 @@ fn two_that_change_one_file_do_not_undo_each_other() {
     let expected = format!("10000:{group}\n10000:{group}\n");
     assert_eq!(sh(&place, "stat -c %u:%g f p").ok(), expected);
 }
+
+#[test]
+fn root_finds_the_programs_of_administrators() {
+    const PATH: &str = "/usr/bin:/bin";
+    let place = Place::new();
+    let path = |arguments: &[&str]| {
+        let mut command = place.subuidless(arguments);
+        run(command
+            .args(["--", "sh", "-c", "echo $PATH"])
+            .env("PATH", PATH))
+        .ok()
+    };
+    let longer = format!("{PATH}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin\n");
+    assert_eq!(path(&["run"]), longer);
+    assert_eq!(path(&["run", "--user", "root", "--uts"]), longer);
+    assert_eq!(path(&["fakeroot"]), longer);
+    for options in [
+        &["--user", "nobody"][..],
+        &["--keep-id"],
+        &["--env", "PATH=/usr/bin:/bin"],
+    ] {
+        assert_eq!(path(&[&["run"], options].concat()), format!("{PATH}\n"));
+    }
+    // The program itself, too.
+    let mut useradd = place.subuidless(["run", "--", "useradd", "--help"]);
+    assert!(
+        run(useradd.env("PATH", PATH))
+            .ok()
+            .contains("--create-home")
+    );
+}

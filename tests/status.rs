@@ -185,23 +185,34 @@ fn status_goes_on_counting_after_a_worker_and_after_a_daemon() {
 }
 
 #[test]
-fn without_a_daemon_status_says_so_and_fails() {
+fn without_a_daemon_status_is_empty_and_fails_only_for_one_that_is_named() {
     let place = Place::new();
     let default = place.runtime_directory().join("subuidless.sock");
-    let message = run(&mut place.subuidless(["status"])).error();
-    assert!(message.contains("no daemon listens on"), "{message}");
-    assert!(message.contains(default.to_str().unwrap()), "{message}");
+    let says_nothing = |change: fn(&mut Command) -> &mut Command| {
+        let text = run(change(&mut place.subuidless(["status"]))).ok();
+        assert_eq!(text, "no container is served, and no daemon listens\n");
+    };
+    says_nothing(|command| command);
+    let empty = run(&mut place.subuidless(["status", "--json"])).ok();
+    let empty: Value = serde_json::from_str(&empty).unwrap();
+    assert_eq!(empty, json!({"daemons": [], "containers": []}));
     // What a killed one left counts for nothing.
     let mut daemon = Daemon::start(&place);
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
     assert!(default.exists());
-    for arguments in [&["status"][..], &["status", "--socket", "missing.sock"]] {
-        let message = run(&mut place.subuidless(arguments)).error();
-        assert!(message.contains("no daemon listens on"), "{message}");
+    says_nothing(|command| command);
+    says_nothing(|command| command.env_remove("XDG_RUNTIME_DIR"));
+    let default = default.to_str().unwrap();
+    for (words, named) in [
+        (&["status", "--socket", "missing.sock"][..], "missing.sock"),
+        (&["status", "--socket", default], default),
+        (&["trace"], default),
+    ] {
+        let message = run(&mut place.subuidless(words)).error();
+        let expected = format!("no daemon listens on {named}");
+        assert!(message.contains(&expected), "{message}");
     }
-    let message = run(place.subuidless(["status"]).env_remove("XDG_RUNTIME_DIR")).error();
-    assert!(message.contains("no daemon listens on"), "{message}");
 }
 
 #[test]

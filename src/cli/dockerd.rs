@@ -2,13 +2,12 @@
 //! and dockerd-rootless.sh would give it.
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use clap::Args;
 
 use super::run;
 use crate::error::Error;
-use crate::linux::programs;
+use crate::linux::{programs, tun};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -70,25 +69,18 @@ pub(super) fn run(arguments: Arguments) -> Error {
     for port in arguments.publish {
         words.extend(["--publish".into(), port.into()]);
     }
-    words.extend(["--env".into(), search_path()]);
     words.extend(["--", "sh", "-c", SCRIPT].map(OsString::from));
     words.push(program.into());
     words.extend(arguments.options);
     run::run(&run::parse(words))
 }
 
-/// iptables and others, which dockerd calls, are in directories that PATH of users often lacks.
-fn search_path() -> OsString {
-    let mut variable = OsString::from("PATH=");
-    variable.push(programs::search_path());
-    variable
-}
-
 fn network() -> &'static str {
-    let has_tun = crate::run::may_connect();
-    let installed = ["pasta", "slirp4netns"]
+    let has_tun = tun::open().is_ok();
+    let installed = tun::PROGRAMS
         .into_iter()
-        .find(|name| has_tun && programs::find(Path::new(name)).is_some());
+        .filter(|_| has_tun)
+        .find(|name| programs::find(name).is_some());
     installed.unwrap_or_else(|| {
         super::tell(
             "containers have a network among themselves only: for more, install pasta, and let \

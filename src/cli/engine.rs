@@ -2,7 +2,6 @@
 //! with all ids, and all that it starts.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use clap::Args;
@@ -11,7 +10,7 @@ use crate::error::Error;
 use crate::front;
 use crate::host::engine::{self, storage};
 use crate::linux::limits::{self, Loss};
-use crate::run::{Engine, EngineKind};
+use crate::run::{Engine, EngineKind, executed};
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -67,11 +66,7 @@ pub(super) fn run(kind: EngineKind, arguments: Vec<OsString>) -> Error {
     match front::emulates_namespaces() {
         Ok(false) => serve(&engine),
         // As in a shell below `run`, or of `podman unshare`.
-        Ok(true) => {
-            let source = engine.command().exec();
-            let program = engine.program;
-            Error::Execute { program, source }
-        }
+        Ok(true) => executed(engine.command()),
         Err(error) => error,
     }
 }

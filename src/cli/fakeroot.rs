@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 
@@ -24,7 +23,7 @@ use crate::linux::programs;
 use crate::linux::sys;
 use crate::owner::Notes;
 use crate::owners::{Outside, Saved};
-use crate::run::{Half, Options, id_of, split};
+use crate::run::{Half, Options, executed, id_of, split};
 
 /// Set in the environment of the command; build scripts look for it.
 const KEY: &str = "FAKEROOTKEY";
@@ -160,9 +159,8 @@ fn run_inside(arguments: &Arguments) -> ExitCode {
     }
     let words = words(arguments);
     let mut command = process::Command::new(&words[0]);
-    let source = command.args(&words[1..]).env(KEY, VALUE).exec();
-    let program = PathBuf::from(&words[0]);
-    super::failure_of(&Error::Execute { program, source })
+    command.args(&words[1..]).env(KEY, VALUE);
+    super::failure_of(&executed(command))
 }
 
 /// The command and its arguments.

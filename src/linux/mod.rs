@@ -29,6 +29,7 @@ pub(crate) mod seccomp;
 )]
 pub(crate) mod sys;
 pub(crate) mod title;
+pub(crate) mod tun;
 pub(crate) mod userns;
 
 /// EIO for what is no error of the kernel's.

@@ -9,11 +9,13 @@ use nix::unistd::{AccessFlags, access};
 
 /// Directories searched after PATH, which is often short for unprivileged users, conmon and CI
 /// jobs.
-const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// PATH with the usual directories that it lacks.
 pub(crate) fn search_path() -> OsString {
-    let path = env::var_os("PATH").unwrap_or_default();
+    let Some(path) = env::var_os("PATH").filter(|path| !path.is_empty()) else {
+        return USUAL.into();
+    };
     let known: Vec<PathBuf> = env::split_paths(&path).collect();
     let missing = env::split_paths(USUAL).filter(|directory| !known.contains(directory));
     // None of them has a colon.

@@ -5,6 +5,7 @@
 //! The supervisor is in a session of its own and exits with the last process under the filter.
 
 use std::convert::Infallible;
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -72,7 +73,8 @@ impl HostCommand {
             .transpose()?;
         let is_plain = login.is_none() && !options.is_isolated();
         let variables = variables(&options.env_file, &options.env)?;
-        let mut command = command(&options.command(), &variables, is_plain)?;
+        let path = search_path(login.as_ref()).filter(|_| !options.keep_id);
+        let mut command = command(&options.command(), path, &variables, is_plain)?;
         let service = Service {
             fast: fast_path(options, &mut command),
             permissions: options.permissions.unwrap_or_default(),
@@ -101,7 +103,8 @@ impl HostCommand {
         let has_value = |variable: &&String| variable.contains('=');
         let all = variables(&options.env_file, &options.env)?;
         let variables: Vec<_> = all.iter().filter(has_value).cloned().collect();
-        let mut command = command(&options.command, &variables, false)?;
+        let path = search_path(login.as_ref());
+        let mut command = command(&options.command, path, &variables, false)?;
         if service.fast.is_on() {
             library::add_to_command(&mut command, Path::new("."));
         }
@@ -124,25 +127,37 @@ impl HostCommand {
             login.become_it()?;
         }
         if let Some(directory) = &self.directory {
-            std::env::set_current_dir(directory).at(directory)?;
+            env::set_current_dir(directory).at(directory)?;
         }
         Err(executed(self.command))
     }
 }
 
-/// `certain`: nothing will change what the name of the program leads to.
-fn command(words: &[OsString], variables: &[String], certain: bool) -> Result<Command, Error> {
+/// PATH for a command, if it is not the caller's: root expects the programs of administrators.
+fn search_path(login: Option<&Login>) -> Option<OsString> {
+    login.is_none_or(Login::is_root).then(programs::search_path)
+}
+
+/// `path` replaces PATH; `certain`: nothing will change what the name of the program leads to.
+fn command(
+    words: &[OsString],
+    path: Option<OsString>,
+    variables: &[String],
+    certain: bool,
+) -> Result<Command, Error> {
+    let path = path.or_else(|| env::var_os("PATH"));
     let (program, arguments) = words.split_first().ok_or(Error::NoCommand)?;
     // Each execve(2) is notified, so no program is tried that does not exist.
     let has_own_path = variables
         .iter()
         .any(|variable| variable.starts_with("PATH"));
     let found = match certain && !has_own_path {
-        true => found(program),
+        true => found(program, path.as_deref()),
         false => None,
     };
     let mut command = Command::new(found.as_deref().unwrap_or(program.as_ref()));
     command.arg0(program).args(arguments);
+    command.envs(path.map(|path| ("PATH", path)));
     for variable in variables {
         match variable.split_once('=') {
             Some((name, value)) => command.env(name, value),
@@ -153,9 +168,8 @@ fn command(words: &[OsString], variables: &[String], certain: bool) -> Result<Co
 }
 
 /// The file that execvp(3) will find for a program. `None`: it is not certain.
-fn found(program: &OsStr) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let candidates = programs::candidates(program.as_ref(), Some(&path));
+fn found(program: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
+    let candidates = programs::candidates(program.as_ref(), Some(path?));
     let mut candidates = candidates.into_iter().take_while(|path| path.is_absolute());
     candidates.find(|path| programs::is_program(path))
 }
@@ -181,7 +195,7 @@ pub(super) fn load(filter: &[u8]) -> Result<std::os::fd::OwnedFd, Error> {
 }
 
 /// Becomes the command, under a filter that is loaded. Returns only on failure.
-pub(super) fn executed(mut command: Command) -> Error {
+pub(crate) fn executed(mut command: Command) -> Error {
     let source = command.exec();
     if source.raw_os_error() == Some(libc::ENOSYS) {
         // The kernel's answer once no process holds the listener.

@@ -18,9 +18,9 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 use nix::unistd::{getegid, geteuid};
 
-use super::command;
 use super::options::Log;
 use super::supervisor::Supervisor;
+use super::{command, namespace};
 use crate::error::{Context, Error};
 use crate::linux::{sys, userns};
 use crate::syscalls::{Scope, profile};
@@ -90,6 +90,8 @@ impl Engine {
             Some(namespaces) => namespaces.enter()?,
             None => userns::enter_with_mounts()?,
         }
+        // podman's pause process keeps the mount for those that follow.
+        namespace::unify_cgroups()?;
         supervisor.send_listener(command::load(&filter)?)?;
         Err(command::executed(command))
     }

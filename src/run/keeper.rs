@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
-use super::network::{PASTA_NAMESERVER, PATIENCE, UP, has_local_resolver, may_connect};
+use super::network::{PASTA_NAMESERVER, PATIENCE, UP, has_local_resolver};
 use crate::error::Error;
 use crate::linux::{memfd, sys};
 use crate::wire::published::{Protocol, Published};
@@ -140,11 +140,7 @@ impl Network {
             true => String::new(),
             false => format!(" ({last})"),
         };
-        let hint = match may_connect() {
-            true => "",
-            false => "; is /dev/net/tun there, and open to this user?",
-        };
-        io::Error::other(format!("it ended at once{said}{hint}"))
+        io::Error::other(format!("it ended at once{said}"))
     }
 }
 

@@ -26,11 +26,12 @@ mod user;
 use std::convert::Infallible;
 use std::io;
 
+pub(crate) use command::executed;
 pub(crate) use engine::{Engine, Kind as EngineKind};
 pub(crate) use family::{Half, split};
 pub(crate) use inside::{Row, exec, list, logs, signal};
 pub(crate) use keeper::keep as keep_network;
-pub(crate) use network::{hook as network_hook, may_connect};
+pub(crate) use network::hook as network_hook;
 pub(crate) use options::{ExecOptions, Options, absolute};
 pub(crate) use supervisor::{be_supervisor, id_of};
 

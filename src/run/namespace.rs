@@ -71,8 +71,8 @@ pub(super) fn join(first: &FirstProcess) -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).doing(WHAT)
 }
 
-/// Mounts cgroup2 at /sys/fs/cgroup, where crun expects it. On a host with both versions it is at
-/// /sys/fs/cgroup/unified.
+/// Mounts cgroup2 at /sys/fs/cgroup, where crun and podman expect it. On a host with both versions
+/// it is at /sys/fs/cgroup/unified.
 pub(super) fn unify_cgroups() -> Result<(), Error> {
     if is_unified(ROOT) || !is_unified(UNIFIED) {
         return Ok(());

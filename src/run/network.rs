@@ -5,11 +5,10 @@
 //! that is created. A hook of the runtime, or the process that becomes the command, tells it when
 //! the network namespace exists and the program has not started.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
-use crate::linux::{programs, sys};
+use crate::linux::{programs, sys, tun};
 use crate::wire::config::{self, list, mount, object, text};
 use crate::wire::mode::Mode;
 use crate::wire::published::Published;
@@ -41,8 +40,6 @@ const SLIRP_NAMESERVER: &str = "10.0.2.3";
 pub(super) const RESOLVER: &str = "/etc/resolv.conf";
 /// The name server inside a network of pasta(1), if those of the host are on its loopback.
 pub(super) const PASTA_NAMESERVER: &str = "169.254.1.1";
-/// Both programs create their interface with it.
-const TUN: &str = "/dev/net/tun";
 /// How long a network may take to come up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,8 +48,8 @@ impl Network {
     pub(super) fn program(self) -> Option<&'static str> {
         match self {
             Self::Host | Self::None => None,
-            Self::Pasta => Some("pasta"),
-            Self::Slirp4netns => Some("slirp4netns"),
+            Self::Pasta => Some(tun::PASTA),
+            Self::Slirp4netns => Some(tun::SLIRP4NETNS),
         }
     }
 
@@ -122,13 +119,6 @@ impl Network {
     }
 }
 
-/// Whether this user may open /dev/net/tun, and it is that device.
-pub(crate) fn may_connect() -> bool {
-    let file = File::options().read(true).write(true).open(TUN);
-    let device = file.and_then(|file| file.metadata());
-    device.is_ok_and(|device| device.rdev() == libc::makedev(10, 200))
-}
-
 /// A resolv.conf with one server.
 fn written(directory: &Path, server: &str) -> Result<Option<PathBuf>, Error> {
     let path = directory.join("resolv.conf");
@@ -182,8 +172,8 @@ pub(super) fn start_keeper(
         source,
     };
     // If the hook failed because of this, the runtime's exit code would look like the program's.
-    if let Err(error) = File::options().read(true).write(true).open(TUN) {
-        return Err(failed(io::Error::other(format!("{TUN}: {error}"))));
+    if let Err(error) = tun::open() {
+        return Err(failed(io::Error::other(format!("{}: {error}", tun::PATH))));
     }
     let listener = UnixListener::bind(socket(bundle)).map_err(failed)?;
     let mode = Mode::NetworkKeeper {

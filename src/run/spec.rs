@@ -9,10 +9,10 @@ use terminal_size::terminal_size_of;
 
 use super::network::Network;
 use crate::error::Error;
+use crate::linux::programs;
 use crate::wire::config::{list, mount, object, text};
 use crate::wire::handover::ProcessUser;
-
-const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::wire::word::Word;
 
 /// The default capabilities of docker and podman, and those that mknod(1) and packages with
 /// daemons need.
@@ -61,17 +61,6 @@ pub(crate) enum Propagation {
     Slave,
     /// As slave, and mount namespaces that the command creates get its mounts
     Shared,
-}
-
-impl Propagation {
-    /// linux.rootfsPropagation of config.json.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Private => "rprivate",
-            Self::Slave => "rslave",
-            Self::Shared => "rshared",
-        }
-    }
 }
 
 /// `SRC:DST[:ro]`
@@ -164,7 +153,7 @@ pub(super) fn of_rootfs(rootfs: &Path) -> Result<Map<String, Value>, Error> {
         "process": {
             "user": {"uid": 0, "gid": 0},
             "args": ["/bin/sh"],
-            "env": [SEARCH_PATH],
+            "env": [format!("PATH={}", programs::USUAL)],
             "cwd": "/",
             "capabilities": {
                 "bounding": CAPABILITIES,
@@ -269,7 +258,7 @@ impl Changes {
             }
         }
         if let Some(propagation) = self.propagation {
-            let word = propagation.word();
+            let word = format!("r{}", propagation.word());
             object(config, "linux").insert("rootfsPropagation".into(), word.into());
         }
         for bind in &self.binds {

@@ -66,6 +66,10 @@ impl Login {
         }
     }
 
+    pub(super) fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+
     pub(super) fn to_process_user(&self) -> ProcessUser {
         ProcessUser {
             uid: self.uid,

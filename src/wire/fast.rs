@@ -15,8 +15,8 @@ use subuidless_fast::facts::LIBRARY_NAME;
 pub(crate) const LOADED_AS: &str = "libasan.so";
 
 /// Whether dynamic programs of a container load the library.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "&str", try_from = "String")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum FastPath {
     On,
     /// By the user: `--no-fast`, or SUBUIDLESS_FAST=0.
@@ -37,43 +37,8 @@ pub(crate) enum FastPath {
 }
 
 impl FastPath {
-    const ALL: [Self; 11] = [
-        Self::On,
-        Self::TurnedOff,
-        Self::NotBuilt,
-        Self::NoPlace,
-        Self::KeepId,
-        Self::Engine,
-        Self::NoDev,
-        Self::Labelled,
-        Self::OtherProgram,
-        Self::Forbidden,
-        Self::NotInConfig,
-    ];
-
     pub(crate) fn is_on(self) -> bool {
         self == Self::On
-    }
-
-    /// In messages, command lines and the output of `status --json`.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::On => "on",
-            Self::TurnedOff => "turned-off",
-            Self::NotBuilt => "not-built",
-            Self::NoPlace => "no-place",
-            Self::KeepId => "keep-id",
-            Self::Engine => "engine",
-            Self::NoDev => "no-dev",
-            Self::Labelled => "labelled",
-            Self::OtherProgram => "other-program",
-            Self::Forbidden => "forbidden",
-            Self::NotInConfig => "not-in-config",
-        }
-    }
-
-    pub(crate) fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|fast| fast.word() == word)
     }
 
     /// For people.
@@ -100,20 +65,6 @@ impl FastPath {
                  bundle` do)"
             }
         }
-    }
-}
-
-impl From<FastPath> for &'static str {
-    fn from(fast: FastPath) -> Self {
-        fast.word()
-    }
-}
-
-impl TryFrom<String> for FastPath {
-    type Error = String;
-
-    fn try_from(word: String) -> Result<Self, String> {
-        Self::from_word(&word).ok_or(word)
     }
 }
 
@@ -151,15 +102,6 @@ pub(crate) fn of_config(config: &Map<String, Value>) -> FastPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_state_has_a_word_of_its_own() {
-        for fast in FastPath::ALL {
-            let text = serde_json::to_string(&fast).unwrap();
-            assert_eq!(serde_json::from_str::<FastPath>(&text).unwrap(), fast);
-        }
-        assert!(serde_json::from_str::<FastPath>("\"perhaps\"").is_err());
-    }
 
     #[test]
     fn the_library_is_known_by_its_name() {

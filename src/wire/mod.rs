@@ -5,8 +5,8 @@
 //! `trace`; `mode` has their command lines, `forked` starts them without one. `board` and `tally`
 //! are the memory that a worker shares with its daemon, `objects` that which the workers of a
 //! container share, `facts` that which a worker shares with targets; `fast`, `permissions` and
-//! `others` say how a container is served, `published` which ports lead into it. `rundir` is the
-//! runtime directory.
+//! `others` say how a container is served, `published` which ports lead into it, and `word`
+//! has their words. `rundir` is the runtime directory.
 
 pub(crate) mod ask;
 pub(crate) mod board;
@@ -24,3 +24,4 @@ pub(crate) mod permissions;
 pub(crate) mod published;
 pub(crate) mod rundir;
 pub(crate) mod tally;
+pub(crate) mod word;

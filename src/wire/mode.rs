@@ -18,6 +18,7 @@ use super::handover::{Origin, Service};
 use super::others::Others;
 use super::permissions::Permissions;
 use super::published::Published;
+use super::word::Word;
 use crate::linux::sys;
 use crate::log::Settings;
 

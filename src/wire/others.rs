@@ -13,18 +13,3 @@ pub(crate) enum Others {
     /// Root, as fakeroot shows them. They still cannot be changed
     Root,
 }
-
-impl Others {
-    const ALL: [Self; 2] = [Self::Nobody, Self::Root];
-
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Nobody => "nobody",
-            Self::Root => "root",
-        }
-    }
-
-    pub(crate) fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.word() == word)
-    }
-}

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::word::Word;
+
 /// The annotation of a container in config.json.
 pub(crate) const ANNOTATION: &str = "io.subuidless.permissions";
 
@@ -19,19 +21,6 @@ pub(crate) enum Permissions {
 }
 
 impl Permissions {
-    const ALL: [Self; 2] = [Self::Full, Self::Owner];
-
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Owner => "owner",
-        }
-    }
-
-    pub(crate) fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.word() == word)
-    }
-
     /// What the annotation of a config.json says; `None`: it has none. `Err` is the reason.
     pub(crate) fn of_config(config: &Map<String, Value>) -> Result<Option<Self>, String> {
         let Some(value) = config
@@ -59,13 +48,14 @@ impl Permissions {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
     use serde_json::json;
 
     use super::*;
 
     #[test]
     fn the_annotation_is_read_back_and_wrong_ones_are_errors() {
-        for level in Permissions::ALL {
+        for &level in Permissions::value_variants() {
             let mut config = Map::new();
             assert_eq!(Permissions::of_config(&config), Ok(None));
             level.annotate(&mut config);

@@ -82,16 +82,14 @@ impl<'a> Podman<'a> {
         Self::without_options(place)
     }
 
-    /// `subuidless podman`, of a user who has set up nothing.
+    /// `subuidless podman`, of a user who has set up nothing, on hybrid hosts, too.
     pub(crate) fn served(place: &'a Place) -> Self {
-        let podman = Self {
+        Self {
             place,
             shell: |place| place.as_user("sh"),
             podman: words([place.binary().as_path(), Path::new("podman")]),
             options: "--cgroups=disabled".to_owned(),
-        };
-        podman.prepare();
-        podman
+        }
     }
 
     /// As it is, without a profile and a front.

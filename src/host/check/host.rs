@@ -168,10 +168,10 @@ pub(super) fn cgroups() -> Check {
     if cgroups::is_unified(cgroups::UNIFIED) {
         return Check::warn(
             NAME,
-            "hybrid: runc and `subuidless run` work, crun and podman refuse it",
+            "hybrid: what subuidless starts, and runc, work; crun and podman alone refuse it",
             format!(
                 "unshare -r -m sh -c '{bind} && exec \"$@\"' -- crun --cgroup-manager=disabled run \
-                 ...; once for podman: podman unshare {bind}"
+                 ...; for podman, until it is restarted: podman unshare {bind}"
             ),
         );
     }

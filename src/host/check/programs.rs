@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::Check;
 use super::kernel::parse;
 use super::proof::output;
+use super::{Check, Verdict};
 use crate::host::engine::{self, storage};
-use crate::linux::programs;
+use crate::linux::{programs, tun};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -75,62 +75,100 @@ fn version(program: &Path) -> io::Result<Vec<u8>> {
 
 /// Checks all programs.
 pub(super) fn all() -> Vec<Check> {
-    let mut runtimes = [crun(), runc()];
-    let usable = |check: &Check| check.result != super::Verdict::Fail;
-    // One runtime is enough.
-    if runtimes.iter().any(usable) {
-        for check in &mut runtimes {
-            if !usable(check) {
-                check.result = super::Verdict::Warn;
-            }
-        }
-    }
-    let [crun, runc] = runtimes;
-    vec![crun, runc, podman(), caller("buildah")]
+    let mut checks = runtimes();
+    checks.extend([network(), podman(), caller("buildah")]);
+    checks
 }
 
-fn crun() -> Check {
-    const NAME: &str = "crun";
+/// The names of the checks of runtimes, of which one is enough.
+pub(super) const RUNTIMES: [&str; 2] = ["crun", "runc"];
+
+fn runtimes() -> Vec<Check> {
+    let [crun, runc] = RUNTIMES;
+    let found = [
+        (crun, Program::find(crun).map(self::crun)),
+        (runc, Program::find(runc).map(self::runc)),
+    ];
+    if found.iter().all(|(_, check)| check.is_none()) {
+        return vec![Check::fail(
+            crun,
+            "missing, and so is runc: one of them creates the containers",
+            "install crun 0.19 or newer, or runc 1.1 or newer",
+        )];
+    }
+    let is_usable = |check: &Check| check.result != Verdict::Fail;
+    let one_is_usable = found
+        .iter()
+        .any(|(_, check)| check.as_ref().is_some_and(is_usable));
+    let told = found.into_iter().map(|(name, check)| match check {
+        None => Check::ok(name, "not installed: the other runtime is enough"),
+        Some(check) if one_is_usable && !is_usable(&check) => Check {
+            result: Verdict::Warn,
+            ..check
+        },
+        Some(check) => check,
+    });
+    told.collect()
+}
+
+fn crun(found: Program) -> Check {
+    const NAME: &str = RUNTIMES[0];
     const CHANGE: &str = "install crun 0.19 or newer, built with libseccomp";
-    match Program::find(NAME) {
-        None => Check::fail(NAME, "missing: it creates the containers", CHANGE),
-        Some(found) if !found.said.contains("+SECCOMP") => Check::fail(
+    let shown = found.shown();
+    if !found.said.contains("+SECCOMP") {
+        return Check::fail(NAME, format!("{shown}, built without seccomp"), CHANGE);
+    }
+    match found.is_at_least((0, 19)) {
+        true => Check::ok(NAME, shown),
+        false => Check::warn(
             NAME,
-            format!("{}, built without seccomp", found.shown()),
+            format!("{shown}: it does not send container ids"),
             CHANGE,
         ),
-        Some(found) if !found.is_at_least((0, 19)) => Check::warn(
-            NAME,
-            format!("{}: it does not send container ids", found.shown()),
-            CHANGE,
-        ),
-        Some(found) => Check::ok(NAME, found.shown()),
     }
 }
 
-fn runc() -> Check {
-    const NAME: &str = "runc";
+fn runc(found: Program) -> Check {
+    const NAME: &str = RUNTIMES[1];
     const CHANGE: &str = "install runc 1.1 or newer, built with libseccomp, or use crun";
-    match Program::find(NAME) {
-        None => Check::fail(
+    let shown = found.shown();
+    if !found.said.contains("libseccomp:") {
+        return Check::fail(NAME, format!("{shown}, built without seccomp"), CHANGE);
+    }
+    match found.is_at_least((1, 1)) {
+        true => Check::ok(NAME, shown),
+        false => Check::fail(
             NAME,
-            "missing: it creates the containers where there is no crun",
+            format!("{shown}: it does not support seccomp notification"),
             CHANGE,
         ),
-        Some(found) if !found.said.contains("libseccomp:") => Check::fail(
-            NAME,
-            format!("{}, built without seccomp", found.shown()),
-            CHANGE,
+    }
+}
+
+/// The name of the check of [`network`].
+pub(super) const NETWORK: &str = "network";
+
+/// What a network of a container's own takes that leads out.
+fn network() -> Check {
+    let mut names = tun::PROGRAMS.into_iter();
+    let found = names.find(|name| programs::find(name).is_some());
+    let without = "without it a container has the host's network, or none";
+    match (tun::open(), found) {
+        (Err(error), _) => Check::warn(
+            NETWORK,
+            format!("{}: {error}", tun::PATH),
+            format!("as root: modprobe tun, chmod 666 {}; {without}", tun::PATH),
         ),
-        Some(found) if !found.is_at_least((1, 1)) => Check::fail(
-            NAME,
+        (Ok(()), None) => Check::warn(
+            NETWORK,
             format!(
-                "{}: it does not support seccomp notification",
-                found.shown()
+                "{} is open, but {} are missing",
+                tun::PATH,
+                tun::PROGRAMS.join(" and ")
             ),
-            CHANGE,
+            format!("install one of them; {without}"),
         ),
-        Some(found) => Check::ok(NAME, found.shown()),
+        (Ok(()), Some(name)) => Check::ok(NETWORK, format!("{name}, and {} is open", tun::PATH)),
     }
 }
 
@@ -138,7 +176,7 @@ fn runc() -> Check {
 fn podman() -> Check {
     let mut check = caller("podman");
     if let (Some(place), Some(_)) = (storage::of_vfs(), engine::find("podman")) {
-        check.result = super::Verdict::Warn;
+        check.result = Verdict::Warn;
         check.reason += &format!(
             "; its storage driver is vfs, which copies all files of an image for each layer ({})",
             place.display()
@@ -164,7 +202,10 @@ pub(super) fn has_docker() -> bool {
 fn caller(name: &str) -> Check {
     // Not our link of this name, which would start processes that stay.
     match engine::find(name).map(Program::at) {
-        None => Check::ok(name, "not installed, and not needed"),
+        None => Check::ok(
+            name,
+            format!("not installed: only `subuidless {name}` needs it"),
+        ),
         Some(found) => Check::ok(name, found.shown()),
     }
 }

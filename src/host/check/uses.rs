@@ -24,12 +24,11 @@ pub(crate) enum Use {
 pub(crate) struct Suitability {
     pub(crate) name: Use,
     pub(crate) works: bool,
-    /// The names of what is missing.
+    /// The names of the checks that say what is missing.
     pub(crate) missing: Vec<String>,
+    /// The names of the checks that say what it has to do without.
+    pub(crate) without: Vec<String>,
 }
-
-/// Programs, which a command needs none of.
-const RUNTIMES: [&str; 2] = ["crun", "runc"];
 
 /// The verdicts for all uses.
 pub(super) fn judge(checks: &[Check]) -> Vec<Suitability> {
@@ -37,7 +36,7 @@ pub(super) fn judge(checks: &[Check]) -> Vec<Suitability> {
     let names = |of_runtimes: bool| {
         let all = checks.iter().filter(failed);
         all.map(|check| check.name.clone())
-            .filter(move |name| RUNTIMES.contains(&name.as_str()) == of_runtimes)
+            .filter(move |name| programs::RUNTIMES.contains(&name.as_str()) == of_runtimes)
     };
     let procfs = checks
         .iter()
@@ -54,16 +53,25 @@ pub(super) fn judge(checks: &[Check]) -> Vec<Suitability> {
         let absent = (!is_there).then(|| program.to_owned());
         container.iter().cloned().chain(absent).collect()
     };
+    let has_warning = |name: &str| {
+        checks
+            .iter()
+            .any(|check| check.name == name && check.result == Verdict::Warn)
+    };
+    // The default networks of both engines lead out.
+    let network = has_warning(programs::NETWORK).then(|| programs::NETWORK.to_owned());
+    let engine = |name, missing| (name, missing, network.iter().cloned().collect());
     let all = [
-        (Use::Run, base.clone()),
-        (Use::Container, container.clone()),
-        (Use::Podman, with("podman", programs::has_podman())),
-        (Use::Docker, with("dockerd", programs::has_docker())),
+        (Use::Run, base.clone(), Vec::new()),
+        (Use::Container, container.clone(), Vec::new()),
+        engine(Use::Podman, with("podman", programs::has_podman())),
+        engine(Use::Docker, with("dockerd", programs::has_docker())),
     ];
-    all.map(|(name, missing)| Suitability {
+    all.map(|(name, missing, without)| Suitability {
         name,
         works: missing.is_empty(),
         missing,
+        without,
     })
     .into()
 }
@@ -78,7 +86,8 @@ impl Suitability {
             Use::Docker => "docker",
         };
         let verdict = match self.works {
-            true => "yes".to_owned(),
+            true if self.without.is_empty() => "yes".to_owned(),
+            true => format!("yes, but see {}", self.without.join(", ")),
             false => format!("no, see {}", self.missing.join(", ")),
         };
         format!("{words:<26} {verdict}\n")

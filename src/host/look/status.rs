@@ -79,7 +79,8 @@ impl From<&Count> for Calls {
     }
 }
 
-/// Asks all daemons. Calls `complain` for those that fail; returns an error if all do.
+/// Asks all daemons. Calls `complain` for those that fail; returns an error if all do, or if nobody
+/// listens on `socket`.
 pub(crate) fn ask(
     socket: Option<&Path>,
     complain: &mut dyn FnMut(&Error),
@@ -90,7 +91,17 @@ pub(crate) fn ask(
     };
     let processes = Processes::read();
     let mut failures = Vec::new();
-    for daemon in daemons(socket, complain)? {
+    let mut is_flawless = socket.is_none();
+    let found = daemons(socket, &mut |error| {
+        is_flawless = false;
+        complain(error);
+    });
+    let found = match found {
+        // As `docker ps` without a container.
+        Err(Error::NobodyListens { .. }) if is_flawless => Vec::new(),
+        found => found?,
+    };
+    for daemon in found {
         let path = daemon.path.clone();
         match daemon.status() {
             Ok(report) => status.add(path, report, &processes),
@@ -151,7 +162,11 @@ impl Status {
     /// The output without --json: a table of containers, and one of syscalls for each of them.
     pub(crate) fn text(&self, width: Option<usize>) -> String {
         if self.containers.is_empty() {
-            return "no container is served\n".to_owned();
+            let daemons = match self.daemons[..] {
+                [] => ", and no daemon listens",
+                _ => "",
+            };
+            return format!("no container is served{daemons}\n");
         }
         let rows: Vec<_> = self.containers.iter().map(Container::cells).collect();
         let columns = [
