@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use common::command::with_tun;
 use common::house::House;
-use common::{Ran, Terminal, run, tool, until};
+use common::{Ran, Terminal, run, set_mode, tool, until};
 
 const RUNTIMES: [&str; 2] = ["crun", "runc"];
 
@@ -473,4 +473,24 @@ fn what_stands_in_the_way_is_named() {
     assert_eq!(run(&mut nested).ok(), "5:6\n");
     house.is_left_alone();
     assert!(tool("crun").is_file());
+}
+
+#[test]
+fn programs_that_others_could_execute_as_the_user_are_told_once() {
+    let house = House::new();
+    let program = house.rootfs.join("bin/become");
+    fs::copy(tool("busybox"), &program).unwrap();
+    house.place.give_to_user(&program);
+    set_mode(&program, 0o4755);
+    let home = house.place.path("home");
+    let told = || {
+        let ran = house.run(&["--", "true"]);
+        assert!(ran.status.success(), "{}", ran.stderr);
+        ran.stderr
+            .contains("bin/become, which then runs as you: chmod 700")
+    };
+    set_mode(&home, 0o700);
+    assert!(!told());
+    set_mode(&home, 0o755);
+    assert!(told() && !told());
 }

@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Command, FromArgMatches};
 
 use crate::error::Error;
+use crate::host::exposed;
 use crate::linux::limits::{self, Loss};
 use crate::run::{self, Options};
 
@@ -46,6 +47,12 @@ pub(super) fn run(options: &Options) -> Error {
     };
     if let Err(error) = limits::require(vital, &mut super::tell) {
         return error;
+    }
+    if let Some(exposed) = options
+        .root()
+        .and_then(|root| exposed::find_new(root.path()))
+    {
+        super::tell(&format!("{}: {}", exposed.reason(), exposed.change()));
     }
     match run::run(options) {
         Ok(never) => match never {},

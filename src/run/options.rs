@@ -233,6 +233,14 @@ pub(crate) enum Root<'a> {
     Bundle(&'a Path),
 }
 
+impl<'a> Root<'a> {
+    /// The directory that was named.
+    pub(crate) fn path(self) -> &'a Path {
+        let (Self::Rootfs(path) | Self::Bundle(path)) = self;
+        path
+    }
+}
+
 impl Options {
     /// Returns `None` if the command runs without a container.
     pub(crate) fn root(&self) -> Option<Root<'_>> {

@@ -3,17 +3,16 @@
 
 use std::env;
 use std::ffi::CString;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::Uid;
 
 use super::Check;
 use crate::front::library;
+use crate::host::exposed;
 use crate::linux::sys;
 use crate::store;
 use crate::wire::rundir;
@@ -65,38 +64,11 @@ fn carries_attributes(directory: &Path) -> Check {
     }
 }
 
-/// Whether other users of this host can execute set-user-ID files of this one in a tree: what an
-/// image has as root's is this user's to the kernel.
-pub(super) fn exposed(directory: &Path) -> Option<Check> {
-    const PROGRAMS: [&str; 4] = ["bin", "sbin", "usr/bin", "usr/sbin"];
-    let directory = fs::canonicalize(directory).ok()?;
-    let roots = [directory.clone(), directory.join("rootfs")];
-    let places = roots
-        .iter()
-        .flat_map(|root| PROGRAMS.map(|programs| root.join(programs)));
-    let found = places
-        .flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten())
-        .find(|entry| entry.metadata().is_ok_and(|found| is_set_user_id(&found)))?;
-    let program = fs::canonicalize(found.path()).ok()?;
-    let others_can = |directory: &Path| {
-        fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
-    };
-    let is_open = program.ancestors().all(others_can);
-    is_open.then(|| {
-        Check::warn(
-            format!("programs in {}", directory.display()),
-            format!(
-                "other users of this host can execute {}, which then runs as you",
-                program.display()
-            ),
-            format!("chmod 700 {}, or a directory above it", directory.display()),
-        )
-    })
-}
-
-fn is_set_user_id(found: &Metadata) -> bool {
-    let is_own = found.uid() == Uid::effective().as_raw();
-    found.is_file() && is_own && found.mode() & 0o4000 != 0
+/// Whether other users of this host can execute set-user-ID files of this one in a tree.
+pub(super) fn programs(directory: &Path) -> Option<Check> {
+    let exposed = exposed::find(directory)?;
+    let name = format!("programs in {}", directory.display());
+    Some(Check::warn(name, exposed.reason(), exposed.change()))
 }
 
 /// Checks whether the side store has a place on a local disk.

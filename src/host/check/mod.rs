@@ -81,7 +81,7 @@ pub(crate) fn check(directory: &Path) -> Report {
     checks.extend(proof::namespace_and_notification());
     checks.extend(kernel::features());
     checks.extend(files::attributes(directory));
-    checks.extend(files::exposed(directory));
+    checks.extend(files::programs(directory));
     checks.extend([
         files::side_store(),
         files::runtime_directory(),
