@@ -68,7 +68,7 @@ need_root() {
     command -v sudo >/dev/null || die "needs root (or sudo)"
     say "needs root: starting again with sudo"
     exec sudo env PATH="$PATH" CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}" RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" \
-        ${SUBUIDLESS_CACHE+SUBUIDLESS_CACHE="$SUBUIDLESS_CACHE"} ${CARGO_TARGET_DIR+CARGO_TARGET_DIR="$CARGO_TARGET_DIR"} \
+        ${SUBUIDLESS_CACHE+SUBUIDLESS_CACHE="$SUBUIDLESS_CACHE"} ${SUBUIDLESS_SUITE+SUBUIDLESS_SUITE="$SUBUIDLESS_SUITE"} ${CARGO_TARGET_DIR+CARGO_TARGET_DIR="$CARGO_TARGET_DIR"} \
         "$(readlink -f "$0")" "$@"
 }
 
@@ -84,15 +84,25 @@ unprivileged_user() {
     done
 }
 
-# A Debian root file system of this host's suite as a tar, at $DEBIAN_TAR below $CACHE; needs root. Made once; remove it
-# to have it made again. Its ./dev is empty, for a user who unpacks it could not make the devices.
-debian_tar() {
-    CACHE=${SUBUIDLESS_CACHE:-/var/cache/subuidless} DEBIAN_TAR=$CACHE/debian.tar
+# The suite of the Debian that containers run, $SUBUIDLESS_SUITE or this host's, as $SUITE; and where what is made of it
+# lies, as $CACHE.
+debian_suite() {
+    local host
+    host=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
+    SUITE=${SUBUIDLESS_SUITE:-$host}
+    CACHE=${SUBUIDLESS_CACHE:-/var/cache/subuidless}
+    [[ $SUITE == "$host" ]] || CACHE+=/$SUITE
     mkdir -p "$CACHE" && chmod 755 "$CACHE"
+}
+
+# A Debian root file system as a tar, at $DEBIAN_TAR below $CACHE; needs root. Made once; remove it to have it made again.
+# Its ./dev is empty, for a user who unpacks it could not make the devices.
+debian_tar() {
+    debian_suite
+    DEBIAN_TAR=$CACHE/debian.tar
     [[ ! -s $DEBIAN_TAR ]] || return 0
     need_packages mmdebstrap
-    local suite sources proxy
-    suite=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
+    local sources proxy
     sources=$(debian_sources)
     if [[ -z $sources ]]; then
         apt-get update -q
@@ -100,9 +110,9 @@ debian_tar() {
     fi
     [[ -n $sources ]] || die "apt knows no source of Debian's own packages (apt-get indextargets)"
     proxy=$(apt-config dump | grep -E '^Acquire::[a-z]+::Proxy' || true)
-    say "making $DEBIAN_TAR: Debian $suite with mmdebstrap, from this host's apt sources"
+    say "making $DEBIAN_TAR: Debian $SUITE with mmdebstrap, from this host's apt sources"
     mmdebstrap --variant=minbase --include=rsync,attr,acl,libcap2-bin --skip=output/dev --format=tar ${proxy:+--aptopt="$proxy"} \
-        "$suite" - - <<<"$sources" >"$DEBIAN_TAR.$$" || { rm -f "$DEBIAN_TAR.$$" && die "mmdebstrap failed"; }
+        "$SUITE" - - <<<"$sources" >"$DEBIAN_TAR.$$" || { rm -f "$DEBIAN_TAR.$$" && die "mmdebstrap failed"; }
     local dev
     dev=$(mktemp -d) && mkdir -m 755 "$dev/dev"
     tar --append --file="$DEBIAN_TAR.$$" --directory="$dev" --owner=0 --group=0 ./dev
@@ -111,10 +121,18 @@ debian_tar() {
     mv "$DEBIAN_TAR.$$" "$DEBIAN_TAR"
 }
 
-# Those of apt's sources that are Debian's, one line each; known once apt-get update has run.
+# Those of apt's sources that are Debian's, one line each; known once apt-get update has run. Of another suite than this
+# host's: the same archive. (A mirror may keep that longer than it is valid.)
 debian_sources() {
+    local host sources
+    host=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
     # shellcheck disable=SC2016  # fields of apt's, not of the shell's
-    apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' | sort -u
+    sources=$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' | sort -u)
+    if [[ $SUITE == "$host" ]]; then
+        echo "$sources"
+    else
+        sed -n "s/^deb \(.*\) $host main$/deb [check-valid-until=no] \1 $SUITE main/p" <<<"$sources" | head -n 1
+    fi
 }
 
 # Packages that containers install, with all that they depend on, and in `packages` those that a new Debian consists of, as a
@@ -124,25 +142,26 @@ debian_sources() {
 package_repository() {
     PACKAGES_DIR=$CACHE/$1
     shift
-    local made_for new sources tries package name
+    local made_for new package name known=() missing=()
     made_for=$(stat -c '%y %s' "$DEBIAN_TAR" && echo "$*")
     [[ $(cat "$PACKAGES_DIR/made-for" 2>/dev/null) != "$made_for" ]] || return 0
     need_packages apt-utils gpg gpg-agent
-    say "making $PACKAGES_DIR: $* and what they need, from this host's apt sources"
+    say "making $PACKAGES_DIR: Debian $SUITE's $* and what they need, from this host's apt sources"
     new=$(mktemp -d "$CACHE/packages.XXXXXX")
     # For the user that apt downloads as.
-    mkdir -p "$new/apt/partial" && chmod 755 "$new" "$new/apt"
+    mkdir -p "$new/apt/partial" "$new/apt/lists/partial" && chmod -R 755 "$new"
     tar -xOf "$DEBIAN_TAR" ./var/lib/dpkg/status >"$new/apt/status"
-    for ((tries = 0; ; tries++)); do
-        sources=$(debian_sources)
-        echo "$sources" >"$new/apt/sources"
-        [[ -z $sources ]] || ! download_packages "$new/apt" "$new/apt/status" "$@" ||
-            ! { [[ ${PACKAGES_DIR##*/} != packages ]] ||
-                download_packages "$new/apt" /dev/null '?essential' '?priority(required)' apt usr-is-merged; } || break
-        # An old index, or none, names files that are gone: once more with new ones.
-        ((tries == 0)) || { rm -rf "$new" && die "apt-get could not download: $*"; }
-        apt-get update -q
+    debian_sources >"$new/apt/sources"
+    # This host's own lists may be old and name files that are gone.
+    apt_for apt-get "$new/apt" update || { rm -rf "$new" && die "apt-get could not update"; }
+    for name; do
+        if apt_for apt-cache "$new/apt" show "$name" >/dev/null 2>&1; then known+=("$name"); else missing+=("$name"); fi
     done
+    ((${#missing[@]} == 0)) || say "Debian $SUITE does not have: ${missing[*]}"
+    download_packages "$new/apt" "$new/apt/status" "${known[@]}" && {
+        [[ ${PACKAGES_DIR##*/} != packages ]] ||
+            download_packages "$new/apt" /dev/null '?essential' '?priority(required)' apt usr-is-merged
+    } || { rm -rf "$new" && die "apt-get could not download: $*"; }
     # The archive's own names, without epochs.
     for package in "$new"/apt/*.deb; do
         name=${package##*/}
@@ -156,21 +175,28 @@ package_repository() {
     mv "$new" "$PACKAGES_DIR"
 }
 
+# A command of apt's with the sources and lists in DIRECTORY. Usage: apt_for COMMAND DIRECTORY ARGUMENT...
+apt_for() {
+    local command=$1 directory=$2
+    shift 2
+    "$command" -q -o Dir::Etc::SourceList="$directory/sources" -o Dir::Etc::SourceParts=- -o Dir::State::lists="$directory/lists" \
+        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Dir::Cache::archives="$directory" "$@"
+}
+
 # Downloads what a container in which the packages of STATUS are installed lacks to install NAME...
 # Usage: download_packages DIRECTORY STATUS NAME...
 download_packages() {
     local directory=$1 status=$2
     shift 2
-    apt-get -q -y --no-install-recommends --download-only -o Dir::State::status="$status" \
-        -o Dir::Etc::SourceList="$directory/sources" -o Dir::Etc::SourceParts=- -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
-        -o Dir::Cache::archives="$directory" install "$@"
+    apt_for apt-get "$directory" -y --no-install-recommends --download-only -o Dir::State::status="$status" install "$@"
 }
 
 # Makes the index of a directory of packages, and signs it with a key that nobody has afterwards: once for sources.list, and
 # once below dists, as debootstrap wants it. Usage: sign_packages DIRECTORY
 sign_packages() (
     export GNUPGHOME
-    suite=$(. /etc/os-release && echo "${VERSION_CODENAME:?}") architecture=$(dpkg --print-architecture)
+    # As its containers call it: sid's says that it is the next release.
+    suite=$(tar -xOf "$DEBIAN_TAR" ./usr/lib/os-release | sed -n 's/^VERSION_CODENAME=//p') architecture=$(dpkg --print-architecture)
     components=dists/$suite/main/binary-$architecture
     # A short path: the agent's socket lies there.
     GNUPGHOME=$(mktemp -d) && cd "$1" || exit

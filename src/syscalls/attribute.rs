@@ -1,4 +1,4 @@
-//! chmod(2), utime(2), utimensat(2), access(2), and their variants.
+//! chmod(2), utime(2), utimensat(2), file_setattr(2), access(2), and their variants.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -278,6 +278,23 @@ fn path_or_fd(call: &Call, flags: AtFlags) -> FileArgument {
         0 => FileArgument::fd(call, 0),
         _ => FileArgument::at(call.dirfd(0), 1, flags),
     }
+}
+
+// ---- file_setattr(2) (Linux 6.17)
+
+/// What chattr(1) changes. For others than their owner, files that have nothing of it are EPERM,
+/// too (EOPNOTSUPP in the kernel).
+pub(super) fn file_setattr(call: &mut Call) -> Result<Reply, Errno> {
+    /// struct file_attr, first version
+    const LEAST: u64 = 24;
+    let named = FileArgument::of_newer(call, 4).filter(|_| call.register(3) >= LEAST);
+    let Some(named) = named else {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
+    };
+    check_change(call, named, |_, subject, file, _| {
+        allow(subject.owns(file), Errno::EPERM)
+    })
 }
 
 // ---- access(2)

@@ -1,10 +1,11 @@
 //! capget(2), capset(2), those operations of prctl(2) that concern credentials, and calls that take
-//! nothing but a capability: sethostname(2), setdomainname(2), reboot(2).
+//! nothing but a capability: sethostname(2), setdomainname(2), reboot(2), open_by_handle_at(2).
 //!
 //! A capability that root drops leaves the kernel's own sets, too. Emulated sets are never larger
 //! than the kernel's, so the kernel allows whatever the handlers allow and continue.
 
 use nix::errno::Errno;
+use nix::sys::statfs::{FsType, NSFS_MAGIC, fstatfs};
 
 use super::permission::allow;
 use super::view;
@@ -87,6 +88,28 @@ pub(super) fn setdomainname(call: &mut Call) -> Result<Reply, Errno> {
 
 pub(super) fn reboot(call: &mut Call) -> Result<Reply, Errno> {
     allow(!call.lacks(capability::SYS_BOOT)?, Errno::EPERM)
+}
+
+/// The kernel allows it to whoever could mount the file system, or bind what is there
+/// (fs/fhandle.c, may_decode_fh), so to root of a container; and to everybody in file systems of
+/// its own, for pidfds and namespaces.
+pub(super) fn open_by_handle_at(call: &mut Call) -> Result<Reply, Errno> {
+    const PID_FS_MAGIC: FsType = FsType(0x5049_4446);
+    if !call.lacks(capability::DAC_READ_SEARCH)? {
+        // CONTINUE: the kernel decides.
+        return Ok(Reply::Continue);
+    }
+    let is_open = match call.int(0) {
+        // linux/fcntl.h: FD_PIDFS_ROOT, FD_NSFS_ROOT.
+        -10_003 | -10_002 => true,
+        libc::AT_FDCWD => false,
+        fd => match call.duplicate(fd) {
+            Ok(file) => [PID_FS_MAGIC, NSFS_MAGIC].contains(&fstatfs(&file)?.filesystem_type()),
+            // EBADF.
+            Err(_) => true,
+        },
+    };
+    allow(is_open, Errno::EPERM)
 }
 
 pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {

@@ -42,6 +42,25 @@ impl FileArgument {
         }
     }
 
+    /// What newer calls take: argument 0 and a path, argument 1, which may be a null pointer with
+    /// AT_EMPTY_PATH; `flags` is an argument number. `None` if a flag is unknown.
+    pub(super) fn of_newer(call: &Call, flags: usize) -> Option<Self> {
+        let flags = AtFlags::from_bits_retain(call.int(flags));
+        if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
+            return None;
+        }
+        let is_fd =
+            || call.register(1) == 0 || call.path(1).is_ok_and(|path| path.as_c_str().is_empty());
+        let named = Self::at(call.dirfd(0), 1, flags);
+        Some(match flags.contains(AtFlags::AT_EMPTY_PATH) && is_fd() {
+            true => Self {
+                path: None,
+                ..named
+            },
+            false => named,
+        })
+    }
+
     /// A file descriptor.
     pub(super) fn fd(call: &Call, fd: usize) -> Self {
         Self {

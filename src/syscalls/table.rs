@@ -5,8 +5,8 @@ use nix::errno::Errno;
 
 use super::lookup::Lookup;
 use super::{
-    attribute, capability, chown, entry, exec, fast, getid, ipc, limit, lookup, make, mount, open,
-    path, priority, setid, signal, socket, stat, terminal, trace, view, xattr,
+    attribute, capability, chown, entry, exec, fast, getid, ioctl, ipc, limit, lookup, make, mount,
+    open, path, priority, setid, signal, socket, stat, trace, view, xattr,
 };
 use crate::linux::hash;
 use crate::linux::seccomp::Reply;
@@ -313,11 +313,18 @@ const ASKS_FOR_PEER: Trap = Trap::If(Condition::Masked {
 
 /// TIOCGPTN (0x8004_5430), with which the name of a terminal is found, and TIOCSPTLCK
 /// (0x4004_5431), without which it cannot be opened.
-const MAKES_TERMINAL: Trap = Trap::If(Condition::Masked {
+const MAKES_TERMINAL: Condition = Condition::Masked {
     arg: 1,
     mask: 0x3fff_fffe,
     bits: 0x0004_5430,
-});
+};
+
+/// PIDFD_GET_INFO; the upper half is the size of the structure.
+const ASKS_FOR_PROCESS: Condition = Condition::Masked {
+    arg: 1,
+    mask: 0xffff,
+    bits: ioctl::PIDFD_GET_INFO as u64,
+};
 
 /// Each row: name, which calls trap (or the number), handler, and the arguments as `subuidless
 /// trace` shows them.
@@ -454,6 +461,11 @@ pub(crate) static TABLE: &[Row] = &[
         .looks_up(lookup::UNLESS_FLAG_2),
     numbered("removexattrat", 466, xattr::removexattrat, &[Dirfd, Path, AtFlags, Path])
         .looks_up(lookup::UNLESS_FLAG_2),
+    // file_getattr(2), file_setattr(2)
+    numbered("file_getattr", 468, path::look_up,           &[Dirfd, Path, Ptr, Size, AtFlags])
+        .looks_up(lookup::UNLESS_FLAG_4),
+    numbered("file_setattr", 469, attribute::file_setattr, &[Dirfd, Path, Ptr, Size, AtFlags])
+        .looks_up(lookup::UNLESS_FLAG_4),
     // access(2)
     emulated("access",     Always, attribute::access,     &[Path, AccessMode]),
     emulated("faccessat",  Always, attribute::faccessat,  &[Dirfd, Path, AccessMode])
@@ -504,7 +516,8 @@ pub(crate) static TABLE: &[Row] = &[
     emulated_ids("msgrcv", Always, ipc::msgrcv, &[Int, Ptr, Size, Int, Hex]),
     emulated_ids("msgctl", Always, ipc::msgctl, &[Int, Int, Ptr]),
     // ioctl(2)
-    emulated("ioctl", MAKES_TERMINAL, terminal::ioctl, &[Fd, Hex, Ptr]),
+    emulated("ioctl", Trap::IfEither(MAKES_TERMINAL, ASKS_FOR_PROCESS), ioctl::ioctl,
+        &[Fd, Hex, Ptr]),
     // mount(2), umount2(2), fsopen(2)'s family
     emulated("mount",         Always, mount::mount,          &[Path, Path, Path, Hex, Path])
         .looks_up(lookup::SECOND),
@@ -515,10 +528,14 @@ pub(crate) static TABLE: &[Row] = &[
     emulated("move_mount",    Always, mount::move_mount,     &[Dirfd, Path, Dirfd, Path, Hex]),
     emulated("fspick",        Always, mount::fspick,         &[Dirfd, Path, Hex]),
     emulated("mount_setattr", Always, mount::mount_setattr,  &[Dirfd, Path, AtFlags, Ptr, Size]),
-    // sethostname(2), setdomainname(2), reboot(2)
+    numbered("open_tree_attr", 467,   mount::open_tree_attr, &[Dirfd, Path, Hex, Ptr, Size])
+        .looks_up(lookup::UNLESS_FLAG_2),
+    // sethostname(2), setdomainname(2), reboot(2), open_by_handle_at(2)
     emulated_ids("sethostname",   Always, capability::sethostname,   &[Ptr, Size]),
     emulated_ids("setdomainname", Always, capability::setdomainname, &[Ptr, Size]),
     emulated_ids("reboot",        Always, capability::reboot,        &[Hex, Hex, Hex, Ptr]),
+    emulated_ids("open_by_handle_at", Always, capability::open_by_handle_at,
+        &[Fd, Ptr, OpenFlags]),
     // getsockopt(2)
     emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt, &[Fd, Int, Int, Ptr, Ptr]),
     // The same calls of i386: with 32-bit ids, or with structures of i386's own.

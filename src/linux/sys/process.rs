@@ -200,6 +200,27 @@ pub(crate) fn process_id_from(fd: BorrowedFd, number: u32) -> Result<u32, Errno>
         .ok_or(Errno::ESRCH)
 }
 
+/// Fills in struct pidfd_info (linux/pidfd.h, Linux 6.13) of the process that `pidfd` refers to, as
+/// far as `info` has room, and returns what the kernel has filled in, a mask as `mask` is.
+pub(crate) fn process_info(pidfd: BorrowedFd, mask: u64, info: &mut [u8]) -> Result<u64, Errno> {
+    const PIDFD_GET_INFO: libc::Ioctl = 0xc000_ff0b;
+    /// The bits for the size in an ioctl's request.
+    const LONGEST: usize = (1 << 14) - 1;
+    let size = info.len();
+    let first: &mut [u8; 8] = info.first_chunk_mut().ok_or(Errno::EINVAL)?;
+    *first = mask.to_ne_bytes();
+    if size > LONGEST {
+        return Err(Errno::EINVAL);
+    }
+    let request = PIDFD_GET_INFO | (size as libc::Ioctl) << 16;
+    // SAFETY: the kernel reads 8 bytes and writes at most as many as the request says, which are
+    // those of `info`.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), request, info.as_mut_ptr()) };
+    Errno::result(result)?;
+    let first = info.first_chunk().copied().unwrap_or_default();
+    Ok(u64::from_ne_bytes(first))
+}
+
 /// Sets the nice value of the thread `tid`: setpriority(2).
 pub(crate) fn set_nice(tid: u32, nice: libc::c_int) -> Result<(), Errno> {
     // SAFETY: no pointers are passed.

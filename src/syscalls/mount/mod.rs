@@ -36,16 +36,17 @@ pub(super) fn umount2(call: &mut Call) -> Result<Reply, Errno> {
         0 => AtFlags::empty(),
         _ => AtFlags::AT_SYMLINK_NOFOLLOW,
     };
-    check_at(call, 0, lookup)
+    check_at(call, Dirfd::Cwd, 0, lookup)
 }
 
 /// umount(2) of i386, which has no flags.
 pub(super) fn umount(call: &mut Call) -> Result<Reply, Errno> {
-    check_at(call, 0, AtFlags::empty())
+    check_at(call, Dirfd::Cwd, 0, AtFlags::empty())
 }
 
+const OPEN_TREE_CLONE: u32 = 1;
+
 pub(super) fn open_tree(call: &mut Call) -> Result<Reply, Errno> {
-    const OPEN_TREE_CLONE: u32 = 1;
     match call.unsigned(2) & OPEN_TREE_CLONE {
         // CONTINUE: no more than an open with O_PATH.
         0 => Ok(Reply::Continue),
@@ -62,12 +63,29 @@ pub(super) fn fspick(call: &mut Call) -> Result<Reply, Errno> {
     check(call)
 }
 
-/// As if no file system could be mounted with other ids (fs/namespace.c, can_idmap_mount): most
-/// cannot by a user, and what the kernel maps then are not the emulated owners.
 pub(super) fn mount_setattr(call: &mut Call) -> Result<Reply, Errno> {
-    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
     let reply = check(call)?;
-    // The first member of struct mount_attr is what is set.
+    refuse_id_mapping(call, reply)
+}
+
+/// open_tree_attr(2) (Linux 6.15): open_tree(2), and mount_setattr(2) of what that has opened.
+pub(super) fn open_tree_attr(call: &mut Call) -> Result<Reply, Errno> {
+    if call.register(3) == 0 {
+        return open_tree(call);
+    }
+    let reply = match call.unsigned(2) & OPEN_TREE_CLONE {
+        0 => check_at(call, call.dirfd(0), 1, AtFlags::empty())?,
+        _ => check(call)?,
+    };
+    refuse_id_mapping(call, reply)
+}
+
+/// As if no file system could be mounted with other ids (fs/namespace.c, can_idmap_mount): most
+/// cannot by a user, and what the kernel maps then are not the emulated owners. Argument 3 is a
+/// struct mount_attr.
+fn refuse_id_mapping(call: &Call, reply: Reply) -> Result<Reply, Errno> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+    // The first member is what is set.
     match call.read_u64(3) {
         Ok(set) if set & MOUNT_ATTR_IDMAP != 0 => Err(Errno::EINVAL),
         _ => Ok(reply),
@@ -80,7 +98,7 @@ fn check(call: &Call) -> Result<Reply, Errno> {
 }
 
 /// As [`check`], for a call that looks up its path, argument `path`, before.
-fn check_at(call: &Call, path: usize, flags: AtFlags) -> Result<Reply, Errno> {
+fn check_at(call: &Call, dirfd: Dirfd, path: usize, flags: AtFlags) -> Result<Reply, Errno> {
     if !call.lacks(capability::SYS_ADMIN)? {
         // CONTINUE: the kernel decides.
         return Ok(Reply::Continue);
@@ -89,7 +107,7 @@ fn check_at(call: &Call, path: usize, flags: AtFlags) -> Result<Reply, Errno> {
         // CONTINUE: the kernel finds the same fault.
         return Ok(Reply::Continue);
     };
-    match call.resolve(&Location::new(Dirfd::Cwd, path.as_c_str(), flags)) {
+    match call.resolve(&Location::new(dirfd, path.as_c_str(), flags)) {
         Ok(_) => Err(Errno::EPERM),
         // CONTINUE: the kernel fails with the right errno.
         Err(_) => Ok(Reply::Continue),

@@ -55,7 +55,7 @@ struct Request {
 
 pub(crate) fn mount(call: &mut Call) -> Result<Reply, Errno> {
     let Some(request) = request(call) else {
-        return check_at(call, 1, AtFlags::empty());
+        return check_at(call, Dirfd::Cwd, 1, AtFlags::empty());
     };
     let there = magic(request.directory.as_fd())?;
     let is_there = |found: &&(&CStr, FsType)| found.1 == there;

@@ -2,7 +2,6 @@
 //! xattr(7) with a dirfd and flags.
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
 
 use super::change::change;
 use super::read::{get, list};
@@ -11,31 +10,12 @@ use crate::linux::seccomp::Reply;
 use crate::syscalls::permission::FileArgument;
 use crate::target::Call;
 
-/// The file that the first three arguments name; `None` if a flag is unknown.
-fn named(call: &Call) -> Option<FileArgument> {
-    let flags = AtFlags::from_bits_retain(call.int(2));
-    if !(AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH).contains(flags) {
-        return None;
-    }
-    let is_fd =
-        || call.register(1) == 0 || call.path(1).is_ok_and(|path| path.as_c_str().is_empty());
-    let named = FileArgument::at(call.dirfd(0), 1, flags);
-    Some(if flags.contains(AtFlags::AT_EMPTY_PATH) && is_fd() {
-        FileArgument {
-            path: None,
-            ..named
-        }
-    } else {
-        named
-    })
-}
-
 /// Reads `struct xattr_args`; `None` if that fails, or if the kernel refuses it.
 fn asked(call: &Call) -> Option<Asked> {
     /// struct xattr_args: the value's address, its size, flags.
     const KNOWN: usize = 16;
     const PAGE: usize = 4096;
-    let named = named(call)?;
+    let named = FileArgument::of_newer(call, 2)?;
     let size = usize::try_from(call.register(5)).ok()?;
     if !(KNOWN..=PAGE).contains(&size) {
         return None;
@@ -75,7 +55,7 @@ pub(in crate::syscalls) fn setxattrat(call: &mut Call) -> Result<Reply, Errno> {
 }
 
 pub(in crate::syscalls) fn listxattrat(call: &mut Call) -> Result<Reply, Errno> {
-    let Some(named) = named(call) else {
+    let Some(named) = FileArgument::of_newer(call, 2) else {
         // CONTINUE: EINVAL.
         return Ok(Reply::Continue);
     };
@@ -90,7 +70,7 @@ pub(in crate::syscalls) fn listxattrat(call: &mut Call) -> Result<Reply, Errno> 
 }
 
 pub(in crate::syscalls) fn removexattrat(call: &mut Call) -> Result<Reply, Errno> {
-    let Some(named) = named(call) else {
+    let Some(named) = FileArgument::of_newer(call, 2) else {
         // CONTINUE: EINVAL.
         return Ok(Reply::Continue);
     };

@@ -14,6 +14,8 @@ pub(super) fn run(p: &mut Probe) {
     p.group("priorities", priorities);
     p.group("limits-others", limits);
     p.group("tracing", tracing);
+    p.group("process-info", process_info);
+    p.group("handles", handles);
     p.group("privileges", privileges);
 }
 
@@ -353,6 +355,60 @@ fn tracing(p: &mut Probe) {
     });
     for missing in [0x3fff_ffff, -1] {
         look_into(p, missing);
+    }
+}
+
+/// struct pidfd_info: a mask, a control group, pid, tgid, ppid, and eight ids; 64 bytes at first.
+fn ask_about(p: &mut Probe, process: i32) {
+    const PIDFD_GET_INFO: u64 = 0xc000_ff0b;
+    open_pidfd(p, process);
+    for size in [64, 72, 8, 0] {
+        let request = Arg::Word(PIDFD_GET_INFO | size << 16);
+        let info = Arg::Words(vec![0; 18], Place::Heap);
+        let answer = p.quiet(calls::IOCTL, &[Arg::Fd(200), request, info]);
+        let words = answer.words(2);
+        let is_right = words[4..6] == [process.cast_unsigned(); 2];
+        p.say(&format!(
+            "PIDFD_GET_INFO, {size} bytes: {}, {} {}",
+            print::answer(&answer, &[]),
+            if is_right {
+                "the right process"
+            } else {
+                "none"
+            },
+            print::ids(&words[7..15])
+        ));
+    }
+    let request = || Arg::Word(PIDFD_GET_INFO | 64 << 16);
+    p.call(calls::IOCTL, &[Arg::Fd(200), request(), null()]);
+    p.call(calls::IOCTL, &[Arg::Fd(9999), request(), null()]);
+}
+
+fn process_info(p: &mut Probe) {
+    to_each_other(p, ask_about);
+    p.child("a parent", Birth::Fork, |p| {
+        p.somebody(&[], [999, 998, 997], [999, 998, 997]);
+        let parent = sys::process_id();
+        p.child("its child", Birth::Fork, |p| {
+            ask_about(p, parent);
+            ask_about(p, sys::process_id());
+        });
+    });
+}
+
+/// Users open nothing by its handle, except in file systems of the kernel's own.
+fn handles(p: &mut Probe) {
+    p.create(b"file", 0o644, 1);
+    let handle = || Arg::Words(vec![128, 0, 0, 0], Place::Heap);
+    for (who, prepare) in &PEOPLE[1..4] {
+        p.child(who, Birth::Fork, |p| {
+            prepare(p);
+            p.open("file", libc::O_RDONLY, 0, Some(201));
+            for fd in [CWD, 201, 9999] {
+                let args = [Arg::Fd(fd), handle(), number(libc::O_RDONLY)];
+                p.call(calls::OPEN_BY_HANDLE_AT, &args);
+            }
+        });
     }
 }
 

@@ -130,6 +130,7 @@ every_architecture! {
     KILL kill SYS_kill;
     RT_SIGQUEUEINFO rt_sigqueueinfo SYS_rt_sigqueueinfo;
     RT_TGSIGQUEUEINFO rt_tgsigqueueinfo SYS_rt_tgsigqueueinfo;
+    OPEN_BY_HANDLE_AT open_by_handle_at SYS_open_by_handle_at;
     PIDFD_OPEN pidfd_open SYS_pidfd_open;
     PIDFD_SEND_SIGNAL pidfd_send_signal SYS_pidfd_send_signal;
     PIDFD_GETFD pidfd_getfd SYS_pidfd_getfd;
