@@ -155,7 +155,7 @@ package_repository() {
     # This host's own lists may be old and name files that are gone.
     apt_for apt-get "$new/apt" update || { rm -rf "$new" && die "apt-get could not update"; }
     for name; do
-        if apt_for apt-cache "$new/apt" show "$name" >/dev/null 2>&1; then known+=("$name"); else missing+=("$name"); fi
+        if apt_for apt-cache "$new/apt" -o Dir::State::status="$new/apt/status" show "$name" >/dev/null 2>&1; then known+=("$name"); else missing+=("$name"); fi
     done
     ((${#missing[@]} == 0)) || say "Debian $SUITE does not have: ${missing[*]}"
     download_packages "$new/apt" "$new/apt/status" "${known[@]}" && {

@@ -90,9 +90,9 @@ pub(super) fn reboot(call: &mut Call) -> Result<Reply, Errno> {
     allow(!call.lacks(capability::SYS_BOOT)?, Errno::EPERM)
 }
 
-/// The kernel allows it to whoever could mount the file system, or bind what is there
-/// (fs/fhandle.c, may_decode_fh), so to root of a container; and to everybody in file systems of
-/// its own, for pidfds and namespaces.
+/// The kernel opens directories for whoever could mount their file system, or bind what is there
+/// (fs/fhandle.c, may_decode_fh), so for root of a container; and for everybody in file systems of
+/// its own, those of pidfds and namespaces.
 pub(super) fn open_by_handle_at(call: &mut Call) -> Result<Reply, Errno> {
     const PID_FS_MAGIC: FsType = FsType(0x5049_4446);
     if !call.lacks(capability::DAC_READ_SEARCH)? {

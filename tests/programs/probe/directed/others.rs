@@ -3,6 +3,7 @@
 
 use std::io::{PipeReader, Read};
 
+use super::mounts::{mount, own_mounts};
 use super::peers::{PEOPLE, Somebody};
 use crate::print;
 use crate::probe::*;
@@ -396,20 +397,28 @@ fn process_info(p: &mut Probe) {
     });
 }
 
-/// Users open nothing by its handle, except in file systems of the kernel's own.
+/// Users open nothing by its handle, not even in a file system that root of a user namespace has
+/// mounted.
 fn handles(p: &mut Probe) {
-    p.create(b"file", 0o644, 1);
-    let handle = || Arg::Words(vec![128, 0, 0, 0], Place::Heap);
-    for (who, prepare) in &PEOPLE[1..4] {
-        p.child(who, Birth::Fork, |p| {
-            prepare(p);
-            p.open("file", libc::O_RDONLY, 0, Some(201));
-            for fd in [CWD, 201, 9999] {
-                let args = [Arg::Fd(fd), handle(), number(libc::O_RDONLY)];
-                p.call(calls::OPEN_BY_HANDLE_AT, &args);
-            }
-        });
-    }
+    p.mkdir("t", 0o755);
+    p.child("with a tmpfs", Birth::Fork, |p| {
+        own_mounts(p);
+        mount(p, "none", "t", "tmpfs", 0, "mode=755");
+        p.create(b"t/file", 0o644, 1);
+        let handle = || Arg::Words(vec![128, 0, 0, 0], Place::Heap);
+        for (who, prepare) in &PEOPLE[1..4] {
+            p.child(who, Birth::Fork, |p| {
+                prepare(p);
+                p.open("t/file", libc::O_RDONLY, 0, Some(201));
+                for fd in [CWD, 201, 9999] {
+                    for flags in [libc::O_RDONLY, libc::O_DIRECTORY] {
+                        let args = [Arg::Fd(fd), handle(), number(flags)];
+                        p.call(calls::OPEN_BY_HANDLE_AT, &args);
+                    }
+                }
+            });
+        }
+    });
 }
 
 fn take_privilege(p: &mut Probe) {
