@@ -27,6 +27,9 @@ pub(crate) enum Error {
     )]
     NoRuntimeDirectory { reasons: String },
 
+    #[error("this is Linux {release}, but 5.14 or newer is needed: boot a newer kernel")]
+    KernelTooOld { release: String },
+
     #[error("{path}: {source}; choose a socket in a directory of your own")]
     SocketPlace { path: PathBuf, source: io::Error },
 

@@ -67,9 +67,14 @@ fn check(place: &Place, change: impl FnOnce(&mut Command)) -> Value {
 
 /// On a host that root has changed by `script`, in a mount namespace.
 fn on_changed_host(place: &Place, script: &str, arguments: &[&str]) -> Value {
+    let arguments = [&["check", "--json"], arguments].concat();
+    document(&ran_on_changed_host(place, script, &arguments))
+}
+
+fn ran_on_changed_host(place: &Place, script: &str, arguments: &[&str]) -> Ran {
     let (uid, gid) = (place.user.uid, place.user.gid);
     let script = format!(
-        "{script}\nexec setpriv --reuid={uid} --regid={gid} --init-groups -- \"$0\" check --json \"$@\""
+        "{script}\nexec setpriv --reuid={uid} --regid={gid} --init-groups -- \"$0\" \"$@\""
     );
     let mut command = place.as_root("unshare");
     command
@@ -78,7 +83,7 @@ fn on_changed_host(place: &Place, script: &str, arguments: &[&str]) -> Value {
         .args(arguments)
         .env("HOME", place.path("home"))
         .env("XDG_RUNTIME_DIR", place.runtime_directory());
-    document(&run(&mut command))
+    run(&mut command)
 }
 
 /// A program of that name, in a directory of its own, that says `text`.
@@ -231,6 +236,30 @@ fn without_user_namespaces_the_setting_is_named() {
     let text = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert!(text.contains("FAIL  user namespaces"), "{text}");
     assert!(ran.error().contains("1 of these checks failed"));
+}
+
+/// `scripts/test --vm 5.10 -- check:a_kernel` runs it where that is so.
+#[test]
+fn a_kernel_that_is_too_old_is_refused() {
+    let place = Place::new();
+    let version = place.path("osrelease");
+    fs::write(&version, "5.10.0-32-cloud-amd64\n").unwrap();
+    let path = version.display();
+    let script = format!("mount --bind '{path}' /proc/sys/kernel/osrelease");
+    let found = on_changed_host(&place, &script, &[]);
+    says(&found, "kernel", "fail", "5.10.0-32-cloud-amd64", "5.14");
+    let root = place.path("home/rootfs");
+    for arguments in [
+        &["run", "--", "true"][..],
+        &["run", "--rootfs", &root.display().to_string(), "true"],
+        &["fakeroot", "true"],
+        &["serve"],
+    ] {
+        let ran = ran_on_changed_host(&place, &script, arguments);
+        assert!(!ran.status.success(), "{arguments:?}");
+        let said = "this is Linux 5.10.0-32-cloud-amd64, but 5.14 or newer is needed";
+        assert!(ran.stderr.contains(said), "{arguments:?}: {}", ran.stderr);
+    }
 }
 
 #[test]

@@ -365,9 +365,7 @@ fn the_daemon_tells_systemd_when_it_is_ready_and_when_it_stops() {
     let path = place.path("home/notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
     set_mode(&path, 0o777);
-    systemd
-        .set_read_timeout(Some(common::patience()))
-        .unwrap();
+    systemd.set_read_timeout(Some(common::patience())).unwrap();
     let socket = place.runtime_directory().join("subuidless.sock");
     let mut command = place.subuidless(["serve"]);
     command.env("NOTIFY_SOCKET", &path);

@@ -7,7 +7,7 @@
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::error::Error;
-use crate::linux::sys;
+use crate::linux::{kernel, sys};
 
 /// What does not work below a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,9 +106,10 @@ pub(crate) fn shortfalls() -> Vec<(Loss, String)> {
     found.collect()
 }
 
-/// Fails if a limit causes one of `losses`. Calls `warn` with a description of each other limit
-/// that is too low.
+/// Fails if the kernel is too old, or if a limit causes one of `losses`. Calls `warn` with a
+/// description of each other limit that is too low.
 pub(crate) fn require(losses: &[Loss], warn: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    kernel::require()?;
     let (vital, other): (Vec<_>, Vec<_>) = shortfalls()
         .into_iter()
         .partition(|(loss, _)| losses.contains(loss));

@@ -14,6 +14,7 @@ pub(crate) mod attribute;
 pub(crate) mod cgroups;
 pub(crate) mod elf;
 pub(crate) mod hash;
+pub(crate) mod kernel;
 pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod memfd;

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::kernel::parse;
 use super::proof::output;
 use super::{Check, Verdict};
 use crate::host::engine::{self, storage};
-use crate::linux::{programs, tun};
+use crate::linux::{kernel, programs, tun};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -46,7 +45,7 @@ impl Program {
     }
 
     fn is_at_least(&self, least: (u32, u32)) -> bool {
-        self.version().and_then(parse) >= Some(least)
+        self.version().and_then(kernel::version) >= Some(least)
     }
 
     /// The version and path, for messages.
