@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Place, run, tool, until};
+use common::{Place, Terminal, run, tool, until};
 
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
@@ -145,6 +145,37 @@ fn completions_are_scripts_that_offer_every_command_and_no_hidden_one() {
     });
     assert!(!offers(&format!("{binary} kill box"), 3).contains("box"));
     assert!(!offers(&format!("{binary} status"), 2).contains("box"));
+    let path = format!(
+        "{}:/usr/bin:/bin",
+        place.binary().parent().unwrap().display()
+    );
+    let script_for = |shell: &str| {
+        let script = place.path(&format!("completions.{shell}"));
+        let text = run(&mut place.subuidless(["completions", shell])).ok();
+        fs::write(&script, text).unwrap();
+        script
+    };
+    let fish = script_for("fish");
+    let asked = |words: &str| {
+        let script = "source $argv[1]; complete -C $argv[2]";
+        let mut fish_shell = place.as_user(tool("fish"));
+        fish_shell.args(["--no-config", "-c", script]).arg(&fish);
+        run(fish_shell.arg(words).env("PATH", &path)).ok()
+    };
+    assert!(asked("subuidless kill b").starts_with("box"));
+    assert!(!asked("subuidless kill box ").contains("box"));
+    assert!(!asked("subuidless status ").contains("box"));
+    let mut zsh = Terminal::open(&place);
+    zsh.enter(&format!("PATH={path} exec zsh -f"));
+    zsh.enter("autoload -U compinit; compinit -u -D");
+    zsh.enter(&format!(
+        "source {}; echo rea''dy",
+        script_for("zsh").display()
+    ));
+    zsh.see("ready");
+    zsh.press("subuidless logs b\t");
+    zsh.see("logs box");
+    zsh.enter("");
     run(&mut place.subuidless(["kill", "box"])).ok();
     named.wait().expect("its end");
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Arg, Args, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
@@ -30,16 +30,32 @@ pub(super) struct ManArguments {
 
 pub(super) fn completions(arguments: &CompletionsArguments) -> Result<(), Error> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut command(), NAME, &mut script);
-    if arguments.shell == Shell::Bash {
-        script.extend_from_slice(include_bytes!("names.bash"));
+    // zsh would take a command for the SOCKET of `subuidless SOCKET`, and then wait for a command.
+    let mut command = command(|argument| !argument.is_positional());
+    clap_complete::generate(arguments.shell, &mut command, NAME, &mut script);
+    match arguments.shell {
+        Shell::Bash => script.extend_from_slice(include_bytes!("names.bash")),
+        Shell::Fish => script.extend_from_slice(include_bytes!("names.fish")),
+        Shell::Zsh => script = with_names(&script),
+        _ => {}
     }
     print(&script)
 }
 
+/// The script for zsh with the names of containers, in place of files, where one is asked for.
+fn with_names(script: &[u8]) -> Vec<u8> {
+    const FIRST: &str = "\n_subuidless() {";
+    let script = String::from_utf8_lossy(script);
+    let names = concat!("\n", include_str!("names.zsh"));
+    script
+        .replace("'\\''s name:_default'", "'\\''s name:_subuidless_names'")
+        .replacen(FIRST, &(names.to_owned() + FIRST.trim_start()), 1)
+        .into_bytes()
+}
+
 pub(super) fn man(arguments: &ManArguments) -> Result<(), Error> {
     const WHAT: &str = "making the manual pages";
-    let mut command = command().disable_help_subcommand(true);
+    let mut command = command(|_| true).disable_help_subcommand(true);
     command.build();
     let Some(directory) = &arguments.directory else {
         return print(&page(&command).doing(WHAT)?);
@@ -67,8 +83,9 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The command line without hidden commands, which clap_complete would offer.
-fn command() -> Command {
+/// The command line without hidden commands, which clap_complete would offer. `is_told`: which
+/// arguments it has without a command.
+fn command(is_told: fn(&Arg) -> bool) -> Command {
     let full = CommandLine::command();
     let visible = full
         .get_subcommands()
@@ -79,7 +96,7 @@ fn command() -> Command {
         .about(full.get_about().cloned().unwrap_or_default())
         .long_about(full.get_long_about().cloned().unwrap_or_default())
         .args_conflicts_with_subcommands(true)
-        .args(full.get_arguments())
+        .args(full.get_arguments().filter(|argument| is_told(argument)))
         .subcommands(visible)
 }
 
