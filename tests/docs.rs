@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use common::{Place, SAID, run, set_mode};
+use common::{Place, SAID, Terminal, run, set_mode};
 use pages::{Command, Page};
 use prepare::{Ended, Needs};
 
@@ -123,6 +123,31 @@ fn follow(page: &Page, needs: Needs) {
             command.text
         );
     }
+}
+
+#[test]
+fn the_session_of_the_readme_is_what_a_terminal_shows() {
+    let page = include_str!("../README.md");
+    let session = page.split("```text\n").nth(1).unwrap();
+    let session = session.split("```").next().unwrap();
+    let place = Place::new();
+    place.front("crun");
+    let mut terminal = Terminal::open(&place);
+    terminal.enter(&format!(
+        "PATH={}:$PATH; echo rea''dy",
+        place.path("").display()
+    ));
+    terminal.see("ready");
+    for line in session.lines() {
+        match line.split_once(' ') {
+            Some(("$" | "#", typed)) => terminal.enter(typed),
+            // Words of a table, one of which is the time.
+            _ => line
+                .split(" Nov 26 10:00 ")
+                .for_each(|text| terminal.see(text)),
+        }
+    }
+    terminal.enter("exit");
 }
 
 /// README.md and all of docs/.
