@@ -164,7 +164,10 @@ pub(super) fn capset(call: &mut Call) -> Result<Reply, Errno> {
 fn is_forgotten(now: &Circumstances, new: Capabilities) -> bool {
     let kernel = now.kernel;
     let keeps_ambient = kernel.ambient & !(new.permitted & new.inheritable) == 0;
-    !now.no_new_privs && kernel.inheritable == new.inheritable && keeps_ambient
+    // One that an earlier call has taken from the kernel's set, with another inheritable set, must
+    // come back.
+    let has_all = new.effective & !kernel.effective == 0;
+    !now.no_new_privs && kernel.inheritable == new.inheritable && keeps_ambient && has_all
 }
 
 /// Gives the target a record without sets of its own.

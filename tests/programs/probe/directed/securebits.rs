@@ -76,6 +76,21 @@ fn keepcaps(p: &mut Probe) {
 }
 
 fn securebits(p: &mut Probe) {
+    // As systemd prepares the process of a service that has a user and ambient capabilities.
+    p.child("a capability that is effective again", Birth::Fork, |p| {
+        p.prctl(PR_SET_KEEPCAPS, &[1]);
+        p.set(calls::SETRESUID, &[995; 3]);
+        let all = p.own_capabilities();
+        for effective in [0, CAP_KILL, CAP_KILL | CAP_SETPCAP] {
+            p.capset(Sets {
+                effective,
+                inheritable: CAP_SETPCAP,
+                ..all
+            });
+        }
+        p.prctl(PR_SET_SECUREBITS, &[0]);
+        p.state();
+    });
     let all: Vec<i64> = (0..9)
         .map(|bit| 1 << bit)
         .chain([0, 0xff, 0x15, 0x55, -1, 0x100, 0x1_0000_0004])
