@@ -133,12 +133,8 @@ pub(crate) enum Error {
     #[error("{program}: {}", reason(.source))]
     Execute { program: PathBuf, source: io::Error },
 
-    #[error(
-        "cannot create a user namespace: {source}; this host may forbid it (sysctl \
-         user.max_user_namespaces, kernel.unprivileged_userns_clone, \
-         kernel.apparmor_restrict_unprivileged_userns), or the container that this runs in"
-    )]
-    NoUserNamespace { source: io::Error },
+    #[error("cannot create a user namespace: {reason} ({change})")]
+    NoUserNamespace { reason: String, change: String },
 
     #[error(
         "something (fakeroot, pseudo, proot) makes this process believe that its uid is {told}: \

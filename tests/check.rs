@@ -12,7 +12,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use common::{Place, Ran, run, set_mode, tool};
+use common::{Place, Ran, run, set_mode, small_rootfs, tool};
 
 /// The document, and whether the exit code says the same as it does.
 #[track_caller]
@@ -508,4 +508,143 @@ fn root_is_told_that_it_needs_none_of_this() {
         "the kernel knows all ids",
         "as the user who",
     );
+}
+
+/// For perl: the command with a filter that answers unshare(2) and clone(2) with the number
+/// $ARGV[0] if they have a flag of $ARGV[1], as filters of outer containers do, and as AppArmor does.
+const WITHOUT_NAMESPACES: &str = r#"my ($errno, $flags, @command) = @ARGV;
+    my ($prctl, $unshare, $clone) = `uname -m` =~ /^aarch64/ ? (167, 97, 220) : (157, 272, 56);
+    my $clone3 = 435;
+    my $filter = pack "SCCL" x 10, 0x20, 0, 0, 0,
+        0x15, 3, 0, $unshare, 0x15, 2, 0, $clone, 0x15, 4, 0, $clone3, 6, 0, 0, 0x7fff0000,
+        0x20, 0, 0, 16, 0x45, 2, 0, hex $flags, 6, 0, 0, 0x7fff0000,
+        6, 0, 0, 0x50000 | 38, 6, 0, 0, 0x50000 | $errno;
+    syscall($prctl, 38, 1, 0, 0, 0) == 0 or die "no_new_privs: $!";
+    syscall($prctl, 22, 2, pack("SxxxxxxP", 10, $filter), 0, 0) == 0 or die "filter: $!";
+    exec @command or die "@command: $!""#;
+
+/// Whatever needs a user namespace names what `check` names, and what to change.
+#[test]
+fn what_forbids_user_namespaces_is_named_by_everything_that_makes_one() {
+    const ANY: &str = "10000000";
+    const OF_MOUNTS: &str = "20000";
+    let place = Place::new();
+    let rootfs = small_rootfs(&place);
+    let rootfs = rootfs.to_str().unwrap();
+    let setting = |name: &str, value: &str| {
+        format!("mount -t tmpfs none /proc/sys/kernel; echo {value} >/proc/sys/kernel/{name}")
+    };
+    let filtered = |errno: i32, flags: &str| {
+        let errno = errno.to_string();
+        ["perl", "-e", WITHOUT_NAMESPACES, &errno, flags].map(str::to_owned)
+    };
+    // podman takes root of a user namespace for root.
+    let map = format!("--map-user={}", place.user.uid);
+    let limited = ["unshare", "--keep-caps", &map, "--", "sh", "-euc"].map(str::to_owned);
+    let limit = "echo 0 >/proc/sys/user/max_user_namespaces
+        exec setpriv --inh-caps=-all --ambient-caps=-all -- \"$0\" \"$@\""
+        .to_owned();
+    for (prepare, words, reason, change) in [
+        (
+            String::new(),
+            [&limited[..], &[limit]].concat(),
+            "user.max_user_namespaces is 0",
+            "sysctl -w user.max_user_namespaces=",
+        ),
+        (
+            setting("unprivileged_userns_clone", "0"),
+            filtered(libc::EPERM, ANY).to_vec(),
+            "kernel.unprivileged_userns_clone is 0",
+            "sysctl -w kernel.unprivileged_userns_clone=1",
+        ),
+        (
+            setting("apparmor_restrict_unprivileged_userns", "1"),
+            filtered(libc::EACCES, OF_MOUNTS).to_vec(),
+            "kernel.apparmor_restrict_unprivileged_userns is 1",
+            "an AppArmor profile",
+        ),
+        (
+            String::new(),
+            filtered(libc::EPERM, ANY).to_vec(),
+            "a seccomp filter of this process forbids it",
+            "seccomp=unconfined",
+        ),
+        (
+            String::new(),
+            filtered(libc::ENOSYS, ANY).to_vec(),
+            "a seccomp filter of this process forbids it",
+            "outside of the container or sandbox",
+        ),
+    ] {
+        let ask = |arguments: &[&str]| {
+            let (uid, gid) = (place.user.uid, place.user.gid);
+            let script = format!(
+                "{prepare}\nexec setpriv --reuid={uid} --regid={gid} --init-groups -- \"$@\""
+            );
+            let mut command = place.as_root("unshare");
+            command.args(["-m", "--", "sh", "-euc", &script, "sh"]);
+            command.args(&words).arg(place.binary()).args(arguments);
+            command.env("HOME", place.path("home"));
+            run(command.env("XDG_RUNTIME_DIR", place.runtime_directory()))
+        };
+        let found = document(&ask(&["check", "--json"]));
+        says(&found, "user namespaces", "fail", reason, change);
+        for arguments in [
+            &["run", "--", "true"][..],
+            &["run", "--net", "none", "--", "true"],
+            &["run", "--rootfs", rootfs, "--", "true"],
+            &["fakeroot", "--", "true"],
+            &["podman", "info"],
+            &["owners", "ls", "."],
+        ] {
+            let error = ask(arguments).error();
+            assert!(
+                error.contains(reason) && error.contains(change),
+                "{arguments:?}: {error}"
+            );
+        }
+    }
+}
+
+/// Owners are kept, by a command and by a container, on hosts that have less than others.
+#[test]
+fn a_host_that_lacks_this_and_that_keeps_owners_all_the_same() {
+    let script = "cd /tmp; ln -s x l; : >f; chown -h 5:6 l f; stat -c %u:%g l f; rm l f";
+    for prepare in [
+        "mount -t proc -o hidepid=1 proc /proc",
+        "mount -t proc -o hidepid=2 proc /proc",
+        "mount -t proc -o hidepid=4 proc /proc",
+        "mount -t tmpfs -o mode=755 none /dev/shm",
+        "mount --bind \"$HOME\" \"$HOME\"; mount -o remount,ro,bind \"$HOME\"",
+        "mount --bind \"$HOME\" \"$HOME\"; mount -o remount,noexec,bind \"$HOME\"
+        mount -t tmpfs -o mode=1777,noexec none /tmp; mount -t tmpfs none /run/user
+        unset XDG_RUNTIME_DIR",
+        "mount -t tmpfs -o mode=777,size=4k none \"$HOME\"; head -c 4096 /dev/zero >\"$HOME/full\"
+        mount -t tmpfs -o mode=1777 none /tmp",
+        "unset HOME",
+    ] {
+        let place = Place::new();
+        // Not in the home, which is what these hosts lack.
+        let rootfs = small_rootfs(&place);
+        let elsewhere = place.path("rootfs");
+        fs::rename(&rootfs, &elsewhere).unwrap();
+        let (uid, gid) = (place.user.uid, place.user.gid);
+        let words = format!(
+            "{prepare}
+            cd /; as_user() {{ setpriv --reuid={uid} --regid={gid} --init-groups -- \"$@\"; }}
+            as_user \"$S\" run -- sh -euc \"$1\"
+            as_user \"$S\" run --rootfs \"$2\" -- sh -euc \"$1\"
+            as_user \"$S\" check --json --for run >/dev/null"
+        );
+        let mut command = place.as_root("unshare");
+        command
+            .args(["-m", "--", "sh", "-euc", &words, "sh", script])
+            .arg(&elsewhere)
+            .env("S", place.binary())
+            .env("HOME", place.path("home"))
+            .env("XDG_RUNTIME_DIR", place.runtime_directory());
+        let ran = run(&mut command);
+        let told = ran.stderr.clone();
+        assert_eq!(ran.ok(), "5:6\n5:6\n5:6\n5:6\n", "{prepare}: {told}");
+    }
 }

@@ -58,6 +58,8 @@ fn what_cannot_work_is_refused_and_the_limit_is_named() {
         told(&["run", "--", "true"], 125);
         told(&["run", "--rootfs", rootfs, "--", "true"], 125);
         told(&["serve"], 1);
+        told(&["fakeroot", "--", "true"], 125);
+        told(&["podman", "--", "info"], 125);
         let text = under(&place, limits, &["check", "--json"]);
         let found: Value = serde_json::from_slice(&text.stdout).unwrap();
         let checks = found["checks"].as_array().unwrap();
@@ -151,5 +153,31 @@ fn a_limit_of_locks_in_config_json_is_in_nobodys_way() {
             "999\n5\n0\n",
             "{runtime:?}"
         );
+    }
+}
+
+/// What batch systems limit as well, to what they limit it to.
+#[test]
+fn other_limits_are_in_nobodys_way() {
+    let place = Place::new();
+    let rootfs = small_rootfs(&place);
+    let rootfs = rootfs.to_str().unwrap();
+    let script = "cd /tmp; ln -s x l; : >f; chown -h 5:6 l f; stat -c %u:%g l f; rm l f";
+    for limit in [
+        "--memlock=0:0",
+        "--stack=1048576:1048576",
+        "--stack=unlimited:unlimited",
+        "--core=0:0",
+        "--data=67108864:67108864",
+        "--rss=1000:1000",
+        "--sigpending=0:0",
+        "--msgqueue=0:0",
+        "--nproc=48:48",
+    ] {
+        for words in [&["run"][..], &["run", "--rootfs", rootfs]] {
+            let arguments = [words, &["--", "sh", "-euc", script]].concat();
+            let ran = under(&place, limit, &arguments);
+            assert_eq!(ran.ok(), "5:6\n5:6\n", "{limit} {words:?}");
+        }
     }
 }

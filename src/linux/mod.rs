@@ -24,6 +24,7 @@ pub(crate) mod name_service;
 pub(crate) mod procfs;
 pub(crate) mod programs;
 pub(crate) mod seccomp;
+pub(crate) mod settings;
 #[expect(
     unsafe_code,
     reason = "the only unsafe room: the system calls that no crate wraps"

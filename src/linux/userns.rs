@@ -11,6 +11,8 @@ use crate::error::Error;
 use crate::linux::errno_of;
 use crate::linux::name::Name;
 use crate::linux::procfs;
+use crate::linux::settings::blame_for_namespace;
+use crate::linux::sys;
 
 /// The contents of uid_map or gid_map. Outside ids are those of the user namespace of the process
 /// that read the file.
@@ -140,18 +142,22 @@ impl From<Refusal> for Error {
         let status = procfs::Status::of("/proc/self").ok();
         match status.and_then(|status| status.effective_uid()) {
             Some(uid) if uid != told => Self::FalseIds { told },
-            _ => Self::NoUserNamespace {
-                source: refusal.errno.into(),
-            },
+            _ => {
+                let (reason, change) = blame_for_namespace(&refusal.step, refusal.errno);
+                Self::NoUserNamespace { reason, change }
+            }
         }
     }
 }
+
+const USER: &str = "unshare(CLONE_NEWUSER)";
+const MOUNTS: &str = "unshare(CLONE_NEWNS) as its root";
 
 /// Moves this process, which must have one thread, into a new user namespace in which its own id is
 /// root, and the only mapped one.
 pub(crate) fn enter() -> Result<(), Refusal> {
     let (uid, gid) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(refused("unshare(CLONE_NEWUSER)"))?;
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(refused(USER))?;
     let write = |file: &str, text: &str| {
         fs::write(file, text)
             .map_err(errno_of)
@@ -167,7 +173,20 @@ pub(crate) fn enter() -> Result<(), Refusal> {
 /// As [`enter`], and also into a new mount namespace, which the new user namespace owns.
 pub(crate) fn enter_with_mounts() -> Result<(), Refusal> {
     enter()?;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(refused("unshare(CLONE_NEWNS) as its root"))
+    unshare(CloneFlags::CLONE_NEWNS).map_err(refused(MOUNTS))
+}
+
+/// Why this process, which must have one thread, could not [`enter_with_mounts`], if it could not.
+pub(crate) fn refusal() -> Option<Refusal> {
+    type Step = fn() -> Result<(), Refusal>;
+    let steps: [(&str, Step); 2] = [(USER, enter), (MOUNTS, enter_with_mounts)];
+    steps.into_iter().find_map(|(step, enter)| {
+        let refused_with = || enter().map_or_else(|refusal| refusal.errno as i32, |()| 0);
+        match sys::in_fork(refused_with) {
+            Ok(0) | Err(_) => None,
+            Ok(errno) => Some(refused(step)(Errno::from_raw(errno))),
+        }
+    })
 }
 
 fn refused(step: &str) -> impl FnOnce(Errno) -> Refusal {

@@ -107,8 +107,11 @@ impl Engine {
             .envs(self.settings.iter().cloned());
         let output = command.stdin(Stdio::null()).output().at(&self.program)?;
         let said = String::from_utf8_lossy(&output.stderr);
-        Namespaces::of_pause_process().ok_or_else(|| Error::NoPause {
-            said: said.trim().to_owned(),
+        Namespaces::of_pause_process().ok_or_else(|| match userns::refusal() {
+            Some(refusal) => refusal.into(),
+            None => Error::NoPause {
+                said: said.trim().to_owned(),
+            },
         })
     }
 }

@@ -93,6 +93,11 @@ pub(super) fn open_lasting(directory: &Path) -> Result<Environment, Unusable> {
     }
 }
 
+/// Makes a lasting environment in an empty directory, to find out whether that is possible.
+pub(crate) fn try_in(directory: &Path) -> heed::Result<()> {
+    Environment::open(directory, Durability::Full).map(drop)
+}
+
 /// Opens the database with the largest map that leaves room for everything else.
 fn open_mapped(
     directory: &Path,

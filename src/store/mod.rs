@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use damage::{end_where_damaged, ended_by_damage, is_suspect, store_failed, tell_once};
-pub(crate) use environment::{DATA, FULL_ONES};
+pub(crate) use environment::{DATA, FULL_ONES, try_in};
 use environment::{Environment, Holds, Unusable, open_lasting};
 pub(crate) use key::{InodeNumber, Key, inode_of, is_by_birth};
 pub(crate) use layer::Layers;

@@ -98,8 +98,7 @@ fn try_store(directory: &Path) -> io::Result<()> {
     let place = tempfile::Builder::new()
         .prefix(".subuidless-check-")
         .tempdir_in(directory)?;
-    let opened = sys::open_lmdb(place.path(), 1 << 16, sys::Durability::Full);
-    opened.map(drop).map_err(io::Error::other)
+    store::try_in(place.path()).map_err(io::Error::other)
 }
 
 /// Checks the runtime directory.

@@ -9,7 +9,6 @@ mod host;
 mod kernel;
 mod programs;
 mod proof;
-mod settings;
 pub(crate) mod steps;
 mod uses;
 

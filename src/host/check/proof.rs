@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Check;
-use super::settings::{blame_for_memory, blame_for_namespace};
 use super::steps::{Supervisor, Target, Tried};
+use crate::linux::settings::{blame_for_memory, blame_for_namespace};
 use crate::wire::mode::Mode;
 
 const NAMESPACES: &str = "user namespaces";

@@ -1,17 +1,20 @@
-//! Reads kernel settings to name the cause of a failure.
+//! The kernel's settings, which are read to name the cause of a failure: for `check`, and for the
+//! errors of whatever else fails on such a host.
 
 use std::fs;
 
 use nix::errno::Errno;
 
+use crate::linux::procfs::Status;
+
 /// The value of a setting in /proc/sys. Returns `None` if the kernel does not have it.
-pub(super) fn number(name: &str) -> Option<i64> {
+fn number(name: &str) -> Option<i64> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// Why a user namespace cannot be created or used, and what to change.
-pub(super) fn blame_for_namespace(stage: &str, errno: Errno) -> (String, String) {
+pub(crate) fn blame_for_namespace(stage: &str, errno: Errno) -> (String, String) {
     let said = format!("{stage}: {}", errno.desc());
     let set = |setting: &str, value: &str| {
         format!("as root: sysctl -w {setting}={value}, and the same line in /etc/sysctl.d")
@@ -38,13 +41,23 @@ pub(super) fn blame_for_namespace(stage: &str, errno: Errno) -> (String, String)
             return (format!("{said}: {setting} is {bad}"), change);
         }
     }
-    let change = "no setting forbids it, but a seccomp filter (are you in a container?), a \
-                  security module or a chroot does";
+    // A filter can answer with any errno; the kernel's own one for a call that it lacks is not this.
+    let status = Status::of("/proc/self").ok();
+    let filters = status.and_then(|status| status.filters()).unwrap_or(0);
+    if filters > 0 && matches!(errno, Errno::EPERM | Errno::ENOSYS | Errno::EACCES) {
+        let change = "run this outside of the container or sandbox whose filter it is, or let that \
+                      allow unshare, clone and clone3 (podman, Docker: --security-opt \
+                      seccomp=unconfined)";
+        let reason = format!("{said}: a seccomp filter of this process forbids it");
+        return (reason, change.to_owned());
+    }
+    let change = "no setting forbids it, but a security module, a chroot or a kernel without \
+                  CONFIG_USER_NS does";
     (said, change.to_owned())
 }
 
 /// Why another process's memory cannot be read, and what to change.
-pub(super) fn blame_for_memory(errno: Errno) -> (String, String) {
+pub(crate) fn blame_for_memory(errno: Errno) -> (String, String) {
     let said = format!("process_vm_readv: {}", errno.desc());
     match number("kernel.yama.ptrace_scope") {
         Some(scope @ 3..) => (
