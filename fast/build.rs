@@ -11,8 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-/// Architectures with a file of raw system calls in `src/raw`.
-const KNOWN: [&str; 1] = ["x86_64"];
+/// Architectures with a file of raw system calls in `src/library/raw`.
+const KNOWN: [&str; 2] = ["x86_64", "aarch64"];
 
 fn variable(name: &str) -> String {
     env::var(name).unwrap_or_default()
@@ -39,6 +39,10 @@ fn build(library: &Path, linker_option: Option<&str>) -> io::Result<ExitStatus> 
         "link-arg=-nostdlib",
     ] {
         rustc.args(["-C", option]);
+    }
+    if variable("CARGO_CFG_TARGET_ARCH") == "aarch64" {
+        // Otherwise atomic operations are functions that ask the C library for the processor's kind.
+        rustc.args(["-C", "target-feature=-outline-atomics"]);
     }
     if let Ok(linker) = env::var("RUSTC_LINKER") {
         rustc.args(["-C", &format!("linker={linker}")]);

@@ -9,7 +9,8 @@ use std::process::Command;
 
 use common::record;
 use common::{
-    Bundle, Daemon, Place, Runtime, assert_same_lines, compile, example, run, static_example, tool,
+    Bundle, Daemon, Place, Runtime, STATIC_SHORT, assert_same_lines, compile, example, run,
+    static_example, tool,
 };
 
 /// Those that draw from the seed.
@@ -300,9 +301,9 @@ fn two_threads_that_change_one_file_do_not_undo_each_other() {
 fn a_32_bit_program_sees_what_a_64_bit_one_sees() {
     let place = Place::new();
     let daemon = Daemon::start(&place);
-    let [wide, short] = [("wide", "-O1"), ("short", "-m32")].map(|(name, option)| {
-        let compiler = ["gcc", "-static", option];
-        let program = compile(&place, &compiler, name, "conformance/abi.c");
+    let both = [("wide", &["gcc", "-static"][..]), ("short", STATIC_SHORT)];
+    let [wide, short] = both.map(|(name, compiler)| {
+        let program = compile(&place, compiler, name, "conformance/abi.c");
         let bundle = Bundle::new(&place, &daemon).with_mount(&program, "/program", &["bind", "ro"]);
         bundle.run(&["/program"]).ok()
     });

@@ -10,7 +10,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 
 use common::{
-    Place, Podman, Ran, Started, assert_same_lines, compile, debian_tar, example, guard_of,
+    Place, Podman, Ran, SHORT, Started, assert_same_lines, compile, debian_tar, example, guard_of,
     has_listener, run, set_mode, small_rootfs, tool, until,
 };
 
@@ -227,7 +227,7 @@ fn the_library_needs_nothing_and_has_the_names_that_the_table_says() {
 #[test]
 fn no_loader_says_a_word_wherever_the_library_cannot_be_loaded() {
     let place = Place::new();
-    let short = compile(&place, &["gcc", "-m32"], "short", "fast/nothing.c");
+    let short = compile(&place, SHORT, "short", "fast/nothing.c");
     let musl = compile(&place, &["musl-gcc"], "musl", "fast/nothing.c");
     // A root directory in which a program with shared libraries runs.
     let root = place.path("home/other");
@@ -321,7 +321,7 @@ fn threads_have_their_own_descriptors_and_can_be_cancelled_in_a_blocking_open() 
 #[test]
 fn no_loader_says_a_word_whatever_the_environment_is_like() {
     let place = Place::new();
-    let short = compile(&place, &["gcc", "-m32"], "short", "fast/nothing.c");
+    let short = compile(&place, SHORT, "short", "fast/nothing.c");
     let variables = compile(&place, &["gcc"], "variables", "fast/variables.c");
     let script = format!(
         "{0} {1}; {0} /bin/true",

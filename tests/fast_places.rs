@@ -8,7 +8,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use common::status::{container, status};
-use common::{Bundle, Daemon, Place, Runtime, compile, run, until};
+use common::{Bundle, Daemon, Place, Runtime, SHORT, compile, run, until};
 
 /// How many calls of one kind the worker has answered for a container.
 fn total(container: &Value, syscall: &str) -> u64 {
@@ -65,7 +65,7 @@ fn a_bundle_has_the_library_in_it_and_goes_with_it() {
 fn no_loader_says_a_word_in_another_root_directory_of_a_container() {
     let place = Place::new();
     let daemon = Daemon::start(&place);
-    let short = compile(&place, &["gcc", "-m32"], "short", "fast/nothing.c");
+    let short = compile(&place, SHORT, "short", "fast/nothing.c");
     let bundle = Bundle::debian(&place, &daemon).with_program(&short);
     // dash executes programs after vfork(2), and what is removed from their environment is removed
     // from its own until it executes the next one.
@@ -139,7 +139,7 @@ fn no_loader_says_a_word_in_a_root_directory_with_dev_alone() {
 #[test]
 fn status_says_why_a_command_has_no_fast_path() {
     let place = Place::new();
-    let short = compile(&place, &["gcc", "-m32"], "short", "fast/nothing.c");
+    let short = compile(&place, SHORT, "short", "fast/nothing.c");
     let script = format!("#!{}\n", short.display());
     fs::write(place.path("home/script"), script).expect("a script");
     common::set_mode(&place.path("home/script"), 0o755);

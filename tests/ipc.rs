@@ -4,7 +4,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{Bundle, Daemon, Pair, Place, assert_same_lines, compile, run, tool};
+use common::{Bundle, Daemon, Pair, Place, STATIC_SHORT, assert_same_lines, compile, run, tool};
 
 /// Programs of both word sizes, in the container's namespace and in one of their own; C libraries
 /// of i386 make all calls by ipc(2).
@@ -12,8 +12,8 @@ use common::{Bundle, Daemon, Pair, Place, assert_same_lines, compile, run, tool}
 fn programs_of_either_word_size_may_do_what_they_may_as_real_root() {
     let place = Place::new();
     let daemon = Daemon::start(&place);
-    let [wide, short] = [("wide", "-O1"), ("short", "-m32")]
-        .map(|(name, option)| compile(&place, &["gcc", "-static", option], name, "ipc/ipc.c"));
+    let [wide, short] = [("wide", &["gcc", "-static"][..]), ("short", STATIC_SHORT)]
+        .map(|(name, compiler)| compile(&place, compiler, name, "ipc/ipc.c"));
     let pair = Pair::small(&place, &daemon).with(|bundle| {
         bundle
             .with_mount(&wide, "/wide", &["bind", "ro"])

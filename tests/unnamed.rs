@@ -12,18 +12,18 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use common::{
-    Bundle, Daemon, Place, Podman, Runtime, Started, run, set_mode, small_image, small_rootfs,
-    tool, with_each_runtime,
+    Bundle, Daemon, Place, Podman, Runtime, STATIC_SHORT, Started, run, set_mode, small_image,
+    small_rootfs, tool, with_each_runtime,
 };
 
 const RUNTIMES: [Runtime; 2] = [Runtime::Crun, Runtime::Runc];
 
-fn program(place: &Place, name: &str, options: &[&str]) -> PathBuf {
+fn program(place: &Place, name: &str, compiler: &[&str]) -> PathBuf {
     let source = place.path("calls.c");
     fs::write(&source, include_str!("unnamed/calls.c")).unwrap();
     let program = place.path(name);
-    let mut command = Command::new(tool("gcc"));
-    command.args(options).args(["-static", "-o"]);
+    let mut command = Command::new(tool(compiler[0]));
+    command.args(&compiler[1..]).arg("-o");
     run(command.arg(&program).arg(&source)).ok();
     set_mode(&program, 0o755);
     program
@@ -31,8 +31,8 @@ fn program(place: &Place, name: &str, options: &[&str]) -> PathBuf {
 
 /// Both word sizes.
 fn programs(place: &Place) -> [PathBuf; 2] {
-    [("wide", &["-O1"][..]), ("short", &["-m32"][..])]
-        .map(|(name, options)| program(place, name, options))
+    [("wide", &["gcc", "-static"][..]), ("short", STATIC_SHORT)]
+        .map(|(name, compiler)| program(place, name, options))
 }
 
 /// That no call got by, and the owner is the one that was set. A libseccomp that has names for them

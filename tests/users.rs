@@ -328,9 +328,10 @@ fn variables_of_the_loader_do_not_reach_programs_that_gain_something() {
         .with(|bundle| bundle.with_mount(&program, "/secure", &["bind", "ro"]));
     let script = include_str!("users/secure.sh");
     let seen = pair.bash(&format!("{COMMON}make_users\n{script}"));
+    let library = format!("/lib/{}-linux-gnu/libm.so.6", std::env::consts::ARCH);
     for line in [
         "it: uid 2000 euid 0: OTHER=5\n",
-        "parent: uid 2000 euid 2000: LD_PRELOAD=/lib/x86_64-linux-gnu/libm.so.6 ",
+        &format!("parent: uid 2000 euid 2000: LD_PRELOAD={library} "),
     ] {
         assert!(seen.contains(line), "{seen}");
     }

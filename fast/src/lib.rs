@@ -20,7 +20,7 @@ pub mod cookie;
 pub mod facts;
 pub mod owner;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[expect(
     unsafe_code,
     reason = "it is called by C programs, and calls the kernel"

@@ -43,7 +43,9 @@ impl Absence {
     /// What to do about it.
     pub(crate) fn way_out(&self) -> &'static str {
         match self {
-            Self::NotBuilt => "it exists on x86-64 only, and needs a linker for shared libraries",
+            Self::NotBuilt => {
+                "it exists on x86-64 and aarch64, and needs a linker for shared libraries"
+            }
             Self::Unplaced(_) => {
                 "set XDG_RUNTIME_DIR to a directory of your own, of mode 0700, without spaces or \
                  colons in its path, on a file system without noexec"

@@ -8,6 +8,7 @@ use std::borrow::Borrow;
 use std::io;
 
 use nix::errno::Errno;
+use nix::unistd::{SysconfVar, sysconf};
 
 pub(crate) mod accounts;
 pub(crate) mod attribute;
@@ -33,6 +34,13 @@ pub(crate) mod sys;
 pub(crate) mod title;
 pub(crate) mod tun;
 pub(crate) mod userns;
+
+/// The size of a page in bytes.
+pub(crate) fn page_size() -> u64 {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u64::try_from(size).ok())
+        .unwrap_or(4096)
+}
 
 /// EIO for what is no error of the kernel's.
 pub(crate) fn errno_of(error: impl Borrow<io::Error>) -> Errno {

@@ -13,7 +13,6 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, posix_fallocate};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::stat::{Mode, fstatat};
-use nix::unistd::{SysconfVar, sysconf};
 
 use super::patience::Patience;
 use crate::linux::sys::{self, Durability};
@@ -172,7 +171,7 @@ impl Environment {
     pub(super) fn read_through(&self, directory: &Path) -> Result<(), Unusable> {
         let file = std::fs::metadata(directory.join(DATA))?;
         let pages = self.environment.info().last_page_number as u64 + 1;
-        if file.len() < pages * page_size() {
+        if file.len() < pages * u64::from(self.environment.stat().page_size) {
             return Err(Unusable::CutOff);
         }
         self.entries(usize::MAX, |_| false)?;
@@ -270,13 +269,6 @@ impl Files {
         };
         Ok([identity(DATA)?, identity(LOCK)?])
     }
-}
-
-/// The size of LMDB's pages in bytes: that of the machine's.
-fn page_size() -> u64 {
-    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    size.and_then(|size| u64::try_from(size).ok())
-        .unwrap_or(4096)
 }
 
 /// Allocates the lock file's blocks. LMDB writes its table of readers through a map, which would

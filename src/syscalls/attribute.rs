@@ -224,7 +224,7 @@ pub(super) fn utimensat(call: &mut Call) -> Result<Reply, Errno> {
     change_times_at(call, is_short)
 }
 
-/// utimensat(2) of i386 with 64-bit times.
+/// utimensat(2) of 32-bit programs with 64-bit times.
 pub(super) fn utimensat_time64(call: &mut Call) -> Result<Reply, Errno> {
     change_times_at(call, false)
 }
@@ -246,7 +246,7 @@ fn change_times_at(call: &mut Call, is_short: bool) -> Result<Reply, Errno> {
         };
         call.read(2, bytes)?;
         // tv_nsec is the second member. Its lower 32 bits are enough: if others are set, the kernel
-        // fails with EINVAL, or ignores them (i386).
+        // fails with EINVAL, or ignores them (of a 32-bit program).
         let nanoseconds = [bytes.len() / 4, bytes.len() / 4 * 3].map(|start| {
             let bytes = bytes[start..].first_chunk().copied().unwrap_or_default();
             i64::from(i32::from_le_bytes(bytes))

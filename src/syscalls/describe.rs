@@ -144,7 +144,7 @@ fn result(call: &Call, row: &Row, index: usize, kind: Argument) -> Option<String
                 offset_of!(libc::stat, st_uid),
                 offset_of!(libc::stat, st_gid),
             ),
-            // Offsets from arch/x86/include/asm/compat.h. The old structure has two adjacent ids of
+            // Offsets as in `super::compat`. The old structure has two adjacent ids of
             // 16 bits.
             _ if row.name.ends_with("64") => owner("st", 24, 28),
             _ => {

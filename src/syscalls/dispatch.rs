@@ -9,20 +9,22 @@ use crate::linux::seccomp::Notification;
 use crate::target::Abi;
 
 /// The architectures whose calls are answered: as a notification names them, and as libseccomp
-/// does. Calls of other architectures (32-bit ARM) are left to the kernel.
-const ARCHITECTURES: [(u32, ScmpArch, Abi); 4] = [
+/// does. Calls of other architectures are left to the kernel.
+const ARCHITECTURES: [(u32, ScmpArch, Abi); 5] = [
     (AUDIT_ARCH_X86_64, ScmpArch::X8664, Abi::Native),
     (AUDIT_ARCH_AARCH64, ScmpArch::Aarch64, Abi::Native),
     // A notification of an x32 call has the x86-64 architecture, and a bit in its number. The
     // structures are those of x86-64.
     (AUDIT_ARCH_X86_64 | X32, ScmpArch::X32, Abi::Native),
-    (AUDIT_ARCH_I386, ScmpArch::X86, Abi::I386),
+    (AUDIT_ARCH_I386, ScmpArch::X86, Abi::Compat),
+    (AUDIT_ARCH_ARM, ScmpArch::Arm, Abi::Compat),
 ];
 
 /// linux/audit.h
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+const AUDIT_ARCH_ARM: u32 = 0x4000_0028;
 /// Distinguishes x32 from x86-64 in this file; not in linux/audit.h.
 const X32: u32 = 1 << 16;
 /// asm/unistd.h, __X32_SYSCALL_BIT
@@ -48,7 +50,7 @@ impl Dispatch {
     /// forks of this process have the result.
     pub(crate) fn get() -> &'static Self {
         static DISPATCH: LazyLock<Dispatch> = LazyLock::new(|| {
-            let of_arm = |arch| arch == ScmpArch::Aarch64;
+            let of_arm = |arch| matches!(arch, ScmpArch::Aarch64 | ScmpArch::Arm);
             let own = |arch| of_arm(arch) == cfg!(target_arch = "aarch64");
             Dispatch::of(ARCHITECTURES.iter().filter(|(_, arch, _)| own(*arch)))
         });
@@ -106,9 +108,9 @@ fn number(row: &Row, arch: ScmpArch) -> Option<usize> {
 }
 
 fn rows_by_number(arch: ScmpArch, abi: Abi) -> Vec<Option<Dispatched>> {
-    // On i386, a call that also exists with the suffix 32 (chown, chown32) has 16-bit ids.
+    // In 32-bit programs, a call that also exists with the suffix 32 (chown, chown32) has 16-bit ids.
     let short: Vec<&str> = match abi {
-        Abi::I386 => TABLE
+        Abi::Compat => TABLE
             .iter()
             .filter_map(|wide| wide.name.strip_suffix("32"))
             .collect(),
@@ -125,7 +127,7 @@ fn rows_by_number(arch: ScmpArch, abi: Abi) -> Vec<Option<Dispatched>> {
                 rows.resize(number + 1, None);
             }
             let abi = match short.contains(&row.name) {
-                true => Abi::I386ShortIds,
+                true => Abi::CompatShortIds,
                 false => abi,
             };
             rows[number] = Some(Dispatched { index, row, abi });
@@ -191,15 +193,22 @@ mod tests {
     }
 
     #[test]
-    fn i386_and_x32_calls_are_never_taken_for_x86_64_ones() {
+    fn calls_of_32_bit_programs_are_never_taken_for_those_of_others() {
         let dispatch = Dispatch::of(ARCHITECTURES.iter());
         let i386 = |number| name(&dispatch, AUDIT_ARCH_I386, number);
-        assert_eq!(i386(182), Some(("chown", Abi::I386ShortIds)));
-        assert_eq!(i386(212), Some(("chown32", Abi::I386)));
-        assert_eq!(i386(195), Some(("stat64", Abi::I386)));
-        assert_eq!(i386(106), Some(("stat", Abi::I386)));
-        assert_eq!(i386(23), Some(("setuid", Abi::I386ShortIds)));
+        assert_eq!(i386(182), Some(("chown", Abi::CompatShortIds)));
+        assert_eq!(i386(212), Some(("chown32", Abi::Compat)));
+        assert_eq!(i386(195), Some(("stat64", Abi::Compat)));
+        assert_eq!(i386(106), Some(("stat", Abi::Compat)));
+        assert_eq!(i386(23), Some(("setuid", Abi::CompatShortIds)));
         assert_eq!(i386(90), None);
+        let arm = |number| name(&dispatch, AUDIT_ARCH_ARM, number);
+        assert_eq!(arm(182), Some(("chown", Abi::CompatShortIds)));
+        assert_eq!(arm(212), Some(("chown32", Abi::Compat)));
+        assert_eq!(arm(327), Some(("fstatat64", Abi::Compat)));
+        assert_eq!(arm(300), Some(("semctl", Abi::Compat)));
+        assert_eq!(arm(54), Some(("ioctl", Abi::Compat)));
+        assert_eq!(arm(79), None);
         let x32 = |number| name(&dispatch, AUDIT_ARCH_X86_64, X32_SYSCALL_BIT | number);
         assert_eq!(x32(92), Some(("chown", Abi::Native)));
         // The number of execve on x86-64 is unused on x32.

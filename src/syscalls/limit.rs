@@ -15,7 +15,7 @@ pub(super) fn getrlimit(call: &mut Call) -> Result<Reply, Errno> {
     answer(call, call.pid(), 0, None, Some(1))
 }
 
-/// getrlimit(2) of newer i386 programs; the older one had a smaller RLIM_INFINITY.
+/// getrlimit(2) of newer 32-bit programs; the older one had a smaller RLIM_INFINITY.
 pub(super) fn ugetrlimit(call: &mut Call) -> Result<Reply, Errno> {
     answer(call, call.pid(), 0, None, Some(1))
 }

@@ -10,6 +10,7 @@
 mod attribute;
 mod capability;
 mod chown;
+mod compat;
 mod describe;
 mod device;
 mod dispatch;
@@ -17,7 +18,6 @@ mod entry;
 mod exec;
 pub(crate) mod fast;
 mod getid;
-mod i386;
 mod ioctl;
 mod ipc;
 mod limit;

@@ -82,7 +82,13 @@ pub(super) fn openat2(call: &mut Call) -> Result<Reply, Errno> {
 /// RESOLVE_CACHED (linux/openat2.h): the call creates nothing.
 const CACHED: ResolveFlag = ResolveFlag::from_bits_retain(0x20);
 
-/// VALID_OPEN_FLAGS (linux/fcntl.h), with O_LARGEFILE of x86-64 only.
+/// O_LARGEFILE, which is 0 in libc (asm/fcntl.h).
+const LARGE_FILE: OFlag = OFlag::from_bits_retain(match cfg!(target_arch = "aarch64") {
+    true => 0o400_000,
+    false => 0o100_000,
+});
+
+/// VALID_OPEN_FLAGS (linux/fcntl.h).
 const KNOWN_FLAGS: OFlag = OFlag::O_ACCMODE
     .union(OFlag::O_CREAT)
     .union(OFlag::O_EXCL)
@@ -94,7 +100,7 @@ const KNOWN_FLAGS: OFlag = OFlag::O_ACCMODE
     .union(OFlag::O_DSYNC)
     .union(OFlag::O_ASYNC)
     .union(OFlag::O_DIRECT)
-    .union(OFlag::from_bits_retain(0o100_000)) // O_LARGEFILE, which is 0 in libc
+    .union(LARGE_FILE)
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_NOATIME)

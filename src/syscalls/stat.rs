@@ -14,7 +14,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{AccessFlags, access};
 use subuidless_fast::facts::{FOREIGN, ORDINARY};
 
-use super::i386;
+use super::compat;
 use crate::credentials::Id;
 use crate::linux::name::Name;
 use crate::linux::seccomp::Reply;
@@ -92,7 +92,7 @@ enum Form {
     Stat {
         buffer: usize,
     },
-    /// `struct stat64` of i386.
+    /// `struct stat64` of 32-bit programs.
     Stat64 {
         buffer: usize,
     },
@@ -135,11 +135,11 @@ impl Form {
         let packed;
         let bytes = match (&*filled, self) {
             (Filled::Stat(stat), Self::Stat64 { .. }) => {
-                packed = i386::stat64(stat);
+                packed = compat::stat64(stat);
                 &packed
             }
             (Filled::Stat(stat), _) if call.abi != Abi::Native => {
-                packed = i386::stat(stat)?;
+                packed = compat::stat(stat)?;
                 &packed
             }
             (Filled::Stat(stat), _) => sys::stat_bytes(stat),

@@ -538,7 +538,7 @@ pub(crate) static TABLE: &[Row] = &[
         &[Fd, Ptr, OpenFlags]),
     // getsockopt(2)
     emulated("getsockopt", ASKS_FOR_PEER, socket::getsockopt, &[Fd, Int, Int, Ptr, Ptr]),
-    // The same calls of i386: with 32-bit ids, or with structures of i386's own.
+    // The same calls of 32-bit programs: with 32-bit ids, or with structures of their own.
     emulated("chown32",  changes_owner(1), chown::chown,  &[Path, Id, Id]).looks_up(lookup::PATH),
     emulated("lchown32", changes_owner(1), chown::lchown, &[Path, Id, Id]).looks_up(lookup::LINK),
     emulated("fchown32", changes_owner(1), chown::fchown, &[Fd, Id, Id]),

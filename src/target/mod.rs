@@ -83,9 +83,10 @@ impl ThreadState {
 pub(crate) enum Abi {
     /// The same as this program's.
     Native,
-    I386,
-    /// The older calls of i386, with ids of 16 bits.
-    I386ShortIds,
+    /// That of 32-bit programs: i386, or 32-bit ARM.
+    Compat,
+    /// Their older calls, with ids of 16 bits.
+    CompatShortIds,
 }
 
 /// One call of a target: its arguments with their types, and access to the memory and files that
@@ -155,8 +156,8 @@ impl Call<'_> {
     /// linux/highuid.h, low2highuid: a 16-bit −1 is −1.
     fn id(&self, index: usize) -> u32 {
         match (self.abi, self.unsigned(index)) {
-            (Abi::I386ShortIds, id) if id & 0xffff == 0xffff => u32::MAX,
-            (Abi::I386ShortIds, id) => id & 0xffff,
+            (Abi::CompatShortIds, id) if id & 0xffff == 0xffff => u32::MAX,
+            (Abi::CompatShortIds, id) => id & 0xffff,
             (_, id) => id,
         }
     }
@@ -165,7 +166,7 @@ impl Call<'_> {
     pub(crate) fn shown_id(&self, id: u32) -> u32 {
         const OVERFLOW: u32 = 65534;
         match self.abi {
-            Abi::I386ShortIds if id > 0xffff => OVERFLOW,
+            Abi::CompatShortIds if id > 0xffff => OVERFLOW,
             _ => id,
         }
     }
@@ -181,7 +182,7 @@ impl Call<'_> {
     /// The size of an id in memory, in bytes.
     pub(crate) fn id_size(&self) -> usize {
         match self.abi {
-            Abi::I386ShortIds => size_of::<u16>(),
+            Abi::CompatShortIds => size_of::<u16>(),
             _ => size_of::<u32>(),
         }
     }

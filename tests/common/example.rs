@@ -27,9 +27,10 @@ fn build(name: &str, is_static: bool) -> PathBuf {
         .parent()
         .expect("PROFILE lies in the target directory");
     let profile_name = profile.file_name().expect("a profile has a name");
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     // cargo gives RUSTFLAGS to build scripts, too, unless a target is named.
     let (target, path) = match is_static {
-        true => (target.join("static"), "x86_64-unknown-linux-gnu"),
+        true => (target.join("static"), triple.as_str()),
         false => (target.to_owned(), ""),
     };
     let path = target.join(path).join(profile_name).join(name);
@@ -45,7 +46,7 @@ fn build(name: &str, is_static: bool) -> PathBuf {
                 .arg(&target)
                 .current_dir(env!("CARGO_MANIFEST_DIR"));
             if is_static {
-                command.args(["--target", "x86_64-unknown-linux-gnu"]);
+                command.args(["--target", &triple]);
                 command.env("RUSTFLAGS", "-C target-feature=+crt-static");
             }
             if profile_name == "release" {

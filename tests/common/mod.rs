@@ -49,7 +49,7 @@ pub(crate) use pair::{Pair, oracle_twice};
 pub(crate) use peer::{Peer, Target};
 pub(crate) use place::{Place, has_listener, set_mode};
 pub(crate) use podman::{Podman, SAID, small_image, with_each_runtime};
-pub(crate) use program::{compile, tool};
+pub(crate) use program::{SHORT, STATIC_SHORT, compile, tool};
 pub(crate) use rootfs::{DEBIAN, Owned, debian_owners, debian_tar, small_rootfs};
 pub(crate) use run::{Ran, patience, run, run_with_input, until};
 pub(crate) use runtime::{Running, Runtime};

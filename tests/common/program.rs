@@ -8,6 +8,17 @@ use super::run::run;
 
 pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// A compiler of dynamic 32-bit programs, which this machine's kernel executes.
+pub(crate) const SHORT: &[&str] = match cfg!(target_arch = "aarch64") {
+    true => &["arm-linux-gnueabihf-gcc"],
+    false => &["gcc", "-m32"],
+};
+/// The same of static ones.
+pub(crate) const STATIC_SHORT: &[&str] = match cfg!(target_arch = "aarch64") {
+    true => &["arm-linux-gnueabihf-gcc", "-static"],
+    false => &["gcc", "-m32", "-static"],
+};
+
 /// An installed program.
 #[track_caller]
 pub(crate) fn tool(name: &str) -> PathBuf {

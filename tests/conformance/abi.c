@@ -47,7 +47,7 @@ int main(void)
     int count = getgroups(8, seen);
     for (int i = 0; i < count; i++)
         printf("group %u\n", seen[i]);
-#ifdef __i386__
+#ifndef __LP64__
     unsigned short old[32], list[8];
     syscall(106, "f", old);
     unsigned uid = old[6], gid = old[7];
@@ -64,7 +64,7 @@ int main(void)
     printf("utimes %d\n", utimes("f", times));
     getrlimit(RLIMIT_LOCKS, &limit);
     printf("unlimited %d\n", limit.rlim_cur == RLIM_INFINITY);
-#ifdef __i386__
+#ifndef __LP64__
     printf("--\nstat %u:%u\nchown %ld\nf 100644 ", uid, gid, changed);
     struct stat found;
     stat("f", &found);

@@ -14,10 +14,12 @@
 #include <unistd.h>
 
 static const int numbers[] = {
-    SYS_stat, SYS_fstat, SYS_lstat, SYS_newfstatat, SYS_statx, SYS_open, SYS_openat, SYS_creat,
-    SYS_mkdir, SYS_mkdirat, SYS_mknod, SYS_mknodat, SYS_symlink, SYS_symlinkat, SYS_chmod,
-    SYS_fchmod, SYS_fchmodat, SYS_chown, SYS_lchown, SYS_fchown, SYS_fchownat, SYS_access,
-    SYS_faccessat, SYS_faccessat2, SYS_utimensat, SYS_getuid, SYS_geteuid, SYS_getgroups,
+#ifdef SYS_stat
+    SYS_stat, SYS_lstat, SYS_open, SYS_creat, SYS_mkdir, SYS_mknod, SYS_symlink, SYS_chmod,
+    SYS_chown, SYS_lchown, SYS_access,
+#endif
+    SYS_fstat, SYS_newfstatat, SYS_statx, SYS_openat, SYS_mkdirat, SYS_mknodat, SYS_symlinkat,
+    SYS_fchmod, SYS_fchmodat, SYS_fchown, SYS_fchownat, SYS_faccessat, SYS_faccessat2, SYS_utimensat, SYS_getuid, SYS_geteuid, SYS_getgroups,
     SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr, SYS_listxattr, SYS_getrlimit, SYS_capget,
     SYS_readlinkat, SYS_mmap, SYS_clock_gettime,
 };

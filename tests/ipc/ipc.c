@@ -63,7 +63,7 @@ static void show(const char *who, int shm, int sem, int msg)
     printf("%s: state %s", who, said(shmctl(shm, IPC_STAT, &of_shm)));
     printf(" %s", said(semctl(sem, 0, IPC_STAT, &of_sem)));
     printf(" %s\n", said(msgctl(msg, IPC_STAT, &of_msg)));
-#ifdef __x86_64__
+#ifdef __LP64__
 #define SHOW(perm) printf("  %u:%u %u:%u %o\n", perm.uid, perm.gid, perm.cuid, perm.cgid, perm.mode)
     SHOW(of_shm.shm_perm);
     SHOW(of_sem.sem_perm);

@@ -6,7 +6,7 @@ chmod 4755 setuid
 chgrp crew setgid
 chmod 2755 setgid
 setcap cap_kill=ep caps
-variables=(LD_PRELOAD=/lib/x86_64-linux-gnu/libm.so.6 LD_LIBRARY_PATH=/tmp TMPDIR=/tmp/x GCONV_PATH=/tmp/y OTHER=5)
+variables=(LD_PRELOAD="/lib/$(uname -m)-linux-gnu/libm.so.6" LD_LIBRARY_PATH=/tmp TMPDIR=/tmp/x GCONV_PATH=/tmp/y OTHER=5)
 for who in alice root; do
     as=(setpriv --reuid $who --regid $who --clear-groups env "${variables[@]}")
     for name in plain setuid setgid caps; do

@@ -8,6 +8,7 @@ use core::ffi::{c_char, c_int, c_uint};
 
 use super::change::allowed;
 use super::file::{AT_FDCWD, LongPath, Named, Record};
+use super::raw::flag::{O_DIRECTORY, O_NOFOLLOW};
 use super::raw::{MARK, clear_mark, int, number, to_kernel, to_worker, to_worker_with};
 use super::stat::{S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, look};
 use super::{EINTR, ENOENT, ENXIO, Path, Raw, errno, next, page, result};
@@ -89,8 +90,6 @@ fn prefix(path: &[u8], is_directory: bool) -> Option<&[u8]> {
 
 pub(super) const O_CREAT: c_int = 0o100;
 const O_EXCL: c_int = 0o200;
-const O_DIRECTORY: c_int = 0o200_000;
-const O_NOFOLLOW: c_int = 0o400_000;
 const O_PATH: c_int = 0o10_000_000;
 const UNNAMED: c_int = 0o20_000_000;
 
@@ -151,8 +150,8 @@ fn may_wait(dirfd: c_int, path: Path) -> bool {
     found.is_ok_and(|[mode, ..]| mode & S_IFMT == S_IFIFO)
 }
 
-// Of a variadic function, the mode is an argument like any other on this architecture, and undefined
-// where it is not given.
+// Of a variadic function, the mode is an argument like any other on all architectures here, and
+// undefined where it is not given.
 with_64! {
     open, open64 => (path: *const c_char, flags: c_int, mode: c_uint) {
         match create(AT_FDCWD, path, flags, mode) {

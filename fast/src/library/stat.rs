@@ -9,7 +9,7 @@ use core::mem::MaybeUninit;
 
 use super::cache::Version;
 use super::file::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Named, Record};
-use super::raw::{int, number, to_kernel, to_worker, to_worker_with};
+use super::raw::{Stat, int, number, to_kernel, to_worker, to_worker_with};
 use super::{EACCES, EINVAL, ENOSYS, EPERM, Path, Raw, cache, next, page, result, who};
 use crate::facts::{
     CHANGED, FOREIGN, FULL_ONES, MAPPED, ORDINARY, OTHERS_ARE_ROOT, SIDE_STORE, TERMINALS,
@@ -25,29 +25,6 @@ pub(super) const S_IFREG: u32 = 0o100_000;
 pub(super) const S_IFDIR: u32 = 0o040_000;
 pub(super) const S_IFIFO: u32 = 0o010_000;
 const S_IFCHR: u32 = 0o020_000;
-
-/// `struct stat` as the kernel and all C libraries have it on this architecture.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Stat {
-    dev: u64,
-    ino: u64,
-    nlink: u64,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    pad: u32,
-    rdev: u64,
-    size: i64,
-    block_size: i64,
-    blocks: i64,
-    atime: [i64; 2],
-    mtime: [i64; 2],
-    ctime: [i64; 2],
-    unused: [i64; 3],
-}
-
-const _: () = assert!(size_of::<Stat>() == 144);
 
 /// `struct statx`, up to where it matters here.
 #[repr(C)]

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::{Request, answer};
+use super::{Request, answer, without_version};
 use crate::linux::seccomp::Reply;
 use crate::linux::sys::Ipc;
 use crate::target::Call;
@@ -19,9 +19,6 @@ const MSGCTL: u32 = 14;
 const SHMAT: u32 = 21;
 const SHMGET: u32 = 23;
 const SHMCTL: u32 = 24;
-/// In a command: the structure is that of `struct ipc64_perm`. Without it, the structures are those
-/// of Linux 2.2.
-const IPC_64: i32 = 0x100;
 
 pub(in crate::syscalls) fn ipc(call: &mut Call) -> Result<Reply, Errno> {
     match request(call) {
@@ -42,10 +39,10 @@ fn request(call: &Call) -> Option<Request> {
         flags,
     };
     let control = |kind, command: i32, argument| {
-        (command & IPC_64 != 0).then_some(Request::Control {
+        without_version(command).map(|command| Request::Control {
             kind,
             id: first,
-            command: command & !IPC_64,
+            command,
             argument,
         })
     };

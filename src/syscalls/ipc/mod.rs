@@ -15,6 +15,7 @@ use nix::errno::Errno;
 pub(super) use i386::ipc;
 use object::{Object, Who};
 
+use crate::linux::page_size;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys::Ipc;
 use crate::target::{Abi, Call};
@@ -130,6 +131,14 @@ pub(super) fn msgctl(call: &mut Call) -> Result<Reply, Errno> {
 
 fn control_of(call: &Call, kind: Ipc, command: i32, argument: u64) -> Result<Reply, Errno> {
     let id = call.int(0);
+    let command = match call.abi {
+        Abi::Native => Some(command),
+        _ => without_version(command),
+    };
+    let Some(command) = command else {
+        // CONTINUE: structures of old.
+        return Ok(Reply::Continue);
+    };
     answer(
         call,
         Request::Control {
@@ -139,6 +148,14 @@ fn control_of(call: &Call, kind: Ipc, command: i32, argument: u64) -> Result<Rep
             argument,
         },
     )
+}
+
+/// The command that a 32-bit program means. `None`: its structures are those of Linux 2.2, and not
+/// of `struct ipc64_perm`.
+fn without_version(command: i32) -> Option<i32> {
+    /// linux/ipc.h
+    const IPC_64: i32 = 0x100;
+    (command & IPC_64 != 0).then_some(command & !IPC_64)
 }
 
 fn answer(call: &Call, request: Request) -> Result<Reply, Errno> {
@@ -231,10 +248,15 @@ fn is_change(call: &Call, address: u64, count: u64) -> Option<bool> {
 /// Whether the kernel finds another fault before it checks permissions.
 fn has_other_fault(call: &Call, request: Request, object: &Object) -> bool {
     match request {
-        // ipc/shm.c, do_shmat: EINVAL. SHMLBA is a page.
+        // ipc/shm.c, do_shmat: EINVAL. SHMLBA is a page, and COMPAT_SHMLBA on ARM four of them.
         Request::Attach { address, flags, .. } => {
             let is_rounded = flags & libc::SHM_RND != 0 && flags & libc::SHM_REMAP == 0;
-            address % 4096 != 0 && !is_rounded || address == 0 && flags & libc::SHM_REMAP != 0
+            let pages = match call.abi {
+                Abi::Compat if cfg!(target_arch = "aarch64") => 4,
+                _ => 1,
+            };
+            let is_misplaced = address % (pages * page_size()) != 0 && !is_rounded;
+            is_misplaced || address == 0 && flags & libc::SHM_REMAP != 0
         }
         // ipc/sem.c, do_semtimedop: EFBIG.
         Request::Operate {

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use super::change::change;
 use super::read::{get, list};
 use super::{Asked, Change};
+use crate::linux::page_size;
 use crate::linux::seccomp::Reply;
 use crate::syscalls::permission::FileArgument;
 use crate::target::Call;
@@ -14,10 +15,9 @@ use crate::target::Call;
 fn asked(call: &Call) -> Option<Asked> {
     /// struct xattr_args: the value's address, its size, flags.
     const KNOWN: usize = 16;
-    const PAGE: usize = 4096;
     let named = FileArgument::of_newer(call, 2)?;
     let size = usize::try_from(call.register(5)).ok()?;
-    if !(KNOWN..=PAGE).contains(&size) {
+    if size < KNOWN || size as u64 > page_size() {
         return None;
     }
     let mut bytes = vec![0; size];

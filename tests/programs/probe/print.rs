@@ -15,6 +15,12 @@ pub(crate) const AT_FLAGS: &[(u32, &str)] = &[
     (0x10000, "AT_EXECVE_CHECK"),
 ];
 
+/// O_LARGEFILE, which is 0 in libc (asm/fcntl.h).
+const LARGE_FILE: u32 = match cfg!(target_arch = "aarch64") {
+    true => 0o400_000,
+    false => 0o100_000,
+};
+
 pub(crate) const OPEN_FLAGS: &[(u32, &str)] = &[
     (0o1, "O_WRONLY"),
     (0o2, "O_RDWR"),
@@ -23,9 +29,9 @@ pub(crate) const OPEN_FLAGS: &[(u32, &str)] = &[
     (0o1000, "O_TRUNC"),
     (0o2000, "O_APPEND"),
     (0o4000, "O_NONBLOCK"),
-    (0o100_000, "O_LARGEFILE"),
-    (0o200_000, "O_DIRECTORY"),
-    (0o400_000, "O_NOFOLLOW"),
+    (LARGE_FILE, "O_LARGEFILE"),
+    (libc::O_DIRECTORY.cast_unsigned(), "O_DIRECTORY"),
+    (libc::O_NOFOLLOW.cast_unsigned(), "O_NOFOLLOW"),
     (0o2_000_000, "O_CLOEXEC"),
     (0o10_000_000, "O_PATH"),
     (0o20_000_000, "__O_TMPFILE"),

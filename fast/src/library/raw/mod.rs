@@ -1,9 +1,11 @@
-//! System calls: one file for each architecture says how, and which numbers they have.
+//! System calls: one file for each architecture says how, and which numbers, flags and structures
+//! they have.
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
 mod architecture;
 
-pub(super) use architecture::{call, clear_mark, is_under_valgrind, number};
+pub(super) use architecture::{Stat, call, clear_mark, flag, is_under_valgrind, number};
 
 use core::ffi::c_int;
 

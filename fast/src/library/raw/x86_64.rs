@@ -76,6 +76,37 @@ pub(in crate::library) mod number {
     pub(in crate::library) const GETXATTRAT: usize = 464;
 }
 
+/// Flags of open(2) that have other values elsewhere: asm-generic/fcntl.h.
+pub(in crate::library) mod flag {
+    use core::ffi::c_int;
+
+    pub(in crate::library) const O_DIRECTORY: c_int = 0o200_000;
+    pub(in crate::library) const O_NOFOLLOW: c_int = 0o400_000;
+}
+
+/// `struct stat`, as the kernel and all C libraries have it: asm/stat.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(in crate::library) struct Stat {
+    pub(in crate::library) dev: u64,
+    pub(in crate::library) ino: u64,
+    nlink: u64,
+    pub(in crate::library) mode: u32,
+    pub(in crate::library) uid: u32,
+    pub(in crate::library) gid: u32,
+    pad: u32,
+    pub(in crate::library) rdev: u64,
+    size: i64,
+    block_size: i64,
+    blocks: i64,
+    atime: [i64; 2],
+    mtime: [i64; 2],
+    pub(in crate::library) ctime: [i64; 2],
+    unused: [i64; 3],
+}
+
+const _: () = assert!(size_of::<Stat>() == 144);
+
 /// One system call, whatever it does.
 ///
 /// Afterwards, the registers that may have had a mark are cleared: the next call of the program,

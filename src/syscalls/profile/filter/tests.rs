@@ -141,7 +141,7 @@ fn calls_trap_as_in_a_filter_of_libseccomp() {
     let arguments = arguments();
     for scope in scopes() {
         let (ours, oracle) = (program(scope), oracle(scope));
-        for arch in [AUDIT_ARCHS, &[0x4000_0028, 0xdead_beef]].concat() {
+        for arch in [AUDIT_ARCHS, FOREIGN_ARCHS].concat() {
             for number in (0..600).chain((0..600).map(|number| number | 0x4000_0000)) {
                 if bare.contains(&(number & 0xfff))
                     || arch == I386 && NOT_ANSWERED.iter().any(|range| range.contains(&number))
@@ -177,9 +177,16 @@ fn is_narrow(condition: Condition) -> bool {
 }
 
 const AUDIT_ARCHS: &[u32] = if cfg!(target_arch = "aarch64") {
-    &[0xc000_00b7]
+    &[0xc000_00b7, 0x4000_0028]
 } else {
     &[0xc000_003e, 0x4000_0003]
+};
+
+/// i386 or 32-bit ARM, and none at all.
+const FOREIGN_ARCHS: &[u32] = if cfg!(target_arch = "aarch64") {
+    &[0x4000_0003, 0xdead_beef]
+} else {
+    &[0x4000_0028, 0xdead_beef]
 };
 
 #[test]

@@ -111,7 +111,11 @@ fn how(p: &mut Probe) {
             how(create | 1 << 40, 0o644, 0),
             how(create | 0x8000_0000, 0o644, 0),
             how(create | 0o10_000_000, 0o644, 0),
-            how(create | 0o200_000, 0o644, 0),
+            how(
+                create | u64::from(libc::O_DIRECTORY.cast_unsigned()),
+                0o644,
+                0,
+            ),
             how(create, 0o644, 1 << 10),
             how(create | 0o2_000_000, 0o644, 0),
         ] {

@@ -1,5 +1,7 @@
-//! The calls of the probe. On an architecture that lacks one of them, it fails with ENOSYS, for the
-//! oracle, too.
+//! The calls of the probe. On an architecture that lacks one of them, another one is made in its
+//! place, as by the C library there.
+
+use libc::c_long;
 
 use super::Syscall;
 
@@ -9,30 +11,61 @@ macro_rules! every_architecture {
     )*};
 }
 
+/// Calls of x86 that newer architectures lack.
+pub(super) mod number {
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) use libc::{
+        SYS_access as ACCESS, SYS_chmod as CHMOD, SYS_chown as CHOWN, SYS_creat as CREAT,
+        SYS_lchown as LCHOWN, SYS_lstat as LSTAT, SYS_mkdir as MKDIR, SYS_mknod as MKNOD,
+        SYS_open as OPEN, SYS_readlink as READLINK, SYS_stat as STAT, SYS_symlink as SYMLINK,
+        SYS_utime as UTIME, SYS_utimes as UTIMES,
+    };
+
+    /// Stand for them: no call has such a number.
+    #[cfg(not(target_arch = "x86_64"))]
+    mod lacking {
+        use libc::c_long;
+
+        pub(crate) const ACCESS: c_long = -2;
+        pub(crate) const CHMOD: c_long = -3;
+        pub(crate) const CHOWN: c_long = -4;
+        pub(crate) const CREAT: c_long = -5;
+        pub(crate) const LCHOWN: c_long = -6;
+        pub(crate) const LSTAT: c_long = -7;
+        pub(crate) const MKDIR: c_long = -8;
+        pub(crate) const MKNOD: c_long = -9;
+        pub(crate) const OPEN: c_long = -10;
+        pub(crate) const READLINK: c_long = -11;
+        pub(crate) const STAT: c_long = -12;
+        pub(crate) const SYMLINK: c_long = -13;
+        pub(crate) const UTIME: c_long = -14;
+        pub(crate) const UTIMES: c_long = -15;
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) use lacking::*;
+}
+
 macro_rules! x86_only {
-    ($($constant:ident $name:ident $number:ident;)*) => {$(
-        #[cfg(target_arch = "x86_64")]
-        pub(crate) const $constant: Syscall = Syscall { name: stringify!($name), number: libc::$number };
-        #[cfg(not(target_arch = "x86_64"))]
-        pub(crate) const $constant: Syscall = Syscall { name: stringify!($name), number: -1 };
+    ($($constant:ident $name:ident;)*) => {$(
+        pub(crate) const $constant: Syscall = Syscall { name: stringify!($name), number: number::$constant };
     )*};
 }
 
 x86_only! {
-    CHOWN chown SYS_chown;
-    LCHOWN lchown SYS_lchown;
-    STAT stat SYS_stat;
-    LSTAT lstat SYS_lstat;
-    OPEN open SYS_open;
-    CREAT creat SYS_creat;
-    MKDIR mkdir SYS_mkdir;
-    MKNOD mknod SYS_mknod;
-    SYMLINK symlink SYS_symlink;
-    CHMOD chmod SYS_chmod;
-    ACCESS access SYS_access;
-    UTIME utime SYS_utime;
-    UTIMES utimes SYS_utimes;
-    READLINK readlink SYS_readlink;
+    CHOWN chown;
+    LCHOWN lchown;
+    STAT stat;
+    LSTAT lstat;
+    OPEN open;
+    CREAT creat;
+    MKDIR mkdir;
+    MKNOD mknod;
+    SYMLINK symlink;
+    CHMOD chmod;
+    ACCESS access;
+    UTIME utime;
+    UTIMES utimes;
+    READLINK readlink;
 }
 
 every_architecture! {
@@ -155,4 +188,52 @@ every_architecture! {
     SETHOSTNAME sethostname SYS_sethostname;
     SETDOMAINNAME setdomainname SYS_setdomainname;
     REBOOT reboot SYS_reboot;
+}
+
+/// The call to make, with its arguments.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn existing(
+    number: c_long,
+    words: [i64; 6],
+    _: &mut [libc::timespec; 2],
+) -> (c_long, [i64; 6]) {
+    (number, words)
+}
+
+/// The call to make, with its arguments; `times` is where they have their times.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn existing(
+    number: c_long,
+    words: [i64; 6],
+    times: &mut [libc::timespec; 2],
+) -> (c_long, [i64; 6]) {
+    use libc::{
+        AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_CREAT, O_TRUNC, O_WRONLY, SYS_faccessat, SYS_fchmodat,
+        SYS_fchownat, SYS_mkdirat, SYS_mknodat, SYS_newfstatat, SYS_openat, SYS_readlinkat,
+        SYS_symlinkat, SYS_utimensat,
+    };
+
+    const HERE: i64 = AT_FDCWD as i64;
+    const ITSELF: i64 = AT_SYMLINK_NOFOLLOW as i64;
+    const CREATE: i64 = (O_CREAT | O_WRONLY | O_TRUNC) as i64;
+    let [a, b, c, ..] = words;
+    match number {
+        number::ACCESS => (SYS_faccessat, [HERE, a, b, 0, 0, 0]),
+        number::CHMOD => (SYS_fchmodat, [HERE, a, b, 0, 0, 0]),
+        number::CHOWN => (SYS_fchownat, [HERE, a, b, c, 0, 0]),
+        number::CREAT => (SYS_openat, [HERE, a, CREATE, b, 0, 0]),
+        number::LCHOWN => (SYS_fchownat, [HERE, a, b, c, ITSELF, 0]),
+        number::LSTAT => (SYS_newfstatat, [HERE, a, b, ITSELF, 0, 0]),
+        number::MKDIR => (SYS_mkdirat, [HERE, a, b, 0, 0, 0]),
+        number::MKNOD => (SYS_mknodat, [HERE, a, b, c, 0, 0]),
+        number::OPEN => (SYS_openat, [HERE, a, b, c, 0, 0]),
+        number::READLINK => (SYS_readlinkat, [HERE, a, b, c, 0, 0]),
+        number::STAT => (SYS_newfstatat, [HERE, a, b, 0, 0, 0]),
+        number::SYMLINK => (SYS_symlinkat, [a, HERE, b, 0, 0, 0]),
+        number::UTIME | number::UTIMES => {
+            let times = super::times_of(b, number == number::UTIME, times);
+            (SYS_utimensat, [HERE, a, times, 0, 0, 0])
+        }
+        _ => (number, words),
+    }
 }

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::c_long;
 
+use super::calls::number;
+
 /// Of a hundred calls, as many are made by functions.
 static SHARE: AtomicU64 = AtomicU64::new(0);
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -90,30 +92,24 @@ unsafe fn by_two(number: c_long, [a, b, c, d, ..]: [i64; 6]) -> Option<i64> {
     }))
 }
 
-#[cfg(target_arch = "x86_64")]
 unsafe fn by_path(number: c_long, [a, b, c, ..]: [i64; 6]) -> Option<i64> {
     // SAFETY: the caller's promise.
     Some(i64::from(unsafe {
         match number {
-            libc::SYS_stat => libc::stat(text(a), buffer(b)),
-            libc::SYS_lstat => libc::lstat(text(a), buffer(b)),
-            libc::SYS_chown => libc::chown(text(a), id(b), id(c)),
-            libc::SYS_lchown => libc::lchown(text(a), id(b), id(c)),
-            libc::SYS_open => libc::open(text(a), int(b), id(c)),
-            libc::SYS_creat => libc::creat(text(a), id(b)),
-            libc::SYS_mkdir => libc::mkdir(text(a), id(b)),
-            libc::SYS_symlink => libc::symlink(text(a), text(b)),
-            libc::SYS_mknod if is_fifo(b) && c == 0 => libc::mkfifo(text(a), id(b) & 0o7777),
-            libc::SYS_chmod => libc::chmod(text(a), id(b)),
-            libc::SYS_access => libc::access(text(a), int(b)),
+            number::STAT => libc::stat(text(a), buffer(b)),
+            number::LSTAT => libc::lstat(text(a), buffer(b)),
+            number::CHOWN => libc::chown(text(a), id(b), id(c)),
+            number::LCHOWN => libc::lchown(text(a), id(b), id(c)),
+            number::OPEN => libc::open(text(a), int(b), id(c)),
+            number::CREAT => libc::creat(text(a), id(b)),
+            number::MKDIR => libc::mkdir(text(a), id(b)),
+            number::SYMLINK => libc::symlink(text(a), text(b)),
+            number::MKNOD if is_fifo(b) && c == 0 => libc::mkfifo(text(a), id(b) & 0o7777),
+            number::CHMOD => libc::chmod(text(a), id(b)),
+            number::ACCESS => libc::access(text(a), int(b)),
             _ => return None,
         }
     }))
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn by_path(_: c_long, _: [i64; 6]) -> Option<i64> {
-    None
 }
 
 fn is_fifo(mode: i64) -> bool {

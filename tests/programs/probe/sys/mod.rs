@@ -181,9 +181,13 @@ pub(crate) fn invoke(memory: Memory, syscall: Syscall, args: &[Arg]) -> Answer {
     // SAFETY: as above.
     let by_function = unsafe { library::by_function(syscall.number, words) };
     let value = by_function.unwrap_or_else(|| {
-        let [a, b, c, d, e, f] = words;
-        // SAFETY: as above.
-        unsafe { libc::syscall(syscall.number, a, b, c, d, e, f) }
+        let mut times = [libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        }; 2];
+        let (number, [a, b, c, d, e, f]) = calls::existing(syscall.number, words, &mut times);
+        // SAFETY: as above; `times` lives on, too.
+        unsafe { libc::syscall(number, a, b, c, d, e, f) }
     });
     let result = if value == -1 { Err(errno()) } else { Ok(value) };
     let mut written: [Vec<u8>; 6] = Default::default();
@@ -195,6 +199,30 @@ pub(crate) fn invoke(memory: Memory, syscall: Syscall, args: &[Arg]) -> Answer {
         };
     }
     Answer { result, written }
+}
+
+/// The times of a utime(2), which are seconds, or of a utimes(2), for utimensat(2). The probe gives
+/// these calls no bad addresses.
+#[cfg(not(target_arch = "x86_64"))]
+fn times_of(address: i64, is_utime: bool, times: &mut [libc::timespec; 2]) -> i64 {
+    if address == 0 {
+        return 0;
+    }
+    let first: *const i64 =
+        std::ptr::with_exposed_provenance(usize::try_from(address).expect("an address"));
+    // SAFETY: the structure has so many words.
+    let word = |index: usize| unsafe { first.wrapping_add(index).read_unaligned() };
+    *times = match is_utime {
+        true => [0, 1].map(|at| libc::timespec {
+            tv_sec: word(at),
+            tv_nsec: 0,
+        }),
+        false => [0, 2].map(|at| libc::timespec {
+            tv_sec: word(at),
+            tv_nsec: word(at + 1) * 1000,
+        }),
+    };
+    signed((&raw const *times).expose_provenance())
 }
 
 fn terminated(string: &[u8]) -> Vec<u8> {

@@ -1,5 +1,5 @@
-//! The structures of i386 programs (arch/x86/include/asm/compat.h, arch/x86/kernel/sys_ia32.c).
-//! Pure.
+//! The structures of 32-bit programs: i386 (arch/x86/include/asm/compat.h,
+//! arch/x86/kernel/sys_ia32.c) and 32-bit ARM (arch/arm64/include/asm/compat.h and stat.h). Pure.
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
@@ -34,9 +34,12 @@ pub(super) fn stat(stat: &FileStat) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
+/// Whether members of 64 bits stand at multiples of eight bytes, as on ARM.
+const IS_ALIGNED: bool = cfg!(target_arch = "aarch64");
+
 /// The bytes of `struct stat64`, for stat64, lstat64, fstat64 and fstatat64.
 pub(super) fn stat64(stat: &FileStat) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(96);
+    let mut bytes = Vec::with_capacity(104);
     bytes.extend(stat.st_dev.to_le_bytes());
     bytes.extend([0; 4]);
     bytes.extend(low(stat.st_ino));
@@ -46,12 +49,20 @@ pub(super) fn stat64(stat: &FileStat) -> Vec<u8> {
     bytes.extend(stat.st_gid.to_le_bytes());
     bytes.extend(stat.st_rdev.to_le_bytes());
     bytes.extend([0; 4]);
+    align(&mut bytes);
     bytes.extend(stat.st_size.to_le_bytes());
     bytes.extend(low(stat.st_blksize.cast_unsigned()));
+    align(&mut bytes);
     bytes.extend(stat.st_blocks.to_le_bytes());
     bytes.extend(times(stat));
     bytes.extend(stat.st_ino.to_le_bytes());
     bytes
+}
+
+fn align(bytes: &mut Vec<u8>) {
+    if IS_ALIGNED {
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
 }
 
 /// The lower 32 bits.
@@ -80,17 +91,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn structures_have_the_sizes_and_places_that_i386_programs_expect() {
+    fn structures_have_the_sizes_and_places_that_32_bit_programs_expect() {
         let mut of = nix::sys::stat::stat("/").unwrap();
         (of.st_ino, of.st_uid, of.st_gid, of.st_size) = (0x1234, 70_000, 7, 4096);
         let old = stat(&of).unwrap();
         assert_eq!(old.len(), 64);
         assert_eq!(old[12..16], [0xfe, 0xff, 7, 0]);
         let new = stat64(&of);
-        assert_eq!(new.len(), 96);
+        let (length, size) = if IS_ALIGNED { (104, 48) } else { (96, 44) };
+        assert_eq!(new.len(), length);
         assert_eq!(new[24..28], 70_000u32.to_le_bytes());
-        assert_eq!(new[44..52], 4096u64.to_le_bytes());
-        assert_eq!(new[88..], 0x1234u64.to_le_bytes());
+        assert_eq!(new[size..size + 8], 4096u64.to_le_bytes());
+        assert_eq!(new[length - 8..], 0x1234u64.to_le_bytes());
         of.st_ino = 1 << 32;
         assert_eq!(stat(&of), Err(Errno::EOVERFLOW));
         assert_eq!(stat64(&of)[12..16], [0; 4]);
