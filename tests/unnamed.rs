@@ -32,7 +32,7 @@ fn program(place: &Place, name: &str, compiler: &[&str]) -> PathBuf {
 /// Both word sizes.
 fn programs(place: &Place) -> [PathBuf; 2] {
     [("wide", &["gcc", "-static"][..]), ("short", STATIC_SHORT)]
-        .map(|(name, compiler)| program(place, name, options))
+        .map(|(name, compiler)| program(place, name, compiler))
 }
 
 /// That no call got by, and the owner is the one that was set. A libseccomp that has names for them
