@@ -108,7 +108,8 @@ fn number(row: &Row, arch: ScmpArch) -> Option<usize> {
 }
 
 fn rows_by_number(arch: ScmpArch, abi: Abi) -> Vec<Option<Dispatched>> {
-    // In 32-bit programs, a call that also exists with the suffix 32 (chown, chown32) has 16-bit ids.
+    // In 32-bit programs, a call that also exists with the suffix 32 (chown, chown32) has ids of 16
+    // bits.
     let short: Vec<&str> = match abi {
         Abi::Compat => TABLE
             .iter()
