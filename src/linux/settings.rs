@@ -41,7 +41,7 @@ pub(crate) fn blame_for_namespace(stage: &str, errno: Errno) -> (String, String)
             return (format!("{said}: {setting} is {bad}"), change);
         }
     }
-    // A filter can answer with any errno, but not with that of a call which the kernel lacks.
+    // A filter can answer with any errno; these are the usual ones.
     let status = Status::of("/proc/self").ok();
     let filters = status.and_then(|status| status.filters()).unwrap_or(0);
     if filters > 0 && matches!(errno, Errno::EPERM | Errno::ENOSYS | Errno::EACCES) {
