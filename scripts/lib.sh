@@ -92,8 +92,13 @@ debian_suite() {
     SUITE=${SUBUIDLESS_SUITE:-$host}
     CACHE=${SUBUIDLESS_CACHE:-/var/cache/subuidless}
     [[ $SUITE == "$host" ]] || CACHE+=/$SUITE
+    ARCHITECTURE=${ARCHITECTURE:-$(dpkg --print-architecture)}
+    is_native || CACHE+=/$ARCHITECTURE
     mkdir -p "$CACHE" && chmod 755 "$CACHE"
 }
+
+# Whether $ARCHITECTURE is this machine's.
+is_native() { [[ $ARCHITECTURE == "$(dpkg --print-architecture)" ]]; }
 
 # A Debian root file system as a tar, at $DEBIAN_TAR below $CACHE; needs root. Made once; remove it to have it made again.
 # Its ./dev is empty, for a user who unpacks it could not make the devices.
@@ -112,7 +117,7 @@ debian_tar() {
     proxy=$(apt-config dump | grep -E '^Acquire::[a-z]+::Proxy' || true)
     say "making $DEBIAN_TAR: Debian $SUITE with mmdebstrap, from this host's apt sources"
     mmdebstrap --variant=minbase --include=rsync,attr,acl,libcap2-bin --skip=output/dev --format=tar ${proxy:+--aptopt="$proxy"} \
-        "$SUITE" - - <<<"$sources" >"$DEBIAN_TAR.$$" || { rm -f "$DEBIAN_TAR.$$" && die "mmdebstrap failed"; }
+        --architectures="$ARCHITECTURE" "$SUITE" - - <<<"$sources" >"$DEBIAN_TAR.$$" || { rm -f "$DEBIAN_TAR.$$" && die "mmdebstrap failed"; }
     local dev
     dev=$(mktemp -d) && mkdir -m 755 "$dev/dev"
     tar --append --file="$DEBIAN_TAR.$$" --directory="$dev" --owner=0 --group=0 ./dev
