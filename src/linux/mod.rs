@@ -6,8 +6,10 @@
 
 use std::borrow::Borrow;
 use std::io;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::{SysconfVar, sysconf};
 
 pub(crate) mod accounts;
@@ -48,4 +50,16 @@ pub(crate) fn errno_of(error: impl Borrow<io::Error>) -> Errno {
         .borrow()
         .raw_os_error()
         .map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// The type of the file system that a file is on.
+pub(crate) fn file_system(file: impl AsFd) -> Result<FsType, Errno> {
+    match fstatfs(file) {
+        // The errno of a path: a server of FUSE (bindfs) follows a symbolic link to find that out.
+        // What it answers does not matter otherwise, since the kernel sets the type.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EACCES | Errno::EPERM) => {
+            Ok(FUSE_SUPER_MAGIC)
+        }
+        found => found.map(|found| found.filesystem_type()),
+    }
 }

@@ -144,7 +144,7 @@ impl Emulated<'_> {
         }
         // The errno for `trusted.*` without CAP_SYS_ADMIN: fs/xattr.c, xattr_permission.
         let side = self.owners.side.as_ref().map_err(|_| Errno::EPERM)?;
-        let key = Key::of(self.file)?;
+        let key = Key::to_store(self.file)?;
         let mut changed = Ok(());
         let update = |bytes: &[u8]| {
             let mut record = Record::decode(bytes).unwrap_or_default();

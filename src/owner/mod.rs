@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, MSDOS_SUPER_MAGIC, PROC_SUPER_MAGIC};
 use nix::unistd::Uid;
 use tracing::warn;
 use xattr::FileExt;
@@ -38,6 +38,7 @@ pub(crate) use notes::Notes;
 use record::Record;
 pub(crate) use record::{Device, Owner};
 
+use crate::linux;
 use crate::linux::errno_of;
 use crate::linux::procfs;
 use crate::linux::sys;
@@ -187,6 +188,9 @@ impl FileOwners {
         if carried == Carried::Yes {
             return touch(fd, stat, false);
         }
+        if !owner.is_unset() && has_one_owner(fd)? {
+            return Err(Errno::EPERM);
+        }
         // `touch` comes first because it may fail: on a read-only mount, or on an inode that
         // refuses every chown. In an overlay it copies the file up, which may change the key:
         // `before` is the key under which the side store has the file so far.
@@ -232,7 +236,7 @@ impl FileOwners {
         let Ok(side) = &self.side else {
             return Ok(());
         };
-        let key = Key::of(fd)?;
+        let key = Key::to_store(fd)?;
         if side.load(&key).map_err(store_failed)?.is_none() {
             return Ok(());
         }
@@ -328,8 +332,9 @@ impl FileOwners {
         owner: Owner,
         (before, carried): (Option<(&Key, Option<u32>)>, Carried),
     ) -> Result<(), Errno> {
-        if fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC {
-            // procfs accepts a chown, but keeps showing the ids of the process.
+        if linux::file_system(fd)? == PROC_SUPER_MAGIC || has_one_owner(fd)? {
+            // procfs accepts a chown, but keeps showing the ids of the process. A new file on FAT
+            // belongs to whom all others belong to.
             return Ok(());
         }
         let side = match &self.side {
@@ -343,7 +348,7 @@ impl FileOwners {
                 return Err(*errno);
             }
         };
-        let key = Key::of(fd)?;
+        let key = Key::to_store(fd)?;
         // If the key has changed, `touch` has copied the file up. The new entry gets the old one's
         // attributes, and is stored under the key of the copy in the upper layer as well: the
         // overlay shows the copy's number once it is mounted again.
@@ -415,6 +420,14 @@ impl FileOwners {
         }
         Ok(None)
     }
+}
+
+/// Whether all files of the file system belong to the one user whom its mount options name, and
+/// chown(2) to another one is EPERM for everybody: fs/fat/file.c and fs/exfat/file.c, `setattr`.
+fn has_one_owner(fd: BorrowedFd) -> Result<bool, Errno> {
+    const EXFAT_SUPER_MAGIC: FsType = FsType(0x2011_bab0);
+    let file_system = linux::file_system(fd)?;
+    Ok([MSDOS_SUPER_MAGIC, EXFAT_SUPER_MAGIC].contains(&file_system))
 }
 
 /// All effects of chown(2) except the change of ids.

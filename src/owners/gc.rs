@@ -16,12 +16,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
-use nix::sys::statfs::{self, FsType, fstatfs};
+use nix::sys::statfs::{self, FsType};
 
 use crate::error::{Context, Error};
+use crate::linux;
 use crate::owner::Version;
 use crate::store::Places;
-use crate::store::{InodeNumber, Key, StoredEntry};
+use crate::store::{FileSystem, InodeNumber, Key, StoredEntry};
 
 /// File systems whose handles are an inode's number and its generation.
 const LOCAL: [FsType; 3] = [
@@ -97,7 +98,7 @@ pub(crate) fn sweep(options: &GcOptions) -> Result<Swept, Error> {
         seen.ensure_unchanged()?;
     }
     let known = seen.inodes.values().chain(&seen.without_number);
-    let known: HashSet<&[u8]> = known.map(Key::own).collect();
+    let known: HashSet<&[u8]> = known.flat_map(Key::exact).collect();
     let mut judged = Vec::with_capacity(entries.len());
     let mut gone = HashMap::new();
     for entry in entries {
@@ -139,6 +140,8 @@ struct Seen {
     unread: Vec<Error>,
     /// Inodes that are not seen are removed: no directory may change meanwhile.
     is_exact: bool,
+    /// Where the walk is, if inodes there do not say so.
+    file_system: Option<FileSystem>,
 }
 
 impl Seen {
@@ -166,6 +169,9 @@ impl Seen {
     /// Notes everything below `top` that is on its file system.
     fn walk(&mut self, top: &Path) -> Result<(), Error> {
         let failed = |path: &Path, errno: Errno| Error::at(path, errno);
+        self.file_system = fs::File::open(top)
+            .ok()
+            .and_then(|directory| FileSystem::of(directory.as_fd()));
         let device = look(top)
             .and_then(|file| self.note(&file, top, true))
             .map_err(|errno| failed(top, errno))?;
@@ -205,12 +211,12 @@ impl Seen {
             let version = settled(file)?;
             self.directories.push((path.to_owned(), version));
         }
-        let key = Key::of(file.as_fd())?;
+        let key = Key::of(file.as_fd())?.on(self.file_system);
         if let Some(file_system) = key.file_system()
             && !self.file_systems.contains(file_system)
         {
             self.file_systems.insert(file_system.to_vec());
-            if LOCAL.contains(&fstatfs(file)?.filesystem_type()) {
+            if LOCAL.contains(&linux::file_system(file)?) {
                 self.local.insert(file_system.to_vec());
             }
         }

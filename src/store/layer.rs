@@ -91,7 +91,7 @@ impl Layers {
         layers
             .filter_map(|layer| open_beneath(layer, &inside))
             .find(|found| is_same(file, found.as_fd()))
-            .and_then(|found| Key::of(found.as_fd()).ok())
+            .and_then(|found| Key::to_store(found.as_fd()).ok())
     }
 }
 

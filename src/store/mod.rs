@@ -10,6 +10,7 @@
 
 mod damage;
 mod environment;
+mod fuse;
 mod key;
 mod layer;
 mod mend;
@@ -26,7 +27,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub(crate) use damage::{end_where_damaged, ended_by_damage, is_suspect, store_failed, tell_once};
 pub(crate) use environment::{DATA, FULL_ONES, try_in};
 use environment::{Environment, Holds, Unusable, open_lasting};
-pub(crate) use key::{InodeNumber, Key, inode_of, is_by_birth};
+pub(crate) use key::{FileSystem, InodeNumber, Key, inode_of, is_by_birth};
 pub(crate) use layer::Layers;
 pub(crate) use mend::mend;
 use patience::Patience;
@@ -60,7 +61,9 @@ const BATCH: usize = 4096;
 ///   if their values are unchanged. Killed: all of them remain, or none.
 ///
 /// The key is the file system and the file handle, whose generation distinguishes a recycled inode
-/// number. An overlay has no such handle, and another file system id with each mount: through it an
+/// number. Where the id of the file system is only the number of its disk (XFS), the inode's time of
+/// birth takes its place: a lookup needs no more then, and `owners gc` has a key with the UUID. An
+/// overlay has no such handle, and another file system id with each mount: through it an
 /// inode is known by its number and its time of birth in nanoseconds. An inode that is seen
 /// directly gets an entry under that key as well.
 #[derive(Debug)]
@@ -74,6 +77,7 @@ pub(crate) struct SideStore {
 impl SideStore {
     /// Opens the recent part only.
     pub(crate) fn open(recent: &Path) -> heed::Result<Self> {
+        fuse::look_for_connections();
         let _patience = Patience::begin();
         Ok(Self {
             recent: Environment::open(recent, Durability::None)?,
@@ -294,6 +298,7 @@ mod tests {
         Key {
             own: [&[BY_HANDLE], [number; FILE_SYSTEM].as_slice()].concat(),
             by_birth: None,
+            by_handle: None,
             other: None,
             passes: false,
         }

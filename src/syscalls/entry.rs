@@ -9,11 +9,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::PROC_SUPER_MAGIC;
 
 use super::new_file::{directory_of, split};
 use super::permission::is_read_only;
 use crate::credentials::{Access, FileMode, Subject};
+use crate::linux;
 use crate::linux::name::Name;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
@@ -122,7 +123,7 @@ impl Entry {
     fn may_create(&self, call: &Call, subject: &Subject) -> Result<(), Errno> {
         if self.directory.may(call, subject, Access::ENTER_TO_CREATE)?
             // There the kernel refuses it to everyone, for other reasons.
-            || fstatfs(&self.directory.file)?.filesystem_type() == PROC_SUPER_MAGIC
+            || linux::file_system(&self.directory.file)? == PROC_SUPER_MAGIC
         {
             Ok(())
         } else {

@@ -10,12 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlink};
 use nix::sys::stat::{FileStat, SFlag, fstatat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::PROC_SUPER_MAGIC;
 use nix::unistd::{AccessFlags, access};
 use subuidless_fast::facts::{FOREIGN, ORDINARY};
 
 use super::compat;
 use crate::credentials::Id;
+use crate::linux;
 use crate::linux::name::Name;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
@@ -403,7 +404,7 @@ fn answer_resolved(call: &mut Call, location: &Location, form: &Form) -> Result<
 
 /// Whether the file system is neither procfs nor sysfs.
 fn is_ordinary(file: BorrowedFd) -> Result<bool, Errno> {
-    Ok(![PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&fstatfs(file)?.filesystem_type()))
+    Ok(![PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&linux::file_system(file)?))
 }
 
 /// Answers with the state of an open file.
@@ -434,7 +435,7 @@ fn answer_file(call: &mut Call, file: BorrowedFd, form: &Form) -> Result<Reply, 
     {
         let cache = &mut call.thread.owners;
         call.thread.expects_remembered = cache.get(version).is_some();
-        cache.insert(version, owner, || Ok(fstatfs(file)?.filesystem_type()));
+        cache.insert(version, owner, || linux::file_system(file));
     }
     form.write(call, &mut filled, owner)
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlink};
 use nix::sys::stat::{Mode, fstat, fstatat};
-use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC};
 
 use super::process::is_within;
 use super::walk::is_procfs_root;
@@ -17,6 +17,7 @@ use crate::credentials::{
     Subject, capability,
 };
 use crate::identity::{ChangeLock, Identities, Index, Lookup};
+use crate::linux;
 use crate::linux::name::Name;
 use crate::linux::procfs::{self, Status};
 use crate::linux::sys;
@@ -308,7 +309,7 @@ impl Call<'_> {
             return Ok(false);
         }
         let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
-        let is_sysctl = fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC
+        let is_sysctl = linux::file_system(file)? == PROC_SUPER_MAGIC
             && prefixes(&path, |name| name == b"sys").any(|path| open_process(path).is_some());
         Ok(!is_sysctl)
     }
@@ -320,7 +321,7 @@ impl Call<'_> {
         if self.container.is_mapped(uid) {
             return Ok(false);
         }
-        match fstatfs(file)?.filesystem_type() {
+        match linux::file_system(file)? {
             SYSFS_MAGIC => Ok(true),
             PROC_SUPER_MAGIC => {
                 let path = readlink(&procfs::own_fd(file))?.into_encoded_bytes();
@@ -347,7 +348,7 @@ impl Call<'_> {
     /// `None` for all other files, and if no process has changed credentials.
     fn process_behind(&self, file: BorrowedFd) -> Result<Option<(Index, Vec<u8>)>, Errno> {
         if !self.container.identities.anyone_changed()
-            || fstatfs(file)?.filesystem_type() != PROC_SUPER_MAGIC
+            || linux::file_system(file)? != PROC_SUPER_MAGIC
         {
             return Ok(None);
         }
@@ -370,9 +371,7 @@ impl Call<'_> {
 fn record_in(directory: &[u8], namespace: (u64, u64)) -> Option<Index> {
     /// In bytes; the text has about 1,500.
     const LARGEST: usize = 8192;
-    let is_procfs = |file: BorrowedFd| {
-        fstatfs(file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
-    };
+    let is_procfs = |file: BorrowedFd| linux::file_system(file) == Ok(PROC_SUPER_MAGIC);
     let directory = open_process(directory)?;
     if !is_within(
         directory.as_fd(),

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::sys::stat::{Mode, fstat};
-use nix::sys::statfs::{FsType, fstatfs};
+use nix::sys::statfs::FsType;
 
 pub(crate) use container::Container;
 pub(crate) use expected::Expected;
@@ -42,6 +42,7 @@ pub(crate) use view::View;
 pub(crate) use walk::protection;
 
 use crate::credentials::{EmulatedGid, EmulatedUid, Id, OwnerChange};
+use crate::linux;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::{ListenerFd, Notification};
@@ -309,7 +310,7 @@ pub(crate) fn is_nameless(file: BorrowedFd) -> Result<bool, Errno> {
         FsType(0x5049_5045), // PIPEFS_MAGIC
         FsType(0x0904_1934), // ANON_INODE_FS_MAGIC
     ];
-    Ok(NAMELESS.contains(&fstatfs(file)?.filesystem_type()))
+    Ok(NAMELESS.contains(&linux::file_system(file)?))
 }
 
 /// `PID/fd` of targets with many calls, as O_PATH descriptors: one for each remainder of a pid

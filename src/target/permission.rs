@@ -7,11 +7,12 @@ use std::sync::{MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::PROC_SUPER_MAGIC;
 
 use super::path::Way;
 use super::{Call, Location, PROCFS, is_nameless};
 use crate::credentials::{Access, EmulatedGid, EmulatedUid, FileMode, Subject};
+use crate::linux;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::sys;
@@ -68,7 +69,7 @@ impl Call<'_> {
     fn is_own_descriptors(&self, file: BorrowedFd, stat: &FileStat) -> Result<bool, Errno> {
         const FD: u32 = libc::S_IFDIR | 0o500;
         Ok(stat.st_mode == FD
-            && fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC
+            && linux::file_system(file)? == PROC_SUPER_MAGIC
             && self.is_in_own_process(file) != Ok(false))
     }
 
@@ -127,7 +128,7 @@ impl Call<'_> {
             gid: shown.gid,
             has_list: access_list(self, file, stat)?.is_some(),
         };
-        let file_system = || Ok(fstatfs(file)?.filesystem_type());
+        let file_system = || linux::file_system(file);
         self.known_rights().insert(version, rights, file_system);
         Ok(rights)
     }

@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
-use nix::sys::statfs::fstatfs;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::{Call, Dirfd, Location, PROCFS, Refusal, Walked};
 use crate::credentials::{Access, FileCapabilities, Program, Subject};
+use crate::linux;
 use crate::linux::elf;
 use crate::linux::name::Name;
 use crate::linux::procfs;
@@ -67,7 +67,7 @@ impl Call<'_> {
                 .is_ok_and(|mount| !mount.flags().contains(FsFlags::ST_NOSUID))
         };
         if is_plain && counts() {
-            let file_system = || Ok(fstatfs(&executable.file)?.filesystem_type());
+            let file_system = || linux::file_system(&executable.file);
             let version = Version::of(stat);
             self.thread.plain_programs.insert(version, (), file_system);
         }

@@ -14,12 +14,13 @@ use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::PROC_SUPER_MAGIC;
 use nix::unistd::Uid;
 
 use super::path::{O_PATH, Walked};
 use super::{Call, PROCFS};
 use crate::credentials::{Access, Subject, capability};
+use crate::linux;
 use crate::linux::name::Name;
 use crate::linux::procfs::{self, Status};
 use crate::linux::sys;
@@ -317,7 +318,8 @@ fn open_unmounted<P: NixPath + ?Sized>(directory: &OwnedFd, name: &P) -> Result<
 /// Checks whether the kernel would follow a text link: fs/namei.c, pick_link (nosymfollow: ELOOP)
 /// and may_follow_link (fs.protected_symlinks: EACCES).
 fn may_follow(directory: &OwnedFd, link: &OwnedFd, is_last: bool) -> Result<(), Errno> {
-    if sys::mount_flags(link.as_fd())? & sys::ST_NOSYMFOLLOW != 0 {
+    // A server of FUSE may fail: see `linux::file_system`.
+    if sys::mount_flags(link.as_fd()).is_ok_and(|flags| flags & sys::ST_NOSYMFOLLOW != 0) {
         return Err(Errno::ELOOP);
     }
     let above = fstat(directory)?;
@@ -344,7 +346,7 @@ pub(crate) fn protection(what: &str) -> Result<u8, Errno> {
 }
 
 fn is_procfs(file: &OwnedFd) -> Result<bool, Errno> {
-    Ok(fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC)
+    Ok(linux::file_system(file)? == PROC_SUPER_MAGIC)
 }
 
 /// The state of a walk. The next component is the last one in `pending`.

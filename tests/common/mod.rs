@@ -18,6 +18,7 @@ mod daemon;
 pub(crate) mod engine;
 pub(crate) mod entries;
 mod example;
+pub(crate) mod file_system;
 pub(crate) mod house;
 mod lines;
 mod manager;

@@ -37,7 +37,22 @@ pub(crate) fn compare(script: &str) -> String {
 /// In directories that the script leaves something in.
 #[track_caller]
 pub(crate) fn compare_in(pair: &Pair, daemon: Daemon, directories: &str, script: &str) -> String {
-    let Pair { oracle, ours } = pair;
+    let (printed, daemon) = compare_until_boot(pair, daemon, directories, script);
+    let list = format!("list {directories}");
+    let daemon = reboot(pair.ours.place, daemon);
+    assert_same_lines(&bash(&pair.oracle, &list), &bash(&pair.ours, &list));
+    daemon.terminate();
+    printed
+}
+
+/// The same where a boot ends everything.
+#[track_caller]
+pub(crate) fn compare_until_boot(
+    Pair { oracle, ours }: &Pair,
+    daemon: Daemon,
+    directories: &str,
+    script: &str,
+) -> (String, Daemon) {
     let script = format!("mkdir -p /work; cd /work\n{script}");
     let list = format!("list {directories}");
     let printed = bash(oracle, &script);
@@ -58,10 +73,7 @@ pub(crate) fn compare_in(pair: &Pair, daemon: Daemon, directories: &str, script:
     container.stop();
     // Another container.
     assert_same_lines(&listed, &bash(ours, &list));
-    let daemon = reboot(ours.place, daemon);
-    assert_same_lines(&listed, &bash(ours, &list));
-    daemon.terminate();
-    String::from_utf8_lossy(&printed).into_owned()
+    (String::from_utf8_lossy(&printed).into_owned(), daemon)
 }
 
 /// The same in Debians with packages installed.

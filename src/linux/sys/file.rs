@@ -221,6 +221,26 @@ pub(crate) fn file_handle(fd: BorrowedFd, identity_only: bool) -> Result<FileHan
     Ok(handle)
 }
 
+/// The UUID of the XFS that a file is on (fs/xfs/libxfs/xfs_fs.h, XFS_IOC_FSGEOMETRY_V1), which any
+/// user may ask for. The file must not be open with O_PATH.
+pub(crate) fn xfs_uuid(fd: BorrowedFd) -> Result<[u8; 16], Errno> {
+    const XFS_IOC_FSGEOMETRY_V1: libc::Ioctl = 0x8070_5864_u32 as libc::Ioctl;
+    /// `struct xfs_fsop_geom_v1`
+    #[repr(C)]
+    struct Geometry {
+        before: [u64; 8],
+        uuid: [u8; 16],
+        behind: [u64; 4],
+    }
+    let mut geometry = MaybeUninit::<Geometry>::zeroed();
+    // SAFETY: the kernel writes one `struct xfs_fsop_geom_v1`, of as many bytes.
+    let result =
+        unsafe { libc::ioctl(fd.as_raw_fd(), XFS_IOC_FSGEOMETRY_V1, geometry.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: all-zero bytes are a valid `Geometry`, and the kernel has filled it in.
+    Ok(unsafe { geometry.assume_init() }.uuid)
+}
+
 /// The flag of MS_NOSYMFOLLOW in the result of statfs(2) (Linux 5.10).
 pub(crate) const ST_NOSYMFOLLOW: u64 = 0x2000;
 

@@ -13,10 +13,11 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
-use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC};
 
 use super::{check_at, inside, is_made_by_workers};
 use crate::credentials::{EmulatedGid, EmulatedUid, Id as _};
+use crate::linux;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
@@ -267,7 +268,7 @@ fn give(call: &Call, root: BorrowedFd, owner: Owner) -> Result<(), Errno> {
 }
 
 fn magic(directory: BorrowedFd) -> Result<FsType, Errno> {
-    Ok(fstatfs(directory)?.filesystem_type())
+    linux::file_system(directory)
 }
 
 #[cfg(test)]
