@@ -13,7 +13,7 @@ PACKAGED=("${INSTALLED[@]}" apache2 cpio dbus debootstrap expect libglib2.0-bin 
     systemd-standalone-tmpfiles tmux)
 # What a container boots with; apart, since it does not go with all of the others.
 # shellcheck disable=SC2034
-BOOTED=(dbus systemd-sysv)
+BOOTED=(cron dbus openssh-server systemd-sysv)
 
 say() { if [[ -t 2 ]]; then printf '\n\033[1m==> %s\033[0m\n' "$*"; else printf '\n==> %s\n' "$*"; fi >&2; }
 die() { printf '%s: error: %s\n' "${0##*/}" "$*" >&2; exit 1; }

@@ -192,6 +192,13 @@ pub(crate) enum Error {
         known = if .known.is_empty() { "none" } else { .known })]
     NoContainer { name: String, known: String },
 
+    #[error(
+        "systemd as the first process needs a control group that it may change ({reason}): start \
+         it in one of your own, with `systemd-run --user --scope -p Delegate=yes subuidless run \
+         ...`"
+    )]
+    NoControlGroup { reason: String },
+
     #[error("{path}: {reason}")]
     Rootfs { path: PathBuf, reason: &'static str },
 

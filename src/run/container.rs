@@ -13,6 +13,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 
+use super::boot;
 use super::copy_up::{copied, copy_up};
 use super::environment::variables;
 use super::family::{self, Half};
@@ -55,13 +56,21 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     let claimed = place.claim()?;
     let prepared = create_output(options, &place)
         .and_then(|()| prepare(options, root, &place, &rootfs, &mut config))
-        .and_then(|()| find_program(isolation, &rootfs, &config))
-        .and_then(|()| place.write_about(&about(&place, &path, rootfs.clone(), &config, options)))
-        .and_then(|()| start_supervisor(options, &place));
-    if let Err(error) = prepared {
-        place.remove_all(claimed);
-        return Err(error);
-    }
+        .and_then(|group| {
+            find_program(isolation, &rootfs, &config)?;
+            let mut about = about(&place, &path, rootfs.clone(), &config, options);
+            about.control_group.clone_from(&group);
+            place.write_about(&about)?;
+            start_supervisor(options, &place)?;
+            Ok(group)
+        });
+    let group = match prepared {
+        Ok(group) => group,
+        Err(error) => {
+            place.remove_all(claimed);
+            return Err(error);
+        }
+    };
     drop(claimed);
     // From here on, the supervisor removes the files once this process has ended.
     match family::split()? {
@@ -71,7 +80,12 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
             }
             place.code_of(code)
         }),
-        Half::Command => become_runtime(options, &place, &rootfs, path, kind),
+        Half::Command => {
+            if let Some(group) = group {
+                boot::enter(&group)?;
+            }
+            become_runtime(options, &place, &rootfs, path, kind)
+        }
     }
 }
 
@@ -167,13 +181,14 @@ fn directory(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Writes config.json according to the options, and process.json, which `exec` starts from.
+/// Returns the control group that the container is to have, if it is to have one.
 fn prepare(
     options: &Options,
     root: Root,
     place: &Place,
     rootfs: &Path,
     config: &mut Map<String, Value>,
-) -> Result<(), Error> {
+) -> Result<Option<PathBuf>, Error> {
     let Options {
         isolation,
         container,
@@ -221,11 +236,16 @@ fn prepare(
         capabilities: container.cap_add.clone(),
     };
     changes.apply(config, &place.directory)?;
+    let group = match is_new && boot::is_wanted(rootfs, config) {
+        true => Some(boot::apply(config, &place.name)?),
+        false => None,
+    };
     write(&place.directory.join("config.json"), config)?;
     write(
         &place.directory.join("process.json"),
         config::object(config, "process"),
-    )
+    )?;
+    Ok(group)
 }
 
 fn write(path: &Path, json: &Map<String, Value>) -> Result<(), Error> {
@@ -292,6 +312,7 @@ fn about(
         points: points::missing(&rootfs, destinations, &place.borrowed(&rootfs)),
         rootfs,
         started: seconds_now(),
+        control_group: None,
         foreground: !options.is_detached(),
         plain: None,
     }

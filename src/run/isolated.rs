@@ -92,6 +92,7 @@ impl Outside {
             points: Vec::new(),
             started: seconds_now(),
             // What the command leaves behind may go on, as without namespaces.
+            control_group: None,
             foreground: false,
             plain: Some(Plain {
                 service: command.service,

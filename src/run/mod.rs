@@ -1,6 +1,7 @@
 //! `subuidless run`: a command, or a container, that needs no daemon to be started before; and what
 //! can be done with such containers while they run.
 
+mod boot;
 mod command;
 mod container;
 mod copy_up;

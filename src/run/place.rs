@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::boot;
 use super::output;
 use super::points;
 use crate::error::{Context, Error};
@@ -34,6 +35,9 @@ pub(crate) struct About {
     /// Mount points, below the root file system, that are there for this container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) points: Vec<PathBuf>,
+    /// Its control group, if it has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) control_group: Option<PathBuf>,
     /// Whether the container is killed when the process that started it exits.
     pub(crate) foreground: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -173,8 +177,12 @@ impl Place {
 
     fn remove(&self) {
         output::keep(&self.directory, &self.name);
-        if let Some(about) = self.about().filter(|about| !about.points.is_empty()) {
+        let about = self.about();
+        if let Some(about) = about.as_ref().filter(|about| !about.points.is_empty()) {
             points::remove(&about.rootfs, &about.points, &self.borrowed(&about.rootfs));
+        }
+        if let Some(group) = about.and_then(|about| about.control_group) {
+            boot::remove(&group);
         }
         // Leftovers are removed when the name is taken again.
         let _ = fs::remove_file(self.socket());

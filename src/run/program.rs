@@ -41,19 +41,20 @@ enum Obstacle {
     Forbidden,
 }
 
+/// The program of `process`, a path of the container without symbolic links; `None` if it is not
+/// found.
+pub(super) fn resolved(rootfs: &Path, process: &Map<String, Value>) -> Option<PathBuf> {
+    let root = Root::new(rootfs.to_owned());
+    let mut candidates = candidates_of(process).into_iter();
+    candidates.find_map(|candidate| root.walk(&candidate).ok())
+}
+
 /// Returns an error if the program of `process` does not exist or is not executable.
 pub(super) fn require(root: &Root, process: &Map<String, Value>) -> Result<(), Error> {
-    let text = |value: &Value| value.as_str().map(PathBuf::from);
-    let Some(program) = process.get("args").and_then(|args| text(args.get(0)?)) else {
+    let Some(program) = program_of(process) else {
         return Ok(());
     };
-    let directory = process.get("cwd").and_then(text);
-    let directory = directory.unwrap_or_else(|| PathBuf::from("/"));
-    let search_path = search_path(process);
-    let candidates: Vec<PathBuf> = candidates(&program, search_path.map(OsStr::new))
-        .iter()
-        .map(|candidate| directory.join(candidate))
-        .collect();
+    let candidates = candidates_of(process);
     let mut kind = ErrorKind::NotFound;
     for candidate in &candidates {
         match root.program(candidate) {
@@ -71,6 +72,22 @@ pub(super) fn require(root: &Root, process: &Map<String, Value>) -> Result<(), E
         true => Ok(()),
         false => Err(Error::Execute { program, source }),
     }
+}
+
+fn program_of(process: &Map<String, Value>) -> Option<PathBuf> {
+    let words = process.get("args")?;
+    words.get(0)?.as_str().map(PathBuf::from)
+}
+
+/// The paths at which the program may be.
+fn candidates_of(process: &Map<String, Value>) -> Vec<PathBuf> {
+    let directory = process.get("cwd").and_then(Value::as_str).unwrap_or("/");
+    let search_path = search_path(process);
+    let program = program_of(process).unwrap_or_default();
+    candidates(&program, search_path.map(OsStr::new))
+        .iter()
+        .map(|candidate| Path::new(directory).join(candidate))
+        .collect()
 }
 
 fn search_path(process: &Map<String, Value>) -> Option<&str> {

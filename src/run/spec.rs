@@ -311,14 +311,18 @@ impl Changes {
             }
         }
         for capability in &self.capabilities {
-            let sets = object(process, "capabilities");
-            for set in ["bounding", "effective", "permitted"] {
-                let set = list(sets, set);
-                if !set.iter().any(|known| known == capability.as_str()) {
-                    set.push(capability.as_str().into());
-                }
-            }
+            add_capability(process, capability);
         }
         Ok(())
+    }
+}
+
+pub(super) fn add_capability(process: &mut Map<String, Value>, capability: &str) {
+    let sets = object(process, "capabilities");
+    for set in ["bounding", "effective", "permitted"] {
+        let set = list(sets, set);
+        if !set.iter().any(|known| known == capability) {
+            set.push(capability.into());
+        }
     }
 }

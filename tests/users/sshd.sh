@@ -28,19 +28,22 @@ runuser -u bob -- mkdir -m 700 /home/bob/.ssh
 as_alice cat /home/alice/.ssh/id_ed25519.pub | runuser -u bob -- tee /home/bob/.ssh/authorized_keys >/dev/null
 listening() { exec 3<>"/dev/tcp/127.0.0.1/$port" && read -r -t 10 <&3 && exec 3>&-; }
 patiently listening
+# Of OpenSSH 9.8 and later, the program of a session is another one.
+session=sshd
+[[ ! -e /usr/lib/openssh/sshd-session ]] || session=sshd-session
 to bob 'me over ssh; pwd; echo $HOME $USER'
 
 # While a session lasts, the monitor is root's and the rest bob's.
 to bob 'echo $$ >/tmp/session; exec sleep 1000' >/dev/null &
 patiently test -s /tmp/session
-processes 'sshd: bob'
+processes "$session: bob"
 processes sleep
 kill "$(cat /tmp/session)"
 wait
 # Before anybody has logged in, a process without privileges talks to the client.
 exec 4<>"/dev/tcp/127.0.0.1/$port"
 printf 'SSH-2.0-test\r\n' >&4
-talks() { processes 'sshd: ' | grep -F 'sshd: [net]'; }
+talks() { processes sshd | grep -F ': [net]'; }
 patiently talks
 exec 4>&-
 # sshd gives the terminal to the user.
