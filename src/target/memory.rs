@@ -5,12 +5,15 @@
 //! cannot have been recycled.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
+use tracing::error;
 
 use crate::linux::name::Name;
+use crate::linux::settings::blame_for_memory;
 
 /// PATH_MAX: the longest path that the kernel accepts, including its NUL.
 const PATH_MAX: usize = 4096;
@@ -121,9 +124,31 @@ fn read(pid: u32, base: usize, bytes: &mut [u8]) -> Result<usize, Errno> {
         base,
         len: bytes.len(),
     }];
-    match process_vm_readv(target(pid)?, &mut [IoSliceMut::new(bytes)], &remote)? {
-        0 => Err(Errno::EFAULT),
-        read => Ok(read),
+    match process_vm_readv(target(pid)?, &mut [IoSliceMut::new(bytes)], &remote) {
+        Ok(0) => Err(Errno::EFAULT),
+        Err(errno @ (Errno::EPERM | Errno::ENOSYS)) => {
+            tell_of_closed_memory(errno);
+            Err(errno)
+        }
+        read => {
+            CAN_READ.store(true, Ordering::Relaxed);
+            read
+        }
+    }
+}
+
+/// Whether the memory of any target could be read.
+static CAN_READ: AtomicBool = AtomicBool::new(false);
+
+/// Logs once why the memory of targets cannot be read, if that is the host's doing. The memory of a
+/// single one may be closed: of a program that may be executed but not read.
+fn tell_of_closed_memory(errno: Errno) {
+    if !CAN_READ.swap(true, Ordering::Relaxed) {
+        let (reason, change) = blame_for_memory(errno);
+        error!(
+            reason,
+            change, "the memory of programs cannot be read, and so their calls fail"
+        );
     }
 }
 
