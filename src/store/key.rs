@@ -40,11 +40,11 @@ const BIRTH: usize = 25;
 // The first byte of a key: its kind.
 /// By file system and file handle.
 pub(super) const BY_HANDLE: u8 = b'h';
-/// By file handle and time of birth, on file systems that are known to the kernel only by the number
-/// of their disk, which is another one after a boot, and then another disk's.
+/// By file handle and time of birth, on file systems that the kernel knows only by the number of
+/// their disk, which is another one after a boot, and then another disk's.
 const BY_HANDLE_AND_BIRTH: u8 = b'n';
-/// By device, inode number, time of birth and type, on file systems without handles that last: valid
-/// for one mount.
+/// By device, inode number, time of birth and type, on file systems without handles that last:
+/// valid for one mount.
 const BY_INODE: u8 = b'i';
 /// By inode number and time of birth, stored through an overlay.
 const BY_BIRTH_IN_OVERLAY: u8 = b'o';

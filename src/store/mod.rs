@@ -61,9 +61,9 @@ const BATCH: usize = 4096;
 ///   if their values are unchanged. Killed: all of them remain, or none.
 ///
 /// The key is the file system and the file handle, whose generation distinguishes a recycled inode
-/// number. Where the id of the file system is only the number of its disk (XFS), the inode's time of
-/// birth takes its place: a lookup needs no more then, and `owners gc` has a key with the UUID. An
-/// overlay has no such handle, and another file system id with each mount: through it an
+/// number. Where the id of the file system is only the number of its disk (XFS), the inode's time
+/// of birth takes its place: a lookup needs no more then, and `owners gc` has a key with the UUID.
+/// An overlay has no such handle, and another file system id with each mount: through it an
 /// inode is known by its number and its time of birth in nanoseconds. An inode that is seen
 /// directly gets an entry under that key as well.
 #[derive(Debug)]
