@@ -130,10 +130,11 @@ fn read(pid: u32, base: usize, bytes: &mut [u8]) -> Result<usize, Errno> {
             tell_of_closed_memory(errno);
             Err(errno)
         }
-        read => {
+        Ok(read) => {
             CAN_READ.store(true, Ordering::Relaxed);
-            read
+            Ok(read)
         }
+        Err(errno) => Err(errno),
     }
 }
 
