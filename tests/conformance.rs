@@ -110,6 +110,10 @@ fn the_record_of_what_root_prints_is_what_root_prints() {
         });
     let probe = ["/probe", "--dir", "/work", "--only", record::GROUPS];
     let printed = record::normal(&oracle.run(&probe).bytes());
+    if let Some(path) = record::of_this_machine() {
+        fs::write(path, &printed).expect("a file for the record");
+        return;
+    }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("root.txt");
     if printed != record::RECORD {
         fs::write(&path, &printed).expect("a file in the target directory");

@@ -1,7 +1,15 @@
 //! What the probe prints as real root, recorded in tests/quick/root.txt: conformance.rs makes sure
 //! that the kernel still says so, and quick.rs compares with it where there is no root.
 
+use std::ffi::OsString;
+
 pub(crate) const RECORD: &str = include_str!("../quick/root.txt");
+
+/// Where the record of another kernel is (scripts/vm): conformance.rs writes it, and quick.rs reads
+/// it.
+pub(crate) fn of_this_machine() -> Option<OsString> {
+    std::env::var_os("SUBUIDLESS_TEST_RECORD")
+}
 
 /// The groups of the probe that print the same on every machine and in every directory.
 pub(crate) const GROUPS: &str = "owner-ids,kinds,setid,links,successors,times,capability,\
