@@ -116,7 +116,7 @@ fn archives_and_images_are_those_of_the_real_one() {
 #[test]
 fn packages_are_those_of_the_real_one() {
     let both = Both::new();
-    assert_same(&both.outputs(include_str!("fakeroot/packages.sh")), 6);
+    assert_same(&both.outputs(include_str!("fakeroot/packages.sh")), 7);
 }
 
 #[test]

@@ -35,7 +35,9 @@ override_dh_auto_install:
 override_dh_fixperms:
 END
 chmod 755 debian/rules
-dpkg-buildpackage -b -us -uc -d >../log 2>&1 || { cat ../log >&2; exit 1; }
+# It calls dpkg-buildpackage, with a PATH of its own.
+debuild --no-lintian --prepend-path="$(dirname "$(command -v fakeroot)")" -e TREE -e SOURCE_DATE_EPOCH \
+    -b -us -uc -d >../log 2>&1 || { cat ../log >&2; exit 1; }
 cd ..
 mv hello_1_all.deb out
 
@@ -94,3 +96,15 @@ mkdir ../out/arch
 tar --numeric-owner --exclude=.MTREE --exclude=.PKGINFO -tvf hello-1-1-any.pkg.tar.gz >../out/arch/list
 tar -xOf hello-1-1-any.pkg.tar.gz .PKGINFO | grep -v -e '^# using fakeroot' -e '^size = ' >../out/arch/info
 tar -xOf hello-1-1-any.pkg.tar.gz .MTREE | zcat | grep -v '^\./\.PKGINFO ' >../out/arch/mtree
+
+# As Alpine's abuild: the script calls itself, and knows by the variable that it has.
+cd ..
+cat >abuild <<'END'
+#!/bin/bash -eu
+[ "${1-}" = rootpkg ] || exec fakeroot -- "$0" rootpkg
+[ -n "$FAKEROOTKEY" ]
+mkdir pkg; cd pkg; bash -eu "$TREE"
+tar --xattrs -f - -c --format=posix --pax-option=exthdr.name=%d/PaxHeaders/%f,atime:=0,ctime:=0 --sort=name tree | gzip -n9
+END
+chmod 755 abuild
+./abuild >out/hello.apk
