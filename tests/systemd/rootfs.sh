@@ -18,7 +18,7 @@ inside systemctl is-active cron dbus ssh systemd-journald systemd-logind | uniq
 inside systemd-run --quiet --wait --pipe -p User=www-data -p StateDirectory=web sh -c 'id -u; stat -c %U /var/lib/web'
 unit() { inside systemd-run --quiet --wait --pipe "$@" 2>&1; }
 unit -p DynamicUser=yes sh -c 'test $(id -u) -ge 61184; touch /tmp/f; test $(stat -c %u /tmp/f) = $(id -u); echo dynamic'
-unit -p ProtectSystem=strict touch /etc/new || echo read-only
+unit -p ProtectSystem=strict sh -c 'touch /etc/new 2>/dev/null || echo read-only'
 unit -p PrivateTmp=yes -p BindPaths=/etc:/mnt sh -c 'ls /tmp; ls /mnt/passwd'
 unit -p User=www-data -p RestrictNamespaces=yes -p AmbientCapabilities=CAP_SETPCAP id -un
 inside systemd-run --quiet --wait -p User=www-data logger -t mine 'a line of mine'
