@@ -8,9 +8,14 @@ use super::run::run;
 
 pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A compiler of dynamic 32-bit programs, which this machine's kernel executes.
+/// A compiler of dynamic 32-bit programs, which this machine's kernel executes. Those for ARM find
+/// the C library that comes with the cross compiler.
 pub(crate) const SHORT: &[&str] = match cfg!(target_arch = "aarch64") {
-    true => &["arm-linux-gnueabihf-gcc"],
+    true => &[
+        "arm-linux-gnueabihf-gcc",
+        "-Wl,--dynamic-linker=/usr/arm-linux-gnueabihf/lib/ld-linux-armhf.so.3",
+        "-Wl,-rpath,/usr/arm-linux-gnueabihf/lib",
+    ],
     false => &["gcc", "-m32"],
 };
 /// The same of static ones.
