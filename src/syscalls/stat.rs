@@ -5,7 +5,9 @@
 //! too, and get its errno.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlink};
@@ -239,13 +241,26 @@ fn answer_path(
 /// Whether the kernel accepts the arguments.
 fn may_succeed(dirfd: Dirfd, is_fd: bool, flags: AtFlags) -> bool {
     match dirfd {
-        // fs/stat.c, vfs_fstatat: with an empty path and a descriptor, it ignores unknown flags.
-        Dirfd::Fd(fd) if is_fd => fd >= 0 && flags.contains(AtFlags::AT_EMPTY_PATH),
+        Dirfd::Fd(fd) if is_fd => {
+            fd >= 0
+                && flags.contains(AtFlags::AT_EMPTY_PATH)
+                && (KNOWN_FLAGS.contains(flags) || ignores_unknown_flags())
+        }
         Dirfd::Cwd if is_fd => {
             flags.contains(AtFlags::AT_EMPTY_PATH) && KNOWN_FLAGS.contains(flags)
         }
         _ => KNOWN_FLAGS.contains(flags),
     }
+}
+
+/// Whether fstatat(2) ignores unknown flags if there are an empty path and a descriptor, as newer
+/// kernels do (fs/stat.c, vfs_fstatat).
+fn ignores_unknown_flags() -> bool {
+    static IGNORES: OnceLock<bool> = OnceLock::new();
+    *IGNORES.get_or_init(|| {
+        let flags = AtFlags::AT_EMPTY_PATH | AtFlags::from_bits_retain(1 << 30);
+        File::open("/").is_ok_and(|root| fstatat(&root, c"", flags).is_ok())
+    })
 }
 
 /// Answers a call. The result for the last file decides which way is tried first: in a tree with
