@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 
@@ -80,7 +81,12 @@ pub(super) fn pidfd_send_signal(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: EFAULT, or EINVAL.
         return Ok(Reply::Continue);
     }
-    match call.unsigned(3) {
+    let flags = call.unsigned(3);
+    if flags != 0 && !knows_flags() {
+        // CONTINUE: EINVAL.
+        return Ok(Reply::Continue);
+    }
+    match flags {
         PROCESS_GROUP => match call.number_of(pid) {
             Some(group) => send_to_many(call, signal, Some(group)),
             // CONTINUE: ESRCH, or EINVAL.
@@ -91,6 +97,11 @@ pub(super) fn pidfd_send_signal(call: &mut Call) -> Result<Reply, Errno> {
         // CONTINUE: EINVAL.
         _ => Ok(Reply::Continue),
     }
+}
+
+fn knows_flags() -> bool {
+    static KNOWS: OnceLock<bool> = OnceLock::new();
+    *KNOWS.get_or_init(sys::pidfd_send_knows_flags)
 }
 
 /// One process or thread, which the target knows as `number`.

@@ -1,7 +1,7 @@
 //! Processes: pidfds, limits, capabilities, namespaces; signals and allocator of this one.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -45,6 +45,17 @@ pub(crate) fn pidfd_send_signal(
 
 /// As [`pidfd_send_signal`], for any number: 0 and realtime signals, too.
 pub(crate) fn pidfd_send(process: BorrowedFd, signal: libc::c_int) -> Result<(), Errno> {
+    pidfd_send_with(process, signal, 0)
+}
+
+/// Whether pidfd_send_signal(2) knows flags (Linux 6.9); otherwise each is EINVAL.
+pub(crate) fn pidfd_send_knows_flags() -> bool {
+    const PIDFD_SIGNAL_THREAD_GROUP: c_uint = 2;
+    process_pidfd(std::process::id())
+        .is_ok_and(|own| pidfd_send_with(own.as_fd(), 0, PIDFD_SIGNAL_THREAD_GROUP).is_ok())
+}
+
+fn pidfd_send_with(process: BorrowedFd, signal: libc::c_int, flags: c_uint) -> Result<(), Errno> {
     // SAFETY: a null siginfo is allowed: the kernel fills one in as for kill(2).
     let result = unsafe {
         libc::syscall(
@@ -52,7 +63,7 @@ pub(crate) fn pidfd_send(process: BorrowedFd, signal: libc::c_int) -> Result<(),
             process.as_raw_fd(),
             signal,
             std::ptr::null::<libc::siginfo_t>(),
-            0,
+            flags,
         )
     };
     Errno::result(result).map(drop)
