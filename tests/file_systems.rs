@@ -438,7 +438,7 @@ fn fat_refuses_owners_as_it_does_to_real_root() {
             disk(0, 0).mount_for_root("real"),
             disk(uid.as_raw(), gid.as_raw()).mount("ours"),
         ];
-        let script = "touch f; mkdir d; for o in 5:6 5 :6 0:0; do chown $o f d; done 2>&1
+        let script = "set +e; touch f; mkdir d; for o in 5:6 5 :6 0:0; do chown $o f d; done 2>&1
             stat -c %u:%g f d; ln -s x l 2>&1; mkfifo p 2>&1; setpriv --reuid 5 touch n
             stat -c %u:%g n; mv f g; stat -c %u:%g g";
         let mut real = place.as_root("sh");

@@ -93,7 +93,11 @@ impl<'a> Disk<'a> {
     pub(crate) fn mount_for_root(&self, name: &str) -> Mounted<'a> {
         let point = self.place.path(name);
         fs::create_dir_all(&point).expect("a mount point");
-        run(&mut self.script(&self.mount, &point)).ok();
+        // The loop device of a disk that has just been unmounted may be busy for a moment.
+        until("the disk is mounted", || {
+            let ran = run(&mut self.script(&self.mount, &point));
+            (ran.status.success() || !ran.stderr.contains("busy")).then(|| ran.ok())
+        });
         let place = self.place;
         Mounted { place, point }
     }
