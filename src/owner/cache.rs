@@ -65,8 +65,8 @@ impl Version {
         } else {
             SETTLED_AFTER
         };
-        // The clock that ctime is read from (fs/inode.c, current_time). Where a tick is late, as in a
-        // virtual machine that waits for a processor, it stands still for longer than ticks take.
+        // The clock that ctime is read from (fs/inode.c, current_time). Where a tick is late, as in
+        // a virtual machine that waits for a processor, it stands still for longer than ticks take.
         clock_gettime(ClockId::CLOCK_REALTIME_COARSE).is_ok_and(|now| {
             nanoseconds(now.tv_sec(), now.tv_nsec()) - self.changed > settled_after
         })
