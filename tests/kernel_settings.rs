@@ -1,6 +1,11 @@
 //! Settings of the kernel that forbid what subuidless needs, where it has them: Debian's has all
 //! (`scripts/test --vm -- kernel_settings`). In a file of its own, since they are everybody's.
 
+#![allow(
+    clippy::print_stderr,
+    reason = "what this kernel does not have is told"
+)]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,5 @@
 //! Containers whose first process is systemd: what that wants to find when it starts
-//! (https://systemd.io/CONTAINER_INTERFACE), and a control group of its own.
+//! (<https://systemd.io/CONTAINER_INTERFACE>), and a control group of its own.
 //!
 //! The group lies below that of this process. It has no other processes: systemd distributes
 //! resources to groups below its own, which a group with processes cannot do.
