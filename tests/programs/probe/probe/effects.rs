@@ -44,22 +44,40 @@ impl Probe {
             &[Arg::Fd(inotify), path(file), mask],
         );
         change(self);
-        // The worker that has created a file may hold it open until it answers the next call.
-        self.quiet(calls::SETFSUID, &[Arg::Id(u32::MAX)]);
-        let read = self.quiet(
-            calls::READ,
-            &[
-                Arg::Fd(inotify),
-                Arg::Output(16384, Place::Heap),
-                Arg::Number(16384),
-            ],
-        );
+        let seen = self.events_until_closed(inotify);
         self.quiet(calls::CLOSE, &[Arg::Fd(inotify)]);
         let shown = match added.result {
-            Ok(_) => events(read.output(1)),
+            Ok(_) => events(&seen),
             Err(errno) => print::errno(errno),
         };
         self.say(&format!("events: {shown}"));
+    }
+
+    /// The worker that has created a file may hold it open until it answers the next call, and one
+    /// of its other threads may answer that.
+    fn events_until_closed(&mut self, inotify: i32) -> Vec<u8> {
+        self.quiet(calls::SETFSUID, &[Arg::Id(u32::MAX)]);
+        let mut seen = Vec::new();
+        for _ in 0..400 {
+            let read = self.quiet(
+                calls::READ,
+                &[
+                    Arg::Fd(inotify),
+                    Arg::Output(16384, Place::Heap),
+                    Arg::Number(16384),
+                ],
+            );
+            if read.result.is_ok() {
+                seen.extend_from_slice(read.output(1));
+            }
+            let shown = events(&seen);
+            let has = |name: &str| shown.contains(name);
+            if !(has("IN_CREATE") && has("IN_OPEN")) || has("IN_CLOSE") {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        seen
     }
 
     /// Prints every file below `directory`, sorted by name.
