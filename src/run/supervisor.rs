@@ -249,7 +249,9 @@ impl Holder {
         };
         let identity = |file: io::Result<Metadata>| file.map(|file| (file.dev(), file.ino())).ok();
         let own = identity(self.lock.metadata());
-        if own.is_some() && own == identity(std::fs::symlink_metadata(&self.place.directory)) {
+        let there = identity(std::fs::symlink_metadata(&self.place.directory));
+        // A process that failed after it had started this one has removed all but the lock.
+        if there.is_none() || own == there {
             self.place.remove_all(name);
         }
     }
