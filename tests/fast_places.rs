@@ -125,8 +125,11 @@ fn no_loader_says_a_word_in_a_root_directory_with_dev_alone() {
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let bundle = Bundle::debian(&place, &daemon);
+    let rootfs = bundle.rootfs();
+    // `run` warns of what others can reach.
+    common::set_mode(rootfs.as_ref(), 0o700);
     let mut command = place.subuidless(["run", "--cap-add", "SYS_ADMIN", "--rootfs"]);
-    command.arg(bundle.rootfs()).args(["--", "sh", "-euc"]);
+    command.arg(&rootfs).args(["--", "sh", "-euc"]);
     let ran = run(command.arg(
         "mkdir -p /mnt/dev; mount --bind /dev /mnt/dev
          for d in bin lib lib64 usr; do mkdir -p /mnt/$d; mount --rbind /$d /mnt/$d; done
