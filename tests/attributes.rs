@@ -3,10 +3,8 @@
 
 mod common;
 
-use std::fs;
-
 use common::real::{compare, compare_in, compare_with};
-use common::{Daemon, Pair, Place, assert_same_lines, compile, run, set_mode};
+use common::{Daemon, Pair, Place, as_root_and_below_run, assert_same_lines, compile, run};
 
 #[test]
 fn attributes_of_files_and_directories_are_what_they_were_set_to() {
@@ -209,22 +207,7 @@ fn calls_that_end_in_at_set_what_the_others_do() {
             stat -c '%n %a %u:%g' file fifo d
         }
         modes env; chown 77:77 fifo; modes setpriv --reuid 77 --regid 77 --clear-groups"#;
-    let [oracle, ours] = [("oracle", true), ("ours", false)].map(|(name, is_real)| {
-        let directory = place.path(name);
-        fs::create_dir(&directory).expect("a directory");
-        set_mode(&directory, 0o755);
-        let mut command = match is_real {
-            true => place.as_root("bash"),
-            false => {
-                place.give_to_user(&directory);
-                let mut command = place.subuidless(["run"]);
-                command.args(["--", "bash"]);
-                command
-            }
-        };
-        command.args(["-euc", script]).env("ATTRIBUTES", &program);
-        run(command.current_dir(directory)).ok()
-    });
+    let [oracle, ours] = as_root_and_below_run(&place, script, ("ATTRIBUTES", &program));
     assert!(
         oracle.contains("file, at: get trusted.name 1: ERANGE\n"),
         "{oracle}"

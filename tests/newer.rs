@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::{Place, assert_same_lines, run, set_mode};
+use common::{Place, as_root_and_below_run, assert_same_lines, set_mode};
 
 #[test]
 fn new_calls_are_allowed_to_whom_they_are_as_root() {
@@ -19,21 +19,6 @@ fn new_calls_are_allowed_to_whom_they_are_as_root() {
         echo a user; setpriv --reuid 77 --regid 77 --clear-groups perl $CALLS
         echo root without its capabilities
         setpriv --bounding-set -fowner,-dac_override perl $CALLS";
-    let [oracle, ours] = [("oracle", true), ("ours", false)].map(|(name, is_real)| {
-        let directory = place.path(name);
-        fs::create_dir(&directory).expect("a directory");
-        set_mode(&directory, 0o755);
-        let mut command = match is_real {
-            true => place.as_root("bash"),
-            false => {
-                place.give_to_user(&directory);
-                let mut command = place.subuidless(["run"]);
-                command.args(["--", "bash"]);
-                command
-            }
-        };
-        command.args(["-euc", script]).env("CALLS", &program);
-        run(command.current_dir(directory)).ok()
-    });
+    let [oracle, ours] = as_root_and_below_run(&place, script, ("CALLS", &program));
     assert_same_lines(oracle.as_bytes(), ours.as_bytes());
 }

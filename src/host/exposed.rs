@@ -30,7 +30,11 @@ impl Exposed {
 
 /// Looks in the tree `directory`, or that of a bundle.
 pub(crate) fn find(directory: &Path) -> Option<Exposed> {
-    let directory = reachable(directory)?;
+    find_below(reachable(directory)?)
+}
+
+/// Of a directory that others can reach.
+fn find_below(directory: PathBuf) -> Option<Exposed> {
     let roots = [directory.clone(), directory.join("rootfs")];
     let program = roots.iter().find_map(|root| program(root))?;
     Some(Exposed { program, directory })
@@ -38,13 +42,14 @@ pub(crate) fn find(directory: &Path) -> Option<Exposed> {
 
 /// As [`find`], but tells of each directory only once until the user logs out.
 pub(crate) fn find_new(directory: &Path) -> Option<Exposed> {
-    let found = fs::metadata(reachable(directory)?).ok()?;
+    let directory = reachable(directory)?;
+    let found = fs::metadata(&directory).ok()?;
     let mark = format!("{}-{}", found.dev(), found.ino());
     let mark = rundir::room_for("exposed").ok()?.join(mark);
     if mark.exists() {
         return None;
     }
-    let exposed = find(directory)?;
+    let exposed = find_below(directory)?;
     // If two find it at once, one of them tells.
     File::create_new(mark).ok().map(|_| exposed)
 }

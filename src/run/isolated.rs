@@ -91,8 +91,8 @@ impl Outside {
             rootfs: PathBuf::from("/"),
             points: Vec::new(),
             started: seconds_now(),
-            // What the command leaves behind may go on, as without namespaces.
             control_group: None,
+            // What the command leaves behind may go on, as without namespaces.
             foreground: false,
             plain: Some(Plain {
                 service: command.service,

@@ -46,7 +46,7 @@ pub(crate) use lines::assert_same_lines;
 pub(crate) use manager::Manager;
 pub(crate) use outside::{LISTING, inside, owners, sh};
 pub(crate) use packages::{Packages, free_port};
-pub(crate) use pair::{Pair, oracle_twice};
+pub(crate) use pair::{Pair, as_root_and_below_run, oracle_twice};
 pub(crate) use peer::{Peer, Target};
 pub(crate) use place::{Place, has_listener, set_mode};
 pub(crate) use podman::{Podman, SAID, small_image, with_each_runtime};

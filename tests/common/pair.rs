@@ -1,9 +1,13 @@
 //! [`Pair`]: the same container twice, for real and under subuidless.
 
+use std::fs;
+use std::path::Path;
+
 use super::assert_same_lines;
 use super::bundle::Bundle;
 use super::daemon::Daemon;
-use super::place::Place;
+use super::place::{Place, set_mode};
+use super::run::run;
 use super::runtime::Runtime;
 
 /// With this set, a second oracle stands in for subuidless: shows that a script is right and prints
@@ -91,4 +95,30 @@ impl<'a> Pair<'a> {
     pub(crate) fn bash(&self, script: &str) -> String {
         self.compare(|bundle| bundle.run(&["/bin/bash", "-euc", script]).ok())
     }
+}
+
+/// What a script of bash prints in a new directory, as real root and below `run`; `variable` is in
+/// its environment.
+#[track_caller]
+pub(crate) fn as_root_and_below_run(
+    place: &Place,
+    script: &str,
+    (name, value): (&str, &Path),
+) -> [String; 2] {
+    [("oracle", true), ("ours", false)].map(|(directory, is_real)| {
+        let directory = place.path(directory);
+        fs::create_dir(&directory).expect("a directory");
+        set_mode(&directory, 0o755);
+        let mut command = match is_real {
+            true => place.as_root("bash"),
+            false => {
+                place.give_to_user(&directory);
+                let mut command = place.subuidless(["run"]);
+                command.args(["--", "bash"]);
+                command
+            }
+        };
+        command.args(["-euc", script]).env(name, value);
+        run(command.current_dir(directory)).ok()
+    })
 }
