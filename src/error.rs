@@ -297,8 +297,13 @@ pub(crate) enum Error {
 }
 
 /// What an error says, without Rust's "(os error 2)".
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
+        // Of what this program does, fork(2) and the like fail so, and say nothing else.
+        Some(libc::EAGAIN) => "Resource temporarily unavailable (usually: this user's processes \
+                               and threads have reached `ulimit -u`, or those of the cgroup its \
+                               pids.max, systemd's TasksMax=)"
+            .to_owned(),
         Some(errno) => Errno::from_raw(errno).desc().to_owned(),
         None => error.to_string(),
     }

@@ -20,6 +20,14 @@ fn under(place: &Place, limits: &str, arguments: &[&str]) -> Ran {
     run(&mut command)
 }
 
+/// The same where the limit of processes counts only these: in a user namespace of its own.
+fn alone_under(place: &Place, limits: &str, arguments: &[&str]) -> Ran {
+    let mut command: Command = place.as_user("unshare");
+    command.args(["-U", "--map-current-user", "prlimit", limits]);
+    command.arg(place.binary()).args(arguments);
+    run(&mut command)
+}
+
 #[track_caller]
 fn is_refused(ran: Ran, code: i32, limit: &str) {
     assert_eq!(ran.status.code(), Some(code), "{}", ran.stderr);
@@ -176,8 +184,24 @@ fn other_limits_are_in_nobodys_way() {
     ] {
         for words in [&["run"][..], &["run", "--rootfs", rootfs]] {
             let arguments = [words, &["--", "sh", "-euc", script]].concat();
-            let ran = under(&place, limit, &arguments);
+            let ran = alone_under(&place, limit, &arguments);
             assert_eq!(ran.ok(), "5:6\n5:6\n", "{limit} {words:?}");
         }
     }
+}
+
+/// The limit of processes counts all that a user has.
+#[test]
+fn where_other_processes_use_up_the_limit_the_message_names_it() {
+    let place = Place::new();
+    let script = "for i in $(seq 60); do sleep 1000 & done; \
+                  prlimit --nproc=62 \"$1\" run -- true; echo $?; \
+                  kill $(jobs -p)";
+    let mut command = place.as_user("unshare");
+    command
+        .args(["-U", "--map-current-user", "bash", "-c", script, "-"])
+        .arg(place.binary());
+    let ran = run(&mut command);
+    assert!(ran.stderr.contains("`ulimit -u`"), "{}", ran.stderr);
+    assert_eq!(ran.ok(), "125\n");
 }

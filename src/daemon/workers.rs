@@ -102,20 +102,24 @@ impl Workers {
     /// Keeps a guard running. Never returns.
     pub(super) async fn keep_guard(&self) {
         const PAUSE: Duration = Duration::from_millis(50);
+        let mut says = true;
         loop {
             let started = self
                 .guard
                 .start(&Mode::Guard(self.setup()), &self.containers());
             match started {
                 Ok(mut guard) => {
+                    says = true;
                     let ended = guard.wait().await;
                     debug!(?ended, "the guard has exited");
                 }
-                Err(error) => warn!(
+                // Once, for as long as it lasts.
+                Err(error) if std::mem::take(&mut says) => warn!(
                     %error,
                     "cannot start a guard: containers will not survive the loss of both daemon and \
                      worker"
                 ),
+                Err(_) => {}
             }
             self.guard.lose();
             tokio::time::sleep(PAUSE).await;

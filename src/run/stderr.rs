@@ -15,6 +15,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{dup2_stderr, pipe2};
 
+use crate::error::{Context, Error};
 use crate::linux::sys;
 
 /// PIPE_BUF, longer than a log line: writes up to this size are atomic (pipe(7)).
@@ -55,9 +56,12 @@ fn try_to_divert(pid: u32) -> io::Result<Diverted> {
 }
 
 impl Diverted {
-    /// Forwards what was and is written, in a thread. If that is impossible, discards it.
-    pub(crate) fn forward(self) -> Option<Lent> {
+    /// Forwards what was and is written, in a thread. If that is impossible, standard error is
+    /// again what it was.
+    pub(crate) fn forward(self) -> Result<Lent, Error> {
+        const WHAT: &str = "starting a thread that forwards messages";
         let (tell, returned) = channel();
+        let before = self.to.try_clone().doing(WHAT)?;
         let forward = move || {
             // There is no place to report an error to.
             let _ = pass_on(self.from.into(), File::from(self.to), &self.command);
@@ -65,10 +69,10 @@ impl Diverted {
         };
         let thread = std::thread::Builder::new().name("stderr".to_owned());
         match thread.spawn(forward) {
-            Ok(_) => Some(Lent { returned }),
-            Err(_) => {
-                let _ = go_nowhere();
-                None
+            Ok(_) => Ok(Lent { returned }),
+            Err(error) => {
+                dup2_stderr(&before).doing(WHAT)?;
+                Err(Error::doing(WHAT, error))
             }
         }
     }

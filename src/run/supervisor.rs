@@ -156,7 +156,7 @@ pub(crate) fn be_supervisor(setup: SupervisorSetup, tell: impl Fn(&Error)) -> Re
         )),
         _ => None,
     };
-    let lent = diverted.and_then(Diverted::forward);
+    let lent = diverted.map(Diverted::forward).transpose()?;
     let result = serve(setup, first);
     if let Some(lent) = lent {
         if let Err(error) = &result {

@@ -30,7 +30,7 @@ use tracing::{debug, error};
 use super::link::Link;
 use super::serve::Server;
 use super::{PAUSE, Start, timeout};
-use crate::error::{Context, Error, is_shortage};
+use crate::error::{Context, Error, is_shortage, reason};
 use crate::linux::seccomp::ReceiveError;
 use crate::log;
 use crate::target::{ThreadState, View};
@@ -426,7 +426,11 @@ impl Pool {
             return true;
         };
         if !self.spawn_failure_reported.swap(true, Ordering::Relaxed) {
-            error!(%error, "cannot start a service thread: calls may have to wait");
+            let reason = reason(&error);
+            error!(
+                reason,
+                "cannot start a service thread: calls may have to wait"
+            );
         }
         false
     }
