@@ -9,8 +9,8 @@ DEMO_USER=subuidless-demo
 INSTALLED=(nginx openssh-client openssh-server postgresql python3-minimal sudo)
 # With what single tests install.
 # shellcheck disable=SC2034
-PACKAGED=("${INSTALLED[@]}" apache2 cpio dbus debootstrap expect libglib2.0-bin libpam-elogind mmdebstrap polkitd rpm rsyslog screen
-    systemd-standalone-tmpfiles tmux)
+PACKAGED=("${INSTALLED[@]}" apache2 busybox-static cpio createrepo-c dbus debootstrap dnf expect libglib2.0-bin libpam-elogind
+    mmdebstrap polkitd rpm rsyslog screen systemd-standalone-tmpfiles tmux)
 # What a container boots with; apart, since it does not go with all of the others.
 # shellcheck disable=SC2034
 BOOTED=(cron dbus openssh-server systemd-sysv)

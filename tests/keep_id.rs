@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
@@ -94,7 +95,8 @@ fn with_keep_id_a_supervisor_without_descriptors_waits_for_some() {
 fn with_keep_id_a_dead_supervisor_means_enosys_and_no_hang() {
     let place = Place::new();
     // test(1) would ask the dead whether a file is there.
-    let script = "unshare -r sh -c 'touch f; mkfifo go; touch ready; read x <go; chown 7:8 f'";
+    let script =
+        "unshare -r sh -c 'touch f; mkfifo go; exec 3<>go; touch ready; read x <&3; chown 7:8 f'";
     let mut child = launch(&place, &["--keep-id", "--", "sh", "-c", script])
         .stderr(Stdio::null())
         .spawn()
@@ -104,7 +106,10 @@ fn with_keep_id_a_dead_supervisor_means_enosys_and_no_hang() {
         home.join("ready").exists().then_some(())
     });
     kill(place.supervisor(), Signal::SIGKILL).unwrap();
-    fs::write(home.join("go"), "").unwrap();
+    // Also for reading, so that this waits for nobody.
+    let go = File::options().read(true).write(true).open(home.join("go"));
+    let mut go = go.unwrap();
+    go.write_all(b"\n").unwrap();
     until("the command has ended", || {
         child.try_wait().unwrap().map(drop)
     });

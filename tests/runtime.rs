@@ -373,7 +373,7 @@ fn a_daemon_in_the_background_holds_nothing_open_and_ends_when_it_has_nothing_to
     let started = Started(&place);
     let socket = place.runtime_directory().join("subuidless.sock");
     // Its standard output is a pipe, as podman's are: `output` reads to the end of it.
-    let mut command = place.subuidless(["serve", "--background", "--idle", "1"]);
+    let mut command = place.subuidless(["serve", "--background", "--idle", "5"]);
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(
@@ -400,14 +400,15 @@ fn a_daemon_in_the_background_holds_nothing_open_and_ends_when_it_has_nothing_to
 #[test]
 fn a_daemon_with_a_container_is_not_idle() {
     let place = Place::new();
-    let mut daemon = Daemon::start_with(&place, &["--idle", "1"]);
+    // Enough for a slow machine to start the container.
+    let mut daemon = Daemon::start_with(&place, &["--idle", "5"]);
     let bundle = Bundle::new(&place, &daemon);
     let container = bundle.start(&[
         "/bin/sh",
         "-c",
-        "sleep 3; touch /work/a; exec sleep 1000000",
+        "sleep 8; touch /work/a; exec sleep 1000000",
     ]);
-    until("three idle seconds are over", || {
+    until("eight idle seconds are over", || {
         bundle.rootfs().join("work/a").exists().then_some(())
     });
     assert_eq!(

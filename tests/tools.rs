@@ -63,3 +63,18 @@ fn rpm_builds_installs_and_verifies_a_package_with_odd_owners() {
         "{seen}"
     );
 }
+
+#[test]
+fn dnf_makes_and_changes_a_tree_of_rpm() {
+    let files = [
+        ("tools/base.spec", "/base.spec"),
+        ("tools/web.spec", "/web.spec"),
+    ];
+    let packages = "busybox-static createrepo-c dnf libcap2-bin rpm";
+    let seen = compare_with(packages, &files, "/srv/tree/srv", |_| {
+        include_str!("tools/dnf.sh").to_owned()
+    });
+    // What scripts of packages saw below chroot(2): nobody may not read it.
+    let words = "root web 640\n48\n2\ncat: can't open '/srv/web/secret': Permission denied\n";
+    assert!(seen.contains(words), "{seen}");
+}
