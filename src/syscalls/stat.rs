@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, readlink};
+use nix::fcntl::{AT_FDCWD, AtFlags, readlink};
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 use nix::sys::statfs::PROC_SUPER_MAGIC;
 use nix::unistd::{AccessFlags, access};
@@ -131,6 +131,18 @@ impl Form {
         }
     }
 
+    /// Whether the kernel takes a null path with these arguments for an empty one.
+    fn takes_null_path(&self, dirfd: Dirfd, flags: AtFlags) -> bool {
+        let ask = |dirfd: BorrowedFd| match self {
+            Self::Statx { flags, .. } => sys::takes_null_path(dirfd, *flags, true),
+            _ => sys::takes_null_path(dirfd, flags.bits(), false),
+        };
+        match dirfd {
+            Dirfd::Cwd => ask(AT_FDCWD),
+            Dirfd::Fd(_) => File::open("/").is_ok_and(|root| ask(root.as_fd())),
+        }
+    }
+
     /// Puts `owner` into the structure, and writes it to the target.
     fn write(&self, call: &Call, filled: &mut Filled, owner: Owner) -> Result<Reply, Errno> {
         filled.show(call.container.shown(owner));
@@ -225,7 +237,7 @@ fn answer_path(
     let is_null = call.register(path) == 0 && flags.contains(AtFlags::AT_EMPTY_PATH);
     let path = match call.path(path) {
         Ok(path) => path,
-        Err(Errno::EFAULT) if is_null && sys::null_path_is_empty() => Name::default(),
+        Err(Errno::EFAULT) if is_null && form.takes_null_path(dirfd, flags) => Name::default(),
         // CONTINUE: the kernel finds the same fault.
         Err(_) => return Ok(Reply::Continue),
     };

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use libc::{c_int, c_long, c_uint};
+use libc::{c_char, c_int, c_long, c_uint};
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
@@ -144,22 +144,31 @@ pub(crate) fn statx(
     Ok(unsafe { buffer.assume_init() })
 }
 
-/// Whether fstatat(2) takes a null path with AT_EMPTY_PATH for an empty one (Linux 6.11), instead
-/// of failing with EFAULT.
-pub(crate) fn null_path_is_empty() -> bool {
-    let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the kernel writes at most one `struct stat`, and never dereferences the null path.
+/// Whether this kernel takes a null path for an empty one, instead of failing with EFAULT: since
+/// Linux 6.11 with AT_EMPTY_PATH alone and a file descriptor, later with other flags and AT_FDCWD,
+/// too. `by_statx`: of statx(2); otherwise of fstatat(2).
+pub(crate) fn takes_null_path(dirfd: BorrowedFd, flags: c_int, by_statx: bool) -> bool {
+    let null = std::ptr::null::<c_char>();
+    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    let dirfd = dirfd.as_raw_fd();
+    // SAFETY: the kernel writes at most one `struct statx` or `struct stat`, which is smaller, and
+    // never dereferences the null path.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_newfstatat,
-            libc::AT_FDCWD,
-            std::ptr::null::<libc::c_char>(),
-            stat.as_mut_ptr(),
-            libc::AT_EMPTY_PATH,
-        )
+        match by_statx {
+            true => libc::syscall(libc::SYS_statx, dirfd, null, flags, 0, buffer.as_mut_ptr()),
+            false => libc::syscall(
+                libc::SYS_newfstatat,
+                dirfd,
+                null,
+                buffer.as_mut_ptr(),
+                flags,
+            ),
+        }
     };
-    result == 0
+    Errno::result(result).err() != Some(Errno::EFAULT)
 }
+
+const _: () = assert!(size_of::<libc::stat>() <= size_of::<libc::statx>());
 
 /// The bytes of `struct stat` as newfstatat(2) writes them: on 64-bit Linux the layouts of libc and
 /// kernel are equal.
