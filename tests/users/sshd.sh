@@ -40,10 +40,10 @@ processes "$session: bob"
 processes sleep
 kill "$(cat /tmp/session)"
 wait
-# Before anybody has logged in, a process without privileges talks to the client.
+# Before anybody has logged in, a process without privileges talks to the client. (OpenSSH 10 calls it otherwise.)
 exec 4<>"/dev/tcp/127.0.0.1/$port"
 printf 'SSH-2.0-test\r\n' >&4
-talks() { processes sshd | grep -F ': [net]'; }
+talks() { processes sshd | grep -E ': \[(net|session-auth)\]'; }
 patiently talks
 exec 4>&-
 # sshd gives the terminal to the user.
