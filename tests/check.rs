@@ -12,7 +12,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use common::{Place, Ran, run, set_mode, small_rootfs, tool};
+use common::{Place, Ran, run, set_mode, small_rootfs, tool, until};
 
 /// The document, and whether the exit code says the same as it does.
 #[track_caller]
@@ -313,6 +313,13 @@ fn runtimes_that_are_missing_old_or_without_seccomp_are_named() {
         "built without seccomp",
         "install crun 0.19",
     );
+    // Other causes are not taken for those.
+    fs::write(bare.join("crun"), "#!/bin/sh\nexit 3\n").unwrap();
+    let path = format!("{}:{}:/usr/bin:/bin", old.display(), bare.display());
+    let found = check(&place, |command| {
+        command.env("PATH", path);
+    });
+    says(&found, "crun", "fail", "exit status: 3", "run that");
     // A user's PATH often leaves out /usr/sbin.
     let mut command = place.as_user("sh");
     command
@@ -631,6 +638,35 @@ fn where_memory_cannot_be_read_the_command_says_so() {
         "{}",
         ran.stderr
     );
+}
+
+/// No part of `run` waits for one that has failed.
+#[test]
+fn a_supervisor_that_cannot_serve_ends_what_waits_for_it() {
+    let place = Place::new();
+    let rootfs = small_rootfs(&place);
+    let rootfs = rootfs.to_str().unwrap();
+    for number in [
+        libc::SYS_epoll_create1,
+        libc::SYS_eventfd2,
+        libc::SYS_seccomp,
+    ] {
+        for words in [
+            &["run"][..],
+            &["run", "--rootfs", rootfs],
+            &["run", "--rootfs", rootfs, "--detach", "--name", "a"],
+        ] {
+            let mut command = place.as_user("timeout");
+            command.args(["300", "perl", "-e", WITHOUT_ONE_CALL, &number.to_string()]);
+            command.arg(place.binary()).args(words);
+            let ran = run(command.args(["--", "true"]));
+            assert_eq!(ran.status.code(), Some(125), "{number} {words:?}");
+            assert!(!ran.stderr.is_empty(), "{number} {words:?}");
+        }
+    }
+    until("nothing runs any more", || {
+        place.processes().is_empty().then_some(())
+    });
 }
 
 /// For perl: the command with a filter that answers the call $ARGV[0] with EPERM.

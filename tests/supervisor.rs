@@ -7,8 +7,10 @@ use std::fs;
 use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use common::command::{is_left_alone, launch, sh};
+use common::file_system::Disk;
 use common::{Place, example, run, until};
 
 /// A command that runs until it is told to end by a file, and then uses what is emulated.
@@ -132,6 +134,19 @@ fn a_process_that_outlives_the_command_is_served_to_its_end() {
         "(while ! test -e go; do sleep 0.01; done; touch f; chown 7:8 f; stat -c %u:%g f >out) & :";
     sh(&place, script).ok();
     go_on(&place);
+    is_left_alone(&place);
+}
+
+#[test]
+fn the_file_system_that_a_command_was_started_in_is_not_kept_busy() {
+    let place = Place::new();
+    let mounted = Disk::new(&place, "mount -t tmpfs none $1").mount("other");
+    let script = "cd /; sleep 1000000 </dev/null >/dev/null 2>&1 & echo $!";
+    let mut command = launch(&place, &["--", "sh", "-euc", script]);
+    let pid = run(command.current_dir(&mounted.point)).ok();
+    mounted.unmount();
+    let pid = pid.trim_end().parse().expect("the pid of sleep");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     is_left_alone(&place);
 }
 

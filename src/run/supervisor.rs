@@ -147,6 +147,8 @@ pub(crate) fn be_supervisor(setup: SupervisorSetup, tell: impl Fn(&Error)) -> Re
         false => None,
     };
     setup.log.start();
+    // So as not to keep the file system busy that the command was started in.
+    let _ = nix::unistd::chdir("/");
     // It is a fork, so this process has no threads before.
     let first = match setup.of {
         SupervisorOf::Command { .. } | SupervisorOf::Engine { .. } => Some(FirstWorker::start(
@@ -180,9 +182,13 @@ fn serve(setup: SupervisorSetup, first: Option<FirstWorker>) -> Result<(), Error
         }
         SupervisorOf::Namespaces { permissions } => daemon::serve_namespaces(options, permissions),
         SupervisorOf::Container { directory } => Holder::new(setup.creator, &directory)
-            .and_then(|holder| serve_container(options, Rc::new(holder)))
-            .inspect_err(|error| mode::say_not_ready(&error.to_string())),
+            .inspect_err(say_not_ready)
+            .and_then(|holder| serve_container(options, Rc::new(holder))),
     }
+}
+
+fn say_not_ready(error: &Error) {
+    mode::say_not_ready(&error.to_string());
 }
 
 /// Serves a container, and removes its files in the end.
@@ -203,6 +209,8 @@ fn serve_container(options: daemon::Options, holder: Rc<Holder>) -> Result<(), E
         }),
         ..options
     });
+    // Before the files are removed: that waits for the process that waits for this one.
+    let result = result.inspect_err(say_not_ready);
     holder.clean_up();
     result
 }

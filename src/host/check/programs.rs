@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use super::proof::output;
@@ -18,6 +18,8 @@ struct Program {
     path: PathBuf,
     on_path: bool,
     said: String,
+    /// Why it does not even tell its version.
+    fails: Option<String>,
 }
 
 impl Program {
@@ -26,14 +28,16 @@ impl Program {
     }
 
     fn at(path: PathBuf) -> Self {
-        let said = version(&path).map_or_else(
-            |error| error.to_string(),
-            |text| String::from_utf8_lossy(&text).into_owned(),
-        );
+        let (said, fails) = match version(&path) {
+            Ok((status, _)) if !status.success() => (Vec::new(), Some(status.to_string())),
+            Ok((_, text)) => (text, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
         Self {
             on_path: programs::is_on_path(&path),
             path,
-            said,
+            said: String::from_utf8_lossy(&said).into_owned(),
+            fails,
         }
     }
 
@@ -48,6 +52,16 @@ impl Program {
         self.version().and_then(kernel::version) >= Some(least)
     }
 
+    /// The failure of a program that cannot be executed here.
+    fn failure(&self, name: &'static str) -> Option<Check> {
+        let reason = self.fails.as_ref()?;
+        Some(Check::fail(
+            name,
+            format!("`{} --version` fails: {reason}", self.path.display()),
+            "run that: what forbids it, such as a limit or a seccomp filter, forbids containers",
+        ))
+    }
+
     /// The version and path, for messages.
     fn shown(&self) -> String {
         let version = self.version().unwrap_or("unknown version");
@@ -60,16 +74,18 @@ impl Program {
     }
 }
 
-/// The output of --version. crun and podman create directories even then, so HOME and
-/// XDG_RUNTIME_DIR are temporary.
-fn version(program: &Path) -> io::Result<Vec<u8>> {
-    let place = tempfile::tempdir()?;
+/// What --version does and prints. crun and podman create directories even then, so HOME and
+/// XDG_RUNTIME_DIR are temporary, where there can be a temporary directory.
+fn version(program: &Path) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let place = tempfile::tempdir();
     let mut command = Command::new(program);
-    command
-        .arg("--version")
-        .env("HOME", place.path())
-        .env("XDG_RUNTIME_DIR", place.path());
-    output(&mut command, PATIENCE).map(|(_, text)| text)
+    command.arg("--version");
+    if let Ok(place) = &place {
+        for name in ["HOME", "XDG_RUNTIME_DIR"] {
+            command.env(name, place.path());
+        }
+    }
+    output(&mut command, PATIENCE)
 }
 
 /// Checks all programs.
@@ -113,6 +129,9 @@ fn runtimes() -> Vec<Check> {
 fn crun(found: Program) -> Check {
     const NAME: &str = RUNTIMES[0];
     const CHANGE: &str = "install crun 0.19 or newer, built with libseccomp";
+    if let Some(failure) = found.failure(NAME) {
+        return failure;
+    }
     let shown = found.shown();
     if !found.said.contains("+SECCOMP") {
         return Check::fail(NAME, format!("{shown}, built without seccomp"), CHANGE);
@@ -130,6 +149,9 @@ fn crun(found: Program) -> Check {
 fn runc(found: Program) -> Check {
     const NAME: &str = RUNTIMES[1];
     const CHANGE: &str = "install runc 1.1 or newer, built with libseccomp, or use crun";
+    if let Some(failure) = found.failure(NAME) {
+        return failure;
+    }
     let shown = found.shown();
     if !found.said.contains("libseccomp:") {
         return Check::fail(NAME, format!("{shown}, built without seccomp"), CHANGE);
