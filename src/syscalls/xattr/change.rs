@@ -6,11 +6,14 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use super::{Asked, Change, absent, at, may_administer, nameless, posix_acl, without_trusted};
+use super::{
+    Asked, Change, absent, at, carries_user_attributes, may_administer, nameless, posix_acl,
+    without_trusted,
+};
 use crate::credentials::{Access, capability};
 use crate::linux::name::Name;
 use crate::linux::seccomp::Reply;
-use crate::owner::{Attribute, carries_xattrs, file_type};
+use crate::owner::Attribute;
 use crate::syscalls::permission::{self, FileArgument, allow};
 use crate::target::{Call, Location};
 use crate::wire::board::Step;
@@ -101,7 +104,7 @@ fn check_change(call: &mut Call, named: FileArgument, name: &CStr) -> Result<Rep
         if name.starts_with(b"user.") {
             const STICKY: u32 = 0o1000;
             let is_closed = file.is_directory() && file.mode & STICKY != 0 && !subject.owns(file);
-            if is_closed || !carries_xattrs(file_type(file.mode)) {
+            if is_closed || !carries_user_attributes(file.mode) {
                 return Err(Errno::EPERM);
             }
             let may = call.may_at(subject, Access::WRITE, location, file)?;

@@ -11,8 +11,11 @@ mod read;
 mod xattrat;
 
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
+use nix::sys::stat::SFlag;
 
 pub(super) use change::{fremovexattr, fsetxattr, lremovexattr, lsetxattr, removexattr, setxattr};
 pub(super) use read::{fgetxattr, flistxattr, getxattr, lgetxattr, listxattr, llistxattr};
@@ -21,9 +24,28 @@ pub(super) use xattrat::{getxattrat, listxattrat, removexattrat, setxattrat};
 use super::permission::FileArgument;
 use crate::credentials::capability;
 use crate::linux::attribute::LARGEST;
+use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
-use crate::owner::takes_attributes;
+use crate::linux::sys;
+use crate::owner::{carries_xattrs, file_type, takes_attributes};
 use crate::target::{Call, Location};
+
+/// Whether files with such a mode can carry user attributes: regular files and directories, and
+/// since Linux 7.1 sockets (fs/xattr.c, xattr_permission).
+fn carries_user_attributes(mode: u32) -> bool {
+    static OF_SOCKETS: OnceLock<bool> = OnceLock::new();
+    // This kernel is asked for an attribute that no socket has.
+    let ask = || {
+        let socket = UnixDatagram::unbound().ok()?;
+        let path = procfs::own_fd(socket.as_fd());
+        let removed = sys::removexattr(path.as_c_str(), c"user.subuidless");
+        Some(removed == Err(Errno::ENODATA))
+    };
+    match file_type(mode) {
+        SFlag::S_IFSOCK => *OF_SOCKETS.get_or_init(|| ask() == Some(true)),
+        kind => carries_xattrs(kind),
+    }
+}
 
 /// Runs `work` with the location that a call names. If the path cannot be read, the call is left to
 /// the kernel.

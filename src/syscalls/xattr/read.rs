@@ -5,14 +5,16 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use super::{Asked, at, may_administer, nameless, posix_acl, without_trusted};
+use super::{
+    Asked, at, carries_user_attributes, may_administer, nameless, posix_acl, without_trusted,
+};
 use crate::credentials::Access;
 use crate::linux::attribute;
 use crate::linux::name::Name;
 use crate::linux::procfs;
 use crate::linux::seccomp::Reply;
 use crate::linux::sys;
-use crate::owner::{Attribute, carries_xattrs, file_type, shown, stored_name};
+use crate::owner::{Attribute, shown, stored_name};
 use crate::syscalls::permission::{FileArgument, allow, check};
 use crate::syscalls::stat::resolve_in_side_store;
 use crate::target::{Call, Location};
@@ -74,7 +76,7 @@ fn may_read(call: &mut Call, named: FileArgument, name: &CStr) -> Result<Reply, 
     }
     check(call, named, |call, subject, file, location| {
         // Files of other types have no such attributes: ENODATA.
-        let may = !carries_xattrs(file_type(file.mode))
+        let may = !carries_user_attributes(file.mode)
             || call.may_at(subject, Access::READ, location, file)?;
         allow(may, Errno::EACCES)
     })
