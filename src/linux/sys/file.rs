@@ -151,19 +151,12 @@ pub(crate) fn takes_null_path(dirfd: BorrowedFd, flags: c_int, by_statx: bool) -
     let null = std::ptr::null::<c_char>();
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
     let dirfd = dirfd.as_raw_fd();
-    // SAFETY: the kernel writes at most one `struct statx` or `struct stat`, which is smaller, and
-    // never dereferences the null path.
-    let result = unsafe {
-        match by_statx {
-            true => libc::syscall(libc::SYS_statx, dirfd, null, flags, 0, buffer.as_mut_ptr()),
-            false => libc::syscall(
-                libc::SYS_newfstatat,
-                dirfd,
-                null,
-                buffer.as_mut_ptr(),
-                flags,
-            ),
-        }
+    let buffer = buffer.as_mut_ptr();
+    let result = match by_statx {
+        // SAFETY: the kernel writes one `struct statx`, and never dereferences the null path.
+        true => unsafe { libc::syscall(libc::SYS_statx, dirfd, null, flags, 0, buffer) },
+        // SAFETY: the kernel writes one `struct stat`, which is smaller, and the same.
+        false => unsafe { libc::syscall(libc::SYS_newfstatat, dirfd, null, buffer, flags) },
     };
     Errno::result(result).err() != Some(Errno::EFAULT)
 }
