@@ -20,12 +20,11 @@ fn under(place: &Place, limits: &str, arguments: &[&str]) -> Ran {
     run(&mut command)
 }
 
-/// The same where the limit of processes counts only these: in a user namespace of its own.
-fn alone_under(place: &Place, limits: &str, arguments: &[&str]) -> Ran {
-    let mut command: Command = place.as_user("unshare");
-    command.args(["-U", "--map-current-user", "prlimit", limits]);
-    command.arg(place.binary()).args(arguments);
-    run(&mut command)
+/// A program in a user namespace of its own, where the limit of processes counts only these.
+fn alone(place: &Place, program: &str) -> Command {
+    let mut command = place.as_user("unshare");
+    command.args(["-U", "--map-current-user", program]);
+    command
 }
 
 #[track_caller]
@@ -184,8 +183,9 @@ fn other_limits_are_in_nobodys_way() {
     ] {
         for words in [&["run"][..], &["run", "--rootfs", rootfs]] {
             let arguments = [words, &["--", "sh", "-euc", script]].concat();
-            let ran = alone_under(&place, limit, &arguments);
-            assert_eq!(ran.ok(), "5:6\n5:6\n", "{limit} {words:?}");
+            let mut command = alone(&place, "prlimit");
+            command.arg(limit).arg(place.binary()).args(arguments);
+            assert_eq!(run(&mut command).ok(), "5:6\n5:6\n", "{limit} {words:?}");
         }
     }
 }
@@ -197,10 +197,8 @@ fn where_other_processes_use_up_the_limit_the_message_names_it() {
     let script = "for i in $(seq 60); do sleep 1000 & done; \
                   prlimit --nproc=62 \"$1\" run -- true; echo $?; \
                   kill $(jobs -p)";
-    let mut command = place.as_user("unshare");
-    command
-        .args(["-U", "--map-current-user", "bash", "-c", script, "-"])
-        .arg(place.binary());
+    let mut command = alone(&place, "bash");
+    command.args(["-c", script, "-"]).arg(place.binary());
     let ran = run(&mut command);
     assert!(ran.stderr.contains("`ulimit -u`"), "{}", ran.stderr);
     assert_eq!(ran.ok(), "125\n");

@@ -51,5 +51,5 @@ fn listen(daemon: mode::Daemon) -> Result<(), Error> {
         says_ready: true,
         ..crate::daemon::Options::default()
     })
-    .inspect_err(|error| mode::say_not_ready(&error.to_string()))
+    .inspect_err(mode::say_not_ready)
 }

@@ -182,13 +182,9 @@ fn serve(setup: SupervisorSetup, first: Option<FirstWorker>) -> Result<(), Error
         }
         SupervisorOf::Namespaces { permissions } => daemon::serve_namespaces(options, permissions),
         SupervisorOf::Container { directory } => Holder::new(setup.creator, &directory)
-            .inspect_err(say_not_ready)
+            .inspect_err(mode::say_not_ready)
             .and_then(|holder| serve_container(options, Rc::new(holder))),
     }
-}
-
-fn say_not_ready(error: &Error) {
-    mode::say_not_ready(&error.to_string());
 }
 
 /// Serves a container, and removes its files in the end.
@@ -210,7 +206,7 @@ fn serve_container(options: daemon::Options, holder: Rc<Holder>) -> Result<(), E
         ..options
     });
     // Before the files are removed: that waits for the process that waits for this one.
-    let result = result.inspect_err(say_not_ready);
+    let result = result.inspect_err(mode::say_not_ready);
     holder.clean_up();
     result
 }

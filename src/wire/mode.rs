@@ -19,6 +19,7 @@ use super::others::Others;
 use super::permissions::Permissions;
 use super::published::Published;
 use super::word::Word;
+use crate::error::Error;
 use crate::linux::sys;
 use crate::log::Settings;
 
@@ -392,8 +393,8 @@ pub(crate) fn say_ready() {
 }
 
 /// Tells the process that started this one why it will not be ready.
-pub(crate) fn say_not_ready(reason: &str) {
-    say(reason);
+pub(crate) fn say_not_ready(reason: &Error) {
+    say(&reason.to_string());
 }
 
 /// Writes `words` to standard input, a socket, and shuts it down.

@@ -12,14 +12,12 @@ use crate::linux::{kernel, programs, tun};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A program's path, and the output of its --version.
+/// A program's path, and the output of its --version, or why there is none.
 #[derive(Debug)]
 struct Program {
     path: PathBuf,
     on_path: bool,
-    said: String,
-    /// Why it does not even tell its version.
-    fails: Option<String>,
+    said: Result<String, String>,
 }
 
 impl Program {
@@ -28,22 +26,23 @@ impl Program {
     }
 
     fn at(path: PathBuf) -> Self {
-        let (said, fails) = match version(&path) {
-            Ok((status, _)) if !status.success() => (Vec::new(), Some(status.to_string())),
-            Ok((_, text)) => (text, None),
-            Err(error) => (Vec::new(), Some(error.to_string())),
+        let said = match version(&path) {
+            Ok((status, text)) if status.success() => {
+                Ok(String::from_utf8_lossy(&text).into_owned())
+            }
+            Ok((status, _)) => Err(status.to_string()),
+            Err(error) => Err(error.to_string()),
         };
         Self {
             on_path: programs::is_on_path(&path),
             path,
-            said: String::from_utf8_lossy(&said).into_owned(),
-            fails,
+            said,
         }
     }
 
     /// The word behind `version` in the output.
     fn version(&self) -> Option<&str> {
-        let mut words = self.said.split_ascii_whitespace();
+        let mut words = self.said.as_ref().ok()?.split_ascii_whitespace();
         words.find(|word| *word == "version")?;
         words.next()
     }
@@ -52,9 +51,13 @@ impl Program {
         self.version().and_then(kernel::version) >= Some(least)
     }
 
+    fn says(&self, word: &str) -> bool {
+        self.said.as_ref().is_ok_and(|said| said.contains(word))
+    }
+
     /// The failure of a program that cannot be executed here.
     fn failure(&self, name: &'static str) -> Option<Check> {
-        let reason = self.fails.as_ref()?;
+        let reason = self.said.as_ref().err()?;
         Some(Check::fail(
             name,
             format!("`{} --version` fails: {reason}", self.path.display()),
@@ -100,9 +103,13 @@ pub(super) const RUNTIMES: [&str; 2] = ["crun", "runc"];
 
 fn runtimes() -> Vec<Check> {
     let [crun, runc] = RUNTIMES;
+    let checked = |name, check: fn(Program) -> Check| {
+        let found = Program::find(name);
+        found.map(|found| found.failure(name).unwrap_or_else(|| check(found)))
+    };
     let found = [
-        (crun, Program::find(crun).map(self::crun)),
-        (runc, Program::find(runc).map(self::runc)),
+        (crun, checked(crun, self::crun)),
+        (runc, checked(runc, self::runc)),
     ];
     if found.iter().all(|(_, check)| check.is_none()) {
         return vec![Check::fail(
@@ -129,11 +136,8 @@ fn runtimes() -> Vec<Check> {
 fn crun(found: Program) -> Check {
     const NAME: &str = RUNTIMES[0];
     const CHANGE: &str = "install crun 0.19 or newer, built with libseccomp";
-    if let Some(failure) = found.failure(NAME) {
-        return failure;
-    }
     let shown = found.shown();
-    if !found.said.contains("+SECCOMP") {
+    if !found.says("+SECCOMP") {
         return Check::fail(NAME, format!("{shown}, built without seccomp"), CHANGE);
     }
     match found.is_at_least((0, 19)) {
@@ -149,11 +153,8 @@ fn crun(found: Program) -> Check {
 fn runc(found: Program) -> Check {
     const NAME: &str = RUNTIMES[1];
     const CHANGE: &str = "install runc 1.1 or newer, built with libseccomp, or use crun";
-    if let Some(failure) = found.failure(NAME) {
-        return failure;
-    }
     let shown = found.shown();
-    if !found.said.contains("libseccomp:") {
+    if !found.says("libseccomp:") {
         return Check::fail(NAME, format!("{shown}, built without seccomp"), CHANGE);
     }
     match found.is_at_least((1, 1)) {

@@ -34,15 +34,15 @@ use crate::target::{Call, Location};
 /// since Linux 7.1 sockets (fs/xattr.c, xattr_permission).
 fn carries_user_attributes(mode: u32) -> bool {
     static OF_SOCKETS: OnceLock<bool> = OnceLock::new();
-    // This kernel is asked for an attribute that no socket has.
-    let ask = || {
-        let socket = UnixDatagram::unbound().ok()?;
-        let path = procfs::own_fd(socket.as_fd());
-        let removed = sys::removexattr(path.as_c_str(), c"user.subuidless");
-        Some(removed == Err(Errno::ENODATA))
+    // Whether this kernel looks for an attribute that no socket has.
+    let looks = || {
+        UnixDatagram::unbound().is_ok_and(|socket| {
+            let path = procfs::own_fd(socket.as_fd());
+            sys::removexattr(path.as_c_str(), c"user.subuidless") == Err(Errno::ENODATA)
+        })
     };
     match file_type(mode) {
-        SFlag::S_IFSOCK => *OF_SOCKETS.get_or_init(|| ask() == Some(true)),
+        SFlag::S_IFSOCK => *OF_SOCKETS.get_or_init(looks),
         kind => carries_xattrs(kind),
     }
 }
