@@ -112,7 +112,9 @@ fn everything_below(directory: &Path) -> Vec<PathBuf> {
 fn this_host_can_do_the_job_and_nothing_is_left_on_it() {
     let place = Place::new();
     let before = everything_below(&place.path("."));
-    let found = check(&place, |_| {});
+    let found = check(&place, |command| {
+        command.env("TMPDIR", place.path("home"));
+    });
     assert_eq!(found["ok"], true, "{found:#}");
     for name in [
         "user",
@@ -125,7 +127,9 @@ fn this_host_can_do_the_job_and_nothing_is_left_on_it() {
         "side store",
         "XDG_RUNTIME_DIR",
         "subuid range",
+        "run",
         "crun",
+        "run --rootfs",
     ] {
         assert_eq!(line(&found, name)["result"], "ok", "{found:#}");
     }
@@ -663,6 +667,64 @@ fn a_supervisor_that_cannot_serve_ends_what_waits_for_it() {
             assert_eq!(ran.status.code(), Some(125), "{number} {words:?}");
             assert!(!ran.stderr.is_empty(), "{number} {words:?}");
         }
+    }
+    until("nothing runs any more", || {
+        place.processes().is_empty().then_some(())
+    });
+}
+
+/// Where `run` does not work, `check` does not say that it does, whatever it is that is missing.
+#[test]
+fn what_ends_a_command_or_a_container_is_found_by_a_check_that_runs_one() {
+    let place = Place::new();
+    let rootfs = small_rootfs(&place);
+    let rootfs = rootfs.to_str().unwrap();
+    let script = "touch /tmp/f; chown 5:6 /tmp/f; stat -c %u:%g /tmp/f; rm /tmp/f";
+    let ask = |number: libc::c_long, arguments: &[&str]| {
+        let mut command = place.as_user("perl");
+        command.args(["-e", WITHOUT_ONE_CALL, &number.to_string()]);
+        run(command.arg(place.binary()).args(arguments))
+    };
+    let works = |number, root: &[&str], wanted: &str| {
+        let command = [&["run"], root, &["--", "sh", "-c", script]].concat();
+        let ran = ask(number, &command);
+        let works = ran.status.success() && ran.stdout == b"5:6\n";
+        let checked = ask(number, &["check", "--for", wanted]);
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert_eq!(
+            checked.status.success(),
+            works,
+            "{number} {wanted}: {}\n{said}{}",
+            ran.stderr,
+            checked.stderr
+        );
+        works
+    };
+    // What ends all, what ends containers, and what both do without.
+    let of_all = [
+        libc::SYS_setns,
+        libc::SYS_openat2,
+        libc::SYS_close_range,
+        libc::SYS_eventfd2,
+        libc::SYS_process_vm_writev,
+        libc::SYS_memfd_create,
+        libc::SYS_capset,
+        libc::SYS_clone,
+    ];
+    let of_containers = [
+        libc::SYS_umount2,
+        libc::SYS_pivot_root,
+        libc::SYS_pidfd_open,
+        libc::SYS_flock,
+    ];
+    let of_none = [libc::SYS_inotify_init1, libc::SYS_kcmp];
+    let all = of_all.iter().map(|number| (number, false, false));
+    let containers = of_containers.iter().map(|number| (number, true, false));
+    let none = of_none.iter().map(|number| (number, true, true));
+    for (number, command, container) in all.chain(containers).chain(none) {
+        assert_eq!(works(*number, &[], "run"), command, "{number}");
+        let root = ["--rootfs", rootfs];
+        assert_eq!(works(*number, &root, "container"), container, "{number}");
     }
     until("nothing runs any more", || {
         place.processes().is_empty().then_some(())

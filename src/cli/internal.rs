@@ -35,6 +35,7 @@ pub(super) fn run(mode: Mode) -> Result<(), Error> {
         Mode::SettleStore { recent, lasting } => store::settle(&recent, &lasting),
         Mode::CheckTarget => steps::target(),
         Mode::CheckSupervisor => steps::supervisor(),
+        Mode::CheckCommand => steps::command(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::sys::utsname::uname;
+
 use crate::error::Error;
 
 /// The oldest one with all that is needed: SECCOMP_ADDFD_FLAG_SEND is the latest addition.
@@ -9,8 +11,14 @@ const LEAST: (u32, u32) = (5, 14);
 
 /// Its name, such as `6.1.0-47-cloud-amd64`.
 pub(crate) fn release() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.trim_end().to_owned()
+    match fs::read_to_string("/proc/sys/kernel/osrelease") {
+        Ok(release) => release.trim_end().to_owned(),
+        // A procfs with subset=pid does not have it. uname(2) makes others up with UNAME26.
+        Err(_) => uname().map_or_else(
+            |_| String::new(),
+            |names| names.release().to_string_lossy().into_owned(),
+        ),
+    }
 }
 
 /// Refuses a kernel that is too old; one whose version cannot be read is tried.

@@ -224,7 +224,7 @@ impl Holder {
     /// `pid` is the process that creates the container in `directory`.
     fn new(pid: u32, directory: &Path) -> Result<Self, Error> {
         let file = |source| Error::at(directory, source);
-        let process = sys::process_pidfd(pid).doing(STARTING)?;
+        let process = sys::process_pidfd(pid).doing("pidfd_open")?;
         let place = place::at(directory).ok_or_else(|| file(io::ErrorKind::InvalidInput.into()))?;
         let lock = place.lock().map_err(file)?;
         Ok(Self {

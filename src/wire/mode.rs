@@ -54,6 +54,8 @@ pub(crate) enum Mode {
     CheckTarget,
     /// Try what a worker does, for `check`.
     CheckSupervisor,
+    /// Be a command of `run`, for `check`.
+    CheckCommand,
 }
 
 /// The setup of a worker, or of the workers that a guard starts.
@@ -121,6 +123,7 @@ const READ_STORE: &str = "read-store";
 const SETTLE_STORE: &str = "settle-store";
 const CHECK_TARGET: &str = "check-target";
 const CHECK_SUPERVISOR: &str = "check-supervisor";
+const CHECK_COMMAND: &str = "check-command";
 
 const YES: &str = "yes";
 const RECENT: &str = "recent";
@@ -194,6 +197,7 @@ impl Mode {
             }
             Self::CheckTarget => words.text(CHECK_TARGET),
             Self::CheckSupervisor => words.text(CHECK_SUPERVISOR),
+            Self::CheckCommand => words.text(CHECK_COMMAND),
         };
         words.0
     }
@@ -266,6 +270,7 @@ impl Mode {
             },
             (CHECK_TARGET, []) => Self::CheckTarget,
             (CHECK_SUPERVISOR, []) => Self::CheckSupervisor,
+            (CHECK_COMMAND, []) => Self::CheckCommand,
             _ => return None,
         })
     }
@@ -480,6 +485,7 @@ mod tests {
             },
             Mode::CheckTarget,
             Mode::CheckSupervisor,
+            Mode::CheckCommand,
         ]
     }
 

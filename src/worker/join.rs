@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Once;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -118,10 +119,13 @@ pub(super) fn join(server: &mut Server, notification: &Notification) -> Join {
         }
         Err(errno) if is_shortage(errno) => Join::Failed(errno),
         Err(errno) => {
-            warn!(
-                pid = notification.pid, %errno,
-                "cannot join the container: its calls go to the kernel"
-            );
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                warn!(
+                    pid = notification.pid, %errno,
+                    "cannot join the container: its calls go to the kernel"
+                );
+            });
             server.container.user_namespace = None;
             Join::Never
         }

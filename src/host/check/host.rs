@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -80,7 +80,7 @@ fn range_in(file: &str, name: &str, uid: u32) -> Option<String> {
 /// printed by getsubids(1): `0: NAME START COUNT`.
 fn asked_range(name: &str) -> Option<String> {
     let mut command = Command::new("getsubids");
-    let (status, text) = output(command.arg(name), PATIENCE).ok()?;
+    let (status, text) = output(command.arg(name).stderr(Stdio::null()), PATIENCE).ok()?;
     let text = String::from_utf8_lossy(&text).into_owned();
     let [start, count] = text
         .lines()

@@ -10,6 +10,7 @@ mod kernel;
 mod programs;
 mod proof;
 pub(crate) mod steps;
+mod trial;
 mod uses;
 
 use std::path::Path;
@@ -94,7 +95,19 @@ pub(crate) fn check(directory: &Path) -> Report {
         host::io_uring(),
     ]);
     checks.push(host::cgroups());
+    // Only where nothing else has found a cause, so that each one is named once.
+    let fits = |check: &Check| check.result != Verdict::Fail;
+    if checks.iter().all(fits) {
+        checks.push(trial::command());
+    }
     checks.extend(programs::all());
+    let fits = |check: &Check| check.result == Verdict::Ok || check.name != proof::PROCFS;
+    if checks
+        .iter()
+        .all(|check| fits(check) && check.result != Verdict::Fail)
+    {
+        checks.extend(trial::container());
+    }
     Report {
         ok: checks.iter().all(|check| check.result != Verdict::Fail),
         uses: uses::judge(&checks),

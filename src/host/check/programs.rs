@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::proof::output;
@@ -82,7 +82,7 @@ impl Program {
 fn version(program: &Path) -> io::Result<(ExitStatus, Vec<u8>)> {
     let place = tempfile::tempdir();
     let mut command = Command::new(program);
-    command.arg("--version");
+    command.arg("--version").stderr(Stdio::null());
     if let Ok(place) = &place {
         for name in ["HOME", "XDG_RUNTIME_DIR"] {
             command.env(name, place.path());

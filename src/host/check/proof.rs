@@ -52,7 +52,7 @@ fn run() -> io::Result<(Target, Supervisor)> {
     let (ours, theirs) = UnixStream::pair()?;
     let step = |mode: Mode, stdin: UnixStream| {
         let mut command = mode.command("subuidless");
-        command.stdin(OwnedFd::from(stdin));
+        command.stdin(OwnedFd::from(stdin)).stderr(Stdio::null());
         command
     };
     let mut target = step(Mode::CheckTarget, ours);
@@ -81,10 +81,7 @@ struct Asked(Child);
 impl Asked {
     /// Starts the command. Closes this process's copy of its standard input.
     fn start(command: &mut Command) -> io::Result<Self> {
-        let child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let child = command.stdout(Stdio::piped()).spawn()?;
         command.stdin(Stdio::null());
         Ok(Self(child))
     }

@@ -7,13 +7,14 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Gid, Uid, chown};
+use nix::unistd::{Gid, Uid, chown, fchown, setresgid, setresuid};
 use sendfd::SendWithFd;
 use serde::{Deserialize, Serialize};
 
@@ -202,6 +203,29 @@ fn answer(
     let sent = listener.reply_with_file(call.id, file, true);
     seen.send_file = tried(sent);
     sent
+}
+
+/// A command of `run`: becomes another user, after it has given it a file.
+pub(crate) fn command() -> Result<(), Error> {
+    const UID: u32 = 42;
+    const GID: u32 = 43;
+    let (uid, gid) = (Uid::from_raw(UID), Gid::from_raw(GID));
+    let file = tempfile::tempfile().doing("creating a temporary file")?;
+    fchown(&file, Some(uid), Some(gid)).doing("fchown")?;
+    let seen = file.metadata().doing("fstat")?;
+    setresgid(gid, gid, gid).doing("setresgid")?;
+    setresuid(uid, uid, uid).doing("setresuid")?;
+    let found = [
+        (seen.uid(), seen.gid()),
+        (Uid::current().as_raw(), Gid::current().as_raw()),
+    ];
+    match found == [(UID, GID); 2] {
+        true => Ok(()),
+        false => Err(Error::doing(
+            "looking at its ids",
+            io::Error::other(format!("{found:?} of a file and a process of {UID}:{GID}")),
+        )),
+    }
 }
 
 fn say(seen: &impl Serialize) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{Check, Verdict, programs};
+use super::{Check, Verdict, programs, proof, trial};
 
 /// What people use this program for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
@@ -38,16 +38,17 @@ pub(super) fn judge(checks: &[Check]) -> Vec<Suitability> {
         all.map(|check| check.name.clone())
             .filter(move |name| programs::RUNTIMES.contains(&name.as_str()) == of_runtimes)
     };
-    let procfs = checks
+    let of_containers = checks
         .iter()
-        .filter(|check| check.name == super::proof::PROCFS && check.result != Verdict::Ok)
+        .filter(|check| [proof::PROCFS, trial::CONTAINER].contains(&check.name.as_str()))
+        .filter(|check| check.result != Verdict::Ok)
         .map(|check| check.name.clone());
     let base: Vec<String> = names(false).collect();
     let container: Vec<String> = base
         .iter()
         .cloned()
         .chain(names(true))
-        .chain(procfs)
+        .chain(of_containers)
         .collect();
     let with = |program: &str, is_there: bool| {
         let absent = (!is_there).then(|| program.to_owned());

@@ -143,7 +143,11 @@ fn one_fork() -> Result<RawFd, Errno> {
 fn be_child(standard: Standard, child: impl FnOnce() -> Infallible) -> ! {
     match standard.take() {
         Ok(()) => match child() {},
-        Err(errno) => exit(errno as i32),
+        Err(errno) => {
+            // Nobody waits for an orphan.
+            eprintln!("subuidless: closing files (close_range): {}", errno.desc());
+            exit(errno as i32)
+        }
     }
 }
 

@@ -1,0 +1,174 @@
+//! What this program is for, tried: a command and a container of `run`, with what they need in a
+//! directory that is removed afterwards.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::statvfs::statvfs;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use tempfile::TempDir;
+
+use super::Check;
+use super::proof::output;
+use crate::wire::mode::Mode;
+
+const COMMAND: &str = "run";
+/// The name of the check of [`container`].
+pub(super) const CONTAINER: &str = "run --rootfs";
+
+/// The time limit. Normally it takes less than a tenth of a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tries a command.
+pub(super) fn command() -> Check {
+    let place = match place() {
+        Ok(place) => place,
+        Err(error) => {
+            let reason = format!("not tried: no temporary directory: {error}");
+            return Check::warn(COMMAND, reason, "set TMPDIR to a directory with some room");
+        }
+    };
+    let words = [OsString::from("--"), "/proc/self/exe".into()];
+    match run(place.path(), words.into()) {
+        Ok(()) => Check::ok(
+            COMMAND,
+            "a command changed the owner of a file, and its ids",
+        ),
+        Err(reason) => Check::fail(
+            COMMAND,
+            reason,
+            "`subuidless run -- true` says the same; where that names no way out, a filter or a \
+             security module forbids a system call: run this outside of containers and sandboxes",
+        ),
+    }
+}
+
+/// Tries a container that consists of the host's programs. `None`: there is no place for it.
+pub(super) fn container() -> Option<Check> {
+    let place = place().ok()?;
+    let words = container_of_host(place.path()).ok()?;
+    Some(match run(place.path(), words) {
+        Ok(()) => Check::ok(
+            CONTAINER,
+            "so did one in a container of the host's programs",
+        ),
+        Err(reason) => Check::warn(
+            CONTAINER,
+            reason,
+            "`subuidless run --rootfs` says the same of every container",
+        ),
+    })
+}
+
+fn place() -> io::Result<TempDir> {
+    /// More than a side store takes.
+    const ROOM: u64 = 1 << 20;
+    let place = tempfile::Builder::new().prefix(".subuidless-").tempdir()?;
+    let disk = statvfs(place.path())?;
+    match disk.blocks_available() * disk.fragment_size() < ROOM {
+        true => Err(Errno::ENOSPC.into()),
+        false => Ok(place),
+    }
+}
+
+/// Makes a root file system in `place`. Returns the words of a command line behind `run`.
+fn container_of_host(place: &Path) -> io::Result<Vec<OsString>> {
+    const PROGRAM: &str = "/subuidless";
+    /// Where the loader and the libraries of a program are.
+    const LIBRARIES: [&str; 5] = ["/usr", "/lib", "/lib64", "/nix", "/gnu"];
+    let root = place.join("rootfs");
+    fs::create_dir_all(root.join("tmp"))?;
+    let mut words = vec![OsString::from("--rootfs"), root.clone().into()];
+    let mut bind = |from: &Path, to: &str| {
+        let mut bind = from.as_os_str().to_owned();
+        bind.push(":");
+        bind.push(to);
+        bind.push(":ro");
+        words.extend(["--bind".into(), bind]);
+    };
+    bind(&std::env::current_exe()?, PROGRAM);
+    for name in LIBRARIES {
+        let host = Path::new(name);
+        match fs::read_link(host) {
+            Ok(target) => symlink(target, root.join(&name[1..]))?,
+            Err(_) if host.is_dir() => bind(host, name),
+            Err(_) => {}
+        }
+    }
+    words.extend(["--".into(), PROGRAM.into()]);
+    Ok(words)
+}
+
+/// Waits for all child processes, as long as a trial may take.
+fn wait_for_all() {
+    let start = Instant::now();
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if start.elapsed() > PATIENCE {
+            return;
+        }
+        if status == WaitStatus::StillAlive {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Runs this program as [`Mode::CheckCommand`] with `words` in between. Returns what went wrong.
+fn run(place: &Path, words: Vec<OsString>) -> Result<(), String> {
+    let file = |error: io::Error| format!("{}: {error}", place.display());
+    let said = place.join("said");
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("subuidless")
+        .arg("run")
+        .args(words)
+        .args(Mode::CheckCommand.to_words())
+        .stdin(Stdio::null())
+        .stderr(File::create(&said).map_err(file)?);
+    for name in ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "TMPDIR"] {
+        command.env(name, place);
+    }
+    // What serves the command ends after it, and has files in `place` until then.
+    let _ = set_child_subreaper(true);
+    let ended = output(&mut command, PATIENCE);
+    wait_for_all();
+    let _ = set_child_subreaper(false);
+    match ended {
+        Ok((status, _)) if status.success() => Ok(()),
+        ended => {
+            let said = fs::read_to_string(&said).map_err(file)?;
+            Err(match (said.trim(), ended) {
+                ("", Ok((status, _))) => status.to_string(),
+                ("", Err(error)) => error.to_string(),
+                (said, _) => essence(said),
+            })
+        }
+    }
+}
+
+/// The first and the last line, which may be one: a log repeats itself. Without what begins them.
+fn essence(said: &str) -> String {
+    let words = |line: &str| {
+        let is_time = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+        let log = line.split_once(' ').filter(|(time, _)| is_time(time));
+        let words = log.map_or(line, |(_, rest)| rest).trim();
+        words
+            .strip_prefix("subuidless: ")
+            .unwrap_or(words)
+            .to_owned()
+    };
+    let mut lines = said.lines().map(words);
+    let (first, last) = (lines.next().unwrap_or_default(), lines.next_back());
+    match last {
+        Some(last) if last != first => format!("{first}; {last}"),
+        _ => first,
+    }
+}
