@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use common::entries::{MAKE, sh, store_of, sweep};
 use common::real::{bash, reboot};
-use common::{Bundle, Daemon, Place, set_mode};
+use common::{Bundle, Daemon, Place, run, set_mode};
 
 #[test]
 fn owners_are_seen_while_they_are_moved_to_disk() {
@@ -251,6 +251,40 @@ fn a_disk_that_is_full_from_the_beginning_stops_nothing() {
         daemon.terminate();
     }
 }
+
+/// What is on a read-only disk is seen; a command hears that what is new does not get there, once.
+#[test]
+fn a_disk_that_is_read_only_shows_what_it_has_and_the_rest_is_told() {
+    let place = Place::new();
+    let in_home = |words: &str| {
+        let mut command = place.as_user("sh");
+        command.current_dir(place.path("home"));
+        run(command.args(["-c", words]).env("S", place.binary()))
+    };
+    in_home("ln -s x old; ln -s x set; $S owners set -h 5:6 old").ok();
+    let store = store_of(&place);
+    let bind = |source: Option<&Path>, flags| {
+        mount(source, &store, NOTHING, MsFlags::MS_BIND | flags, NOTHING).expect("a bind mount");
+    };
+    bind(Some(&store), MsFlags::empty());
+    let _mount = Unmount(store.clone());
+    bind(None, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
+    let script = "ln -s x new; ln -s x more; chown -h 7:8 new more; stat -c %u:%g old new";
+    let ran = in_home(&format!("$S run -- sh -c '{script}'"));
+    let told = "the side store's disk is read-only: owners of symlinks";
+    assert_eq!(ran.stderr.matches(told).count(), 1, "{}", ran.stderr);
+    assert_eq!(ran.ok(), "5:6\n7:8\n");
+    let ran = in_home("$S owners set -h 1:2 set");
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(
+        ran.stderr.contains("until the next boot") && ran.stderr.contains("Read-only file system"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(in_home("$S run -- stat -c %u:%g set").ok(), "1:2\n");
+}
+
+const NOTHING: Option<&str> = None;
 
 /// Ends a mount with its test.
 struct Unmount(PathBuf);

@@ -122,6 +122,7 @@ pub(super) struct Environment {
     environment: heed::Env<heed::WithoutTls>,
     owners: heed::Database<Bytes, Bytes>,
     files: Files,
+    is_read_only: bool,
     /// The id of the last transaction seen, shifted left by two, and the [`Holds`] after it.
     seen: AtomicU64,
 }
@@ -153,8 +154,17 @@ impl Environment {
             environment,
             owners,
             files: Files::find(directory)?,
+            is_read_only: durability == Durability::ReadOnly,
             seen: AtomicU64::new(u64::MAX),
         })
+    }
+
+    /// EROFS if nothing can be changed.
+    pub(super) fn ensure_writable(&self) -> heed::Result<()> {
+        match self.is_read_only {
+            true => Err(heed::Error::Io(Errno::EROFS.into())),
+            false => Ok(()),
+        }
     }
 
     /// ESTALE if the files have been replaced: no other process would see what is written to the
@@ -218,6 +228,7 @@ impl Environment {
         &self,
         change: impl FnOnce(&heed::Database<Bytes, Bytes>, &mut heed::RwTxn) -> heed::Result<T>,
     ) -> heed::Result<T> {
+        self.ensure_writable()?;
         let mut transaction = self.environment.write_txn()?;
         let result = change(&self.owners, &mut transaction)?;
         transaction.commit()?;

@@ -21,8 +21,10 @@ mod settle;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use nix::fcntl::{Flock, FlockArg};
+use tracing::warn;
 
 pub(crate) use damage::{end_where_damaged, ended_by_damage, is_suspect, store_failed, tell_once};
 pub(crate) use environment::{DATA, FULL_ONES, try_in};
@@ -31,6 +33,7 @@ pub(crate) use key::{FileSystem, InodeNumber, Key, inode_of, is_by_birth};
 pub(crate) use layer::Layers;
 pub(crate) use mend::mend;
 use patience::Patience;
+use places::UNTIL_BOOT;
 pub(crate) use places::{Places, lasting_place, open_side_store, recent_directory, refuse_shared};
 pub(crate) use settle::{Marker, read_through, result_of, settle};
 
@@ -162,6 +165,11 @@ impl SideStore {
     ) -> heed::Result<()> {
         let _patience = Patience::begin();
         let lasts = if key.passes { PASSING } else { LASTING };
+        let lasting = self.lasting.as_ref().filter(|_| !key.passes);
+        if lasting.is_some_and(|lasting| lasting.ensure_writable().is_err()) {
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| warn!("the side store's disk is read-only: {UNTIL_BOOT}"));
+        }
         self.recent.ensure_in_place()?;
         self.recent.change(|owners, transaction| {
             let mut known = None;

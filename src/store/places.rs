@@ -120,7 +120,7 @@ fn lasting_directory(store_option: Option<PathBuf>) -> Result<PathBuf, String> {
     Ok(directory)
 }
 
-const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until the next \
+pub(super) const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until the next \
                           boot; --store DIR keeps them in a directory on a local disk";
 
 /// Opens the side store; without the lasting part if that cannot be opened. Logs failures. An error
