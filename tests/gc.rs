@@ -5,7 +5,7 @@ mod common;
 
 use common::entries::{MAKE, sh, sweep};
 use common::real::reboot;
-use common::{Bundle, Daemon, Place, set_mode};
+use common::{Bundle, Daemon, Place, run, set_mode};
 
 #[test]
 fn owners_gc_removes_what_is_gone_and_keeps_what_is_there() {
@@ -135,6 +135,27 @@ fn owners_gc_removes_nothing_that_lives() {
     let daemon = Daemon::start(&place);
     assert_eq!(sh(&bundle, "look"), seen);
     daemon.terminate();
+}
+
+/// A tree may be deeper than a path can be long.
+#[test]
+fn owners_gc_looks_through_trees_of_any_depth() {
+    let place = Place::new();
+    let make = r#"$name = "d" x 200; mkdir "deep"; chdir "deep";
+        for (1 .. 30) { mkdir $name; chdir $name or die $! }
+        symlink "x", "l"; symlink "x", "gone"; system "chown -h 5:6 l gone"; unlink "gone""#;
+    let mut command = place.as_user("sh");
+    command
+        .current_dir(place.path("home"))
+        .args(["-c", "$S run -- perl -e \"$1\"", "sh", make]);
+    run(command.env("S", place.binary())).ok();
+    let deep = place.path("home/deep").display().to_string();
+    assert_eq!(
+        sweep(&place, &["--missing", &deep]).ok(),
+        "4 entries, 2 removed, 2 kept\n"
+    );
+    let list = run(&mut place.subuidless(["owners", "ls", &deep])).ok();
+    assert_eq!(list.matches(" 5      6 ").count(), 1, "{list}");
 }
 
 /// Where an inode's number is another inode's, nobody has to be asked.

@@ -7,20 +7,23 @@
 //! only the user knows whether that is so.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{self, FsType};
 
+use super::walk::{TreeFile, Walk};
 use crate::error::{Context, Error};
 use crate::linux;
-use crate::owner::Version;
+use crate::owner::{Version, file_type};
 use crate::store::Places;
 use crate::store::{FileSystem, InodeNumber, Key, StoredEntry};
 
@@ -95,7 +98,9 @@ pub(crate) fn sweep(options: &GcOptions) -> Result<Swept, Error> {
         if !seen.unread.is_empty() {
             return Err(seen.unread.swap_remove(0));
         }
-        seen.ensure_unchanged()?;
+        for directory in &options.directories {
+            seen.ensure_unchanged(directory)?;
+        }
     }
     let known = seen.inodes.values().chain(&seen.without_number);
     let known: HashSet<&[u8]> = known.flat_map(Key::exact).collect();
@@ -135,8 +140,8 @@ struct Seen {
     file_systems: HashSet<Vec<u8>>,
     /// File systems that never give one handle to two inodes.
     local: HashSet<Vec<u8>>,
-    /// Each directory and its version before it was read.
-    directories: Vec<(PathBuf, Option<Version>)>,
+    /// The version of each directory before it was read.
+    directories: HashMap<(u64, u64), Option<Version>>,
     unread: Vec<Error>,
     /// Inodes that are not seen are removed: no directory may change meanwhile.
     is_exact: bool,
@@ -168,55 +173,34 @@ impl Seen {
 
     /// Notes everything below `top` that is on its file system.
     fn walk(&mut self, top: &Path) -> Result<(), Error> {
-        let failed = |path: &Path, errno: Errno| Error::at(path, errno);
         self.file_system = fs::File::open(top)
             .ok()
             .and_then(|directory| FileSystem::of(directory.as_fd()));
-        let device = look(top)
-            .and_then(|file| self.note(&file, top, true))
-            .map_err(|errno| failed(top, errno))?;
-        let mut pending = vec![top.to_owned()];
-        while let Some(directory) = pending.pop() {
-            let entries = match fs::read_dir(&directory) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => {
-                    self.unread.push(Error::at(directory, source));
-                    continue;
-                }
-            };
-            for entry in entries {
-                let path = entry.at(&directory)?.path();
-                match look(&path).and_then(|file| {
-                    let stat = fstat(&file)?;
-                    if stat.st_dev != device {
-                        return Ok(false);
+        walk(top, |found| {
+            match found {
+                Ok(found) => {
+                    if let Err(errno) = self.note(found) {
+                        self.unread.push(file_error(top, found.path, errno));
                     }
-                    let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
-                    self.note(&file, &path, is_directory).map(|_| is_directory)
-                }) {
-                    Ok(true) => pending.push(path),
-                    // On another file system, or deleted meanwhile.
-                    Ok(false) | Err(Errno::ENOENT) => {}
-                    Err(errno) => self.unread.push(failed(&path, errno)),
                 }
+                Err((path, errno)) => self.unread.push(file_error(top, path, errno)),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    /// Notes one file. Returns its st_dev.
-    fn note(&mut self, file: &OwnedFd, path: &Path, is_directory: bool) -> Result<u64, Errno> {
-        if is_directory && self.is_exact {
-            let version = settled(file)?;
-            self.directories.push((path.to_owned(), version));
+    /// Notes one file.
+    fn note(&mut self, found: TreeFile) -> Result<(), Errno> {
+        if self.is_exact && is_directory(&found) {
+            let version = settled(found.file)?;
+            self.directories.insert(place_of(&found), version);
         }
-        let key = Key::of(file.as_fd())?.on(self.file_system);
+        let key = Key::of(found.file)?.on(self.file_system);
         if let Some(file_system) = key.file_system()
             && !self.file_systems.contains(file_system)
         {
             self.file_systems.insert(file_system.to_vec());
-            if LOCAL.contains(&linux::file_system(file)?) {
+            if LOCAL.contains(&linux::file_system(found.file)?) {
                 self.local.insert(file_system.to_vec());
             }
         }
@@ -225,34 +209,65 @@ impl Seen {
         } else {
             self.without_number.insert(key);
         }
-        Ok(fstat(file)?.st_dev)
+        Ok(())
     }
 
     /// Fails if a name was created, removed or moved in any of the directories since it was read.
     ///
     /// A rename changes two directories. If none has changed by the time this starts, every file
     /// was where it was seen at that moment.
-    fn ensure_unchanged(&self) -> Result<(), Error> {
-        for (path, version) in &self.directories {
-            let now = look(path).and_then(|directory| fstat(&directory));
-            if now.is_ok_and(|now| Some(Version::of(&now)) == *version) {
-                continue;
+    fn ensure_unchanged(&self, top: &Path) -> Result<(), Error> {
+        walk(top, |found| match found {
+            Ok(found) if !is_directory(&found) => Ok(()),
+            Ok(found)
+                if self.directories.get(&place_of(&found))
+                    == Some(&Some(Version::of(found.stat))) =>
+            {
+                Ok(())
             }
-            return Err(Error::at(
+            Ok(TreeFile { path, .. }) | Err((path, _)) => Err(file_error(
+                top,
                 path,
                 io::Error::other(
                     "a file was created, removed or moved there meanwhile, so nothing was removed \
                      from the side store: try again when nothing changes these directories",
                 ),
-            ));
-        }
-        Ok(())
+            )),
+        })
     }
+}
+
+/// Visits `top` and everything below it that is on its file system.
+fn walk(
+    top: &Path,
+    visit: impl FnMut(Result<TreeFile, (&[u8], Errno)>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut walk = Walk::default();
+    walk.one_file_system = true;
+    let directory = open(top, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).at(top)?;
+    walk.run(directory, visit)
+}
+
+fn is_directory(found: &TreeFile) -> bool {
+    file_type(found.stat.st_mode) == SFlag::S_IFDIR
+}
+
+/// Device and inode number.
+fn place_of(found: &TreeFile) -> (u64, u64) {
+    (found.stat.st_dev, found.stat.st_ino)
+}
+
+fn file_error(top: &Path, path: &[u8], source: impl Into<io::Error>) -> Error {
+    let path = match path {
+        b"." => top.to_owned(),
+        path => top.join(OsStr::from_bytes(path)),
+    };
+    Error::at(path, source)
 }
 
 /// The directory's version, once a later change is certain to have another one. Returns `None` if
 /// the directory is being changed all the time.
-fn settled(directory: &OwnedFd) -> Result<Option<Version>, Errno> {
+fn settled(directory: BorrowedFd) -> Result<Option<Version>, Errno> {
     const PERIOD: Duration = Duration::from_millis(5);
     // ext3 stores times in whole seconds.
     const MOST: usize = 500;
@@ -268,9 +283,4 @@ fn settled(directory: &OwnedFd) -> Result<Option<Version>, Errno> {
         std::thread::sleep(PERIOD);
     }
     Ok(None)
-}
-
-fn look(path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    open(path, flags, Mode::empty())
 }

@@ -122,8 +122,8 @@ impl Walk {
 fn names(directory: BorrowedFd) -> Result<Vec<OsString>, Errno> {
     let list = || {
         let path = procfs::own_fd(directory);
-        let path = Path::new(std::ffi::OsStr::from_bytes(path.as_c_str().to_bytes()));
-        fs::read_dir(path)?
+        let path = std::ffi::OsStr::from_bytes(path.as_c_str().to_bytes());
+        fs::read_dir(Path::new("/proc").join(path))?
             .map(|entry| Ok(entry?.file_name()))
             .collect::<std::io::Result<Vec<_>>>()
     };
