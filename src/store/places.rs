@@ -120,8 +120,9 @@ fn lasting_directory(store_option: Option<PathBuf>) -> Result<PathBuf, String> {
     Ok(directory)
 }
 
-pub(super) const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until the next \
-                          boot; --store DIR keeps them in a directory on a local disk";
+pub(super) const UNTIL_BOOT: &str = "owners of symlinks, fifos, sockets and devices are kept until \
+                                     the next boot; --store DIR keeps them in a directory on a \
+                                     local disk";
 
 /// Opens the side store; without the lasting part if that cannot be opened. Logs failures. An error
 /// is the errno for calls that need the store.
