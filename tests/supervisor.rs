@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use common::command::{is_left_alone, launch, sh};
 use common::file_system::Disk;
-use common::{Place, example, run, until};
+use common::{Place, example, run, set_mode, small_rootfs, until};
 
 /// A command that runs until it is told to end by a file, and then uses what is emulated.
 fn start_waiting(place: &Place) -> std::process::Child {
@@ -125,6 +125,62 @@ fn a_killed_supervisor_is_not_missed() {
     go_on(&place);
     assert!(child.wait().unwrap().success());
     is_left_alone(&place);
+}
+
+/// While a runtime makes a container, it holds the listener, too: it would wait for an answer for
+/// ever.
+#[test]
+fn a_supervisor_that_is_killed_before_there_is_another_process_ends_the_runtime() {
+    let place = Place::new();
+    let rootfs = small_rootfs(&place);
+    // The supervisor is stopped before the runtime begins, and then never gets a call.
+    let runtime = place.path("home/crun");
+    let script = "#!/bin/sh\necho >\"$HOME/ready\"; until test -e \"$HOME/go\"; do sleep 0.01; done
+        exec crun \"$@\"\n";
+    fs::write(&runtime, script).expect("a script");
+    set_mode(&runtime, 0o755);
+    let options = [
+        "--rootfs",
+        rootfs.to_str().expect("UTF-8"),
+        "--runtime",
+        runtime.to_str().expect("UTF-8"),
+        "--env",
+        "HOME",
+    ];
+    for detach in [&[][..], &["--detach"]] {
+        let mut command = launch(&place, &options);
+        command.args(detach).args(["--", "true"]);
+        let child = command.stderr(Stdio::piped()).spawn().expect("run");
+        let home = place.path("home");
+        until("the runtime is ready", || {
+            home.join("ready").exists().then_some(())
+        });
+        let supervisor = place.supervisor();
+        kill(supervisor, Signal::SIGSTOP).expect("stopping it");
+        fs::write(home.join("go"), "").expect("a file");
+        until("a call waits for an answer", || {
+            let waits = |pid: &Pid| {
+                let wchan = fs::read_to_string(format!("/proc/{pid}/wchan"));
+                wchan.is_ok_and(|wchan| wchan.contains("seccomp"))
+            };
+            let mut processes = place.processes().into_iter();
+            processes.any(|(pid, _)| waits(&pid)).then_some(())
+        });
+        kill(supervisor, Signal::SIGKILL).expect("killing it");
+        let ended = child.wait_with_output().expect("waiting for run");
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(125), "{told}");
+        assert!(told.contains("the supervisor of this command"), "{told}");
+        let left: Vec<_> = place
+            .processes()
+            .into_iter()
+            .map(|(pid, words)| (pid, String::from_utf8_lossy(&words).replace('\0', " ")))
+            .collect();
+        assert_eq!(left, [], "{detach:?}");
+        for name in ["ready", "go"] {
+            fs::remove_file(home.join(name)).expect("a file");
+        }
+    }
 }
 
 #[test]

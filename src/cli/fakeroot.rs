@@ -221,7 +221,7 @@ fn run_with_files(arguments: &Arguments, options: Options) -> Result<i32, Error>
         }
         None => {}
     }
-    let command = match split()? {
+    let mut command = match split()? {
         Half::Waits(command) => command,
         Half::Command => {
             let error = super::run::run(&options);

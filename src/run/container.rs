@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::prctl::set_pdeathsig;
@@ -61,11 +62,10 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
             let mut about = about(&place, &path, rootfs.clone(), &config, options);
             about.control_group.clone_from(&group);
             place.write_about(&about)?;
-            start_supervisor(options, &place)?;
-            Ok(group)
+            Ok((group, start_supervisor(options, &place)?))
         });
-    let group = match prepared {
-        Ok(group) => group,
+    let (group, supervisor) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
             place.remove_all(claimed);
             return Err(error);
@@ -74,12 +74,14 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     drop(claimed);
     // From here on, the supervisor removes the files once this process has ended.
     match family::split()? {
-        Half::Waits(runtime) => runtime.wait(None, |code| {
-            if code != 0 && options.is_detached() {
-                output::show_failure(&place.directory);
-            }
-            place.code_of(code)
-        }),
+        Half::Waits(runtime) => runtime
+            .served_by(supervisor, place.socket())?
+            .wait(None, |code| {
+                if code != 0 && options.is_detached() {
+                    output::show_failure(&place.directory);
+                }
+                place.code_of(code)
+            }),
         Half::Command => {
             if let Some(group) = group {
                 boot::enter(&group)?;
@@ -318,11 +320,13 @@ fn about(
     }
 }
 
-fn start_supervisor(options: &Options, place: &Place) -> Result<(), Error> {
+/// Returns a pidfd.
+fn start_supervisor(options: &Options, place: &Place) -> Result<OwnedFd, Error> {
     // Held until the supervisor has taken it, too.
     let _lock = place.lock().at(&place.directory)?;
-    supervisor::start_for(place, options.store.as_deref(), &options.log)?;
-    start_keeper(&options.isolation, place)
+    let supervisor = supervisor::start_for(place, options.store.as_deref(), &options.log)?;
+    start_keeper(&options.isolation, place)?;
+    Ok(supervisor)
 }
 
 /// Starts the keeper of the network, if it needs one.

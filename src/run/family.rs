@@ -6,15 +6,23 @@
 //! ended, for whichever reason, and the kernel kills the others.
 
 use std::convert::Infallible;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::wait;
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 use crate::error::{Context, Error};
@@ -64,6 +72,30 @@ pub(crate) struct Command {
     signals: SignalFd,
     /// Where this process had the terminal: the process group.
     foreground: Option<Pid>,
+    server: Option<Server>,
+}
+
+/// The first process that serves a container. The others, which begin some milliseconds later, take
+/// over when it is killed, but nobody does before.
+#[derive(Debug)]
+struct Server {
+    process: OwnedFd,
+    /// Where all of them listen.
+    socket: PathBuf,
+}
+
+impl Server {
+    /// Whether another process goes on. That may take a moment.
+    fn is_replaced(&self) -> bool {
+        const TRIES: u32 = 20;
+        (0..TRIES).any(|_| {
+            let listens = UnixStream::connect(&self.socket).is_ok();
+            if !listens {
+                thread::sleep(Duration::from_millis(100));
+            }
+            listens
+        })
+    }
 }
 
 /// The two processes after [`split`].
@@ -95,6 +127,7 @@ pub(crate) fn split() -> Result<Half, Error> {
         process: sys::process_pidfd(pid).doing(WHAT)?,
         signals: SignalFd::new(&SigSet::all()).doing(WHAT)?,
         foreground: tcgetpgrp(io::stdin()).ok().filter(|it| *it == getpgrp()),
+        server: None,
     }))
 }
 
@@ -104,10 +137,57 @@ impl Command {
         self.pid.as_raw().unsigned_abs()
     }
 
+    /// Lets the command end with an error if nobody serves it any more: a runtime would wait forever
+    /// for an answer, since it holds the listener itself while it creates a container.
+    pub(super) fn served_by(self, process: OwnedFd, socket: PathBuf) -> Result<Self, Error> {
+        // What the runtime leaves behind is to be ended, too: this process becomes its parent.
+        set_child_subreaper(true).doing("prctl(PR_SET_CHILD_SUBREAPER)")?;
+        Ok(Self {
+            server: Some(Server { process, socket }),
+            ..self
+        })
+    }
+
+    /// Waits for a signal. Fails if nobody serves the command any more, and ends that.
+    fn wait_for_signal(&mut self) -> Result<(), Error> {
+        let Some(server) = &self.server else {
+            return Ok(());
+        };
+        let event = |file| PollFd::new(file, PollFlags::POLLIN);
+        let mut events = [event(self.signals.as_fd()), event(server.process.as_fd())];
+        while poll(&mut events, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        if events[0].any() == Some(true) {
+            return Ok(());
+        }
+        if self
+            .server
+            .take()
+            .is_some_and(|server| server.is_replaced())
+        {
+            return Ok(());
+        }
+        self.kill_family().doing("killing the runtime")?;
+        Err(Error::NoSupervisor)
+    }
+
+    /// Kills the command, and what it has started (see [`Self::served_by`]).
+    fn kill_family(&self) -> io::Result<()> {
+        let _ = sys::pidfd_send_signal(self.process.as_fd(), Signal::SIGKILL);
+        while wait() != Err(Errno::ECHILD) {
+            let children = fs::read_to_string("/proc/thread-self/children")?;
+            for child in children.split_ascii_whitespace() {
+                let child = child.parse().map_err(|_| io::ErrorKind::InvalidData)?;
+                let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for the end of the command, to which this process's signals go until then.
-    pub(crate) fn end(&self) -> Result<ExitStatus, Error> {
+    pub(crate) fn end(&mut self) -> Result<ExitStatus, Error> {
         const WAITING: &str = "waiting for the command";
         loop {
+            self.wait_for_signal()?;
             // A stop or an end is told by SIGCHLD.
             let Some(signal) = self.signals.read_signal().doing(WAITING)? else {
                 continue;
@@ -135,7 +215,7 @@ impl Command {
     /// Waits for the end of the command, and ends this process likewise, but for exit codes that
     /// `say` changes.
     pub(super) fn wait(
-        self,
+        mut self,
         reaper: Option<Reaper>,
         say: impl FnOnce(i32) -> i32,
     ) -> Result<Infallible, Error> {

@@ -91,11 +91,13 @@ impl Supervisor {
 }
 
 /// Starts the supervisor of a container that this process creates, and waits until it listens.
-pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Result<(), Error> {
+/// Returns a pidfd.
+pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Result<OwnedFd, Error> {
     let of = SupervisorOf::Container {
         directory: place.directory.clone(),
     };
-    wait_until_ready(&mut start(store, log, of)?).doing(STARTING)
+    let pid = wait_until_ready(&mut start(store, log, of)?).doing(STARTING)?;
+    sys::process_pidfd(pid).doing(STARTING)
 }
 
 /// Starts a supervisor and returns the other end of its standard input.

@@ -365,15 +365,16 @@ fn number<T: std::str::FromStr>(word: &OsStr) -> Option<Option<T>> {
     }
 }
 
-/// The message of a process, on its standard input, that it is ready.
-const READY: &str = "ready";
+/// The message of a process, on its standard input, that it is ready; its pid follows.
+const READY: &str = "ready ";
 
 /// The time limit for a process to become ready. Before it listens, a daemon lets another process
 /// read the side store, which may take two minutes from a busy disk.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// Waits until the process at the other end is ready. Fails with the reason that it reports.
-pub(crate) fn wait_until_ready(process: &mut UnixStream) -> io::Result<()> {
+/// Waits until the process at the other end is ready, and returns its pid. Fails with the reason
+/// that it reports.
+pub(crate) fn wait_until_ready(process: &mut UnixStream) -> io::Result<u32> {
     process.set_read_timeout(Some(PATIENCE))?;
     let mut said = String::new();
     match process.read_to_string(&mut said) {
@@ -385,16 +386,16 @@ pub(crate) fn wait_until_ready(process: &mut UnixStream) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     }
-    match said.as_str() {
-        READY => Ok(()),
-        "" => Err(io::Error::other("it exited at once")),
-        reason => Err(io::Error::other(reason.to_owned())),
+    if said.is_empty() {
+        return Err(io::Error::other("it exited at once"));
     }
+    let pid = said.strip_prefix(READY).and_then(|pid| pid.parse().ok());
+    pid.ok_or_else(|| io::Error::other(said))
 }
 
 /// Tells the process that started this one that it is ready.
 pub(crate) fn say_ready() {
-    say(READY);
+    say(&format!("{READY}{}", std::process::id()));
 }
 
 /// Tells the process that started this one why it will not be ready.
@@ -506,7 +507,7 @@ mod tests {
     #[test]
     fn whoever_starts_a_process_hears_that_it_is_ready_or_why_not() {
         for (said, expected) in [
-            ("ready", Ok(())),
+            ("ready 5", Ok(5)),
             ("", Err("it exited at once".to_owned())),
             ("no room", Err("no room".to_owned())),
         ] {
