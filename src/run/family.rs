@@ -137,8 +137,8 @@ impl Command {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Lets the command end with an error if nobody serves it any more: a runtime would wait forever
-    /// for an answer, since it holds the listener itself while it creates a container.
+    /// Lets the command end with an error if nobody serves it any more: a runtime would wait for an
+    /// answer forever, since it holds the listener itself while it creates a container.
     pub(super) fn served_by(self, process: OwnedFd, socket: PathBuf) -> Result<Self, Error> {
         // What the runtime leaves behind is to be ended, too: this process becomes its parent.
         set_child_subreaper(true).doing("prctl(PR_SET_CHILD_SUBREAPER)")?;
