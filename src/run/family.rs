@@ -14,7 +14,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -75,16 +75,21 @@ pub(crate) struct Command {
     server: Option<Server>,
 }
 
-/// The first process that serves a container. The others, which begin some milliseconds later, take
-/// over when it is killed, but nobody does before.
+/// The first process that serves a container. The others, which begin some milliseconds after the
+/// container, take over when it is killed, but nobody does before.
 #[derive(Debug)]
 struct Server {
     process: OwnedFd,
     /// Where all of them listen.
     socket: PathBuf,
+    began: Instant,
 }
 
 impl Server {
+    /// The time that a runtime may take to create a container. Later, nothing is asked: the socket
+    /// may have been removed, as with a runtime directory, without any harm to the container.
+    const CREATION: Duration = Duration::from_secs(120);
+
     /// Whether another process goes on. That may take a moment.
     fn is_replaced(&self) -> bool {
         const TRIES: u32 = 20;
@@ -143,7 +148,11 @@ impl Command {
         // What the runtime leaves behind is to be ended, too: this process becomes its parent.
         set_child_subreaper(true).doing("prctl(PR_SET_CHILD_SUBREAPER)")?;
         Ok(Self {
-            server: Some(Server { process, socket }),
+            server: Some(Server {
+                process,
+                socket,
+                began: Instant::now(),
+            }),
             ..self
         })
     }
@@ -155,8 +164,14 @@ impl Command {
         };
         let event = |file| PollFd::new(file, PollFlags::POLLIN);
         let mut events = [event(self.signals.as_fd()), event(server.process.as_fd())];
-        while poll(&mut events, PollTimeout::NONE) == Err(Errno::EINTR) {}
-        if events[0].any() == Some(true) {
+        let left = Server::CREATION.saturating_sub(server.began.elapsed());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let found = poll(&mut events, timeout);
+        let [signals, process] = events.map(|event| event.any() == Some(true));
+        if found == Ok(0) {
+            self.server = None;
+        }
+        if signals || !process {
             return Ok(());
         }
         if self

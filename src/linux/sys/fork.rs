@@ -1,7 +1,7 @@
 //! Forks of this process that go on in this program, without an execve(2).
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -145,7 +145,11 @@ fn be_child(standard: Standard, child: impl FnOnce() -> Infallible) -> ! {
         Ok(()) => match child() {},
         Err(errno) => {
             // Nobody waits for an orphan.
-            eprintln!("subuidless: closing files (close_range): {}", errno.desc());
+            let reason = errno.desc();
+            let _ = writeln!(
+                io::stderr(),
+                "subuidless: closing files: close_range: {reason}"
+            );
             exit(errno as i32)
         }
     }
