@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The devices that every container has, made anew, and opened in all ways.
 mknod null c 1 3; mknod zero c 1 5; mknod full c 1 7; mknod random c 1 8; mknod urandom c 1 9; mknod tty c 5 0
-mknod -m 666 other c 510 1; mknod block b 1 3
+mknod -m 666 other c 510 1; mknod block b 509 3
 chmod 666 null zero full random urandom tty
 ln -s null link; ln zero hard
 for file in null zero full random urandom link hard other block; do
