@@ -41,7 +41,7 @@ fn all_files(place: &Place) -> BTreeSet<PathBuf> {
         name.starts_with(&mark)
     }));
     // A marker that the store makes once, when there has been time to move something.
-    found.retain(|path| !path.ends_with("subuidless-recent/settled"));
+    found.retain(|path| !path.ends_with("settled"));
     found
 }
 

@@ -252,6 +252,39 @@ fn a_disk_that_is_full_from_the_beginning_stops_nothing() {
     }
 }
 
+/// A command and a daemon, or another command, of the same runtime directory.
+#[test]
+fn each_store_has_its_owners_whoever_runs_beside_it() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let bundle = Bundle::new(&place, &daemon);
+    let seen = sh(&bundle, "make '' 4; look");
+    let in_home = |words: &str| {
+        let mut command = place.as_user("sh");
+        command.current_dir(place.path("home"));
+        run(command.args(["-c", words]).env("S", place.binary())).ok()
+    };
+    for round in ["7:8", "9:10", "11:12"] {
+        // Longer than it takes the daemon to move something to its disk.
+        let set = format!("rm -f l; ln -s x l; chown -h {round} l; sleep 1.2; stat -c %u:%g l");
+        let look = format!("{round}\n");
+        assert_eq!(
+            in_home(&format!("$S run --store other -- sh -c '{set}'")),
+            look
+        );
+        assert_eq!(in_home("$S run --store other -- stat -c %u:%g l"), look);
+        assert_eq!(in_home("$S run -- stat -c %u:%g l"), "0:0\n");
+    }
+    assert_eq!(sh(&bundle, "look"), seen);
+    let daemon = reboot(&place, daemon);
+    assert_eq!(sh(&bundle, "look"), seen);
+    assert_eq!(
+        in_home("$S run --store other -- stat -c %u:%g l"),
+        "11:12\n"
+    );
+    daemon.terminate();
+}
+
 /// What is on a read-only disk is seen; a command hears that what is new does not get there, once.
 #[test]
 fn a_disk_that_is_read_only_shows_what_it_has_and_the_rest_is_told() {

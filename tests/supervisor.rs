@@ -183,6 +183,33 @@ fn a_supervisor_that_is_killed_before_there_is_another_process_ends_the_runtime(
     }
 }
 
+/// From the moment on at which a worker has it, also before there is a guard.
+#[test]
+fn a_container_goes_on_when_its_supervisor_is_killed() {
+    let place = Place::new();
+    let rootfs = small_rootfs(&place);
+    let script = "echo >/ready; until test -e /go; do sleep 0.01; done
+        chown 5:6 /ready; stat -c %u:%g /ready; exit 7";
+    for wait in [0, 10, 1000] {
+        let options = ["--rootfs", rootfs.to_str().expect("UTF-8")];
+        let mut command = launch(&place, &options);
+        command.args(["--", "sh", "-c", script]);
+        let child = command.stdout(Stdio::piped()).spawn().expect("run");
+        until("the command is ready", || {
+            rootfs.join("ready").exists().then_some(())
+        });
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        kill(place.supervisor(), Signal::SIGKILL).expect("killing it");
+        fs::write(rootfs.join("go"), "").expect("a file");
+        let ended = child.wait_with_output().expect("waiting for run");
+        assert_eq!(ended.status.code(), Some(7), "{wait}");
+        assert_eq!(String::from_utf8_lossy(&ended.stdout), "5:6\n", "{wait}");
+        for name in ["ready", "go"] {
+            fs::remove_file(rootfs.join(name)).expect("a file");
+        }
+    }
+}
+
 #[test]
 fn a_process_that_outlives_the_command_is_served_to_its_end() {
     let place = Place::new();

@@ -37,7 +37,7 @@ pub(crate) fn start(daemon: Daemon) -> Result<(), Error> {
     let title = format!("subuidless serve {}", socket.display());
     let mode = Mode::Daemon(Daemon { socket, ..daemon });
     mode.start_orphan(title, log.into(), &OTHERS)
-        .and_then(|mut process| wait_until_ready(&mut process).map(drop))
+        .and_then(|mut process| wait_until_ready(&mut process))
         .map_err(|error| Error::Background {
             reason: error.to_string(),
             log: path,

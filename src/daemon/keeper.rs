@@ -183,13 +183,13 @@ impl Keeper {
     /// Creates the directory of the recent part again if it was removed, for instance by systemd
     /// after the user has logged out.
     fn ensure_recent(&self) {
-        let places = self.places();
-        if places.recent.is_none_or(|recent| {
-            fs::symlink_metadata(&recent).is_ok() && rundir::own(&recent).is_ok()
-        }) {
+        let Some(recent) = self.places().recent else {
+            return;
+        };
+        if fs::symlink_metadata(&recent).is_ok() && rundir::own(&recent).is_ok() {
             return;
         }
-        let found = recent_directory();
+        let found = recent_directory(recent.file_name().unwrap_or_default());
         warn!(
             directory = %found.as_deref().unwrap_or(Path::new("none")).display(),
             "the directory of the recent side store was removed: the owners in it are lost, \

@@ -215,6 +215,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     if options.says_ready {
         mode::say_ready();
+        daemon.workers.when_shared(mode::say_shared);
     }
     let is_held = daemon.until.is_some();
     let mut needless = std::pin::pin!(daemon.outlive());

@@ -1,7 +1,7 @@
 //! Runs one worker process for each listener: starts it, waits for it, and starts another one if it
 //! dies before its targets.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -52,6 +52,8 @@ pub(super) struct Workers {
     shared: RefCell<Vec<Shared>>,
     /// A worker for the next container, started before.
     first: RefCell<Option<(WorkerProcess, UnixStream)>>,
+    /// To be called once a worker has the first container.
+    tell_shared: Cell<Option<fn()>>,
 }
 
 /// The memory that all workers of a container share: its table, and the locks on that file.
@@ -81,7 +83,13 @@ impl Workers {
             guard: GuardLink::default(),
             shared: RefCell::default(),
             first: RefCell::default(),
+            tell_shared: Cell::default(),
         }
+    }
+
+    /// Calls `shared` once a worker has the first container.
+    pub(super) fn when_shared(&self, shared: fn()) {
+        self.tell_shared.set(Some(shared));
     }
 
     /// Uses `first` for the next container.
@@ -432,9 +440,16 @@ impl Workers {
         // A worker that does not read delays only its own container; one that has died is noticed
         // by wait().
         tokio::select! {
-            handed = container.hand_over(&mut ours) => if let Err(error) = handed {
+            handed = container.hand_over(&mut ours) => match handed {
+                Ok(()) => {
+                    if let Some(shared) = self.tell_shared.take() {
+                        shared();
+                    }
+                }
                 // The worker finds its socket closed and logs that.
-                warn!(container = %container.handover.id, %error, "cannot hand the container over");
+                Err(error) => warn!(
+                    container = %container.handover.id, %error, "cannot hand the container over"
+                ),
             },
             ended = child.wait() => return ended,
         }

@@ -8,7 +8,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -173,7 +172,9 @@ impl Seen {
 
     /// Notes everything below `top` that is on its file system.
     fn walk(&mut self, top: &Path) -> Result<(), Error> {
-        self.file_system = fs::File::open(top)
+        // A fifo would be waited for.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        self.file_system = open(top, flags, Mode::empty())
             .ok()
             .and_then(|directory| FileSystem::of(directory.as_fd()));
         walk(top, |found| {

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::prctl::set_pdeathsig;
@@ -74,14 +74,15 @@ pub(super) fn run(options: &Options, root: Root) -> Result<Infallible, Error> {
     drop(claimed);
     // From here on, the supervisor removes the files once this process has ended.
     match family::split()? {
-        Half::Waits(runtime) => runtime
-            .served_by(supervisor, place.socket())?
-            .wait(None, |code| {
-                if code != 0 && options.is_detached() {
-                    output::show_failure(&place.directory);
-                }
-                place.code_of(code)
-            }),
+        Half::Waits(runtime) => runtime.served_by(supervisor)?.wait(None, |code| {
+            match options.is_detached() {
+                true if code != 0 => output::show_failure(&place.directory),
+                true => {}
+                // Now rather than when the supervisor gets to it: who comes next may read the tree.
+                false => place.remove_points(place.about().as_ref()),
+            }
+            place.code_of(code)
+        }),
         Half::Command => {
             if let Some(group) = group {
                 boot::enter(&group)?;
@@ -303,11 +304,8 @@ fn about(
         .and_then(|process| process.get("args")?.as_array());
     let words = command.into_iter().flatten().filter_map(Value::as_str);
     let mounts = config.get("mounts").and_then(Value::as_array);
-    let binds = mounts
-        .into_iter()
-        .flatten()
-        .filter(|mount| spec::is_bind(mount));
-    let destinations = binds.filter_map(|mount| mount.get("destination")?.as_str());
+    let mounts = mounts.into_iter().flatten();
+    let destinations = mounts.filter_map(|mount| mount.get("destination")?.as_str());
     About {
         runtime: Some(runtime.to_owned()),
         command: words.map(str::to_owned).collect(),
@@ -320,8 +318,8 @@ fn about(
     }
 }
 
-/// Returns a pidfd.
-fn start_supervisor(options: &Options, place: &Place) -> Result<OwnedFd, Error> {
+/// Returns the other end of its standard input.
+fn start_supervisor(options: &Options, place: &Place) -> Result<UnixStream, Error> {
     // Held until the supervisor has taken it, too.
     let _lock = place.lock().at(&place.directory)?;
     let supervisor = supervisor::start_for(place, options.store.as_deref(), &options.log)?;

@@ -11,10 +11,7 @@ use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -28,6 +25,7 @@ use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 use crate::error::{Context, Error};
 use crate::linux::sys::{self, Standard};
 use crate::linux::title;
+use crate::wire::mode;
 
 const WHAT: &str = "starting a process in the new pid namespace";
 
@@ -72,35 +70,8 @@ pub(crate) struct Command {
     signals: SignalFd,
     /// Where this process had the terminal: the process group.
     foreground: Option<Pid>,
-    server: Option<Server>,
-}
-
-/// The first process that serves a container. The others, which begin some milliseconds after the
-/// container, take over when it is killed, but nobody does before.
-#[derive(Debug)]
-struct Server {
-    process: OwnedFd,
-    /// Where all of them listen.
-    socket: PathBuf,
-    began: Instant,
-}
-
-impl Server {
-    /// The time that a runtime may take to create a container. Later, nothing is asked: the socket
-    /// may have been removed, as with a runtime directory, without any harm to the container.
-    const CREATION: Duration = Duration::from_secs(120);
-
-    /// Whether another process goes on. That may take a moment.
-    fn is_replaced(&self) -> bool {
-        const TRIES: u32 = 20;
-        (0..TRIES).any(|_| {
-            let listens = UnixStream::connect(&self.socket).is_ok();
-            if !listens {
-                thread::sleep(Duration::from_millis(100));
-            }
-            listens
-        })
-    }
+    /// The supervisor, until it is not the only one that serves the container.
+    supervisor: Option<UnixStream>,
 }
 
 /// The two processes after [`split`].
@@ -132,7 +103,7 @@ pub(crate) fn split() -> Result<Half, Error> {
         process: sys::process_pidfd(pid).doing(WHAT)?,
         signals: SignalFd::new(&SigSet::all()).doing(WHAT)?,
         foreground: tcgetpgrp(io::stdin()).ok().filter(|it| *it == getpgrp()),
-        server: None,
+        supervisor: None,
     }))
 }
 
@@ -142,47 +113,34 @@ impl Command {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Lets the command end with an error if nobody serves it any more: a runtime would wait for an
-    /// answer forever, since it holds the listener itself while it creates a container.
-    pub(super) fn served_by(self, process: OwnedFd, socket: PathBuf) -> Result<Self, Error> {
+    /// Lets the command end with an error if its supervisor dies while nobody else serves it: a
+    /// runtime would wait for an answer forever, since it holds the listener itself while it
+    /// creates a container.
+    pub(super) fn served_by(self, supervisor: UnixStream) -> Result<Self, Error> {
         // What the runtime leaves behind is to be ended, too: this process becomes its parent.
         set_child_subreaper(true).doing("prctl(PR_SET_CHILD_SUBREAPER)")?;
         Ok(Self {
-            server: Some(Server {
-                process,
-                socket,
-                began: Instant::now(),
-            }),
+            supervisor: Some(supervisor),
             ..self
         })
     }
 
-    /// Waits for a signal. Fails if nobody serves the command any more, and ends that.
+    /// Waits for a signal. Fails if nobody serves the command, and ends that.
     fn wait_for_signal(&mut self) -> Result<(), Error> {
-        let Some(server) = &self.server else {
-            return Ok(());
-        };
-        let event = |file| PollFd::new(file, PollFlags::POLLIN);
-        let mut events = [event(self.signals.as_fd()), event(server.process.as_fd())];
-        let left = Server::CREATION.saturating_sub(server.began.elapsed());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let found = poll(&mut events, timeout);
-        let [signals, process] = events.map(|event| event.any() == Some(true));
-        if found == Ok(0) {
-            self.server = None;
+        while let Some(supervisor) = &self.supervisor {
+            let event = |file| PollFd::new(file, PollFlags::POLLIN);
+            let mut events = [event(self.signals.as_fd()), event(supervisor.as_fd())];
+            while poll(&mut events, PollTimeout::NONE) == Err(Errno::EINTR) {}
+            if events[0].any() == Some(true) {
+                break;
+            }
+            if !mode::has_shared(supervisor) {
+                self.kill_family().doing("killing the runtime")?;
+                return Err(Error::NoSupervisor);
+            }
+            self.supervisor = None;
         }
-        if signals || !process {
-            return Ok(());
-        }
-        if self
-            .server
-            .take()
-            .is_some_and(|server| server.is_replaced())
-        {
-            return Ok(());
-        }
-        self.kill_family().doing("killing the runtime")?;
-        Err(Error::NoSupervisor)
+        Ok(())
     }
 
     /// Kills the command, and what it has started (see [`Self::served_by`]).

@@ -178,15 +178,20 @@ impl Place {
     fn remove(&self) {
         output::keep(&self.directory, &self.name);
         let about = self.about();
-        if let Some(about) = about.as_ref().filter(|about| !about.points.is_empty()) {
-            points::remove(&about.rootfs, &about.points, &self.borrowed(&about.rootfs));
-        }
+        self.remove_points(about.as_ref());
         if let Some(group) = about.and_then(|about| about.control_group) {
             boot::remove(&group);
         }
         // Leftovers are removed when the name is taken again.
         let _ = fs::remove_file(self.socket());
         let _ = fs::remove_dir_all(&self.directory);
+    }
+
+    /// Removes the mount points of a container that has ended.
+    pub(super) fn remove_points(&self, about: Option<&About>) {
+        if let Some(about) = about.filter(|about| !about.points.is_empty()) {
+            points::remove(&about.rootfs, &about.points, &self.borrowed(&about.rootfs));
+        }
     }
 
     /// The mount points that are there for other containers of a root file system.

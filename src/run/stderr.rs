@@ -81,7 +81,8 @@ impl Diverted {
 impl Lent {
     /// Waits until the last lines have been forwarded, but not for a reader that does not read.
     pub(crate) fn give_back(self) {
-        const PATIENCE: Duration = Duration::from_millis(100);
+        // Long: on a busy machine the thread may take its time, and nobody waits for this process.
+        const PATIENCE: Duration = Duration::from_secs(10);
         // The pipe ends when its last writer closes it.
         if go_nowhere().is_ok() {
             let _ = self.returned.recv_timeout(PATIENCE);

@@ -91,13 +91,18 @@ impl Supervisor {
 }
 
 /// Starts the supervisor of a container that this process creates, and waits until it listens.
-/// Returns a pidfd.
-pub(super) fn start_for(place: &Place, store: Option<&Path>, log: &Log) -> Result<OwnedFd, Error> {
+/// Returns the other end of its standard input, see [`mode::has_shared`].
+pub(super) fn start_for(
+    place: &Place,
+    store: Option<&Path>,
+    log: &Log,
+) -> Result<UnixStream, Error> {
     let of = SupervisorOf::Container {
         directory: place.directory.clone(),
     };
-    let pid = wait_until_ready(&mut start(store, log, of)?).doing(STARTING)?;
-    sys::process_pidfd(pid).doing(STARTING)
+    let mut supervisor = start(store, log, of)?;
+    wait_until_ready(&mut supervisor).doing(STARTING)?;
+    Ok(supervisor)
 }
 
 /// Starts a supervisor and returns the other end of its standard input.

@@ -2,11 +2,13 @@
 //!
 //! The recent part is in the runtime directory (see `crate::wire::rundir`), or in /dev/shm if the
 //! user has no usable one. Both are local and do not survive a boot, which a store without fsync
-//! requires. The lasting part is in `$XDG_STATE_HOME/subuidless` or the directory of `--store`,
-//! which must be on a local disk.
+//! requires. Each lasting part has one of its own there. The lasting part is in
+//! `$XDG_STATE_HOME/subuidless` or the directory of `--store`, which must be on a local disk.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -53,11 +55,11 @@ impl Places {
     /// As [`Places::prepare`], but does not log why there is no lasting part; [`Places::warn`] does
     /// so once it turns out to be needed.
     pub(crate) fn prepare_quietly(store_option: Option<PathBuf>) -> Self {
-        let recent = recent_directory();
         let (lasting, not_lasting) = match lasting_directory(store_option) {
             Ok(directory) => (Some(directory), None),
             Err(reason) => (None, Some(reason)),
         };
+        let recent = recent_directory(&name_of(lasting.as_deref()));
         Self {
             lasting: lasting.filter(|directory| can_be_read(directory, recent.as_deref())),
             recent,
@@ -79,11 +81,22 @@ impl Places {
     }
 }
 
-/// Returns the first usable directory for the recent part. Logs the reasons if there is none.
-pub(crate) fn recent_directory() -> Option<PathBuf> {
+/// The name of the recent part that belongs to a lasting part: device and inode number of that.
+fn name_of(lasting: Option<&Path>) -> OsString {
+    let found = lasting.and_then(|directory| fs::metadata(directory).ok());
+    found.map_or_else(
+        || "passing".into(),
+        |found| format!("{:x}-{:x}", found.dev(), found.ino()).into(),
+    )
+}
+
+/// Returns the first usable directory for the recent part of that name. Logs the reasons if there
+/// is none.
+pub(crate) fn recent_directory(name: &OsStr) -> Option<PathBuf> {
     let mut reasons = Vec::new();
-    for directory in rundir::recent_stores() {
-        match rundir::own(&directory) {
+    for parent in rundir::recent_stores() {
+        let directory = parent.join(name);
+        match rundir::own(&parent).and_then(|_| rundir::own(&directory)) {
             Ok(_) => return Some(directory),
             Err(error) => reasons.push(format!("{}: {error}", directory.display())),
         }

@@ -5,13 +5,15 @@
 //! for an option that is not given. (A worker that parsed options would need a tenth more memory.)
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::fast::FastPath;
 use super::handover::{Origin, Service};
@@ -365,57 +367,75 @@ fn number<T: std::str::FromStr>(word: &OsStr) -> Option<Option<T>> {
     }
 }
 
-/// The message of a process, on its standard input, that it is ready; its pid follows.
-const READY: &str = "ready ";
+/// The message of a process, on its standard input, that it is ready.
+const READY: &str = "ready\n";
+
+/// Its message that it serves a container, and that another process would go on if it died.
+const SHARED: &str = "shared\n";
 
 /// The time limit for a process to become ready. Before it listens, a daemon lets another process
 /// read the side store, which may take two minutes from a busy disk.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// Waits until the process at the other end is ready, and returns its pid. Fails with the reason
-/// that it reports.
-pub(crate) fn wait_until_ready(process: &mut UnixStream) -> io::Result<u32> {
+/// Waits until the process at the other end is ready. Fails with the reason that it reports.
+pub(crate) fn wait_until_ready(process: &mut UnixStream) -> io::Result<()> {
     process.set_read_timeout(Some(PATIENCE))?;
     let mut said = String::new();
-    match process.read_to_string(&mut said) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let seconds = PATIENCE.as_secs();
-            let reason = format!("it is not ready after {seconds} seconds");
-            return Err(io::Error::other(reason));
+    while said != READY {
+        let mut bytes = [0; 256];
+        match process.read(&mut bytes) {
+            Ok(0) if said.is_empty() => return Err(io::Error::other("it exited at once")),
+            Ok(0) => return Err(io::Error::other(said)),
+            Ok(length) => said += &String::from_utf8_lossy(&bytes[..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let seconds = PATIENCE.as_secs();
+                let reason = format!("it is not ready after {seconds} seconds");
+                return Err(io::Error::other(reason));
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => return Err(error),
     }
-    if said.is_empty() {
-        return Err(io::Error::other("it exited at once"));
-    }
-    let pid = said.strip_prefix(READY).and_then(|pid| pid.parse().ok());
-    pid.ok_or_else(|| io::Error::other(said))
+    Ok(())
+}
+
+/// Whether the process at the other end, of which something can be read, has shared its container.
+/// Otherwise it has ended before.
+pub(crate) fn has_shared(mut process: &UnixStream) -> bool {
+    let mut said = [0; SHARED.len()];
+    process.read_exact(&mut said).is_ok() && said == SHARED.as_bytes()
 }
 
 /// Tells the process that started this one that it is ready.
 pub(crate) fn say_ready() {
-    say(&format!("{READY}{}", std::process::id()));
+    say(READY);
+}
+
+/// Tells the process that started this one that another one would serve the container, too.
+pub(crate) fn say_shared() {
+    say(SHARED);
+    shut_down();
 }
 
 /// Tells the process that started this one why it will not be ready.
 pub(crate) fn say_not_ready(reason: &Error) {
     say(&reason.to_string());
+    shut_down();
 }
 
-/// Writes `words` to standard input, a socket, and shuts it down.
+/// Writes `words` to standard input, a socket.
 fn say(words: &str) {
-    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
-        return;
-    };
-    let mut socket = UnixStream::from(socket);
     // Fails if the process that started this one has given up.
-    let _ = socket.write_all(words.as_bytes());
-    let _ = socket.shutdown(std::net::Shutdown::Both);
+    let _ = nix::unistd::write(io::stdin(), words.as_bytes());
+}
+
+fn shut_down() {
+    let _ = shutdown(io::stdin().as_raw_fd(), Shutdown::Both);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     /// One of each mode; of those with options, one with all and one with none.
@@ -507,7 +527,7 @@ mod tests {
     #[test]
     fn whoever_starts_a_process_hears_that_it_is_ready_or_why_not() {
         for (said, expected) in [
-            ("ready 5", Ok(5)),
+            ("ready\n", Ok(())),
             ("", Err("it exited at once".to_owned())),
             ("no room", Err("no room".to_owned())),
         ] {

@@ -134,8 +134,8 @@ fn made(directory: PathBuf) -> Result<PathBuf, Error> {
     }
 }
 
-/// The possible directories of the recent part of the side store, in order of preference. All of
-/// them are in memory and gone after a reboot, as a store without fsync must be.
+/// The possible directories for recent parts of side stores, in order of preference. All of them
+/// are in memory and gone after a reboot, as a store without fsync must be.
 pub(crate) fn recent_stores() -> impl Iterator<Item = PathBuf> {
     let runtime = find().ok().filter(|found| !found.is_makeshift);
     let shared = || PathBuf::from(format!("/dev/shm/subuidless-recent-{}", host_uid()));

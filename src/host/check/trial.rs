@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::statvfs::statvfs;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::Check;
 use super::proof::output;
 use crate::wire::mode::Mode;
+use crate::wire::rundir;
 
 const COMMAND: &str = "run";
 /// The name of the check of [`container`].
@@ -33,8 +35,9 @@ pub(super) fn command() -> Check {
     let place = match place() {
         Ok(place) => place,
         Err(error) => {
-            let reason = format!("not tried: no temporary directory: {error}");
-            return Check::warn(COMMAND, reason, "set TMPDIR to a directory with some room");
+            let reason = format!("not tried: no room in the runtime directory: {error}");
+            let change = "set XDG_RUNTIME_DIR to a directory of your own with some room";
+            return Check::warn(COMMAND, reason, change);
         }
     };
     let words = [OsString::from("--"), "/proc/self/exe".into()];
@@ -46,8 +49,9 @@ pub(super) fn command() -> Check {
         Err(reason) => Check::fail(
             COMMAND,
             reason,
-            "`subuidless run -- true` says the same; where that names no way out, a filter or a \
-             security module forbids a system call: run this outside of containers and sandboxes",
+            "`subuidless run` says the same of a command that changes owners and ids; where that \
+             names no way out, a filter or a security module forbids a system call: run this \
+             outside of containers and sandboxes",
         ),
     }
 }
@@ -69,14 +73,31 @@ pub(super) fn container() -> Option<Check> {
     })
 }
 
+/// A directory in the runtime directory: its path is to be as long as those of real containers are.
 fn place() -> io::Result<TempDir> {
-    /// More than a side store takes.
-    const ROOM: u64 = 1 << 20;
-    let place = tempfile::Builder::new().prefix(".subuidless-").tempdir()?;
+    const PREFIX: &str = ".check";
+    /// More than a side store and a root file system take.
+    const ROOM: (u64, u64) = (1 << 20, 100);
+    /// What is older was left by a check that was killed.
+    const OLD: Duration = Duration::from_secs(600);
+    let runtime = rundir::look().map_err(io::Error::other)?.path;
+    for entry in fs::read_dir(&runtime)?.flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let age = entry.metadata().and_then(|found| found.modified());
+        let age = age.ok().and_then(|then| then.elapsed().ok());
+        if is_ours && age.is_some_and(|age| age > OLD) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let mut name = tempfile::Builder::new();
+    let place = name.prefix(PREFIX).rand_bytes(3).tempdir_in(&runtime)?;
     let disk = statvfs(place.path())?;
-    match disk.blocks_available() * disk.fragment_size() < ROOM {
-        true => Err(Errno::ENOSPC.into()),
-        false => Ok(place),
+    let bytes = disk.blocks_available() * disk.fragment_size();
+    // Some file systems do not count them.
+    let has_files = disk.files() == 0 || disk.files_available() > ROOM.1;
+    match bytes > ROOM.0 && has_files {
+        true => Ok(place),
+        false => Err(Errno::ENOSPC.into()),
     }
 }
 
@@ -87,7 +108,9 @@ fn container_of_host(place: &Path) -> io::Result<Vec<OsString>> {
     const LIBRARIES: [&str; 5] = ["/usr", "/lib", "/lib64", "/nix", "/gnu"];
     let root = place.join("rootfs");
     fs::create_dir_all(root.join("tmp"))?;
-    let mut words = vec![OsString::from("--rootfs"), root.clone().into()];
+    // The name is as short as that of the directory is long.
+    let mut words: Vec<OsString> = vec!["--name".into(), "c".into()];
+    words.extend(["--rootfs".into(), root.clone().into()]);
     let mut bind = |from: &Path, to: &str| {
         let mut bind = from.as_os_str().to_owned();
         bind.push(":");
@@ -95,7 +118,8 @@ fn container_of_host(place: &Path) -> io::Result<Vec<OsString>> {
         bind.push(":ro");
         words.extend(["--bind".into(), bind]);
     };
-    bind(&std::env::current_exe()?, PROGRAM);
+    // It may have been replaced since it was started.
+    bind(&std::env::current_exe()?.canonicalize()?, PROGRAM);
     for name in LIBRARIES {
         let host = Path::new(name);
         match fs::read_link(host) {
@@ -108,16 +132,26 @@ fn container_of_host(place: &Path) -> io::Result<Vec<OsString>> {
     Ok(words)
 }
 
-/// Waits for all child processes, as long as a trial may take.
-fn wait_for_all() {
+/// The child processes.
+fn children() -> Vec<i32> {
+    let text = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    let numbers = text.split_ascii_whitespace();
+    numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Waits for the child processes that were not there `before`, as long as a trial may take.
+fn wait_for_new(before: &[i32]) {
     let start = Instant::now();
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if start.elapsed() > PATIENCE {
+    while start.elapsed() < PATIENCE {
+        let mut now = children();
+        now.retain(|pid| !before.contains(pid));
+        if now.is_empty() {
             return;
         }
-        if status == WaitStatus::StillAlive {
-            thread::sleep(Duration::from_millis(2));
+        for pid in now {
+            let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
         }
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -137,9 +171,10 @@ fn run(place: &Path, words: Vec<OsString>) -> Result<(), String> {
         command.env(name, place);
     }
     // What serves the command ends after it, and has files in `place` until then.
+    let before = children();
     let _ = set_child_subreaper(true);
     let ended = output(&mut command, PATIENCE);
-    wait_for_all();
+    wait_for_new(&before);
     let _ = set_child_subreaper(false);
     match ended {
         Ok((status, _)) if status.success() => Ok(()),
