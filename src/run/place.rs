@@ -272,6 +272,8 @@ impl Place {
             // Of the container, or of this program.
             0 | 125..=127 => code,
             _ if self.directory.join(BEGUN).exists() => code,
+            // Somebody has removed the runtime directory of a container that ran.
+            _ if !self.directory.exists() => code,
             _ => 125,
         }
     }
