@@ -183,14 +183,27 @@ fn a_supervisor_that_is_killed_before_there_is_another_process_ends_the_runtime(
     }
 }
 
-/// From the moment on at which a worker has it, also before there is a guard.
+/// Its supervisor is killed, as soon as a worker has it, and its runtime directory is removed.
 #[test]
-fn a_container_goes_on_when_its_supervisor_is_killed() {
+fn a_container_goes_on_without_its_supervisor_and_without_its_files() {
     let place = Place::new();
     let rootfs = small_rootfs(&place);
     let script = "echo >/ready; until test -e /go; do sleep 0.01; done
         chown 5:6 /ready; stat -c %u:%g /ready; exit 7";
-    for wait in [0, 10, 1000] {
+    let kill_after = |milliseconds| {
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        kill(place.supervisor(), Signal::SIGKILL).expect("killing it");
+    };
+    let remove = || {
+        fs::remove_dir_all(place.runtime_directory().join("subuidless")).expect("its files");
+    };
+    let losses: [(&str, &dyn Fn()); 4] = [
+        ("at once", &|| kill_after(0)),
+        ("soon", &|| kill_after(10)),
+        ("late", &|| kill_after(1000)),
+        ("its files", &remove),
+    ];
+    for (name, lose) in losses {
         let options = ["--rootfs", rootfs.to_str().expect("UTF-8")];
         let mut command = launch(&place, &options);
         command.args(["--", "sh", "-c", script]);
@@ -198,14 +211,13 @@ fn a_container_goes_on_when_its_supervisor_is_killed() {
         until("the command is ready", || {
             rootfs.join("ready").exists().then_some(())
         });
-        std::thread::sleep(std::time::Duration::from_millis(wait));
-        kill(place.supervisor(), Signal::SIGKILL).expect("killing it");
+        lose();
         fs::write(rootfs.join("go"), "").expect("a file");
         let ended = child.wait_with_output().expect("waiting for run");
-        assert_eq!(ended.status.code(), Some(7), "{wait}");
-        assert_eq!(String::from_utf8_lossy(&ended.stdout), "5:6\n", "{wait}");
-        for name in ["ready", "go"] {
-            fs::remove_file(rootfs.join(name)).expect("a file");
+        assert_eq!(ended.status.code(), Some(7), "{name}");
+        assert_eq!(String::from_utf8_lossy(&ended.stdout), "5:6\n", "{name}");
+        for file in ["ready", "go"] {
+            fs::remove_file(rootfs.join(file)).expect("a file");
         }
     }
 }

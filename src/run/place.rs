@@ -273,7 +273,7 @@ impl Place {
             0 | 125..=127 => code,
             _ if self.directory.join(BEGUN).exists() => code,
             // Somebody has removed the runtime directory of a container that ran.
-            _ if !self.directory.exists() => code,
+            _ if self.about().is_none() => code,
             _ => 125,
         }
     }
