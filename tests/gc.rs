@@ -158,6 +158,18 @@ fn owners_gc_looks_through_trees_of_any_depth() {
     assert_eq!(list.matches(" 5      6 ").count(), 1, "{list}");
 }
 
+/// Nobody writes to a fifo, so it must not be opened.
+#[test]
+fn owners_gc_of_a_fifo_ends() {
+    let place = Place::new();
+    let fifo = place.path("home/fifo");
+    run(place.as_user("mkfifo").arg(&fifo)).ok();
+    let mut command = place.as_user("timeout");
+    command.arg("100").arg(place.binary());
+    let swept = run(command.args(["owners", "gc"]).arg(&fifo)).ok();
+    assert_eq!(swept, "0 entries, 0 removed, 0 kept\n");
+}
+
 /// Where an inode's number is another inode's, nobody has to be asked.
 #[test]
 fn owners_gc_removes_what_has_been_replaced() {
