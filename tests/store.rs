@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use common::entries::{MAKE, sh, store_of, sweep};
 use common::real::{bash, reboot};
-use common::{Bundle, Daemon, Place, run, set_mode};
+use common::{Bundle, Daemon, Place, Ran, run, set_mode};
 
 #[test]
 fn owners_are_seen_while_they_are_moved_to_disk() {
@@ -252,6 +252,13 @@ fn a_disk_that_is_full_from_the_beginning_stops_nothing() {
     }
 }
 
+/// A shell in the user's home, with this program as $S.
+fn in_home(place: &Place, words: &str) -> Ran {
+    let mut command = place.as_user("sh");
+    command.current_dir(place.path("home"));
+    run(command.args(["-c", words]).env("S", place.binary()))
+}
+
 /// A command and a daemon, or another command, of the same runtime directory.
 #[test]
 fn each_store_has_its_owners_whoever_runs_beside_it() {
@@ -259,11 +266,7 @@ fn each_store_has_its_owners_whoever_runs_beside_it() {
     let daemon = Daemon::start(&place);
     let bundle = Bundle::new(&place, &daemon);
     let seen = sh(&bundle, "make '' 4; look");
-    let in_home = |words: &str| {
-        let mut command = place.as_user("sh");
-        command.current_dir(place.path("home"));
-        run(command.args(["-c", words]).env("S", place.binary())).ok()
-    };
+    let in_home = |words: &str| in_home(&place, words).ok();
     for round in ["7:8", "9:10", "11:12"] {
         // Longer than it takes the daemon to move something to its disk.
         let set = format!("rm -f l; ln -s x l; chown -h {round} l; sleep 1.2; stat -c %u:%g l");
@@ -289,11 +292,7 @@ fn each_store_has_its_owners_whoever_runs_beside_it() {
 #[test]
 fn a_disk_that_is_read_only_shows_what_it_has_and_the_rest_is_told() {
     let place = Place::new();
-    let in_home = |words: &str| {
-        let mut command = place.as_user("sh");
-        command.current_dir(place.path("home"));
-        run(command.args(["-c", words]).env("S", place.binary()))
-    };
+    let in_home = |words: &str| in_home(&place, words);
     in_home("ln -s x old; ln -s x set; $S owners set -h 5:6 old").ok();
     let store = store_of(&place);
     let bind = |source: Option<&Path>, flags| {

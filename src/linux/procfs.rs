@@ -143,6 +143,13 @@ pub(crate) fn is_dying(pid: u32) -> bool {
     stat.is_ok_and(|stat| stat.field(3) == Some('Z'))
 }
 
+/// The child processes of this thread, in the /proc of this process's mount namespace.
+pub(crate) fn children() -> std::io::Result<Vec<u32>> {
+    let text = std::fs::read_to_string("/proc/thread-self/children")?;
+    let numbers = text.split_ascii_whitespace();
+    Ok(numbers.filter_map(|number| number.parse().ok()).collect())
+}
+
 /// PID/status: proc_pid_status(5).
 #[derive(Debug)]
 pub(crate) struct Status(String);

@@ -7,10 +7,10 @@
 //! only the user knows whether that is so.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{self, FsType};
 
-use super::walk::{TreeFile, Walk};
+use super::walk::{TreeFile, Walk, join};
 use crate::error::{Context, Error};
 use crate::linux;
 use crate::owner::{Version, file_type};
@@ -259,11 +259,7 @@ fn place_of(found: &TreeFile) -> (u64, u64) {
 }
 
 fn file_error(top: &Path, path: &[u8], source: impl Into<io::Error>) -> Error {
-    let path = match path {
-        b"." => top.to_owned(),
-        path => top.join(OsStr::from_bytes(path)),
-    };
-    Error::at(path, source)
+    Error::at(OsString::from_vec(join(top, path)), source)
 }
 
 /// The directory's version, once a later change is certain to have another one. Returns `None` if

@@ -42,7 +42,7 @@ pub(crate) use inodes::Saved;
 pub(crate) use json::line as json_line;
 pub(crate) use text::escape_for_terminal;
 pub(crate) use transfer::{Format, export, import};
-pub(crate) use walk::{TreeFile, Walk};
+pub(crate) use walk::{TreeFile, Walk, join};
 
 /// Receives the progress and the failures of a job.
 pub(crate) trait Progress {

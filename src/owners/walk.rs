@@ -25,6 +25,16 @@ pub(crate) struct TreeFile<'a> {
     pub(crate) stat: &'a FileStat,
 }
 
+/// The path of a file of the tree of `top`, where `below` is that of [`TreeFile`].
+pub(crate) fn join(top: &Path, below: &[u8]) -> Vec<u8> {
+    let top = top.as_os_str().as_bytes();
+    match below {
+        b"." => top.to_vec(),
+        below if top.ends_with(b"/") => [top, below].concat(),
+        below => [top, b"/", below].concat(),
+    }
+}
+
 #[derive(Debug)]
 struct Level {
     directory: OwnedFd,

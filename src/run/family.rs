@@ -6,7 +6,7 @@
 //! ended, for whichever reason, and the kernel kills the others.
 
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -23,6 +23,7 @@ use nix::sys::wait::wait;
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 use crate::error::{Context, Error};
+use crate::linux::procfs;
 use crate::linux::sys::{self, Standard};
 use crate::linux::title;
 use crate::wire::mode;
@@ -147,10 +148,8 @@ impl Command {
     fn kill_family(&self) -> io::Result<()> {
         let _ = sys::pidfd_send_signal(self.process.as_fd(), Signal::SIGKILL);
         while wait() != Err(Errno::ECHILD) {
-            let children = fs::read_to_string("/proc/thread-self/children")?;
-            for child in children.split_ascii_whitespace() {
-                let child = child.parse().map_err(|_| io::ErrorKind::InvalidData)?;
-                let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+            for child in procfs::children()? {
+                let _ = kill(Pid::from_raw(child.cast_signed()), Signal::SIGKILL);
             }
         }
         Ok(())

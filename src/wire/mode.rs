@@ -5,15 +5,13 @@
 //! for an option that is not given. (A worker that parsed options would need a tenth more memory.)
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-use nix::sys::socket::{Shutdown, shutdown};
 
 use super::fast::FastPath;
 use super::handover::{Origin, Service};
@@ -407,35 +405,35 @@ pub(crate) fn has_shared(mut process: &UnixStream) -> bool {
 
 /// Tells the process that started this one that it is ready.
 pub(crate) fn say_ready() {
-    say(READY);
+    let _ = say(READY);
 }
 
 /// Tells the process that started this one that another one would serve the container, too.
 pub(crate) fn say_shared() {
-    say(SHARED);
-    shut_down();
+    say_and_shut_down(SHARED);
 }
 
 /// Tells the process that started this one why it will not be ready.
 pub(crate) fn say_not_ready(reason: &Error) {
-    say(&reason.to_string());
-    shut_down();
+    say_and_shut_down(&reason.to_string());
 }
 
-/// Writes `words` to standard input, a socket.
-fn say(words: &str) {
+fn say_and_shut_down(words: &str) {
+    if let Ok(socket) = say(words) {
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Writes `words` to standard input, a socket, and returns that.
+fn say(words: &str) -> io::Result<UnixStream> {
+    let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Fails if the process that started this one has given up.
-    let _ = nix::unistd::write(io::stdin(), words.as_bytes());
-}
-
-fn shut_down() {
-    let _ = shutdown(io::stdin().as_raw_fd(), Shutdown::Both);
+    let _ = socket.write_all(words.as_bytes());
+    Ok(socket)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     /// One of each mode; of those with options, one with all and one with none.

@@ -1,7 +1,6 @@
 //! `subuidless owners ls PATH...`
 
 use std::io::{BufWriter, IsTerminal, Write, stdout};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +10,7 @@ use super::console::Console;
 use crate::cli::not_written;
 use crate::error::Error;
 use crate::owners::{
-    Entry, Kind, Outside, Progress, TreeFile, escape_for_terminal, json_line, link_text,
+    Entry, Kind, Outside, Progress, TreeFile, escape_for_terminal, join, json_line, link_text,
     major_minor,
 };
 
@@ -157,16 +156,6 @@ fn permissions(entry: &Entry) -> String {
         });
     }
     text
-}
-
-/// A path below one of the command line.
-pub(super) fn join(top: &Path, below: &[u8]) -> Vec<u8> {
-    let top = top.as_os_str().as_bytes();
-    match below {
-        b"." => top.to_vec(),
-        below if top.ends_with(b"/") => [top, below].concat(),
-        below => [top, b"/", below].concat(),
-    }
 }
 
 #[cfg(test)]

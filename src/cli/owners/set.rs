@@ -142,7 +142,7 @@ fn set(
         match changed {
             Ok(()) => console.step(),
             Err(reason) => {
-                let path = super::list::join(path, below);
+                let path = crate::owners::join(path, below);
                 let path = crate::owners::escape_for_terminal(&path);
                 console.problem(&format!("{path}: {reason}"));
             }

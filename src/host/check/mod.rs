@@ -65,6 +65,16 @@ impl Check {
             ..Self::warn(name, reason, change)
         }
     }
+
+    fn has_failed(&self) -> bool {
+        self.result == Verdict::Fail
+    }
+
+    /// Whether it says that containers do not work, though commands may.
+    fn forbids_containers(&self) -> bool {
+        let is_theirs = [proof::PROCFS, trial::CONTAINER].contains(&self.name.as_str());
+        is_theirs && self.result != Verdict::Ok
+    }
 }
 
 /// All checks.
@@ -96,20 +106,16 @@ pub(crate) fn check(directory: &Path) -> Report {
     ]);
     checks.push(host::cgroups());
     // Only where nothing else has found a cause, so that each one is named once.
-    let fits = |check: &Check| check.result != Verdict::Fail;
-    if checks.iter().all(fits) {
+    if !checks.iter().any(Check::has_failed) {
         checks.push(trial::command());
     }
     checks.extend(programs::all());
-    let fits = |check: &Check| check.result == Verdict::Ok || check.name != proof::PROCFS;
-    if checks
-        .iter()
-        .all(|check| fits(check) && check.result != Verdict::Fail)
-    {
+    let forbids = |check: &Check| check.has_failed() || check.forbids_containers();
+    if !checks.iter().any(forbids) {
         checks.extend(trial::container());
     }
     Report {
-        ok: checks.iter().all(|check| check.result != Verdict::Fail),
+        ok: !checks.iter().any(Check::has_failed),
         uses: uses::judge(&checks),
         checks,
     }
@@ -118,8 +124,8 @@ pub(crate) fn check(directory: &Path) -> Report {
 impl Report {
     /// The number of failed checks.
     pub(crate) fn failures(&self) -> usize {
-        let failed = |check: &&Check| check.result == Verdict::Fail;
-        self.checks.iter().filter(failed).count()
+        let failed = self.checks.iter().filter(|check| check.has_failed());
+        failed.count()
     }
 
     /// What is missing for a use.

@@ -118,7 +118,7 @@ fn runtimes() -> Vec<Check> {
             "install crun 0.19 or newer, or runc 1.1 or newer",
         )];
     }
-    let is_usable = |check: &Check| check.result != Verdict::Fail;
+    let is_usable = |check: &Check| !check.has_failed();
     let one_is_usable = found
         .iter()
         .any(|(_, check)| check.as_ref().is_some_and(is_usable));

@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::statvfs::statvfs;
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::Check;
 use super::proof::output;
+use crate::linux::{procfs, sys};
 use crate::wire::mode::Mode;
 use crate::wire::rundir;
 
@@ -132,24 +131,17 @@ fn container_of_host(place: &Path) -> io::Result<Vec<OsString>> {
     Ok(words)
 }
 
-/// The child processes.
-fn children() -> Vec<i32> {
-    let text = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-    let numbers = text.split_ascii_whitespace();
-    numbers.filter_map(|number| number.parse().ok()).collect()
-}
-
 /// Waits for the child processes that were not there `before`, as long as a trial may take.
-fn wait_for_new(before: &[i32]) {
+fn wait_for_new(before: &[u32]) {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
-        let mut now = children();
+        let mut now = procfs::children().unwrap_or_default();
         now.retain(|pid| !before.contains(pid));
         if now.is_empty() {
             return;
         }
         for pid in now {
-            let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+            let _ = sys::try_wait(pid);
         }
         thread::sleep(Duration::from_millis(2));
     }
@@ -171,7 +163,7 @@ fn run(place: &Path, words: Vec<OsString>) -> Result<(), String> {
         command.env(name, place);
     }
     // What serves the command ends after it, and has files in `place` until then.
-    let before = children();
+    let before = procfs::children().unwrap_or_default();
     let _ = set_child_subreaper(true);
     let ended = output(&mut command, PATIENCE);
     wait_for_new(&before);

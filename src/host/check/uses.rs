@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{Check, Verdict, programs, proof, trial};
+use super::{Check, Verdict, programs};
 
 /// What people use this program for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
@@ -32,16 +32,14 @@ pub(crate) struct Suitability {
 
 /// The verdicts for all uses.
 pub(super) fn judge(checks: &[Check]) -> Vec<Suitability> {
-    let failed = |check: &&Check| check.result == Verdict::Fail;
     let names = |of_runtimes: bool| {
-        let all = checks.iter().filter(failed);
+        let all = checks.iter().filter(|check| check.has_failed());
         all.map(|check| check.name.clone())
             .filter(move |name| programs::RUNTIMES.contains(&name.as_str()) == of_runtimes)
     };
     let of_containers = checks
         .iter()
-        .filter(|check| [proof::PROCFS, trial::CONTAINER].contains(&check.name.as_str()))
-        .filter(|check| check.result != Verdict::Ok)
+        .filter(|check| check.forbids_containers())
         .map(|check| check.name.clone());
     let base: Vec<String> = names(false).collect();
     let container: Vec<String> = base
