@@ -177,7 +177,7 @@ impl Seen {
         self.file_system = open(top, flags, Mode::empty())
             .ok()
             .and_then(|directory| FileSystem::of(directory.as_fd()));
-        walk(top, |found| {
+        walk(top, false, |found| {
             match found {
                 Ok(found) => {
                     if let Err(errno) = self.note(found) {
@@ -218,7 +218,7 @@ impl Seen {
     /// A rename changes two directories. If none has changed by the time this starts, every file
     /// was where it was seen at that moment.
     fn ensure_unchanged(&self, top: &Path) -> Result<(), Error> {
-        walk(top, |found| match found {
+        walk(top, true, |found| match found {
             Ok(found) if !is_directory(&found) => Ok(()),
             Ok(found)
                 if self.directories.get(&place_of(&found))
@@ -238,13 +238,15 @@ impl Seen {
     }
 }
 
-/// Visits `top` and everything below it that is on its file system.
+/// Visits `top` and everything, or all directories, below it that is on its file system.
 fn walk(
     top: &Path,
+    directories_only: bool,
     visit: impl FnMut(Result<TreeFile, (&[u8], Errno)>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut walk = Walk::default();
     walk.one_file_system = true;
+    walk.directories_only = directories_only;
     let directory = open(top, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).at(top)?;
     walk.run(directory, visit)
 }

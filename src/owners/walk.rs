@@ -51,6 +51,8 @@ pub(crate) struct Walk {
     pub(crate) one_file_system: bool,
     /// Visits only the top.
     pub(crate) top_only: bool,
+    /// Below the top, visits only directories.
+    pub(super) directories_only: bool,
     levels: Vec<Level>,
     path: Vec<u8>,
 }
@@ -116,7 +118,7 @@ impl Walk {
         if self.top_only || file_type(stat.st_mode) != SFlag::S_IFDIR {
             return Ok(());
         }
-        match names(file.as_fd()) {
+        match names(file.as_fd(), self.directories_only) {
             Ok(names) => self.levels.push(Level {
                 directory: file,
                 names,
@@ -128,12 +130,16 @@ impl Walk {
     }
 }
 
-/// The names in a directory, in reverse order.
-fn names(directory: BorrowedFd) -> Result<Vec<OsString>, Errno> {
+/// The names in a directory, or those of directories in it, in reverse order.
+fn names(directory: BorrowedFd, directories_only: bool) -> Result<Vec<OsString>, Errno> {
     let list = || {
         let path = procfs::own_fd(directory);
         let path = std::ffi::OsStr::from_bytes(path.as_c_str().to_bytes());
+        let is_skipped = |entry: &fs::DirEntry| {
+            directories_only && entry.file_type().is_ok_and(|kind| !kind.is_dir())
+        };
         fs::read_dir(Path::new("/proc").join(path))?
+            .filter(|entry| !entry.as_ref().is_ok_and(is_skipped))
             .map(|entry| Ok(entry?.file_name()))
             .collect::<std::io::Result<Vec<_>>>()
     };
